@@ -1,0 +1,1 @@
+"""Cases x models -> tables, figures and a report."""

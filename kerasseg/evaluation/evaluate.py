@@ -1,0 +1,47 @@
+"""A predictor over whole cases of a store: scores and figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kerasseg.evaluation.figures.drawing import masks_to_label
+from kerasseg.evaluation.figures.overlay import draw_overlay
+from kerasseg.evaluation.figures.views import draw_views
+from kerasseg.evaluation.scores import CaseScore, score_case
+from kerasseg.inference.predictor import Predictor
+from kerasseg.progress import track
+from kerasseg.records.store import RecordStore
+
+
+def evaluate(
+    predictor: Predictor,
+    store: RecordStore,
+    splits: Mapping[str, Sequence[str]],
+    figures: Path,
+    overlays: int,
+) -> tuple[list[CaseScore], list[CaseScore]]:
+    """Segment every case of `splits` (name -> case ids), one in memory at a time.
+
+    Draws the first `overlays` cases of each split into `figures`. Returns all scores, and those
+    of the drawn cases.
+    """
+    jobs = [
+        (split, case_id, index < overlays)
+        for split, case_ids in splits.items()
+        for index, case_id in enumerate(case_ids)
+    ]
+    scores, drawn = [], []
+    for split, case_id, draw in track(jobs, len(jobs), f"Segmenting {len(jobs)} whole volumes"):
+        case = store.load(case_id).case
+        assert case.label is not None  # a store holds labelled cases only
+        masks = predictor.masks(case.image)
+        score = score_case(case_id, split, case.label, masks)
+        scores.append(score)
+        if draw:
+            drawn.append(score)
+            prediction = masks_to_label(masks)
+            title = f"{case_id} ({split}), Dice " + ", ".join(
+                f"{name} {score.dice[name]:.2f}" for name in ("NCR", "ED", "ET")
+            )
+            draw_overlay(case, prediction, title, figures / f"{case_id}_overlay.png")
+            draw_views(case, prediction, title, figures / f"{case_id}_views.png")
+    return scores, drawn

@@ -1,0 +1,1 @@
+"""Figures of a run, one per file."""

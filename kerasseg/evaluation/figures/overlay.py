@@ -1,0 +1,40 @@
+"""`<case>_overlay.png`: truth against prediction."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kerasseg import anatomy
+from kerasseg.datasets.case import Case
+from kerasseg.evaluation.figures.drawing import legend, save, show_slice, show_tumour
+
+
+def draw_overlay(case: Case, prediction: np.ndarray, title: str, path: Path) -> None:
+    """The axial slice with most tumour: every modality, then truth and prediction over FLAIR.
+
+    `case` is normalised and has a label; `prediction` (D, H, W) holds canonical labels.
+    """
+    assert case.label is not None
+    tumour = (case.label > 0) | (prediction > 0)
+    areas = tumour.sum(axis=(1, 2))
+    index = int(areas.argmax()) if areas.any() else case.label.shape[0] // 2
+    channels = len(case.modalities)
+    figure = Figure(figsize=(2.5 * (channels + 2), 3.6), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0.08, 1, 0.92))  # type: ignore[union-attr, call-arg]
+    axes = figure.subplots(1, channels + 2)
+    aspect = case.spacing[1] / case.spacing[2]
+    for channel, modality in enumerate(case.modalities):
+        shown = anatomy.MODALITY_TITLES.get(modality, modality)
+        show_slice(axes[channel], case.image[index, ..., channel], shown, aspect)
+    names = list(case.modalities)
+    base = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
+    for panel, label, name in (
+        (axes[-2], case.label, "truth"),
+        (axes[-1], prediction, "prediction"),
+    ):
+        show_slice(panel, case.image[index, ..., base], name, aspect)
+        show_tumour(panel, label[index], aspect)
+    figure.suptitle(f"{title}, axial slice {index}", fontsize=11)
+    legend(figure)
+    save(figure, path)

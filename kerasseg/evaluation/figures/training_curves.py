@@ -1,0 +1,39 @@
+"""`training_curves.png`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from kerasseg import anatomy
+from kerasseg.evaluation.figures.drawing import save
+
+
+def draw_training_curves(history: Sequence[dict[str, str]], best_epoch: int, path: Path) -> None:
+    """Loss, validation Dice per class and learning rate over epochs, the best epoch marked."""
+    epochs = [int(row["epoch"]) for row in history]
+
+    def curve(name: str) -> list[float]:
+        return [float(row[name]) for row in history]
+
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    loss, score, rate = figure.subplots(1, 3)
+    marker = "o" if len(epochs) < 3 else None
+    loss.plot(epochs, curve("loss"), label="training", marker=marker)
+    loss.plot(epochs, curve("val_loss"), label="validation patches", marker=marker)
+    loss.set(title="Loss", xlabel="epoch")
+    for name in anatomy.SUBREGIONS:
+        colour = anatomy.COLOURS[name]
+        score.plot(epochs, curve(f"val_dice_{name}"), label=name, color=colour, marker=marker)
+    score.plot(epochs, curve("val_dice"), label="mean", color="black", lw=2, marker=marker)
+    score.set(title="Dice on validation patches", xlabel="epoch", ylim=(0, 1))
+    rate.plot(epochs, curve("learning_rate"), color="grey", marker=marker)
+    rate.set(title="Learning rate", xlabel="epoch")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    for axes in (loss, score):
+        axes.axvline(best_epoch, color="grey", lw=1, ls=":", label=f"best epoch {best_epoch}")
+        axes.legend(fontsize=8)
+    for axes in (loss, score, rate):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    save(figure, path)

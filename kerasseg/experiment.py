@@ -1,0 +1,161 @@
+"""The main job: an experiment in, a run folder out."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.console import Console
+
+from kerasseg import anatomy
+from kerasseg.config import Experiment
+from kerasseg.evaluation.evaluate import evaluate
+from kerasseg.evaluation.figures.training_curves import draw_training_curves
+from kerasseg.evaluation.report import write_report
+from kerasseg.evaluation.scores import SCORES, CaseScore, mean_scores, write_metrics
+from kerasseg.inference.predictor import Predictor
+from kerasseg.models.unet import unet
+from kerasseg.records.split import Split, open_split
+from kerasseg.records.store import RecordStore, open_store
+from kerasseg.run_folder import environment, latest_run_folder, new_run_folder, write_json
+from kerasseg.training.callbacks.history import read_history
+from kerasseg.training.devices import device_name
+from kerasseg.training.fit import Fit, fit
+from kerasseg.training.memory import check_memory
+from kerasseg.training.optimizer import warmup_epochs
+from kerasseg.training.precision import choose_precision
+
+
+def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
+    """Convert, train, evaluate and report; returns the run folder.
+
+    Raises `UserError` for anything the user can mend.
+    """
+    started = time.monotonic()
+    say = Console(highlight=False, soft_wrap=True).print
+    policy, reason = choose_precision(experiment.training.precision)
+    check_memory(experiment, policy)
+    folder = latest_run_folder(experiment) if resume else None
+
+    store = open_store(experiment)
+    split = open_split(store, experiment.split)
+    folder = folder or new_run_folder(experiment)
+    split.write(folder / "split.json")
+    write_json(folder / "environment.json", environment(device_name()))
+
+    keras.utils.set_random_seed(experiment.run.seed)
+    keras.config.set_dtype_policy(policy)
+    network = build_network(experiment)
+    _announce(say, experiment, store, split, network, folder, f"{policy} ({reason})")
+    fitted = fit(experiment, network, store, split, folder, resume=resume)
+
+    best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
+    splits = {"validation": split.validation, "test": split.test}
+    predictor = Predictor(best, experiment.pipeline.patch_size, experiment.evaluation)
+    scores, drawn = evaluate(
+        predictor, store, splits, folder / "figures", experiment.evaluation.overlays
+    )
+    write_metrics(folder / "metrics.csv", scores)
+    progress = fitted.progress
+    history = read_history(folder / "history.csv")
+    draw_training_curves(history, progress.best_epoch, folder / "figures" / "training_curves.png")
+    summary = _summary(experiment, store, split, network, fitted, scores, policy)
+    summary["minutes"] = round((time.monotonic() - started) / 60, 2)
+    summary["peak_memory_gib"] = round(_peak_memory() / 2**30, 2)
+    report = write_report(folder, summary, scores, drawn)
+    write_json(folder / "summary.json", summary)
+    _conclude(say, summary, report)
+    return folder
+
+
+def build_network(experiment: Experiment) -> keras.Model:
+    """The network of `experiment.model`, under the current dtype policy."""
+    return unet(
+        input_channels=len(experiment.data.modalities),
+        output_channels=len(anatomy.SUBREGIONS),
+        features=experiment.model.features,
+        bottleneck=experiment.model.bottleneck,
+        negative_slope=experiment.model.negative_slope,
+    )
+
+
+def _announce(
+    say: Any,
+    experiment: Experiment,
+    store: RecordStore,
+    split: Split,
+    network: keras.Model,
+    folder: Path,
+    precision: str,
+) -> None:
+    say(f"Store      {store.root}: {len(store.rows)} cases, {store.manifest.data_fingerprint}")
+    if split.overfit_check:
+        why = "split.overfit_check" if experiment.split.overfit_check else "only one patient"
+        say(
+            f"[bold yellow]Split      OVER-FIT CHECK ({why}): the same {len(split.train)} case(s) "
+            "train and validate; the scores say nothing about other patients.[/]"
+        )
+    else:
+        say(
+            f"Split      {len(split.train)} training, {len(split.validation)} validation, "
+            f"{len(split.test)} test cases, by patient"
+        )
+    say(f"Network    {network.name}, {network.count_params():,} parameters")
+    say(f"Device     {device_name()}")
+    say(f"Precision  {precision}")
+    warmup = warmup_epochs(experiment.optimizer, experiment.training.epochs)
+    if warmup < experiment.optimizer.warmup_epochs:
+        say(f"Schedule   warm-up shortened to {warmup} epoch(s), half of training.epochs")
+    say(f"Run        {folder} (watch: tensorboard --logdir {folder}/tensorboard)")
+
+
+def _summary(
+    experiment: Experiment,
+    store: RecordStore,
+    split: Split,
+    network: keras.Model,
+    fitted: Fit,
+    scores: list[CaseScore],
+    policy: str,
+) -> dict[str, Any]:
+    means = {s: mean_scores(r for r in scores if r.split == s) for s in ("validation", "test")}
+    progress = fitted.progress
+    return {
+        "run": experiment.run.name,
+        "overfit_check": split.overfit_check,
+        "dice": {name: values for name, values in means.items() if values},
+        "best_epoch": progress.best_epoch,
+        "best_validation_patch_dice": round(progress.best_score, 6),
+        "epochs": progress.epochs,
+        "epochs_planned": experiment.training.epochs,
+        "stopped_early": progress.stopped_early,
+        "parameters": network.count_params(),
+        "precision": policy,
+        "device": device_name(),
+        "cases": {
+            "train": len(split.train),
+            "validation": len(split.validation),
+            "test": len(split.test),
+        },
+        "store": str(store.root),
+        "settings_fingerprint": store.manifest.fingerprint,
+        "data_fingerprint": store.manifest.data_fingerprint,
+    }
+
+
+def _conclude(say: Any, summary: dict[str, Any], report: Path) -> None:
+    for split, means in summary["dice"].items():
+        values = "  ".join(f"{name} {means[name]:.3f}" for name in SCORES)
+        say(f"Dice of {summary['cases'][split]} whole {split} volume(s): {values}")
+    if summary["overfit_check"]:
+        say("[bold yellow]Over-fit check: these volumes were trained on.[/]")
+    say(f"Done in {summary['minutes']:.1f} minutes. Look at {report}")
+
+
+def _peak_memory() -> int:
+    """Largest resident memory of this process so far in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+

@@ -1,0 +1,1 @@
+"""One volume through a network: the only sliding window of the house."""

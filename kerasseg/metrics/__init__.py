@@ -1,0 +1,1 @@
+"""Metrics: NumPy functions for whole volumes, Keras classes for training."""

@@ -1,0 +1,1 @@
+"""Networks: Functional Keras models written with `keras.ops` and `keras.layers` only."""

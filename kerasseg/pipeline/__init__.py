@@ -1,0 +1,1 @@
+"""Record store -> tf.data batches. The same seed gives the same batches."""

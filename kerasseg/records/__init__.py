@@ -1,0 +1,1 @@
+"""`Case` <-> TFRecord store. Writing and whole-case reading need no TensorFlow."""

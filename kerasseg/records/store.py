@@ -1,0 +1,127 @@
+"""`RecordStore`: a converted data set, opened only if it is whole and what the config asks for."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from kerasseg.config import Experiment
+from kerasseg.datasets import discover
+from kerasseg.errors import UserError
+from kerasseg.records import manifest as manifests
+from kerasseg.records.convert import convert, source_bytes
+from kerasseg.records.manifest import CaseRow, Manifest, read_manifest, store_settings
+from kerasseg.records.schema import StoredCase, decode
+from kerasseg.records.tfrecord import read_record
+
+
+class RecordStore:
+    """Random access to the cases of a store. `rows` maps case id -> `CaseRow`, in store order."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.manifest = manifest
+        self.rows: dict[str, CaseRow] = {row.case_id: row for row in manifest.cases}
+
+    def load(self, case_id: str) -> StoredCase:
+        """Read one case. Raises `UserError` naming the file if its record is damaged."""
+        row = self.rows[case_id]
+        return decode(read_record(self.root / row.shard, row.offset, case_id))
+
+    def locate(self, case_ids: Sequence[str]) -> tuple[list[str], list[int]]:
+        """Files and byte offsets of the cases' records."""
+        rows = [self.rows[case_id] for case_id in case_ids]
+        return [str(self.root / row.shard) for row in rows], [row.offset for row in rows]
+
+    def check_records(self) -> None:
+        """Re-read every record. Raises `UserError` naming the first that is damaged."""
+        for row in self.manifest.cases:
+            read_record(self.root / row.shard, row.offset, row.case_id)
+
+
+def open_store(experiment: Experiment) -> RecordStore:
+    """Open the experiment's store, converting the raw scans first if there is none.
+
+    Raises `UserError` for a store made with other settings or from other scans (with the
+    differences in words), and for shards that are missing or cut short.
+    """
+    root = experiment.store_root
+    if not (root / manifests.FILE_NAME).exists():
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UserError(
+                f"records.root: {root} exists and is no record store (no manifest.json): name "
+                "another folder with records.root=FOLDER, or empty this one."
+            )
+        if root.exists():
+            root.rmdir()
+        return RecordStore(root, convert(experiment, root))
+    manifest = read_manifest(root)
+    _check_settings(experiment, manifest, root)
+    _check_sources(experiment, manifest, root)
+    _check_shards(manifest, root)
+    return RecordStore(root, manifest)
+
+
+def remove_store(root: Path) -> None:
+    """Delete a record store and nothing else. Raises `UserError` for any other folder."""
+    if not root.exists():
+        return
+    if not (root / manifests.FILE_NAME).exists():
+        raise UserError(f"{root} has no manifest.json, so it is no record store: not deleted.")
+    # Without its manifest it is no store any more, should the deletion be interrupted.
+    (root / manifests.FILE_NAME).unlink()
+    shutil.rmtree(root)
+
+
+_REMEDY = (
+    "Name another folder with records.root=FOLDER, or delete this one (kerasseg convert "
+    "--overwrite deletes it and converts anew)."
+)
+
+
+def _check_settings(experiment: Experiment, manifest: Manifest, root: Path) -> None:
+    wanted, found = store_settings(experiment), manifest.settings
+    differing = [
+        f"{key} is {found.get(key)!r} there and {wanted.get(key)!r} in this config"
+        for key in sorted(wanted.keys() | found.keys())
+        if wanted.get(key) != found.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{root}: this record store was made with other settings: {'; '.join(differing)}. "
+            + _REMEDY
+        )
+
+
+def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> None:
+    """Compare the raw scans with the store, unless they have been put away since."""
+    raw = experiment.data.root
+    if raw is None or not raw.exists():
+        return
+    wanted = {source.case_id: source_bytes(source) for source in discover(experiment.data)}
+    found = {row.case_id: row.file_bytes for row in manifest.cases}
+    words = []
+    for title, cases in (
+        ("not in the store", wanted.keys() - found.keys()),
+        ("only in the store", found.keys() - wanted.keys()),
+        ("changed since", {c for c in wanted.keys() & found.keys() if wanted[c] != found[c]}),
+    ):
+        if cases:
+            shown = ", ".join(sorted(cases)[:3]) + (", …" if len(cases) > 3 else "")
+            words.append(f"{len(cases)} case(s) {title} ({shown})")
+    if words:
+        raise UserError(
+            f"{root}: this record store was made from other scans than data.root={raw} now "
+            f"holds: {'; '.join(words)}. " + _REMEDY
+        )
+
+
+def _check_shards(manifest: Manifest, root: Path) -> None:
+    for name, size in manifest.shards.items():
+        path = root / name
+        if not path.exists():
+            raise UserError(f"{path}: this shard of the store is missing. " + _REMEDY)
+        if path.stat().st_size != size:
+            raise UserError(
+                f"{path}: is {path.stat().st_size} bytes long, the manifest says {size}: the file "
+                "was cut or overwritten. " + _REMEDY
+            )

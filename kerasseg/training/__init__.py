@@ -1,0 +1,1 @@
+"""Devices, precision, optimiser, callbacks and the fit itself."""

@@ -1,0 +1,55 @@
+"""Best and last checkpoint, the state to resume from, and early stopping on the same score."""
+
+from pathlib import Path
+
+import keras
+
+from kerasseg.errors import storage_error
+from kerasseg.training.state import FILE_NAME, Progress, save_state
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """After each epoch writes `best.keras` if the validation Dice rose, `last.keras` and the state.
+
+    `network` is saved without its compile settings, so that plain `keras.saving.load_model`
+    reads it. `patience` epochs without a rise end the fit; None never does.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        folder: Path,
+        progress: Progress,
+        patience: int | None,
+        monitor: str = "val_dice",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.folder = folder
+        self.progress = progress
+        self.patience = patience
+        self.monitor = monitor
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        progress = self.progress
+        score = float((logs or {})[self.monitor])
+        progress.epochs = epoch + 1
+        if score > progress.best_score:
+            progress.best_score, progress.best_epoch = score, epoch + 1
+            save_network(self.network, self.folder / "best.keras")
+        if self.patience and progress.epochs - progress.best_epoch >= self.patience:
+            progress.stopped_early = True
+            self.model.stop_training = True
+        save_network(self.network, self.folder / "last.keras")
+        save_state(self.folder / FILE_NAME, self.model, progress)
+
+
+def save_network(network: keras.Model, path: Path) -> None:
+    """Write a `.keras` file aside first, then in one rename."""
+    temporary = path.with_name(f".{path.stem}.incomplete.keras")
+    try:
+        network.save(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(error, f"Writing {path}", "run.root") from error

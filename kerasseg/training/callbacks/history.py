@@ -1,0 +1,44 @@
+"""`history.csv`: a row per epoch, right after a resume too."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerasseg.errors import storage_error
+
+
+class History(keras.callbacks.Callback):
+    """Adds the learning rate to the logs and rewrites `path` after each epoch.
+
+    Rows of epochs that a resumed run repeats are replaced. Epochs count from 1.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is None:
+            return
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if not self.rows and self.path.exists():
+            self.rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
+        self.rows.append({"epoch": epoch + 1, **{k: f"{float(v):.8g}" for k, v in logs.items()}})
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.rows[-1]))
+                writer.writeheader()
+                writer.writerows(self.rows)
+            temporary.replace(self.path)
+        except OSError as error:
+            raise storage_error(error, f"Writing {self.path}", "run.root") from error
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Rows of a `history.csv`, oldest first."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
