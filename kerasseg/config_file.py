@@ -143,9 +143,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def _explain(
-    error: Any, values: dict[str, Any], where: str, overridden: Iterable[str] = ()
-) -> str:
+def _explain(error: Any, values: dict[str, Any], where: str, overridden: Iterable[str] = ()) -> str:
     parts = [str(part) for part in error["loc"] if part != "[key]"]
     if error["type"] == "missing":  # a list that is too short: speak of the list
         parts.pop()

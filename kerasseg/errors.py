@@ -1,5 +1,7 @@
 """The one error that is shown to a user as a sentence instead of a traceback."""
 
+import errno
+
 
 class UserError(ValueError):
     """Something the user can mend: says which file or setting, what was found, what to do.
@@ -14,8 +16,6 @@ def storage_error(error: OSError, doing: str, setting: str) -> UserError:
     `doing` names the file ("writing /data/x.tfrecord"); `setting` is the setting that would
     move it somewhere else ("records.root").
     """
-    import errno
-
     reasons = {
         errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
         errno.EDQUOT: "the disk quota is used up: free some space, or name another folder",

@@ -1,5 +1,6 @@
 """The main job: an experiment in, a run folder out."""
 
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,4 @@ def _conclude(say: Any, summary: dict[str, Any], report: Path) -> None:
 
 def _peak_memory() -> int:
     """Largest resident memory of this process so far in bytes."""
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from kerasseg.config import Experiment
 from kerasseg.config_file import differences, dump_experiment, load_experiment
 from kerasseg.errors import UserError, storage_error
@@ -64,8 +66,6 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def environment(device: str) -> dict[str, Any]:
     """Versions, machine and command line of this process."""
-    import psutil
-
     return {
         "command": " ".join(sys.argv),
         "python": platform.python_version(),

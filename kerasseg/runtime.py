@@ -34,8 +34,8 @@ def set_flags() -> None:
 
 
 _START_UP_NOISE = re.compile(
-    rb"^(WARNING: All log messages before absl|I\d{4} |I0000 |E0000 .*(cuda_platform|computation_placer|"
-    rb"cuda_(dnn|fft|blas))|E0000 .*oneDNN supports DT_HALF|W0000 .*computation_placer)"
+    rb"^(WARNING: All log messages before absl|I\d{4} |W\d{4} .*computation_placer"
+    rb"|E\d{4} .*(cuda_platform|computation_placer|cuda_dnn|cuda_fft|cuda_blas|oneDNN supports))"
 )
 
 

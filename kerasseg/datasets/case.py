@@ -42,9 +42,9 @@ def check_case(case: Case) -> Case:
             bad = np.argwhere(~np.isfinite(values))
             if len(bad):
                 raise UserError(
-                    f"{case.case_id}: {modality} has {len(bad)} NaN or infinite voxel(s), the first "
-                    f"at (depth, height, width) = {tuple(int(v) for v in bad[0])}: repair or remove "
-                    "this case."
+                    f"{case.case_id}: {modality} has {len(bad)} NaN or infinite voxel(s), the "
+                    f"first at (depth, height, width) = {tuple(int(v) for v in bad[0])}: repair or "
+                    "remove this case."
                 )
         if not values.any():
             raise UserError(

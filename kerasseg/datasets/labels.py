@@ -17,6 +17,8 @@ def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: An
     `where` is the file, for the message. Raises `UserError` for a value that is no integer, one
     that `label_map` does not know, or two ids in one file that mean the same canonical class.
     """
+    if not np.isfinite(values).all():
+        raise UserError(f"{where}: a segmentation holds NaN or infinite values: repair the file.")
     rounded = np.rint(values) if np.issubdtype(values.dtype, np.floating) else values
     found = np.unique(rounded)
     if rounded is not values and not np.allclose(values, rounded, atol=_INTEGER_TOLERANCE):

@@ -27,8 +27,8 @@ _INTENSITY: dict[str, dict[int, float]] = {
     | {NCR: 0.42, ED: 0.62, ET: 1.02},
     T2: {_WHITE: 0.44, _GREY: 0.58, _CSF: 1.00, _VESSEL: 0.36, _SPOT: 0.70}
     | {NCR: 0.86, ED: 0.78, ET: 0.64},
-    FLAIR: {_WHITE: 0.48, _GREY: 0.60, _CSF: 0.22, _VESSEL: 0.48, _SPOT: 0.85}
-    | {NCR: 0.56, ED: 0.81, ET: 0.74},
+    FLAIR: {_WHITE: 0.48, _GREY: 0.62, _CSF: 0.22, _VESSEL: 0.48, _SPOT: 0.80}
+    | {NCR: 0.54, ED: 0.79, ET: 0.72},
 }
 """Relative brightness of each tissue per modality, before bias field, noise and scanner gain."""
 
@@ -60,7 +60,7 @@ class PhantomSource:
     def load(self) -> Case:
         image, label = make_phantom(self.shape, self.seed, self.index)
         channels = [anatomy.MODALITIES.index(m) for m in self.modalities]
-        depth, height, width = self.shape
+        _depth, height, width = self.shape
         affine = np.array(
             [[0, 0, -1, width - 1], [0, -1, 0, height - 1], [1, 0, 0, 0], [0, 0, 0, 1]], float
         )
@@ -152,10 +152,10 @@ def _anatomy(grid: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
         tissue[nucleus < 1] = _GREY
         horn = _ellipsoid(grid, (0.08, 0.04, 0.13 * side), (0.17, 0.42, 0.08))
         tissue[horn + 0.08 * folds < 1] = _CSF
-    for _ in range(rng.integers(4, 9)):
+    for _ in range(rng.integers(7, 14)):
         place = rng.normal(0, 1, 3)
         place *= rng.uniform(0.3, 0.85) / np.linalg.norm(place)
-        spot = _ellipsoid(grid, tuple(place), tuple(rng.uniform(0.05, 0.11, 3)))
+        spot = _ellipsoid(grid, tuple(place), tuple(rng.uniform(0.06, 0.14, 3)))
         tissue[(spot < 1) & (tissue == _WHITE)] = _SPOT
     for _ in range(rng.integers(5, 9)):
         tissue[_vessel(grid, rng) & (radius < 0.98)] = _VESSEL
@@ -209,7 +209,7 @@ def _scan(
         image[tissue == tissue_id] = brightness + rng.normal(0, 0.02)
     image += 0.03 * _smooth(rng, tissue.shape, 9)
     image = ndimage.gaussian_filter(image, 0.55)
-    image *= np.exp(0.18 * _smooth(rng, tissue.shape, 3))
+    image *= np.exp(0.19 * _smooth(rng, tissue.shape, 3))
     sigma = rng.uniform(0.04, 0.07)
     real, imaginary = rng.normal(0, sigma, (2, *tissue.shape))
     image = np.hypot(np.maximum(image, 0.05) + real, imaginary)

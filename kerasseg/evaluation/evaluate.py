@@ -31,7 +31,8 @@ def evaluate(
     ]
     scores, drawn = [], []
     for split, case_id, draw in track(jobs, len(jobs), f"Segmenting {len(jobs)} whole volumes"):
-        case = store.load(case_id).case
+        stored = store.load(case_id)
+        case = stored.case
         assert case.label is not None  # a store holds labelled cases only
         masks = predictor.masks(case.image)
         score = score_case(case_id, split, case.label, masks)
@@ -42,6 +43,6 @@ def evaluate(
             title = f"{case_id} ({split}), Dice " + ", ".join(
                 f"{name} {score.dice[name]:.2f}" for name in ("NCR", "ED", "ET")
             )
-            draw_overlay(case, prediction, title, figures / f"{case_id}_overlay.png")
-            draw_views(case, prediction, title, figures / f"{case_id}_views.png")
+            draw_overlay(stored, prediction, title, figures / f"{case_id}_overlay.png")
+            draw_views(stored, prediction, title, figures / f"{case_id}_views.png")
     return scores, drawn

@@ -36,9 +36,7 @@ class ClassDice(keras.metrics.Metric):
         self.total.assign_add(ops.sum(truth, axis=axes) + ops.sum(prediction, axis=axes))
 
     def result(self) -> Any:
-        scores = ops.where(
-            self.total > 0, 2.0 * self.overlap / ops.maximum(self.total, 1.0), 1.0
-        )
+        scores = ops.where(self.total > 0, 2.0 * self.overlap / ops.maximum(self.total, 1.0), 1.0)
         return ops.mean(scores) if self.class_index is None else scores[self.class_index]
 
     def get_config(self) -> dict[str, Any]:

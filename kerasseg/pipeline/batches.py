@@ -66,7 +66,7 @@ class TrainingBatches:
                 lambda index, _: index % of_epoch < self.steps_per_epoch
             )
             batches = batches.map(lambda _, batch: batch)
-        return _finish(batches, self.settings.prefetch)
+        return _finish(batches, self.settings.prefetch, tf.data.INFINITE_CARDINALITY)
 
     def batch_case_ids(self, epoch: int, step: int) -> list[str]:
         """The cases in batch `step` of `epoch`, both counted from 0."""
@@ -107,7 +107,10 @@ def validation_batches(
         settings,
         settings.validation_patches_per_volume,
     )
-    return _finish(volumes.unbatch().batch(batch_size), settings.prefetch)
+    patches = count * settings.validation_patches_per_volume
+    return _finish(
+        volumes.unbatch().batch(batch_size), settings.prefetch, -(-patches // batch_size)
+    )
 
 
 class _Reader:
@@ -167,10 +170,11 @@ def _seeds(seed: tf.Tensor, count: int) -> tf.Tensor:
     return tf.map_fn(lambda i: tf.random.fold_in(seed, i), tf.range(count))
 
 
-def _finish(batches: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:
+def _finish(batches: tf.data.Dataset, prefetch: int, cardinality: int) -> tf.data.Dataset:
     targets = batches.map(
         lambda image, label: (image, subregions(label)), num_parallel_calls=tf.data.AUTOTUNE
     )
     options = tf.data.Options()
     options.deterministic = True
-    return targets.prefetch(prefetch).with_options(options)
+    counted = targets.apply(tf.data.experimental.assert_cardinality(cardinality))
+    return counted.prefetch(prefetch).with_options(options)

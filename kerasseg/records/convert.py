@@ -64,9 +64,7 @@ def _remove_abandoned(root: Path) -> None:
             pass  # alive, and somebody else's
 
 
-def _write_store(
-    experiment: Experiment, sources: Sequence[CaseSource], staging: Path
-) -> Manifest:
+def _write_store(experiment: Experiment, sources: Sequence[CaseSource], staging: Path) -> Manifest:
     workers = min(experiment.records.workers or len(os.sched_getaffinity(0)), len(sources))
     per_shard = experiment.records.cases_per_shard
     shard_count = -(-len(sources) // per_shard)

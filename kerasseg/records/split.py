@@ -38,8 +38,10 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
     if settings.overfit_check or len(set(patients.values())) == 1:
         cases = tuple(patients)
         return Split(cases, cases, (), overfit_check=True)
-    path = store.root / "splits" / (
-        f"seed-{settings.seed}_validation-{settings.validation:g}_test-{settings.test:g}.json"
+    path = (
+        store.root
+        / "splits"
+        / (f"seed-{settings.seed}_validation-{settings.validation:g}_test-{settings.test:g}.json")
     )
     if path.exists():
         return _read(path, patients)
@@ -78,9 +80,7 @@ def make_split(patients: Mapping[str, str], settings: SplitSettings) -> Split:
 def _read(path: Path, patients: Mapping[str, str]) -> Split:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        split = Split(
-            tuple(values["train"]), tuple(values["validation"]), tuple(values["test"])
-        )
+        split = Split(tuple(values["train"]), tuple(values["validation"]), tuple(values["test"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no split file ({error}): delete it to make it anew.") from None
     listed = [*split.train, *split.validation, *split.test]

@@ -1,5 +1,6 @@
 """What this process computes on."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -14,13 +15,7 @@ def device_name() -> str:
             tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus
         ]
         return ", ".join(names)
-    return f"CPU ({_processor()}, {tf.config.threading.get_inter_op_parallelism_threads() or _cores()} cores)"
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
+    return f"CPU ({_processor()}, {len(os.sched_getaffinity(0))} cores)"
 
 
 def _processor() -> str:

@@ -77,6 +77,7 @@ def fit(
             initial_epoch=progress.epochs,
             steps_per_epoch=batches.steps_per_epoch,
             validation_data=validation,
+            shuffle=False,  # the batches are shuffled already
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 StopOnNonFiniteLoss(batches.batch_case_ids),

@@ -1,6 +1,8 @@
 """Whether a training step fits into memory, known before an hour is spent."""
 
+import itertools
 import math
+import subprocess
 from collections.abc import Sequence
 
 import psutil
@@ -27,7 +29,7 @@ def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_valu
     )
     pairs = list(zip((len(experiment.data.modalities), *features), features, strict=False))
     encoder = sum(27 * (a * b + b * b) for a, b in pairs)
-    decoder = sum(27 * 3 * a * a + 8 * a * b for a, b in zip(features, features[1:], strict=False))
+    decoder = sum(27 * 3 * a * a + 8 * a * b for a, b in itertools.pairwise(features))
     return int(activations * bytes_per_value + (encoder + decoder) * 4 * _COPIES_OF_WEIGHTS)
 
 
@@ -64,11 +66,9 @@ def _available() -> tuple[int, str]:
 
 def _gpu_total(index: str) -> int:
     """Total memory of a GPU in bytes by nvidia-smi; 0 when it cannot be asked."""
-    import subprocess
-
     query = ["nvidia-smi", f"--id={index}", "--query-gpu=memory.total", "--format=csv,noheader"]
     try:
-        text = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout
-        return int(text.split()[0]) * 2**20
+        done = subprocess.run(query, check=True, capture_output=True, text=True, timeout=20)
+        return int(done.stdout.split()[0]) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return 0

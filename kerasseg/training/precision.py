@@ -2,24 +2,16 @@
 
 import tensorflow as tf
 
-from kerasseg.errors import UserError
-
 _TENSOR_CORES = (7, 0)
 """Compute capability from which float16 convolutions are faster (Volta)."""
 
 
 def choose_precision(setting: str) -> tuple[str, str]:
-    """`training.precision` -> Keras policy name and the reason in words.
-
-    Raises `UserError` for mixed_float16 without a GPU: a CPU converts to and fro and only loses.
-    """
+    """`training.precision` -> Keras policy name and the reason in words."""
     gpus = tf.config.list_physical_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     if setting == "mixed_float16" and not gpus:
-        raise UserError(
-            "training.precision=mixed_float16 needs a GPU and there is none: use "
-            "training.precision=auto or float32."
-        )
+        return setting, "as configured, though without a GPU it only costs time"
     if setting != "auto":
         return setting, "as configured"
     if not gpus:

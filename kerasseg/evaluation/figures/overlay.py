@@ -6,15 +6,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kerasseg import anatomy
-from kerasseg.datasets.case import Case
 from kerasseg.evaluation.figures.drawing import legend, save, show_slice, show_tumour
+from kerasseg.records.schema import StoredCase
 
 
-def draw_overlay(case: Case, prediction: np.ndarray, title: str, path: Path) -> None:
+def draw_overlay(stored: StoredCase, prediction: np.ndarray, title: str, path: Path) -> None:
     """The axial slice with most tumour: every modality, then truth and prediction over FLAIR.
 
-    `case` is normalised and has a label; `prediction` (D, H, W) holds canonical labels.
+    `prediction` (D, H, W) holds canonical labels of the stored box.
     """
+    case = stored.case
     assert case.label is not None
     tumour = (case.label > 0) | (prediction > 0)
     areas = tumour.sum(axis=(1, 2))
@@ -35,6 +36,6 @@ def draw_overlay(case: Case, prediction: np.ndarray, title: str, path: Path) -> 
     ):
         show_slice(panel, case.image[index, ..., base], name, aspect)
         show_tumour(panel, label[index], aspect)
-    figure.suptitle(f"{title}, axial slice {index}", fontsize=11)
+    figure.suptitle(f"{title}, axial slice {index + stored.offset[0]}", fontsize=11)
     legend(figure)
     save(figure, path)

@@ -7,19 +7,20 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from kerasseg import anatomy
-from kerasseg.datasets.case import Case
 from kerasseg.evaluation.figures.drawing import legend, save, show_slice, show_tumour
+from kerasseg.records.schema import StoredCase
 
 _PLANES = (("axial", 0, False), ("coronal", 1, True), ("sagittal", 2, True))
 """Name, axis it cuts, and whether rows must be turned so that the crown of the head is up."""
 
 
-def draw_views(case: Case, prediction: np.ndarray, title: str, path: Path) -> None:
+def draw_views(stored: StoredCase, prediction: np.ndarray, title: str, path: Path) -> None:
     """Axial, coronal and sagittal planes through the tumour voxel nearest to the tumour's centre.
 
-    Rows: image alone, truth, prediction. `case` is normalised and has a label; `prediction`
-    (D, H, W) holds canonical labels.
+    Rows: image alone, truth, prediction. `prediction` (D, H, W) holds canonical labels of the
+    stored box; the planes are numbered as in the whole volume.
     """
+    case = stored.case
     assert case.label is not None
     names = list(case.modalities)
     modality = anatomy.T1CE if anatomy.T1CE in names else names[0]
@@ -38,7 +39,7 @@ def draw_views(case: Case, prediction: np.ndarray, title: str, path: Path) -> No
         aspect = heights[0] / heights[1]
         for row, (name, label) in enumerate(rows):
             panel = axes[row, column]
-            heading = f"{plane} {centre[axis]}" if row == 0 else ""
+            heading = f"{plane} {centre[axis] + stored.offset[axis]}" if row == 0 else ""
             show_slice(panel, _plane(image, axis, centre, upwards), heading, aspect)
             if label is not None:
                 show_tumour(panel, _plane(label, axis, centre, upwards), aspect)

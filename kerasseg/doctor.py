@@ -1,0 +1,78 @@
+"""`kerasseg doctor`: what this machine offers, and what is wrong with it."""
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import psutil
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from kerasseg.runtime import FLAGS
+from kerasseg.training.devices import device_name
+from kerasseg.training.precision import choose_precision
+
+_ENOUGH_MEMORY_GIB = 8
+_ENOUGH_DISK_GIB = 50
+"""A store of BraTS 2021's 1251 cases takes about 36 GB."""
+
+
+def examine() -> bool:
+    """Print a table of the machine and a list of problems; False if something cannot work."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("", "", show_header=False, box=None)
+    gpus = tf.config.list_physical_devices("GPU")
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
+    table.add_row("Python", platform.python_version())
+    for package in ("kerasseg", "tensorflow", "keras", "numpy"):
+        table.add_row(package, metadata.version(package))
+    table.add_row("Keras backend", keras.backend.backend())
+    table.add_row("Devices", device_name())
+    policy, reason = choose_precision("auto")
+    table.add_row("Precision", f"{policy} ({reason})")
+    onednn = os.environ["TF_ENABLE_ONEDNN_OPTS"]
+    table.add_row("oneDNN", "on" if onednn == "1" else f"off (TF_ENABLE_ONEDNN_OPTS={onednn})")
+    table.add_row(
+        "Memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    )
+    table.add_row("Disk here", f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GiB free")
+    console.print(table)
+
+    wrong = []
+    if keras.backend.backend() != "tensorflow":
+        wrong.append(
+            f"Keras runs on {keras.backend.backend()}: training needs KERAS_BACKEND=tensorflow."
+        )
+    warnings = []
+    if onednn != "1" and not gpus:
+        warnings.append(f"oneDNN is off: unset TF_ENABLE_ONEDNN_OPTS ({_reason()}).")
+    if not gpus and shutil.which("nvidia-smi"):
+        warnings.append(
+            "nvidia-smi is here but TensorFlow sees no GPU: pip install 'kerasseg[gpu]', and check "
+            "that `nvidia-smi` itself works."
+        )
+    if memory.available < _ENOUGH_MEMORY_GIB * 2**30:
+        warnings.append(
+            f"less than {_ENOUGH_MEMORY_GIB} GiB of memory are free: use small patches "
+            "(pipeline.patch_size) and records.workers=1."
+        )
+    if disk.free < _ENOUGH_DISK_GIB * 2**30:
+        warnings.append(
+            f"less than {_ENOUGH_DISK_GIB} GiB of disk are free here: a store of a whole BraTS "
+            "release may not fit; name another disk with records.root."
+        )
+    for text in wrong:
+        console.print(f"[bold red]wrong:[/] {text}")
+    for text in warnings:
+        console.print(f"[yellow]note:[/] {text}")
+    if not wrong and not warnings:
+        console.print("Nothing is wrong.")
+    return not wrong
+
+
+def _reason() -> str:
+    return FLAGS["TF_ENABLE_ONEDNN_OPTS"][1]

@@ -1,0 +1,149 @@
+"""Tiny scans of four different sizes, in every layout, so that swapped axes fail."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+
+import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
+from kerasseg import anatomy
+from kerasseg.config import Experiment
+from kerasseg.config_file import load_experiment
+from kerasseg.datasets.phantom import make_phantom
+from kerasseg.records.store import RecordStore, open_store
+
+SHAPE = (18, 24, 22)
+"""Depth, height, width of the tests' scans; with 4 channels all four sizes differ."""
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+LPS = np.array([[-1, 0, 0, 10], [0, -1, 0, 20], [0, 0, 1, -30], [0, 0, 0, 1]], float)
+"""BraTS's own header axes: x grows to the left, y to the back, z upwards."""
+
+TINY = (
+    "pipeline.patch_size=[8,16,12]",
+    "model.features=[4,6]",
+    "model.bottleneck=8",
+    "pipeline.patches_per_volume=2",
+    "training.epochs=2",
+    "training.gradient_accumulation=1",
+    "optimizer.learning_rate=0.01",
+)
+
+
+@pytest.fixture(scope="session")
+def phantoms() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Image (D, H, W, 4) and label (D, H, W) of eight phantoms: six full, one without ET, one
+    without a tumour."""
+    return [make_phantom(SHAPE, seed=5, index=i) for i in range(8)]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real scans beside the checkout; skips where they are missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real scans are not here ({SHARED} is missing)")
+    return SHARED
+
+
+def to_file_axes(array: np.ndarray) -> np.ndarray:
+    """(D, H, W) of the house -> (x, y, z) of an LPS file."""
+    return array.transpose(2, 1, 0)
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = LPS) -> None:
+    """Write an array in file axes (x, y, z)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def write_brats(
+    root: Path,
+    case_id: str,
+    phantom: tuple[np.ndarray, np.ndarray],
+    *,
+    pattern: str = "{case}_{kind}.nii.gz",
+    names: dict[str, str] | None = None,
+    enhancing: int = 4,
+    affine: np.ndarray = LPS,
+) -> Path:
+    """Write one case folder as BraTS does; returns the folder."""
+    image, label = phantom
+    folder = root / case_id
+    for channel, modality in enumerate(anatomy.MODALITIES):
+        kind = (names or {}).get(modality, modality)
+        values = np.rint(image[..., channel]).astype(np.int16)
+        name = pattern.format(case=case_id, kind=kind)
+        write_nifti(folder / name, to_file_axes(values), affine)
+    ids = np.where(label == anatomy.ET, enhancing, label).astype(np.uint8)
+    name = pattern.format(case=case_id, kind=(names or {}).get("seg", "seg"))
+    write_nifti(folder / name, to_file_axes(ids), affine)
+    return folder
+
+
+def write_h5_volume(root: Path, number: int, phantom: tuple[np.ndarray, np.ndarray]) -> None:
+    """Write one volume as Kaggle's slices: (x, y) arrays, z-scored per slice and channel."""
+    image, label = phantom
+    root.mkdir(parents=True, exist_ok=True)
+    for index in range(image.shape[0]):
+        pixels = np.rint(image[index]).astype(np.float64).transpose(1, 0, 2)
+        deviation = pixels.std(axis=(0, 1))
+        scored = (pixels - pixels.mean(axis=(0, 1))) / np.where(deviation > 0, deviation, 1)
+        mask = np.stack([i == label[index].T for i in anatomy.SUBREGIONS.values()], axis=-1)
+        with h5py.File(root / f"volume_{number}_slice_{index}.h5", "w") as file:
+            file["image"] = scored
+            file["mask"] = mask.astype(np.uint8)
+
+
+@pytest.fixture
+def brats_root(tmp_path: Path, phantoms: list[tuple[np.ndarray, np.ndarray]]) -> Path:
+    """Two BraTS 2021 cases."""
+    root = tmp_path / "brats"
+    for index in range(2):
+        write_brats(root, f"BraTS2021_{index:05d}", phantoms[index])
+    return root
+
+
+@pytest.fixture
+def brats_experiment(brats_root: Path, tmp_path: Path) -> Callable[..., Experiment]:
+    """An experiment over `brats_root`, with overrides."""
+
+    def make(*overrides: str) -> Experiment:
+        base = ("data.layout=brats_nifti", f"data.root={brats_root}", "records.workers=1")
+        store = f"records.root={tmp_path / 'store'}"
+        return load_experiment(None, [*TINY, *base, store, *overrides])
+
+    return make
+
+
+def phantom_experiment(folder: Path, *overrides: str) -> Experiment:
+    """An experiment over eight tiny phantoms whose store and runs lie in `folder`."""
+    shape = "[" + ",".join(map(str, SHAPE)) + "]"
+    base = (
+        f"data.phantom={{cases: 8, shape: {shape}, seed: 5}}",
+        f"records.root={folder / 'store'}",
+        f"run.root={folder / 'runs'}",
+        "run.name=tiny",
+        "records.workers=1",
+    )
+    return load_experiment(None, [*TINY, *base, *overrides])
+
+
+@pytest.fixture(scope="session")
+def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
+    """A store of eight phantoms in shards of three. Not to be written to."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    return open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
+
+
+@pytest.fixture
+def python() -> str:
+    """The interpreter that runs the tests."""
+    return sys.executable

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from kerasseg import anatomy
+from kerasseg.config import DataSettings
+from kerasseg.datasets import discover
+from kerasseg.errors import UserError
+from tests.conftest import LPS, to_file_axes, write_brats, write_nifti
+
+NEW_NAMES = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
+
+
+def settings(root, **more) -> DataSettings:
+    return DataSettings(layout="brats_nifti", root=root, **more)
+
+
+@pytest.mark.parametrize(
+    ("case_id", "pattern", "names", "enhancing"),
+    [
+        ("BraTS20_Training_001", "{case}_{kind}.nii", {}, 4),
+        ("BraTS2021_00006", "{case}_{kind}.nii.gz", {}, 4),
+        ("BraTS-GLI-00000-000", "{case}-{kind}.nii.gz", NEW_NAMES, 3),
+        ("odd", "{case}_{kind}.NII.GZ", {"t1": "T1", "flair": "Flair", "seg": "SEG"}, 4),
+    ],
+)
+def test_every_release_gives_the_same_case(tmp_path, phantoms, case_id, pattern, names, enhancing):
+    write_brats(
+        tmp_path / "deep", case_id, phantoms[0], pattern=pattern, names=names, enhancing=enhancing
+    )
+    (source,) = discover(settings(tmp_path))
+    case = source.load()
+    image, label = phantoms[0]
+    assert case.case_id == case_id and case.modalities == anatomy.MODALITIES
+    np.testing.assert_array_equal(case.image, np.rint(image))
+    np.testing.assert_array_equal(case.label, label)
+    assert case.spacing == (1, 1, 1) and len(source.files) == 5
+
+
+def test_time_points_belong_to_one_patient(tmp_path, phantoms):
+    for point in ("000", "001"):
+        write_brats(
+            tmp_path,
+            f"BraTS-GLI-00042-{point}",
+            phantoms[0],
+            pattern="{case}-{kind}.nii.gz",
+            names=NEW_NAMES,
+            enhancing=3,
+        )
+    assert {s.patient_id for s in discover(settings(tmp_path))} == {"BraTS-GLI-00042"}
+
+
+def test_float_labels_and_no_segmentation(tmp_path, phantoms):
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    ids = np.where(phantoms[0][1] == 3, 4, phantoms[0][1]).astype(np.float32)
+    write_nifti(folder / "case_seg.nii.gz", to_file_axes(ids))
+    (source,) = discover(settings(tmp_path))
+    np.testing.assert_array_equal(source.load().label, phantoms[0][1])
+    (folder / "case_seg.nii.gz").unlink()
+    (source,) = discover(settings(tmp_path))
+    assert source.load().label is None
+
+
+def test_the_misnamed_segmentation_of_brats_2020(tmp_path, phantoms):
+    folder = write_brats(tmp_path, "BraTS20_Training_355", phantoms[0], pattern="{case}_{kind}.nii")
+    (folder / "BraTS20_Training_355_seg.nii").rename(folder / "W39_1998.09.19_Segm.nii")
+    (source,) = discover(settings(tmp_path))
+    np.testing.assert_array_equal(source.load().label, phantoms[0][1])
+
+
+def test_a_subset_of_modalities_in_another_order(tmp_path, phantoms):
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    (folder / "case_t1.nii.gz").unlink()
+    (source,) = discover(settings(tmp_path, modalities=("t2", "flair")))
+    np.testing.assert_array_equal(source.load().image, np.rint(phantoms[0][0][..., [3, 0]]))
+
+
+def test_refused_folders(tmp_path, phantoms):
+    root = tmp_path / "data"
+    with pytest.raises(UserError, match="does not exist"):
+        discover(settings(root))
+    root.mkdir()
+    with pytest.raises(UserError, match="no brats_nifti case"):
+        discover(settings(root))
+    folder = write_brats(root, "case", phantoms[0])
+    (folder / "case_t2.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"case case has no t2 file.*data.modalities"):
+        discover(settings(root))
+
+
+def test_refused_grids(tmp_path, phantoms):
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    path = folder / "case_t2.nii.gz"
+    values = to_file_axes(phantoms[0][0][..., 3])
+    shifted = LPS.copy()
+    shifted[0, 3] += 1
+    (source,) = discover(settings(tmp_path))
+    write_nifti(path, values, shifted)
+    with pytest.raises(UserError, match=r"t2.nii.gz: its affine differs .* by up to 1 mm"):
+        source.load()
+    write_nifti(path, values[:-1])
+    with pytest.raises(UserError, match=r"t2.nii.gz: shape \(18, 24, 21\).*\(18, 24, 22\)"):
+        source.load()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.nan, "NaN or infinite"), (0, "zero in every voxel")]
+)
+def test_refused_voxels(tmp_path, phantoms, value, words):
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    values = to_file_axes(phantoms[0][0][..., 3]).astype(np.float32)
+    if value == 0:
+        values[:] = 0
+    else:
+        values[3, 4, 5] = value
+    write_nifti(folder / "case_t2.nii.gz", values)
+    (source,) = discover(settings(tmp_path))
+    with pytest.raises(UserError, match=f"case: t2.*{words}"):
+        source.load()
