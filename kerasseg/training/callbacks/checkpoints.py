@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 
 from kerasseg.errors import storage_error
+from kerasseg.models.float32_twin import float32_twin
 from kerasseg.training.state import FILE_NAME, Progress, save_state
 
 
@@ -45,10 +46,10 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def save_network(network: keras.Model, path: Path) -> None:
-    """Write a `.keras` file aside first, then in one rename."""
+    """Write a float32 `.keras` file aside first, then in one rename."""
     temporary = path.with_name(f".{path.stem}.incomplete.keras")
     try:
-        network.save(temporary)
+        float32_twin(network).save(temporary)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
