@@ -161,9 +161,10 @@ def _explain(error: Any, values: dict[str, Any], where: str, overridden: Iterabl
 
 def _nearest(key: str) -> str:
     known = list(known_keys())
-    match = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    last = key.rpartition(".")[2]
+    alike = [n for n in known if difflib.get_close_matches(last, [n.rpartition(".")[2]])]
+    match = difflib.get_close_matches(key, alike, n=1, cutoff=0.6)
     if not match:
-        last = key.rsplit(".", 1)[-1]
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
         match = [tails[tail] for tail in difflib.get_close_matches(last, tails, n=1, cutoff=0.75)]
     if match:

@@ -32,7 +32,8 @@ class BratsH5Source:
 
     def load(self) -> Case:
         order = [self.image_channels.index(m) for m in self.modalities]
-        images, labels = [], []
+        images: list[np.ndarray] = []
+        labels: list[np.ndarray | None] = []
         for path in self.files:
             image, mask = _read_slice(path, len(self.image_channels), len(self.mask_channels))
             if images and image.shape[:2] != images[0].shape[1::-1]:

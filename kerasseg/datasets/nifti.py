@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel import orientations
+from nibabel import affines, orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -51,7 +51,7 @@ def read_nifti(path: Path, *, keep_dtype: bool = False) -> tuple[np.ndarray, np.
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
     """Voxel size (D, H, W) in mm of an affine over (d, h, w)."""
-    d, h, w = (float(v) for v in nib.affines.voxel_sizes(affine))
+    d, h, w = (float(v) for v in affines.voxel_sizes(affine))
     return d, h, w
 
 

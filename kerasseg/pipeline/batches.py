@@ -118,6 +118,7 @@ class _Reader:
 
     def __init__(self, store: RecordStore, case_ids: Sequence[str]) -> None:
         paths, offsets = store.locate(case_ids)
+        self._channels = len(store.manifest.settings["data.modalities"])
         self._paths = tf.constant(paths)
         self._offsets = tf.constant(offsets, tf.int64)
 
@@ -134,7 +135,7 @@ class _Reader:
         )
 
         def cut(serialized: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image, label, foreground = parse_record(serialized)
+            image, label, foreground = parse_record(serialized, self._channels)
             starts = [
                 sample_start(
                     tf.shape(label),

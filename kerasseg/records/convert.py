@@ -174,8 +174,9 @@ def _convert_all(
                 yield pending.popleft().result()
         except BrokenProcessPool:
             raise UserError(
-                "A converting process was killed, most likely because memory ran out: try "
-                "records.workers=1."
+                "A converting process ended at once: either memory ran out (try "
+                "records.workers=1), or a script of yours that calls kerasseg lacks "
+                "`if __name__ == '__main__':` around the call."
             ) from None
         finally:
             for future in pending:

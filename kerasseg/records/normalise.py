@@ -11,13 +11,13 @@ def brain_box(image: np.ndarray, label: np.ndarray | None = None) -> tuple[slice
 
     A labelled voxel outside the brain is kept inside the box too: cropping must not lose truth.
     """
-    inside = image.any(axis=-1)
+    inside = np.any(image, axis=-1)
     if label is not None:
         inside |= label > 0
     box = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(inside.any(axis=others))
+        hit = np.flatnonzero(np.any(inside, axis=others))
         box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
     return box[0], box[1], box[2]
 

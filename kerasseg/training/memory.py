@@ -11,12 +11,14 @@ import tensorflow as tf
 from kerasseg.config import Experiment
 from kerasseg.errors import UserError
 
-_ACTIVATIONS_PER_LEVEL = 17
+_ACTIVATIONS_PER_LEVEL = 18
 """Tensors of a level's size alive at the peak of a step: outputs of convolutions, norms and
 activations of both DoubleConvs, the concatenation, and the gradients in flight. Fitted to
 measured peaks (benchmarks/notes.md)."""
 _COPIES_OF_WEIGHTS = 5
 """Weights, gradients, two AdamW moments, accumulated gradients."""
+_WORKSPACE_BYTES = 400_000_000
+"""What convolutions and the pipeline take besides, whatever the patch."""
 
 
 def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_value: int) -> int:
@@ -30,7 +32,8 @@ def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_valu
     pairs = list(zip((len(experiment.data.modalities), *features), features, strict=False))
     encoder = sum(27 * (a * b + b * b) for a, b in pairs)
     decoder = sum(27 * 3 * a * a + 8 * a * b for a, b in itertools.pairwise(features))
-    return int(activations * bytes_per_value + (encoder + decoder) * 4 * _COPIES_OF_WEIGHTS)
+    weights = (encoder + decoder) * 4 * _COPIES_OF_WEIGHTS
+    return int(activations * bytes_per_value + weights + _WORKSPACE_BYTES)
 
 
 def check_memory(experiment: Experiment, policy: str) -> None:

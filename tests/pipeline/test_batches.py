@@ -33,6 +33,18 @@ def test_shapes_types_and_that_patches_are_cut_from_the_named_cases(phantom_stor
             assert contains(case.label, label)
 
 
+def test_every_dimension_but_a_short_last_batch_is_known_to_the_graph(phantom_store, tmp_path):
+    """Unknown channels make a step several times slower, silently."""
+    image, target = make(phantom_store, tmp_path).dataset().element_spec
+    assert image.shape == (2, *PATCH, 4) and target.shape == (2, *PATCH, 3)
+    settings = phantom_experiment(tmp_path).pipeline
+    cases = list(phantom_store.rows)
+    image, target = validation_batches(
+        phantom_store, cases, settings, batch_size=2, seed=0
+    ).element_spec
+    assert image.shape[1:] == (*PATCH, 4) and target.shape[1:] == (*PATCH, 3)
+
+
 def contains(volume: np.ndarray, patch: np.ndarray) -> bool:
     """Whether `patch` stands somewhere in `volume` (which may be smaller along an axis)."""
     window = np.lib.stride_tricks.sliding_window_view

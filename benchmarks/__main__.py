@@ -1,0 +1,47 @@
+"""Run every benchmark, print the tables, write them to benchmarks/results.md.
+
+`python -m benchmarks train_step` runs one of them.
+"""
+
+import os
+import platform
+import sys
+from datetime import date
+from pathlib import Path
+
+import kerasseg  # noqa: F401  (its flags must stand before TensorFlow starts)
+from benchmarks import memory, patches, train_step
+
+BENCHMARKS = {"train_step": train_step.run, "patches": patches.run, "memory": memory.run}
+
+
+def main(names: list[str]) -> None:
+    """Run `names`, or all; a whole run replaces results.md."""
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        sys.exit(f"unknown benchmark {', '.join(unknown)}: there are {', '.join(BENCHMARKS)}")
+    tables = []
+    for name in names or BENCHMARKS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        table = BENCHMARKS[name]()
+        print(table + "\n", flush=True)
+        tables.append(table)
+    if not names:
+        head = f"# `make bench` on {date.today()}\n\n{machine()}\n\n"
+        path = Path(__file__).with_name("results.md")
+        path.write_text(head + "\n\n".join(tables) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """The machine's kind in one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    width = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
+    cores = len(os.sched_getaffinity(0))
+    kind = models[0] if models else platform.machine()
+    return f"{cores} cores of {kind} ({width}), Python {platform.python_version()}, no GPU used."
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,123 @@
+"""Reading patches: the record store against memory-mapped `.npy` volumes.
+
+Four generated phantoms of BraTS's size (155 x 240 x 240). The plain format is what most scripts
+write: image (4, 155, 240, 240) float16 and mask (155, 240, 240) uint8 as `.npy`, opened with
+`np.load(mmap_mode="r")`, a random crop copied out of each. Both draw 64 x 160 x 160 patches with
+four modalities; both have just been written, so they come from the page cache.
+"""
+
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.subprocess_json import measure
+from kerasseg.config import Experiment
+from kerasseg.config_file import load_experiment
+
+CASES, PATCH, PATCHES, ROUNDS = 4, (64, 160, 160), 96, 3
+
+
+def run() -> str:
+    """Markdown table: patches per second (median of `ROUNDS`) and bytes per case."""
+    folder = Path(tempfile.mkdtemp(prefix="kerasseg-bench-"))
+    try:
+        sizes = measure("benchmarks.patches", "prepare", str(folder))
+        names = {"store": "kerasseg store, 2 patches a volume", "npy": "`.npy`, memory-mapped"}
+        rounds: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(ROUNDS):
+            for name, rates in rounds.items():
+                rates.append(measure("benchmarks.patches", name, str(folder))["rate"])
+    finally:
+        shutil.rmtree(folder)
+    rate = {name: statistics.median(rates) for name, rates in rounds.items()}
+    rows = "\n".join(
+        f"| {title} | {rate[name]:.1f} | {sizes[name] / 1e6:.1f} MB |"
+        for name, title in names.items()
+    )
+    return (
+        f"## Reading 64x160x160x4 patches (median of {ROUNDS} x {PATCHES})\n\n"
+        f"| | patches/s | bytes per case |\n|---|---|---|\n{rows}\n\n"
+        f"Speed ratio store / npy: {rate['store'] / rate['npy']:.2f}; size ratio "
+        f"{sizes['store'] / sizes['npy']:.2f}. The store's patches are drawn around the tumour, "
+        "z-scored, batched by two and checked against their checksums; the plain crops are none "
+        "of that."
+    )
+
+
+def experiment(folder: Path) -> Experiment:
+    """Phantoms of BraTS's size, stored in `folder`."""
+    size = "[155,240,240]"
+    return load_experiment(
+        None,
+        [f"data.phantom={{cases: {CASES}, shape: {size}}}", f"records.root={folder / 'store'}"],
+    )
+
+
+def prepare(folder: Path) -> dict[str, float]:
+    """Write both formats; returns bytes per case of each."""
+    from kerasseg.datasets import discover
+    from kerasseg.records.store import open_store
+
+    store = open_store(experiment(folder))
+    total = 0
+    for source in discover(experiment(folder).data):
+        case = source.load()
+        assert case.label is not None
+        image = np.ascontiguousarray(case.image.transpose(3, 0, 1, 2)).astype(np.float16)
+        for kind, array in (("image", image), ("mask", case.label)):
+            path = folder / f"{case.case_id}_{kind}.npy"
+            np.save(path, array)
+            total += path.stat().st_size
+    return {"store": sum(store.manifest.shards.values()) / CASES, "npy": total / CASES}
+
+
+def store_patches(folder: Path) -> Iterator[int]:
+    """Batches of the training pipeline; yields patches per batch."""
+    from kerasseg.pipeline.batches import TrainingBatches
+    from kerasseg.records.store import open_store
+
+    wanted = experiment(folder)
+    store = open_store(wanted)
+    batches = TrainingBatches(store, list(store.rows), wanted.pipeline, batch_size=2, seed=0)
+    for image, _ in batches.dataset():
+        yield int(image.shape[0])
+
+
+def npy_patches(folder: Path) -> Iterator[int]:
+    """Random crops, one by one."""
+    rng = np.random.default_rng(0)
+    paths = sorted(folder.glob("*_image.npy"))
+    while True:
+        path = paths[rng.integers(len(paths))]
+        image = np.load(path, mmap_mode="r")
+        mask = np.load(path.with_name(path.name.replace("image", "mask")), mmap_mode="r")
+        start = [int(rng.integers(n - p + 1)) for n, p in zip(mask.shape, PATCH, strict=True)]
+        box = tuple(slice(s, s + p) for s, p in zip(start, PATCH, strict=True))
+        np.array(image[(slice(None), *box)])
+        np.array(mask[box])
+        yield 1
+
+
+def main(what: str, folder: Path) -> None:
+    """Print bytes per case, or patches per second after a warm-up, as JSON."""
+    if what == "prepare":
+        print(json.dumps(prepare(folder)))
+        return
+    source = {"store": store_patches, "npy": npy_patches}[what](folder)
+    for _ in range(8):
+        next(source)
+    started, done = time.perf_counter(), 0
+    while done < PATCHES:
+        done += next(source)
+    print(json.dumps({"rate": done / (time.perf_counter() - started)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

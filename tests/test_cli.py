@@ -1,0 +1,220 @@
+"""The command line as a user meets it: fast help, one-line errors, exit code 2, nothing left."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import LPS, SHAPE, TINY, to_file_axes, write_brats, write_h5_volume, write_nifti
+
+ROOT = Path(__file__).parents[1]
+
+
+def kerasseg(*arguments: str, cwd: Path = ROOT, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kerasseg.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+        **options,
+    )
+
+
+def test_help_and_a_wrong_verb_answer_without_tensorflow():
+    probe = (
+        "import sys\nfrom kerasseg.cli import main\nsys.argv = ['kerasseg', *sys.argv[1:]]\n"
+        "try:\n    main()\nfinally:\n"
+        "    heavy = {'tensorflow', 'keras', 'numpy', 'scipy', 'nibabel'} & set(sys.modules)\n"
+        "    print('imported', sorted(heavy))"
+    )
+    for arguments, code in ((["--help"], 0), (["trian"], 2), ([], 2)):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", probe, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+        assert done.returncode == code and "imported []" in done.stdout, done.stdout + done.stderr
+        assert time.perf_counter() - started < 5, "generous: CI machines are shared"
+    assert "No such command 'trian'" in kerasseg("trian").stderr
+
+
+def test_config_prints_what_can_be_read_back(tmp_path):
+    shown = kerasseg("config", "training.epochs=3")
+    assert shown.returncode == 0 and "epochs: 3" in shown.stdout
+    (tmp_path / "c.yaml").write_text(shown.stdout)
+    assert kerasseg("config", "--config", str(tmp_path / "c.yaml")).stdout == shown.stdout
+    assert '"$schema"' in kerasseg("config", "--schema").stdout
+
+
+def test_train_py_is_kerasseg_train():
+    done = subprocess.run(
+        [sys.executable, "train.py", "training.epoch=3"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2 and "Did you mean training.epochs?" in done.stderr
+    assert done.stderr == kerasseg("train", "training.epoch=3").stderr
+
+
+def break_case(root: Path, phantom, kind: str) -> None:
+    """One good BraTS case, then one way to spoil it."""
+    folder = write_brats(root, "case_a", phantom)
+    t2, seg = folder / "case_a_t2.nii.gz", folder / "case_a_seg.nii.gz"
+    values = to_file_axes(phantom[0][..., 3]).astype(np.float32)
+    if kind == "missing modality":
+        t2.unlink()
+    elif kind == "shape":
+        write_nifti(t2, values[1:])
+    elif kind == "affine":
+        write_nifti(t2, values, LPS * [1.2, 1, 1, 1])
+    elif kind == "truncated":
+        t2.write_bytes(t2.read_bytes()[:-500])
+    elif kind == "label":
+        write_nifti(seg, np.full(values.shape, 9, np.uint8))
+    elif kind == "nan":
+        values[5, 5, 5] = np.nan
+        write_nifti(t2, values)
+    elif kind == "zero":
+        write_nifti(t2, values * 0)
+    elif kind == "empty folder":
+        shutil.rmtree(folder)
+    elif kind == "missing folder":
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing folder", ["does not exist", "data.root"]),
+        ("empty folder", ["no brats_nifti case", "data.root"]),
+        ("missing modality", ["case_a has no t2 file", "restore"]),
+        ("shape", ["case_a_t2.nii.gz: shape", "resample"]),
+        ("affine", ["case_a_t2.nii.gz: its affine differs", "resample"]),
+        ("truncated", ["case_a_t2.nii.gz: cannot be read", "download it again"]),
+        ("label", ["case_a_seg.nii.gz: label value(s) [9] are unknown", "data.label_map"]),
+        ("nan", ["case_a: t2 has 1 NaN", "remove this case"]),
+        ("zero", ["case_a: t2 is zero in every voxel", "remove this case"]),
+    ],
+)
+def test_bad_scans(tmp_path, phantoms, kind, words):
+    root = tmp_path / "data"
+    root.mkdir()
+    break_case(root, phantoms[0], kind)
+    store = tmp_path / "out" / "store"
+    done = kerasseg(
+        "convert", "data.layout=brats_nifti", f"data.root={root}", f"records.root={store}"
+    )
+    assert_one_sentence(done, words)
+    assert not store.exists() and not list(tmp_path.glob("out/.*"))
+
+
+def test_an_h5_file_without_image(tmp_path, phantoms):
+    import h5py
+
+    write_h5_volume(tmp_path / "data", 0, phantoms[0])
+    with h5py.File(tmp_path / "data" / "volume_0_slice_2.h5", "a") as file:
+        del file["image"]
+    done = kerasseg(
+        "convert",
+        "data.layout=brats_h5",
+        f"data.root={tmp_path / 'data'}",
+        f"data.h5_slices={SHAPE[0]}",
+        f"records.root={tmp_path / 'store'}",
+    )
+    assert_one_sentence(done, ["volume_0_slice_2.h5: no dataset 'image'", "expected 'image'"])
+    assert not (tmp_path / "store").exists()
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess[str], words: list[str]) -> None:
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(word in errors[0] for word in words), errors[0]
+
+
+def phantom_arguments(tmp_path: Path) -> list[str]:
+    shape = "[" + ",".join(map(str, SHAPE)) + "]"
+    return [
+        *TINY,
+        f"data.phantom={{cases: 4, shape: {shape}}}",
+        "records.workers=1",
+        "run.name=t",
+        f"records.root={tmp_path / 'store'}",
+        f"run.root={tmp_path / 'runs'}",
+    ]
+
+
+def test_no_permission_to_write(tmp_path):
+    """/proc refuses new folders to everybody, root included."""
+    done = kerasseg("convert", *phantom_arguments(tmp_path), "records.root=/proc/kerasseg/store")
+    assert_one_sentence(done, ["Writing the record store /proc/kerasseg/store", "records.root="])
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = (
+        shutil.which("mount")
+        and os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], check=False
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
+        done = kerasseg(
+            "convert", *phantom_arguments(tmp_path), shape, f"records.root={disk / 'store'}"
+        )
+        assert_one_sentence(done, ["the disk is full", "records.root=FOLDER"])
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_patch_larger_than_memory(tmp_path):
+    done = kerasseg("train", *phantom_arguments(tmp_path), "pipeline.patch_size=[2048,2048,2048]")
+    assert_one_sentence(done, ["GB are available", "use pipeline.patch_size=["])
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "store").exists()
+
+
+def test_float16_on_a_cpu_is_refused(tmp_path):
+    done = kerasseg(
+        "train",
+        *phantom_arguments(tmp_path),
+        "training.precision=mixed_float16",
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    assert_one_sentence(done, ["mixed_float16 needs a GPU", "training.precision=auto"])
+
+
+def test_doctor(tmp_path):
+    done = kerasseg("doctor", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    for word in ("Python", "tensorflow", "keras", "Devices", "oneDNN", "Memory", "Disk"):
+        assert word in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+    off = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}
+    assert "oneDNN is off" in kerasseg("doctor", env=off).stdout
+
+
+def test_convert_overwrite_replaces_a_store(tmp_path):
+    arguments = phantom_arguments(tmp_path)
+    assert "4 cases" in kerasseg("convert", *arguments).stdout
+    changed = [*arguments, "data.phantom.cases=5"]
+    refused = kerasseg("convert", *changed)
+    assert_one_sentence(refused, ["data.phantom.cases is 4 there and 5 in this config"])
+    assert "5 cases" in kerasseg("convert", "--overwrite", *changed).stdout

@@ -1,0 +1,136 @@
+"""The fit on tiny phantoms: learning, stopping, resuming, bad data."""
+
+import csv
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from kerasseg.errors import UserError
+from kerasseg.experiment import build_network
+from kerasseg.records.split import Split
+from kerasseg.records.store import open_store
+from kerasseg.training.fit import fit
+from kerasseg.training.state import FILE_NAME
+from tests.conftest import phantom_experiment
+
+
+def prepare(tmp_path, store, *overrides):
+    experiment = phantom_experiment(tmp_path, *overrides)
+    cases = list(store.rows)
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(experiment.run.seed)
+    network = build_network(experiment)
+    return experiment, network, store, Split(tuple(cases[:6]), tuple(cases[5:7]), ()), folder
+
+
+def rows(folder):
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_loss_falls_and_everything_is_written(phantom_store, tmp_path):
+    job = prepare(tmp_path, phantom_store, "training.epochs=6", "training.steps_per_epoch=12")
+    done = fit(*job)
+    folder = job[-1]
+    history = rows(folder)
+    losses = [float(row["loss"]) for row in history]
+    assert losses[-1] < 0.9 * losses[0]
+    assert [row["epoch"] for row in history] == ["1", "2", "3", "4", "5", "6"]
+    assert {"dice_NCR", "val_dice", "val_dice_ET", "learning_rate"} <= history[0].keys()
+    scores = [float(row["val_dice"]) for row in history]
+    assert done.progress.best_epoch == int(np.argmax(scores)) + 1
+    assert done.progress.best_score == pytest.approx(max(scores), abs=1e-6)
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"best.keras", "last.keras", FILE_NAME}
+    last = keras.saving.load_model(folder / "checkpoints" / "last.keras")
+    for a, b in zip(last.weights, job[1].weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    tags = tensorboard_tags(folder / "tensorboard")
+    assert {"epoch_loss", "epoch_dice_ET", "epoch_learning_rate"} <= tags
+    assert any("truth" in tag for tag in tags)
+
+
+def tensorboard_tags(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = set()
+    for part in folder.iterdir():
+        events = EventAccumulator(str(part)).Reload().Tags()
+        tags |= set(events["tensors"]) | set(events["images"]) | set(events["scalars"])
+    return tags
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(phantom_store, tmp_path):
+    """Killed in the middle of epoch 3, resumed: the weights of a run that was never touched."""
+    options = ("training.epochs=4", "training.gradient_accumulation=2")
+    whole = prepare(tmp_path / "whole", phantom_store, *options)
+    fit(*whole)
+
+    job = prepare(tmp_path / "cut", phantom_store, *options)
+    counter = {"calls": 0}
+
+    class Cut(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            counter["calls"] += 1
+            if counter["calls"] == 2 * 6 + 3:
+                raise KeyboardInterrupt
+
+    keras_fit = keras.Model.fit
+
+    def interrupted(self, *args, callbacks, **kwargs):
+        return keras_fit(self, *args, callbacks=[Cut(), *callbacks], **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(*job)
+    assert len(rows(job[-1])) == 2
+    again = prepare(tmp_path / "cut", phantom_store, *options)
+    done = fit(*again, resume=True)
+    assert done.progress.epochs == 4
+    for a, b in zip(again[1].weights, whole[1].weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+    assert [r["epoch"] for r in rows(again[-1])] == ["1", "2", "3", "4"]
+    for a, b in zip(rows(again[-1]), rows(whole[-1]), strict=True):
+        assert float(a["val_dice"]) == pytest.approx(float(b["val_dice"]), abs=1e-5)
+        assert a["learning_rate"] == b["learning_rate"]
+
+
+def test_early_stopping_counts_epochs_without_a_better_score(phantom_store, tmp_path):
+    job = prepare(
+        tmp_path,
+        phantom_store,
+        "training.epochs=30",
+        "training.early_stopping_patience=2",
+        "optimizer.learning_rate=1e-9",
+    )
+    done = fit(*job)
+    assert done.progress.stopped_early and done.progress.epochs == done.progress.best_epoch + 2
+    assert fit(*job, resume=True).progress.epochs == done.progress.epochs, "stays stopped"
+
+
+def test_a_non_finite_loss_stops_with_step_and_cases(phantom_store, tmp_path):
+    experiment, network, store, split, folder = prepare(tmp_path, phantom_store)
+    weights = network.get_layer("head").get_weights()
+    network.get_layer("head").set_weights([np.full_like(weights[0], np.nan), weights[1]])
+    with pytest.raises(UserError) as error:
+        fit(experiment, network, store, split, folder)
+    message = str(error.value)
+    assert "loss became nan in epoch 1, step 1" in message and "phantom_000" in message
+    assert not (folder / "checkpoints" / "best.keras").exists()
+
+
+def test_a_damaged_record_stops_with_its_file_and_case(tmp_path):
+    store = open_store(phantom_experiment(tmp_path))
+    job = prepare(tmp_path, store)
+    row = store.rows["phantom_0002"]
+    shard = store.root / row.shard
+    data = bytearray(shard.read_bytes())
+    data[row.offset + row.payload_bytes // 2] ^= 8
+    shard.write_bytes(data)
+    with pytest.raises(UserError, match=rf"{row.shard}: the record of case phantom_0002"):
+        fit(*job)
+    shutil.rmtree(store.root)
