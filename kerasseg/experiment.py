@@ -41,7 +41,7 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     store = open_store(experiment)
     split = open_split(store, experiment.split)
     folder = folder or new_run_folder(experiment)
-    split.write(folder / "split.json")
+    split.write(folder / "split.json", "run.root")
     write_json(folder / "environment.json", environment(device_name()))
 
     keras.utils.set_random_seed(experiment.run.seed)

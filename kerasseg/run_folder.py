@@ -13,6 +13,7 @@ import psutil
 from kerasseg.config import Experiment
 from kerasseg.config_file import differences, dump_experiment, load_experiment
 from kerasseg.errors import UserError, storage_error
+from kerasseg.write_aside import write_aside
 
 _PACKAGES = ("kerasseg", "tensorflow", "keras", "numpy", "nibabel", "h5py", "scipy")
 _MUST_MATCH = ("data", "records", "split", "pipeline", "model", "loss", "optimizer", "training")
@@ -56,12 +57,8 @@ def latest_run_folder(experiment: Experiment) -> Path:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON in one step."""
-    temporary = path.with_suffix(".tmp")
-    try:
+    with write_aside(path, "run.root") as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise storage_error(error, f"Writing {path}", "run.root") from error
 
 
 def environment(device: str) -> dict[str, Any]:

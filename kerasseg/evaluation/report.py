@@ -6,8 +6,8 @@ from typing import Any
 
 import jinja2
 
-from kerasseg.errors import storage_error
 from kerasseg.evaluation.scores import SCORES, CaseScore
+from kerasseg.write_aside import write_aside
 
 
 def write_report(
@@ -21,10 +21,6 @@ def write_report(
         folder=folder, summary=summary, scores=scores, drawn=drawn, columns=SCORES
     )
     path = folder / "report.html"
-    temporary = path.with_suffix(".tmp")
-    try:
+    with write_aside(path, "run.root") as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise storage_error(error, f"Writing {path}", "run.root") from error
     return path

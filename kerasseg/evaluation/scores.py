@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.errors import storage_error
 from kerasseg.metrics.dice import dice
+from kerasseg.write_aside import write_aside
 
 SCORES = (*anatomy.SUBREGIONS, "mean", "WT", "TC")
 """Columns: the three sub-regions, their mean, whole tumour and tumour core (unions of them)."""
@@ -45,14 +45,12 @@ def mean_scores(scores: Iterable[CaseScore]) -> dict[str, float]:
 
 def write_metrics(path: Path, scores: Sequence[CaseScore]) -> None:
     """Write `metrics.csv`: case_id, split, dice_<class>…, a row per case, in one step."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["case_id", "split", *(f"dice_{name}" for name in SCORES)])
-            for row in scores:
-                values = [f"{row.dice[name]:.6f}" for name in SCORES]
-                writer.writerow([row.case_id, row.split, *values])
-        temporary.replace(path)
-    except OSError as error:
-        raise storage_error(error, f"Writing {path}", "run.root") from error
+    with (
+        write_aside(path, "run.root") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["case_id", "split", *(f"dice_{name}" for name in SCORES)])
+        for row in scores:
+            values = [f"{row.dice[name]:.6f}" for name in SCORES]
+            writer.writerow([row.case_id, row.split, *values])

@@ -11,6 +11,7 @@ from kerasseg import anatomy
 from kerasseg.config import Experiment
 from kerasseg.errors import UserError
 from kerasseg.records.schema import FORMAT
+from kerasseg.write_aside import write_aside
 
 FILE_NAME = "manifest.json"
 
@@ -52,13 +53,11 @@ class Manifest(BaseModel):
 
     def write(self, root: Path) -> None:
         """Write `manifest.json` into `root` in one step, a line per case."""
-        path = root / FILE_NAME
-        temporary = path.with_suffix(".tmp")
         head = json.dumps(self.model_dump(mode="json", exclude={"cases"}), indent=1)
         rows = ",\n  ".join(row.model_dump_json() for row in self.cases)
         text = f'{head.removesuffix("}").rstrip()},\n "cases": [\n  {rows}\n ]\n}}\n'
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with write_aside(root / FILE_NAME, "records.root") as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kerasseg.config import SplitSettings
 from kerasseg.errors import UserError, storage_error
 from kerasseg.records.store import RecordStore
+from kerasseg.write_aside import write_aside
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,10 @@ class Split:
     test: tuple[str, ...]
     overfit_check: bool = False
 
-    def write(self, path: Path) -> None:
-        """Write as JSON, in one step."""
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+    def write(self, path: Path, setting: str) -> None:
+        """Write as JSON, in one step; `setting` is what would move it elsewhere."""
+        with write_aside(path, setting) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def open_split(store: RecordStore, settings: SplitSettings) -> Split:
@@ -48,9 +48,9 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
     split = make_split(patients, settings)
     try:
         path.parent.mkdir(exist_ok=True)
-        split.write(path)
     except OSError as error:
-        raise storage_error(error, f"Writing the split {path}", "records.root") from error
+        raise storage_error(error, f"Making {path.parent}", "records.root") from error
+    split.write(path, "records.root")
     return split
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError
+from kerasseg.write_aside import write_aside
 
 FILE_NAME = "state.npz"
 
@@ -28,15 +29,9 @@ def save_state(path: Path, model: keras.Model, progress: Progress) -> None:
     """Write weights, optimiser slots and progress, aside first and then in one rename."""
     arrays = {f"w{i}": np.asarray(v) for i, v in enumerate(model.weights)}
     arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            arrays["progress"] = np.array(json.dumps(asdict(progress)))
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise storage_error(error, f"Writing {path}", "run.root") from error
+    arrays["progress"] = np.array(json.dumps(asdict(progress)))
+    with write_aside(path, "run.root") as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
 
 def load_state(path: Path, model: keras.Model) -> Progress:

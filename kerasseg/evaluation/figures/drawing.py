@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from kerasseg import anatomy
-from kerasseg.errors import storage_error
+from kerasseg.write_aside import write_aside
 
 _TUMOUR_ALPHA = 0.55
 
@@ -57,9 +57,5 @@ def masks_to_label(masks: np.ndarray) -> np.ndarray:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG in one step."""
-    temporary = path.with_name(f".{path.name}")
-    try:
+    with write_aside(path, "run.root") as temporary:
         figure.savefig(temporary, format="png", dpi=110, facecolor="white")
-        temporary.replace(path)
-    except OSError as error:
-        raise storage_error(error, f"Writing {path}", "run.root") from error

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import keras
 
-from kerasseg.errors import storage_error
 from kerasseg.models.float32_twin import float32_twin
 from kerasseg.training.state import FILE_NAME, Progress, save_state
+from kerasseg.write_aside import write_aside
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -47,10 +47,5 @@ class Checkpoints(keras.callbacks.Callback):
 
 def save_network(network: keras.Model, path: Path) -> None:
     """Write a float32 `.keras` file aside first, then in one rename."""
-    temporary = path.with_name(f".{path.stem}.incomplete.keras")
-    try:
+    with write_aside(path, "run.root") as temporary:
         float32_twin(network).save(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise storage_error(error, f"Writing {path}", "run.root") from error

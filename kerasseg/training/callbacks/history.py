@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kerasseg.errors import storage_error
+from kerasseg.write_aside import write_aside
 
 
 class History(keras.callbacks.Callback):
@@ -27,15 +27,13 @@ class History(keras.callbacks.Callback):
         if not self.rows and self.path.exists():
             self.rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
         self.rows.append({"epoch": epoch + 1, **{k: f"{float(v):.8g}" for k, v in logs.items()}})
-        temporary = self.path.with_suffix(".tmp")
-        try:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.rows[-1]))
-                writer.writeheader()
-                writer.writerows(self.rows)
-            temporary.replace(self.path)
-        except OSError as error:
-            raise storage_error(error, f"Writing {self.path}", "run.root") from error
+        with (
+            write_aside(self.path, "run.root") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[-1]))
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
