@@ -3,7 +3,6 @@
 `python -m benchmarks train_step` runs one of them.
 """
 
-import os
 import platform
 import sys
 from datetime import date
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import kerasseg  # noqa: F401  (its flags must stand before TensorFlow starts)
 from benchmarks import memory, patches, train_step
+from kerasseg.runtime import usable_cores
 
 BENCHMARKS = {"train_step": train_step.run, "patches": patches.run, "memory": memory.run}
 
@@ -38,7 +38,7 @@ def machine() -> str:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     flags = next((line for line in lines if line.startswith("flags")), "")
     width = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     kind = models[0] if models else platform.machine()
     return f"{cores} cores of {kind} ({width}), Python {platform.python_version()}, no GPU used."
 

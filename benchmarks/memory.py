@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.subprocess_json import measure
+from kerasseg.runtime import start_tensorflow
 
 FEW, MANY, STEPS = 20, 400, 200
 ALLOWED = 1.10
@@ -56,6 +57,7 @@ def main(what: str, cases: str, folder: str) -> None:
     if what == "convert":
         print("{}")
         return
+    start_tensorflow()
     from kerasseg.experiment import build_network
     from kerasseg.training.fit import fit
 

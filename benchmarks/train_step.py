@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.subprocess_json import measure
+from kerasseg.runtime import start_tensorflow
 
 ROUNDS, WARMUP, STEPS = 3, 3, 10
 PATCH, CHANNELS, CLASSES = (32, 64, 64), 4, 3
@@ -42,6 +43,7 @@ def run() -> str:
 
 def kerasseg_step() -> Callable[[], object]:
     """The step of `kerasseg train` at the default settings."""
+    start_tensorflow()
     import numpy as np
     import tensorflow as tf
 
@@ -118,7 +120,7 @@ def pytorch_step() -> Callable[[], object]:
         loss = 0.5 * (weights * dice).sum() / weights.sum() + 0.5 * focal
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 

@@ -1,6 +1,7 @@
 """`kerasseg <verb>`. TensorFlow is imported inside a verb only, so help answers at once."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +43,9 @@ def train(
     Without --config: the demo on generated phantoms.
     """
     from kerasseg.config_file import DEMO_CONFIG, load_experiment
-    from kerasseg.runtime import start_tensorflow
 
     experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
-    start_tensorflow()
+    _start_tensorflow()
     from kerasseg.experiment import run_experiment
 
     run_experiment(experiment, resume=resume)
@@ -56,17 +56,15 @@ def convert(
     overrides: Overrides = None,
     config: ConfigOption = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete an existing store of that name first.")
+        bool, typer.Option("--overwrite", help="Replace an existing store.")
     ] = False,
 ) -> None:
     """Convert the scans to a record store, or check the one there is."""
     from kerasseg.config_file import DEMO_CONFIG, load_experiment
-    from kerasseg.records.store import open_store, remove_store
+    from kerasseg.records.store import open_store, replace_store
 
     experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
-    if overwrite:
-        remove_store(experiment.store_root)
-    store = open_store(experiment)
+    store = replace_store(experiment) if overwrite else open_store(experiment)
     store.check_records()
     size = sum(store.manifest.shards.values()) / 1e6
     typer.echo(f"{store.root}: {len(store.rows)} cases, {size:.1f} MB, every checksum right.")
@@ -92,13 +90,10 @@ def show_config(
 @app.command()
 def doctor() -> None:
     """Say what this machine offers, and what is wrong with it."""
-    from kerasseg.runtime import start_tensorflow
-
-    start_tensorflow()
+    _start_tensorflow()
     from kerasseg.doctor import examine
 
-    if not examine():
-        raise typer.Exit(1)
+    examine()
 
 
 def main() -> None:
@@ -111,17 +106,40 @@ def train_main() -> None:
     _run(lambda: app(["train", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
 
 
+def _start_tensorflow() -> None:
+    """Start TensorFlow, if Keras is to run on it at all."""
+    from kerasseg.runtime import start_tensorflow
+
+    backend = os.environ["KERAS_BACKEND"]
+    if backend != "tensorflow":
+        raise UserError(
+            f"KERAS_BACKEND={backend} is set in your environment, but kerasseg trains on "
+            "TensorFlow: unset it, or set KERAS_BACKEND=tensorflow."
+        )
+    start_tensorflow()
+
+
 def _run(program: Callable[[], object]) -> None:
     try:
         program()
     except UserError as error:
-        sys.stdout.flush()
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(
+            f"{error.filename}: {error.strerror}: change its permissions, or name another path."
+        )
     except KeyboardInterrupt:
-        print("\nStopped. Finished epochs are kept: go on with --resume.", file=sys.stderr)
+        print("\nStopped. If an epoch was finished, --resume goes on after it.", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse(message: str) -> None:
+    sys.stdout.flush()
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(USER_MISTAKE)
 
 
 if __name__ == "__main__":

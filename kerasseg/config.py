@@ -6,11 +6,17 @@ Reading it from YAML, with overrides and messages for people, is `config_file`'s
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from kerasseg import anatomy
 
-Modality = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
+
+def _canonical_modality(name: str) -> str:
+    return anatomy.MODALITY_ALIASES.get(name.lower(), name.lower())
+
+
+Modality = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$"), AfterValidator(_canonical_modality)]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Voxels = Annotated[int, Field(ge=1, le=4096)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Size3 = tuple[Voxels, Voxels, Voxels]
@@ -38,7 +44,7 @@ class RunSettings(Section):
     name: str = setting(
         "experiment", "Name of the run and of its store.", pattern=r"^[\w][\w.-]*$", max_length=100
     )
-    root: Path = setting(Path("runs"), "Folder that holds the run folders.")
+    root: Folder = setting(Path("runs"), "Folder that holds the run folders.")
     seed: int = setting(0, "Seed of weights, sampling and shuffling.", ge=0, le=2**31 - 1)
 
 
@@ -62,7 +68,7 @@ class DataSettings(Section):
         "phantom: generated. brats_nifti: BraTS 2020, 2021, 2023 and later as .nii or .nii.gz. "
         "brats_h5: Kaggle BraTS2020 slices volume_<id>_slice_<s>.h5.",
     )
-    root: Path | None = setting(None, "Folder of the raw scans (not used by phantom).")
+    root: Folder | None = setting(None, "Folder of the raw scans (not used by phantom).")
     modalities: tuple[Modality, ...] = setting(
         anatomy.MODALITIES,
         "Channels in the order the model sees them; a subset reads only those.",
@@ -72,7 +78,8 @@ class DataSettings(Section):
     label_map: dict[int, Annotated[int, Field(ge=0, le=3)]] | None = setting(
         None,
         "The files' label ids -> 0 background, 1 NCR, 2 ED, 3 ET. "
-        "Default: BraTS, where enhancing tumour is 4 or 3.",
+        "Default: BraTS, where enhancing tumour is 4 (up to 2021) or 3 (2023). In BraTS 2024, 4 is "
+        "a resection cavity: map it to 0 or 1 yourself.",
     )
     h5_image_channels: tuple[Modality, ...] = setting(
         anatomy.MODALITIES,
@@ -114,7 +121,7 @@ class DataSettings(Section):
 class RecordSettings(Section):
     """The TFRecord store."""
 
-    root: Path | None = setting(None, "Folder of the store. Default: tfrecords/<run.name>.")
+    root: Folder | None = setting(None, "Folder of the store. Default: tfrecords/<run.name>.")
     cases_per_shard: int = setting(8, "Cases in one TFRecord file.", ge=1, le=10_000)
     workers: int | None = setting(
         None, "Processes that convert. Default: one per core.", ge=1, le=256

@@ -21,9 +21,14 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that reads 1e-4 as a number (YAML 1.1 asks for 1.0e-4) and refuses double keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"a key must be a name, found {key!r}", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} stands here a second time", key_node.start_mark
@@ -37,6 +42,9 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
+
+_BAD_YAML = (yaml.YAMLError, ValueError, TypeError)
+"""A date such as 2020-13-45 is a ValueError, a list as a key a TypeError."""
 
 
 def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> Experiment:
@@ -85,12 +93,15 @@ def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterato
 
 def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
     """The settings of `sections` in which two experiments differ: 'key: old -> new'."""
+    sections_only = {
+        key for key in known_keys() if any(k.startswith(f"{key}.") for k in known_keys())
+    }
     before, after = (json.loads(e.model_dump_json()) for e in (old, new))
     return [
         f"{key}: {_look_up(before, key)} -> {_look_up(after, key)}"
         for key in known_keys()
         if key.split(".")[0] in sections
-        and not isinstance(_look_up(after, key), dict)
+        and key not in sections_only
         and _look_up(before, key) != _look_up(after, key)
     ]
 
@@ -104,7 +115,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as a config file: {error}.") from None
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
-    except yaml.YAMLError as error:
+    except _BAD_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or error
@@ -129,7 +140,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"override {override!r}: expected section.key=value.")
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError:
+    except _BAD_YAML:
         raise UserError(f"override {override!r}: the value is not valid YAML.") from None
     node = values
     *sections, last = key.split(".")
@@ -156,7 +167,8 @@ def _explain(error: Any, values: dict[str, Any], where: str, overridden: Iterabl
         return f"{where}: {error['ctx']['error']}."
     found = _show(_look_up(values, key, default=error["input"]))
     message = error["msg"].replace("Input should be", "should be")
-    return f"{where}: {key}: found {found}, allowed: {_allowed(key) or message}."
+    quote = f" Quote it: {key}='\"…\"'." if error["type"] == "string_type" else ""
+    return f"{where}: {key}: found {found}, allowed: {_allowed(key) or message}.{quote}"
 
 
 def _nearest(key: str) -> str:

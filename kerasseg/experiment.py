@@ -1,6 +1,7 @@
 """The main job: an experiment in, a run folder out."""
 
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from kerasseg.inference.predictor import Predictor
 from kerasseg.models.unet import unet
 from kerasseg.records.split import Split, open_split
 from kerasseg.records.store import RecordStore, open_store
-from kerasseg.run_folder import environment, latest_run_folder, new_run_folder, write_json
+from kerasseg.run_folder import (
+    check_same_data,
+    latest_run_folder,
+    new_run_folder,
+    removed_if_nothing_was_learnt,
+    write_inputs,
+    write_json,
+)
 from kerasseg.training.callbacks.history import read_history
 from kerasseg.training.devices import device_name
 from kerasseg.training.fit import Fit, fit
@@ -33,22 +41,25 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     Raises `UserError` for anything the user can mend.
     """
     started = time.monotonic()
-    say = Console(highlight=False, soft_wrap=True).print
+    say = Console(highlight=False, markup=False, soft_wrap=True).print
     policy, reason = choose_precision(experiment.training.precision)
     check_memory(experiment, policy)
-    folder = latest_run_folder(experiment) if resume else None
+    old_run = latest_run_folder(experiment) if resume else None
 
     store = open_store(experiment)
     split = open_split(store, experiment.split)
-    folder = folder or new_run_folder(experiment)
-    split.write(folder / "split.json", "run.root")
-    write_json(folder / "environment.json", environment(device_name()))
+    store.check_records(split.test)  # training reads all the others in its first epoch
+    if old_run:
+        check_same_data(old_run, split, store.manifest.data_fingerprint)
+    folder = old_run or new_run_folder(experiment)
+    write_inputs(folder, experiment, split, store.manifest.data_fingerprint, device_name())
 
     keras.utils.set_random_seed(experiment.run.seed)
     keras.config.set_dtype_policy(policy)
     network = build_network(experiment)
     _announce(say, experiment, store, split, network, folder, f"{policy} ({reason})")
-    fitted = fit(experiment, network, store, split, folder, resume=resume)
+    with removed_if_nothing_was_learnt(folder):
+        fitted = fit(experiment, network, store, split, folder, resume=resume)
 
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
@@ -93,8 +104,9 @@ def _announce(
     if split.overfit_check:
         why = "split.overfit_check" if experiment.split.overfit_check else "only one patient"
         say(
-            f"[bold yellow]Split      OVER-FIT CHECK ({why}): the same {len(split.train)} case(s) "
-            "train and validate; the scores say nothing about other patients.[/]"
+            f"Split      OVER-FIT CHECK ({why}): the same {len(split.train)} case(s) "
+            "train and validate; the scores say nothing about other patients.",
+            style="bold yellow",
         )
     else:
         say(
@@ -149,10 +161,11 @@ def _conclude(say: Any, summary: dict[str, Any], report: Path) -> None:
         values = "  ".join(f"{name} {means[name]:.3f}" for name in SCORES)
         say(f"Dice of {summary['cases'][split]} whole {split} volume(s): {values}")
     if summary["overfit_check"]:
-        say("[bold yellow]Over-fit check: these volumes were trained on.[/]")
+        say("Over-fit check: these volumes were trained on.", style="bold yellow")
     say(f"Done in {summary['minutes']:.1f} minutes. Look at {report}")
 
 
 def _peak_memory() -> int:
     """Largest resident memory of this process so far in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

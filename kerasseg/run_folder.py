@@ -3,32 +3,38 @@
 import json
 import platform
 import re
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from kerasseg import __version__
 from kerasseg.config import Experiment
 from kerasseg.config_file import differences, dump_experiment, load_experiment
 from kerasseg.errors import UserError, storage_error
+from kerasseg.records.split import Split
 from kerasseg.write_aside import write_aside
 
-_PACKAGES = ("kerasseg", "tensorflow", "keras", "numpy", "nibabel", "h5py", "scipy")
+_PACKAGES = ("tensorflow", "keras", "numpy", "nibabel", "h5py", "scipy")
+_MAY = ("records.workers", "records.root", "data.root", "pipeline.prefetch")
+"""Settings that a resumed run may change: they move files or work about, not results."""
 _MUST_MATCH = ("data", "records", "split", "pipeline", "model", "loss", "optimizer", "training")
 
 
 def new_run_folder(experiment: Experiment) -> Path:
     """Make `<run.root>/<run.name>`, or `<run.name>-2`, -3, … where there is one already."""
     root, name = experiment.run.root, experiment.run.name
-    taken = _numbers(root, name)
-    number = max(taken, default=0) + 1
-    folder = root / (name if number == 1 else f"{name}-{number}")
+    number = 1
+    while (folder := _folder(root, name, number)).exists():
+        number += 1
     try:
         for part in ("checkpoints", "figures", "tensorboard"):
             (folder / part).mkdir(parents=True)
-        (folder / "config.yaml").write_text(dump_experiment(experiment), encoding="utf-8")
     except OSError as error:
         raise storage_error(error, f"Making the run folder {folder}", "run.root") from error
     return folder
@@ -36,15 +42,13 @@ def new_run_folder(experiment: Experiment) -> Path:
 
 def latest_run_folder(experiment: Experiment) -> Path:
     """The newest run of this name, to resume. Raises `UserError` if there is none, or if its
-    config differs in something that changes the result."""
+    config differs in something that changes the training."""
     root, name = experiment.run.root, experiment.run.name
-    taken = _numbers(root, name)
-    if not taken:
+    folder = _newest(root, name)
+    if folder is None:
         raise UserError(f"--resume: there is no run {name} in {root}: start it without --resume.")
-    number = max(taken)
-    folder = root / (name if number == 1 else f"{name}-{number}")
     before = load_experiment(folder / "config.yaml")
-    changed = differences(before, experiment, _MUST_MATCH)
+    changed = [d for d in differences(before, experiment, _MUST_MATCH) if not d.startswith(_MAY)]
     if before.run.seed != experiment.run.seed:
         changed.append(f"run.seed: {before.run.seed} -> {experiment.run.seed}")
     if changed:
@@ -53,6 +57,49 @@ def latest_run_folder(experiment: Experiment) -> Path:
             f"--config {folder}/config.yaml, or start anew without --resume."
         )
     return folder
+
+
+def check_same_data(folder: Path, split: Split, data_fingerprint: str) -> None:
+    """Raise `UserError` if a run to be resumed was trained on other data or another split.
+
+    Going on would train on patients that are then reported as held out.
+    """
+    before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    if before["data_fingerprint"] != data_fingerprint:
+        raise UserError(
+            f"--resume: {folder} was trained on a store with data fingerprint "
+            f"{before['data_fingerprint']}, now it is {data_fingerprint}: the scans were converted "
+            "anew from other files; start again without --resume."
+        )
+    if json.loads((folder / "split.json").read_text(encoding="utf-8")) != split.as_json():
+        raise UserError(
+            f"--resume: the split beside the store is not the one {folder} was trained with: "
+            "restore it from the run's split.json, or start again without --resume."
+        )
+
+
+def write_inputs(
+    folder: Path, experiment: Experiment, split: Split, data_fingerprint: str, device: str
+) -> None:
+    """Write what goes in: `config.yaml`, `split.json` and `environment.json`."""
+    split.write(folder / "split.json", "run.root")
+    write_json(
+        folder / "environment.json", environment(device) | {"data_fingerprint": data_fingerprint}
+    )
+    # The config last: a folder that has one can be resumed.
+    with write_aside(folder / "config.yaml", "run.root") as temporary:
+        temporary.write_text(dump_experiment(experiment), encoding="utf-8")
+
+
+@contextmanager
+def removed_if_nothing_was_learnt(folder: Path) -> Iterator[None]:
+    """Remove a run folder whose fit ended before its first checkpoint: nothing can resume it."""
+    try:
+        yield
+    except BaseException:
+        if not any((folder / "checkpoints").iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -66,7 +113,10 @@ def environment(device: str) -> dict[str, Any]:
     return {
         "command": " ".join(sys.argv),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {
+            "kerasseg": __version__,
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
         "system": platform.platform(),
         "device": device,
         "cores": psutil.cpu_count(),
@@ -74,9 +124,16 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def _numbers(root: Path, name: str) -> list[int]:
+def _folder(root: Path, name: str, number: int) -> Path:
+    return root / (name if number == 1 else f"{name}-{number}")
+
+
+def _newest(root: Path, name: str) -> Path | None:
+    """The folder of the highest number whose config says it is a run of that name."""
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    if not root.is_dir():
-        return []
-    matches = (pattern.fullmatch(path.name) for path in root.iterdir() if path.is_dir())
-    return [int(match[1] or 1) for match in matches if match]
+    matches = [pattern.fullmatch(path.name) for path in root.iterdir()] if root.is_dir() else []
+    for number in sorted((int(match[1] or 1) for match in matches if match), reverse=True):
+        config = _folder(root, name, number) / "config.yaml"
+        if config.exists() and load_experiment(config).run.name == name:
+            return config.parent
+    return None

@@ -33,6 +33,13 @@ def set_flags() -> None:
         os.environ.setdefault(name, value)
 
 
+def usable_cores() -> int:
+    """Cores this process may run on, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 _START_UP_NOISE = re.compile(
     rb"^(WARNING: All log messages before absl|I\d{4} |W\d{4} .*computation_placer"
     rb"|E\d{4} .*(cuda_platform|computation_placer|cuda_dnn|cuda_fft|cuda_blas|oneDNN supports))"

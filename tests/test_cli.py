@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,6 @@ def test_help_and_a_wrong_verb_answer_without_tensorflow():
         "    print('imported', sorted(heavy))"
     )
     for arguments, code in ((["--help"], 0), (["trian"], 2), ([], 2)):
-        started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", probe, *arguments],
             capture_output=True,
@@ -44,7 +43,6 @@ def test_help_and_a_wrong_verb_answer_without_tensorflow():
             check=False,
         )
         assert done.returncode == code and "imported []" in done.stdout, done.stdout + done.stderr
-        assert time.perf_counter() - started < 5, "generous: CI machines are shared"
     assert "No such command 'trian'" in kerasseg("trian").stderr
 
 
@@ -157,10 +155,55 @@ def phantom_arguments(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_no_permission_to_write(tmp_path):
+def test_no_place_to_write():
     """/proc refuses new folders to everybody, root included."""
-    done = kerasseg("convert", *phantom_arguments(tmp_path), "records.root=/proc/kerasseg/store")
+    done = kerasseg("convert", "records.root=/proc/kerasseg/store")
     assert_one_sentence(done, ["Writing the record store /proc/kerasseg/store", "records.root="])
+
+
+@pytest.mark.parametrize("setting", ["records.root", "data.root"])
+def test_no_permission(setting):
+    """As an ordinary user, in folders that only their owner may write or search."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        Path(folder).chmod(0o777)
+        refuse_locked_folders(Path(folder), setting)
+
+
+def refuse_locked_folders(tmp_path, setting):
+    locked = tmp_path / "locked"
+    (locked / "inside").mkdir(parents=True)
+    code = (
+        "import os, sys\nfrom kerasseg.cli import main\nimport kerasseg.records.store\n"
+        "os.setuid(65534) if os.geteuid() == 0 else None\n"
+        "sys.argv = ['kerasseg', *sys.argv[1:]]\nmain()"
+    )
+    for mode, name in ((0o555, "store"), (0o000, "inside")):
+        locked.chmod(mode)
+        layout = ["data.layout=brats_nifti"] if setting == "data.root" else []
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                code,
+                "convert",
+                *phantom_arguments(tmp_path),
+                *layout,
+                f"{setting}={locked / name}",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+        locked.chmod(0o755)
+        assert_one_sentence(done, ["locked"])
+        assert list(locked.iterdir()) == [locked / "inside"]
+
+
+def test_another_keras_backend_in_the_environment_is_said(tmp_path):
+    jax = {**os.environ, "KERAS_BACKEND": "jax"}
+    for verb in ("train", "doctor"):
+        assert_one_sentence(kerasseg(verb, env=jax), ["KERAS_BACKEND=jax", "unset it"])
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path):

@@ -88,6 +88,9 @@ def test_overrides_in_order_with_yaml_values():
         ("training.steps_per_epoch=5", ["not a multiple of training.gradient_accumulation 2"]),
         ("training", ["expected section.key=value"]),
         ("training.epochs=[", ["not valid YAML"]),
+        ("run.name=2020-13-45", ["not valid YAML"]),
+        ("training.epochs={{a}:1}", ["not valid YAML"]),
+        ("run.name=2021", ["found 2021 (whole number)", "Quote it"]),
         ("training.epochs.more=3", ["training.epochs"]),
     ],
 )
@@ -148,6 +151,19 @@ def test_a_misspelt_key_is_never_accepted(key, data):
 def test_differences_name_what_changed():
     old, new = load_experiment(None), load_experiment(None, ["training.epochs=3", "run.name=x"])
     assert differences(old, new, ["training", "model"]) == ["training.epochs: 50 -> 3"]
+
+
+def test_a_changed_label_map_is_a_difference_and_home_is_home():
+    old = load_experiment(None, ["data.label_map={1: 1}", "run.root=~/runs"])
+    new = load_experiment(None, ["data.label_map={1: 2}"])
+    assert len(differences(old, new, ["data"])) == 1
+    assert old.run.root == Path.home() / "runs"
+
+
+def test_yaml_anchors_and_merges(tmp_path):
+    text = "run: &r\n  name: a\ntraining:\n  epochs: 3\nsplit:\n  <<: {seed: 4}\n"
+    (tmp_path / "m.yaml").write_text(text)
+    assert load_experiment(tmp_path / "m.yaml").split.seed == 4
 
 
 def test_numbers_in_scientific_notation():

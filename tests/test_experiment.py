@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ from kerasseg.errors import UserError
 from kerasseg.experiment import run_experiment
 from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.dice import dice
+from kerasseg.records.split import open_split
+from kerasseg.records.store import open_store
 from tests.conftest import SHAPE, TINY, phantom_experiment, write_h5_volume
 
 FILES = {
@@ -54,8 +57,6 @@ def test_the_run_folder_is_complete(finished):
 
 def test_the_table_says_what_the_saved_model_does(finished):
     """Load best.keras as a stranger would, segment a test volume, compare with metrics.csv."""
-    from kerasseg.records.store import open_store
-
     experiment, folder = finished
     with (folder / "metrics.csv").open() as file:
         rows = {row["case_id"]: row for row in csv.DictReader(file)}
@@ -90,8 +91,48 @@ def test_resume_goes_to_the_newest_run_and_refuses_another_config(finished, tmp_
     before = (folder / "metrics.csv").read_text()
     resumed = run_experiment(experiment, resume=True)
     assert (resumed / "metrics.csv").read_text() == before, "a finished run is evaluated again"
+    names = ["tiny-2021", "tiny-7"]
+    for name in names:  # other people's runs whose names begin like this one's
+        shutil.copytree(folder, folder.with_name(name))
+        config = folder.with_name(name) / "config.yaml"
+        config.write_text(config.read_text().replace("tiny", name, 1))
+    assert run_experiment(experiment, resume=True) == resumed
     with pytest.raises(UserError, match="there is no run tiny"):
         run_experiment(phantom_experiment(tmp_path), resume=True)
+
+
+def test_resume_refuses_another_split_and_other_data(tmp_path):
+    experiment = phantom_experiment(tmp_path, "split.test=0.25")
+    folder = run_experiment(experiment)
+    (path,) = (tmp_path / "store" / "splits").iterdir()
+    split = json.loads(path.read_text())
+    split["train"], split["test"] = split["test"], split["train"]
+    path.write_text(json.dumps(split))
+    with pytest.raises(UserError, match="split beside the store is not the one"):
+        run_experiment(experiment, resume=True)
+    environment = json.loads((folder / "environment.json").read_text())
+    environment["data_fingerprint"] = "another"
+    (folder / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(UserError, match="data fingerprint another"):
+        run_experiment(experiment, resume=True)
+
+
+def test_a_damaged_test_record_is_found_before_training_and_leaves_no_run(tmp_path):
+    experiment = phantom_experiment(tmp_path, "split.test=0.25")
+    store = open_store(experiment)
+    for split, where in (("test", "before"), ("train", "during")):
+        case_id = getattr(open_split(store, experiment.split), split)[0]
+        row = store.rows[case_id]
+        shard = store.root / row.shard
+        whole = shard.read_bytes()
+        data = bytearray(whole)
+        data[row.offset + 500] ^= 4
+        shard.write_bytes(data)
+        with pytest.raises(UserError, match=f"record of case {case_id}"):
+            run_experiment(experiment)
+        shard.write_bytes(whole)
+        runs = tmp_path / "runs"
+        assert not runs.exists() or not list(runs.iterdir()), f"found {where} training"
 
 
 def test_one_volume_of_h5_slices_to_a_report_that_says_over_fit(tmp_path, phantoms):

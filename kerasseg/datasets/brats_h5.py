@@ -34,6 +34,7 @@ class BratsH5Source:
         order = [self.image_channels.index(m) for m in self.modalities]
         images: list[np.ndarray] = []
         labels: list[np.ndarray | None] = []
+        unusual = 0
         for path in self.files:
             image, mask = _read_slice(path, len(self.image_channels), len(self.mask_channels))
             if images and image.shape[:2] != images[0].shape[1::-1]:
@@ -42,7 +43,9 @@ class BratsH5Source:
                     f"{images[0].shape[:2]} (height, width): the slices are not of one volume."
                 )
             # A slice is stored as (x, y); ours is (height = y, width = x).
-            images.append(_zero_background(image[..., order]).transpose(1, 0, 2))
+            scan, found_air = _zero_background(image[..., order])
+            unusual += not found_air
+            images.append(scan.transpose(1, 0, 2))
             labels.append(None if mask is None else _labels(mask, self.mask_channels, path).T)
         without = [p.name for p, label in zip(self.files, labels, strict=True) if label is None]
         if without and len(without) < len(labels):
@@ -59,6 +62,7 @@ class BratsH5Source:
                 spacing=(1.0, 1.0, 1.0),
                 affine=_AFFINE.copy(),
                 modalities=self.modalities,
+                notes=[f"{unusual} slice(s) without air in all four corners"] if unusual else [],
             )
         )
 
@@ -110,8 +114,12 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
     try:
         with h5py.File(path, "r") as file:
             names = sorted(file)
-            image = file["image"][()] if "image" in file else None
-            mask = file["mask"][()] if "mask" in file else None
+            image, mask = (
+                file[name][()] if isinstance(file.get(name), h5py.Dataset) else None
+                for name in ("image", "mask")
+            )
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read this file: change it.") from None
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"{path}: cannot be read as HDF5 ({error}): the file is damaged or truncated; copy or "
@@ -135,15 +143,17 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
     return image, mask
 
 
-def _zero_background(image: np.ndarray) -> np.ndarray:
+def _zero_background(image: np.ndarray) -> tuple[np.ndarray, bool]:
     """Undo the shift of a per-slice z-score, so that air is exactly 0 again.
 
     The files hold (raw - mean) / std over the whole slice: air, raw 0, became one negative
-    constant. Subtracting it leaves raw / std; the factor goes in normalisation only per slice.
+    constant, the one in the corners. Subtracting it leaves raw / std of the slice. Where the
+    corners differ there is no air to go by: the slice is left as it is, and False returned.
     """
     corner = image[0, 0]
     corners = image[:: max(image.shape[0] - 1, 1), :: max(image.shape[1] - 1, 1)]
-    return image - corner if (corners == corner).all() else image
+    found = bool((corners == corner).all())
+    return (image - corner if found else image), found
 
 
 def _labels(mask: np.ndarray, names: tuple[str, ...], path: Path) -> np.ndarray:

@@ -17,7 +17,8 @@ from kerasseg.errors import UserError
 
 _NAME = re.compile(r"^(?P<case>.+)[_-](?P<kind>[A-Za-z0-9]+)\.nii(\.gz)?$", re.IGNORECASE)
 _TIME_POINT = re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}$")
-_AFFINE_TOLERANCE_MM = 1e-2
+_AFFINE_TOLERANCE_MM = 0.05
+"""Of the corner that moves most; headers round their numbers differently."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _group(
     for name in names:
         match = _NAME.match(name)
         kind = match["kind"].lower() if match else ""
-        kind = anatomy.MODALITY_ALIASES.get(kind, kind) if kind not in modalities else kind
+        kind = anatomy.MODALITY_ALIASES.get(kind, kind)
         if match and (kind in (*anatomy.MODALITIES, *modalities) or kind == "seg"):
             files = groups.setdefault(match["case"], {})
             if kind in files:
@@ -145,9 +146,11 @@ def _check_same_grid(
             f"{path}: shape {shape} (depth, height, width) differs from {first_path.name}'s "
             f"{first_shape}: all files of a case must share one grid; register or resample it."
         )
-    shift = float(np.abs(affine - first_affine).max())
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], (1,))).reshape(4, -1)
+    shift = float(np.linalg.norm(((affine - first_affine) @ corners)[:3], axis=0).max())
     if shift > _AFFINE_TOLERANCE_MM:
         raise UserError(
-            f"{path}: its affine differs from {first_path.name}'s by up to {shift:.3g} mm: all "
-            "files of a case must share one grid; register or resample it."
+            f"{path}: its affine differs from {first_path.name}'s, which moves a corner of the "
+            f"volume by {shift:.3g} mm: all files of a case must share one grid; register or "
+            "resample it."
         )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from kerasseg.errors import UserError
 
+_NOT_DATA = ("__MACOSX", ".git", ".ipynb_checkpoints")
+
 
 def files_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Every folder under `root` with its files, both sorted; links to folders are not followed.
@@ -24,5 +26,6 @@ def files_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
         raise UserError(f"data.root: {error.filename} cannot be listed: {error.strerror}.")
 
     for folder, subfolders, names in os.walk(root, onerror=refuse):
-        subfolders.sort()
-        yield Path(folder), sorted(names)
+        subfolders[:] = sorted(name for name in subfolders if name not in _NOT_DATA)
+        # macOS adds a hidden ._name beside every file it copies.
+        yield Path(folder), sorted(name for name in names if not name.startswith("."))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasseg.anatomy import BRATS_LABEL_MAP
 from kerasseg.errors import UserError
 
 _INTEGER_TOLERANCE = 1e-3
@@ -15,7 +16,7 @@ def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: An
     """Map a label array of any integer or float dtype to canonical uint8 ids of the same shape.
 
     `where` is the file, for the message. Raises `UserError` for a value that is no integer, one
-    that `label_map` does not know, or two ids in one file that mean the same canonical class.
+    that `label_map` does not know, or 3 and 4 in one file under the default map.
     """
     if not np.isfinite(values).all():
         raise UserError(f"{where}: a segmentation holds NaN or infinite values: repair the file.")
@@ -33,17 +34,11 @@ def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: An
             f"{where}: label value(s) {unknown} are unknown, known are {sorted(label_map)}: "
             "remap the file, or name them in data.label_map."
         )
-    sources: dict[int, int] = {}
-    for value in (int(v) for v in found):
-        canonical = label_map[value]
-        if canonical and canonical in sources:
-            raise UserError(
-                f"{where}: labels {sources[canonical]} and {value} stand for the same class in "
-                "data.label_map, yet both occur in this file, so one of them means something "
-                "else: say what each is in data.label_map."
-            )
-        sources[canonical] = value
-    table = np.zeros(int(found.max(initial=0)) + 1, np.uint8)
-    for value in found:
-        table[int(value)] = label_map[int(value)]
-    return table[rounded.astype(np.intp, copy=False)]
+    if label_map == BRATS_LABEL_MAP and {3, 4} <= set(found.tolist()):
+        raise UserError(
+            f"{where}: labels 3 and 4 both occur. Up to BraTS 2021 enhancing tumour is 4, from "
+            "2023 on it is 3, and in BraTS 2024 4 is a resection cavity: say what each id is in "
+            "data.label_map."
+        )
+    table = np.array([label_map[int(value)] for value in found], np.uint8)
+    return table[np.searchsorted(found, rounded)]

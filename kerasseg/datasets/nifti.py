@@ -31,7 +31,17 @@ def read_nifti(path: Path, *, keep_dtype: bool = False) -> tuple[np.ndarray, np.
         data = np.asanyarray(image.dataobj) if keep_dtype else image.get_fdata(dtype=np.float32)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (EOFError, zlib.error, ImageFileError, HeaderDataError, OSError, ValueError) as error:
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read this file: change it.") from None
+    except (
+        TypeError,
+        EOFError,
+        zlib.error,
+        ImageFileError,
+        HeaderDataError,
+        OSError,
+        ValueError,
+    ) as error:
         raise UserError(
             f"{path}: cannot be read as NIfTI ({_first_line(error)}): the file is damaged or "
             "truncated; copy or download it again."

@@ -19,6 +19,7 @@ from kerasseg.progress import track
 from kerasseg.records.manifest import CaseRow, Manifest, fingerprint, store_settings
 from kerasseg.records.schema import EncodedCase, encode
 from kerasseg.records.tfrecord import FRAMING_BYTES, write_record
+from kerasseg.runtime import usable_cores
 
 _Converted = tuple[CaseSource, EncodedCase, tuple[float, float, float], list[str]]
 
@@ -65,7 +66,7 @@ def _remove_abandoned(root: Path) -> None:
 
 
 def _write_store(experiment: Experiment, sources: Sequence[CaseSource], staging: Path) -> Manifest:
-    workers = min(experiment.records.workers or len(os.sched_getaffinity(0)), len(sources))
+    workers = min(experiment.records.workers or usable_cores(), len(sources))
     per_shard = experiment.records.cases_per_shard
     shard_count = -(-len(sources) // per_shard)
     rows: list[CaseRow] = []

@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from kerasseg.config import SplitSettings
 from kerasseg.errors import UserError, storage_error
@@ -21,10 +22,14 @@ class Split:
     test: tuple[str, ...]
     overfit_check: bool = False
 
+    def as_json(self) -> dict[str, Any]:
+        """What is written to a file."""
+        return json.loads(json.dumps(asdict(self)))
+
     def write(self, path: Path, setting: str) -> None:
         """Write as JSON, in one step; `setting` is what would move it elsewhere."""
         with write_aside(path, setting) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def open_split(store: RecordStore, settings: SplitSettings) -> Split:
@@ -83,6 +88,9 @@ def _read(path: Path, patients: Mapping[str, str]) -> Split:
         split = Split(tuple(values["train"]), tuple(values["validation"]), tuple(values["test"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no split file ({error}): delete it to make it anew.") from None
+    for side in ("train", "validation"):
+        if not getattr(split, side):
+            raise UserError(f"{path}: {side} is empty: put at least one case there.")
     listed = [*split.train, *split.validation, *split.test]
     if sorted(listed) != sorted(patients):
         missing, unknown = set(patients) - set(listed), set(listed) - set(patients)

@@ -1,12 +1,13 @@
 """`RecordStore`: a converted data set, opened only if it is whole and what the config asks for."""
 
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kerasseg.config import Experiment
 from kerasseg.datasets import discover
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, storage_error
 from kerasseg.records import manifest as manifests
 from kerasseg.records.convert import convert, source_bytes
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest, store_settings
@@ -32,9 +33,9 @@ class RecordStore:
         rows = [self.rows[case_id] for case_id in case_ids]
         return [str(self.root / row.shard) for row in rows], [row.offset for row in rows]
 
-    def check_records(self) -> None:
-        """Re-read every record. Raises `UserError` naming the first that is damaged."""
-        for row in self.manifest.cases:
+    def check_records(self, case_ids: Iterable[str] | None = None) -> None:
+        """Re-read the records of some cases, or of all. Raises `UserError` naming a damaged one."""
+        for row in (self.rows[case_id] for case_id in case_ids or self.rows):
             read_record(self.root / row.shard, row.offset, row.case_id)
 
 
@@ -45,14 +46,14 @@ def open_store(experiment: Experiment) -> RecordStore:
     differences in words), and for shards that are missing or cut short.
     """
     root = experiment.store_root
+    if root.is_symlink():
+        root = root.resolve()
     if not (root / manifests.FILE_NAME).exists():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise UserError(
                 f"records.root: {root} exists and is no record store (no manifest.json): name "
                 "another folder with records.root=FOLDER, or empty this one."
             )
-        if root.exists():
-            root.rmdir()
         return RecordStore(root, convert(experiment, root))
     manifest = read_manifest(root)
     _check_settings(experiment, manifest, root)
@@ -61,16 +62,34 @@ def open_store(experiment: Experiment) -> RecordStore:
     return RecordStore(root, manifest)
 
 
-def remove_store(root: Path) -> None:
-    """Delete a record store and nothing else. Raises `UserError` for any other folder."""
-    if not root.exists():
-        return
-    if not (root / manifests.FILE_NAME).exists():
-        raise UserError(f"{root} has no manifest.json, so it is no record store: not deleted.")
-    # Without its manifest it is no store any more, should the deletion be interrupted.
-    (root / manifests.FILE_NAME).unlink()
-    shutil.rmtree(root)
+def replace_store(experiment: Experiment) -> RecordStore:
+    """Convert anew; an existing store makes way only when its successor is whole.
 
+    Raises `UserError` if something other than a record store stands there, and leaves it.
+    """
+    root = experiment.store_root
+    if not root.exists():
+        return open_store(experiment)
+    unknown = [path.name for path in root.iterdir() if not _OURS.fullmatch(path.name)]
+    if unknown or not (root / manifests.FILE_NAME).exists():
+        what = f"holds {unknown[0]}" if unknown else "has no manifest.json"
+        raise UserError(f"{root} {what}, so it is no record store of ours: not deleted.")
+    aside = root.with_name(f".{root.name}.replaced")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        root.rename(aside)
+        try:
+            store = open_store(experiment)
+        except BaseException:
+            aside.rename(root)
+            raise
+    except OSError as error:
+        raise storage_error(error, f"Replacing {root}", "records.root") from error
+    shutil.rmtree(aside)
+    return store
+
+
+_OURS = re.compile(r"manifest\.json|shard-\d+-of-\d+\.tfrecord|splits")
 
 _REMEDY = (
     "Name another folder with records.root=FOLDER, or delete this one (kerasseg convert "
@@ -95,7 +114,7 @@ def _check_settings(experiment: Experiment, manifest: Manifest, root: Path) -> N
 def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> None:
     """Compare the raw scans with the store, unless they have been put away since."""
     raw = experiment.data.root
-    if raw is None or not raw.exists():
+    if raw is None or (not raw.exists() and str(raw.resolve()) == manifest.data_root):
         return
     wanted = {source.case_id: source_bytes(source) for source in discover(experiment.data)}
     found = {row.case_id: row.file_bytes for row in manifest.cases}

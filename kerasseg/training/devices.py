@@ -1,10 +1,11 @@
 """What this process computes on."""
 
-import os
 import platform
 from pathlib import Path
 
 import tensorflow as tf
+
+from kerasseg.runtime import usable_cores
 
 
 def device_name() -> str:
@@ -15,7 +16,7 @@ def device_name() -> str:
             tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus
         ]
         return ", ".join(names)
-    return f"CPU ({_processor()}, {len(os.sched_getaffinity(0))} cores)"
+    return f"CPU ({_processor()}, {usable_cores()} cores)"
 
 
 def _processor() -> str:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config import Experiment
+from kerasseg.errors import UserError
 from kerasseg.losses.dice_focal import DiceFocal
 from kerasseg.metrics.class_dice import ClassDice
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
@@ -90,6 +91,11 @@ def fit(
     except tf.errors.DataLossError:
         store.check_records()
         raise
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"Memory ran out during training ({str(error.message).splitlines()[0]}): use a smaller "
+            "pipeline.patch_size, training.batch_size or model.features."
+        ) from error
     return Fit(progress, batches)
 
 

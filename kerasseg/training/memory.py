@@ -2,8 +2,11 @@
 
 import itertools
 import math
+import os
 import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 import tensorflow as tf
@@ -37,9 +40,10 @@ def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_valu
 
 
 def check_memory(experiment: Experiment, policy: str) -> None:
-    """Raise `UserError` if the patch cannot fit, naming one that can."""
+    """Raise `UserError` if the patch cannot fit, naming one that can if there is one."""
     available, where = _available()
-    width = 2 if policy == "mixed_float16" else 4
+    # Under float16 the norms still compute in float32, so not all activations halve.
+    width = 3 if policy == "mixed_float16" else 4
     patch = list(experiment.pipeline.patch_size)
     needed = step_bytes(experiment, patch, width)
     if needed <= available:
@@ -50,26 +54,36 @@ def check_memory(experiment: Experiment, policy: str) -> None:
         longest = smaller.index(max(smaller))
         smaller = [*smaller]
         smaller[longest] -= stride
-    remedy = "pipeline.patch_size=" + str(smaller).replace(" ", "")
+    fits = step_bytes(experiment, smaller, width) <= available
+    remedy = "pipeline.patch_size=" + str(smaller).replace(" ", "") + ", " if fits else ""
     raise UserError(
         f"pipeline.patch_size {patch} with training.batch_size {experiment.training.batch_size} "
         f"and model.features {list(experiment.model.features)} needs about {needed / 1e9:.1f} GB "
-        f"for a training step, but {available / 1e9:.1f} GB are available on {where}: "
-        f"use {remedy}, a smaller training.batch_size or fewer model.features."
+        f"for a training step, but {available / 1e9:.1f} GB are available on {where}: use "
+        f"{remedy}a smaller training.batch_size or fewer model.features."
     )
 
 
 def _available() -> tuple[int, str]:
-    for gpu in tf.config.list_physical_devices("GPU"):
-        total = _gpu_total(gpu.name.rpartition(":")[2])
-        if total:
-            return total, "the GPU"
-    return psutil.virtual_memory().available, "this machine"
+    gpus = tf.config.list_physical_devices("GPU")
+    free = _gpu_free() if gpus else 0
+    if free:
+        return free, "the GPU"
+    return min(psutil.virtual_memory().available, _container_limit()), "this machine"
 
 
-def _gpu_total(index: str) -> int:
-    """Total memory of a GPU in bytes by nvidia-smi; 0 when it cannot be asked."""
-    query = ["nvidia-smi", f"--id={index}", "--query-gpu=memory.total", "--format=csv,noheader"]
+def _container_limit() -> int:
+    """Memory that a container may take in bytes (cgroup v2); unlimited elsewhere."""
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no cgroup v2, or the word "max"
+        return sys.maxsize
+
+
+def _gpu_free() -> int:
+    """Free memory of the first visible GPU in bytes by nvidia-smi; 0 when it cannot be asked."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+    query = ["nvidia-smi", f"--id={first}", "--query-gpu=memory.free", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, check=True, capture_output=True, text=True, timeout=20)
         return int(done.stdout.split()[0]) * 2**20

@@ -30,6 +30,12 @@ def test_a_slope_that_leaves_almost_whole_numbers():
     assert canonical_labels(values, BRATS_LABEL_MAP, "seg.nii").ravel().tolist() == [0, 1, 2, 3]
 
 
+def test_a_map_of_one_s_own_may_merge_classes_and_name_negative_ids():
+    brats_2015 = {-1: 0, 0: 0, 1: 1, 2: 2, 3: 1, 4: 3}
+    values = np.array([[[-1, 0, 1, 2, 3, 4]]], np.int16)
+    assert canonical_labels(values, brats_2015, "seg").ravel().tolist() == [0, 0, 1, 2, 1, 3]
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -37,7 +43,7 @@ def test_a_slope_that_leaves_almost_whole_numbers():
         ([0, -1], "label value(s) [-1] are unknown"),
         ([0, 1.5], "whole numbers, found values such as 1.5"),
         ([0, float("nan")], "NaN or infinite"),
-        ([0, 3, 4], "labels 3 and 4 stand for the same class"),
+        ([0, 3, 4], "labels 3 and 4 both occur"),
     ],
 )
 def test_refused(values, words):

@@ -62,6 +62,7 @@ def test_written_once_and_read_ever_after(phantom_store, tmp_path):
         (lambda v: v["train"].append("ghost"), r"1 named case\(s\) are not in the store"),
         (lambda v: v["train"].append(v["test"][0]), "1 stand twice"),
         (lambda v: v.pop("test"), "is no split file"),
+        (lambda v: v["validation"].clear(), "validation is empty"),
     ],
 )
 def test_a_split_that_does_not_match_is_refused(phantom_store, tmp_path, change, words):

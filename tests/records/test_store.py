@@ -8,7 +8,7 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.records import convert as converting
-from kerasseg.records.store import open_store, remove_store
+from kerasseg.records.store import open_store, replace_store
 from tests.conftest import phantom_experiment, write_brats
 
 
@@ -121,12 +121,37 @@ def test_a_broken_manifest_and_a_folder_that_is_no_store(tmp_path):
     (tmp_path / "store" / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="is no record store"):
         open_store(experiment)
-    with pytest.raises(UserError, match="not deleted"):
-        remove_store(tmp_path / "store")
+    with pytest.raises(UserError, match=r"holds thesis.txt.*not deleted"):
+        replace_store(experiment)
     assert (tmp_path / "store" / "thesis.txt").read_text() == "precious"
     (tmp_path / "store" / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="is no manifest"):
         open_store(experiment)
+
+
+def test_a_store_is_replaced_only_by_a_whole_one(brats_experiment, brats_root, tmp_path):
+    before = open_store(brats_experiment()).manifest
+    (brats_root / "BraTS2021_00001" / "BraTS2021_00001_seg.nii.gz").unlink()
+    with pytest.raises(UserError, match="no segmentation"):
+        replace_store(brats_experiment())
+    shutil.rmtree(brats_root / "BraTS2021_00001")
+    assert (tmp_path / "store" / "manifest.json").exists(), "the old one is still there"
+    after = replace_store(brats_experiment()).manifest
+    assert len(before.cases) == 2 and len(after.cases) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["brats", "store"]
+
+
+def test_a_mistyped_root_does_not_train_on_the_old_store(brats_experiment, tmp_path):
+    open_store(brats_experiment())
+    with pytest.raises(UserError, match=r"data.root: .*typo does not exist"):
+        open_store(brats_experiment(f"data.root={tmp_path / 'typo'}"))
+
+
+def test_an_empty_folder_and_a_link_to_one_may_become_the_store(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "elsewhere")
+    assert len(open_store(phantom_experiment(tmp_path)).rows) == 8
+    assert (tmp_path / "elsewhere" / "manifest.json").exists()
 
 
 def test_too_little_disk_is_said_at_the_first_case(tmp_path, monkeypatch):
