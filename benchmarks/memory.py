@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.subprocess_json import measure
-from kerasseg.runtime import start_tensorflow
+from kerasseg.start_tensorflow import start_tensorflow
 
 FEW, MANY, STEPS = 20, 400, 200
 ALLOWED = 1.10

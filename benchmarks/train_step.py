@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.subprocess_json import measure
-from kerasseg.runtime import start_tensorflow
+from kerasseg.start_tensorflow import start_tensorflow
 
 ROUNDS, WARMUP, STEPS = 3, 3, 10
 PATCH, CHANNELS, CLASSES = (32, 64, 64), 4, 3

@@ -108,7 +108,7 @@ def train_main() -> None:
 
 def _start_tensorflow() -> None:
     """Start TensorFlow, if Keras is to run on it at all."""
-    from kerasseg.runtime import start_tensorflow
+    from kerasseg.start_tensorflow import start_tensorflow
 
     backend = os.environ["KERAS_BACKEND"]
     if backend != "tensorflow":

@@ -1,9 +1,6 @@
 """The environment variables that must stand before TensorFlow is imported, in one place."""
 
 import os
-import re
-import sys
-import tempfile
 
 FLAGS: dict[str, tuple[str, str]] = {
     "TF_ENABLE_ONEDNN_OPTS": (
@@ -38,33 +35,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-_START_UP_NOISE = re.compile(
-    rb"^(WARNING: All log messages before absl|I\d{4} |W\d{4} .*computation_placer"
-    rb"|E\d{4} .*(cuda_platform|computation_placer|cuda_dnn|cuda_fft|cuda_blas|oneDNN supports))"
-)
-
-
-def start_tensorflow() -> None:
-    """Import TensorFlow without the notices it prints past every log level.
-
-    They come from C++ before its logger is set up, so standard error is caught as a file
-    meanwhile; every line that is not one of the known notices is passed on.
-    """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-            tf.cast(tf.zeros([1]), tf.float16)
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            caught.seek(0)
-            lines = caught.read().splitlines(keepends=True)
-            kept = [line for line in lines if not _START_UP_NOISE.match(line)]
-            os.write(2, b"".join(kept))

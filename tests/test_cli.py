@@ -206,27 +206,34 @@ def test_another_keras_backend_in_the_environment_is_said(tmp_path):
         assert_one_sentence(kerasseg(verb, env=jax), ["KERAS_BACKEND=jax", "unset it"])
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 kB; `resize` changes that."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = (
-        shutil.which("mount")
-        and os.geteuid() == 0
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], check=False
-        ).returncode
-    )
-    if not mounted:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
         pytest.skip("needs the right to mount a small tmpfs")
-    try:
-        shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
-        done = kerasseg(
-            "convert", *phantom_arguments(tmp_path), shape, f"records.root={disk / 'store'}"
-        )
-        assert_one_sentence(done, ["the disk is full", "records.root=FOLDER"])
-        assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_full_of_records_leaves_nothing_half_written(tmp_path, small_disk):
+    shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
+    store = f"records.root={small_disk / 'store'}"
+    done = kerasseg("convert", *phantom_arguments(tmp_path), shape, store)
+    assert_one_sentence(done, ["the disk is full", "records.root=FOLDER"])
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["20k", "120k"])
+def test_a_disk_full_of_a_run_leaves_no_run_without_a_model(tmp_path, small_disk, size):
+    """Too small for TensorBoard's first file, and for the first checkpoint."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+    runs = small_disk / "runs"
+    done = kerasseg("train", *phantom_arguments(tmp_path), f"run.root={runs}")
+    assert_one_sentence(done, ["the disk is full", "run.root=FOLDER"])
+    assert list(runs.iterdir()) == []
 
 
 def test_a_patch_larger_than_memory(tmp_path):

@@ -1,5 +1,6 @@
 """The fit: a network, the store's patches, the callbacks."""
 
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config import Experiment
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, storage_error
 from kerasseg.losses.dice_focal import DiceFocal
 from kerasseg.metrics.class_dice import ClassDice
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
@@ -92,6 +93,9 @@ def fit(
         store.check_records()
         raise
     except tf.errors.ResourceExhaustedError as error:
+        if "No space left" in error.message:  # TensorFlow's word for a full disk, too
+            full = OSError(errno.ENOSPC, "No space left on device")
+            raise storage_error(full, f"Writing to {folder}", "run.root") from error
         raise UserError(
             f"Memory ran out during training ({str(error.message).splitlines()[0]}): use a smaller "
             "pipeline.patch_size, training.batch_size or model.features."

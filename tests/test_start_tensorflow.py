@@ -1,0 +1,15 @@
+import subprocess
+import sys
+
+
+def test_starting_tensorflow_is_quiet_but_passes_on_what_it_does_not_know():
+    code = (
+        "import os, sys\nfrom kerasseg.start_tensorflow import start_tensorflow\n"
+        "class Loud:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'tensorflow': os.write(2, b'something is broken\\n')\n"
+        "sys.meta_path.insert(0, Loud())\n"
+        "start_tensorflow()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "something is broken"
