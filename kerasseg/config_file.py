@@ -93,16 +93,13 @@ def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterato
 
 def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
     """The settings of `sections` in which two experiments differ: 'key: old -> new'."""
-    sections_only = {
-        key for key in known_keys() if any(k.startswith(f"{key}.") for k in known_keys())
-    }
+    keys = list(known_keys())
+    leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
     before, after = (json.loads(e.model_dump_json()) for e in (old, new))
     return [
         f"{key}: {_look_up(before, key)} -> {_look_up(after, key)}"
-        for key in known_keys()
-        if key.split(".")[0] in sections
-        and key not in sections_only
-        and _look_up(before, key) != _look_up(after, key)
+        for key in leaves
+        if key.split(".")[0] in sections and _look_up(before, key) != _look_up(after, key)
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from kerasseg.config import Experiment
 from kerasseg.datasets import discover
 from kerasseg.errors import UserError, storage_error
+from kerasseg.progress import track
 from kerasseg.records import manifest as manifests
 from kerasseg.records.convert import convert, source_bytes
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest, store_settings
@@ -35,7 +36,8 @@ class RecordStore:
 
     def check_records(self, case_ids: Iterable[str] | None = None) -> None:
         """Re-read the records of some cases, or of all. Raises `UserError` naming a damaged one."""
-        for row in (self.rows[case_id] for case_id in case_ids or self.rows):
+        rows = [self.rows[case_id] for case_id in (self.rows if case_ids is None else case_ids)]
+        for row in track(rows, len(rows), f"Checking {len(rows)} records") if rows else ():
             read_record(self.root / row.shard, row.offset, row.case_id)
 
 
@@ -65,6 +67,7 @@ def open_store(experiment: Experiment) -> RecordStore:
 def replace_store(experiment: Experiment) -> RecordStore:
     """Convert anew; an existing store makes way only when its successor is whole.
 
+    Split files are taken along: they may have been made by hand.
     Raises `UserError` if something other than a record store stands there, and leaves it.
     """
     root = experiment.store_root
@@ -80,6 +83,8 @@ def replace_store(experiment: Experiment) -> RecordStore:
         root.rename(aside)
         try:
             store = open_store(experiment)
+            if (aside / "splits").exists():
+                shutil.copytree(aside / "splits", root / "splits")
         except BaseException:
             aside.rename(root)
             raise
@@ -92,8 +97,8 @@ def replace_store(experiment: Experiment) -> RecordStore:
 _OURS = re.compile(r"manifest\.json|shard-\d+-of-\d+\.tfrecord|splits")
 
 _REMEDY = (
-    "Name another folder with records.root=FOLDER, or delete this one (kerasseg convert "
-    "--overwrite deletes it and converts anew)."
+    "Name another folder with records.root=FOLDER, or replace this one (kerasseg convert "
+    "--overwrite converts anew in its place)."
 )
 
 

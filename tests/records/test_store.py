@@ -8,6 +8,7 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.records import convert as converting
+from kerasseg.records.split import open_split
 from kerasseg.records.store import open_store, replace_store
 from tests.conftest import phantom_experiment, write_brats
 
@@ -130,7 +131,9 @@ def test_a_broken_manifest_and_a_folder_that_is_no_store(tmp_path):
 
 
 def test_a_store_is_replaced_only_by_a_whole_one(brats_experiment, brats_root, tmp_path):
-    before = open_store(brats_experiment()).manifest
+    store = open_store(brats_experiment())
+    before = store.manifest
+    open_split(store, brats_experiment().split)
     (brats_root / "BraTS2021_00001" / "BraTS2021_00001_seg.nii.gz").unlink()
     with pytest.raises(UserError, match="no segmentation"):
         replace_store(brats_experiment())
@@ -138,6 +141,7 @@ def test_a_store_is_replaced_only_by_a_whole_one(brats_experiment, brats_root, t
     assert (tmp_path / "store" / "manifest.json").exists(), "the old one is still there"
     after = replace_store(brats_experiment()).manifest
     assert len(before.cases) == 2 and len(after.cases) == 1
+    assert len(list((tmp_path / "store" / "splits").iterdir())) == 1, "taken along"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["brats", "store"]
 
 
