@@ -28,6 +28,8 @@ Overrides = Annotated[
 ]
 USER_MISTAKE = 2
 """Exit code of everything the user can mend."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 @app.command()
@@ -48,7 +50,11 @@ def train(
     _start_tensorflow()
     from kerasseg.experiment import run_experiment
 
-    run_experiment(experiment, resume=resume)
+    try:
+        run_experiment(experiment, resume=resume)
+    except KeyboardInterrupt:
+        print("\nStopped. If an epoch was finished, --resume goes on after it.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -130,9 +136,6 @@ def _run(program: Callable[[], object]) -> None:
         _refuse(
             f"{error.filename}: {error.strerror}: change its permissions, or name another path."
         )
-    except KeyboardInterrupt:
-        print("\nStopped. If an epoch was finished, --resume goes on after it.", file=sys.stderr)
-        sys.exit(130)
 
 
 def _refuse(message: str) -> None:

@@ -21,7 +21,7 @@ from kerasseg.records.split import Split
 from kerasseg.write_aside import write_aside
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "nibabel", "h5py", "scipy")
-_MAY = ("records.workers", "records.root", "data.root", "pipeline.prefetch")
+_MAY_CHANGE = ("records.workers", "records.root", "data.root", "pipeline.prefetch")
 """Settings that a resumed run may change: they move files or work about, not results."""
 _MUST_MATCH = ("data", "records", "split", "pipeline", "model", "loss", "optimizer", "training")
 
@@ -48,7 +48,9 @@ def latest_run_folder(experiment: Experiment) -> Path:
     if folder is None:
         raise UserError(f"--resume: there is no run {name} in {root}: start it without --resume.")
     before = load_experiment(folder / "config.yaml")
-    changed = [d for d in differences(before, experiment, _MUST_MATCH) if not d.startswith(_MAY)]
+    changed = [
+        d for d in differences(before, experiment, _MUST_MATCH) if not d.startswith(_MAY_CHANGE)
+    ]
     if before.run.seed != experiment.run.seed:
         changed.append(f"run.seed: {before.run.seed} -> {experiment.run.seed}")
     if changed:
