@@ -55,8 +55,8 @@ class TrainingBatches:
         volumes = self._reader.patches(slots, self.settings, per_volume)
         groups = volumes.batch(self.batch_size, drop_remainder=True)
         batches = groups.flat_map(
-            lambda image, label: tf.data.Dataset.from_tensor_slices(
-                (tf.stack(tf.unstack(image, axis=1)), tf.stack(tf.unstack(label, axis=1)))
+            lambda image, label: tf.data.Dataset.range(per_volume).map(
+                lambda index: (image[:, index], label[:, index])
             )
         )
         surplus = self._groups * per_volume - self.steps_per_epoch

@@ -51,7 +51,9 @@ def cut_patch(volume: tf.Tensor, start: tf.Tensor, patch_size: Sequence[int]) ->
         start = tf.concat([start, [0]], axis=0)
         size = tf.concat([size, [-1]], axis=0)
         pads = tf.concat([pads, [[0, 0]]], axis=0)
-    cut = tf.pad(tf.slice(volume, start, size), pads)
+    cut = tf.slice(volume, start, size)
+    # Most volumes are larger than the patch, and padding by nothing would still copy it.
+    cut = tf.cond(tf.reduce_any(pads > 0), lambda: tf.pad(cut, pads), lambda: cut)
     return tf.ensure_shape(cut, [*patch_size, *channels])
 
 
