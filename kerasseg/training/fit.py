@@ -19,6 +19,7 @@ from kerasseg.records.store import RecordStore
 from kerasseg.training.callbacks.checkpoints import Checkpoints
 from kerasseg.training.callbacks.history import History
 from kerasseg.training.callbacks.non_finite import StopOnNonFiniteLoss
+from kerasseg.training.callbacks.stop_on_interrupt import StopOnInterrupt
 from kerasseg.training.callbacks.validation_images import ValidationImages
 from kerasseg.training.optimizer import build_optimizer
 from kerasseg.training.state import FILE_NAME, Progress, load_state
@@ -73,22 +74,24 @@ def fit(
         return Fit(progress, batches)
     tensorboard = folder / "tensorboard"
     try:
-        model.fit(
-            batches.dataset(first_epoch=progress.epochs),
-            epochs=training.epochs,
-            initial_epoch=progress.epochs,
-            steps_per_epoch=batches.steps_per_epoch,
-            validation_data=validation,
-            shuffle=False,  # the batches are shuffled already
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                StopOnNonFiniteLoss(batches.batch_case_ids),
-                History(folder / "history.csv"),
-                keras.callbacks.TensorBoard(tensorboard, write_graph=False),
-                ValidationImages(tensorboard, network, validation),
-                Checkpoints(network, checkpoints, progress, training.early_stopping_patience),
-            ],
-        )
+        with StopOnInterrupt() as interrupt:
+            model.fit(
+                batches.dataset(first_epoch=progress.epochs),
+                epochs=training.epochs,
+                initial_epoch=progress.epochs,
+                steps_per_epoch=batches.steps_per_epoch,
+                validation_data=validation,
+                shuffle=False,  # the batches are shuffled already
+                verbose=1 if sys.stdout.isatty() else 2,
+                callbacks=[
+                    interrupt,
+                    StopOnNonFiniteLoss(batches.batch_case_ids),
+                    History(folder / "history.csv"),
+                    keras.callbacks.TensorBoard(tensorboard, write_graph=False),
+                    ValidationImages(tensorboard, network, validation),
+                    Checkpoints(network, checkpoints, progress, training.early_stopping_patience),
+                ],
+            )
     except tf.errors.DataLossError:
         store.check_records()
         raise

@@ -1,0 +1,39 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from kerasseg.training.callbacks.stop_on_interrupt import StopOnInterrupt
+
+
+def test_the_first_waits_for_the_batch_and_the_second_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    with StopOnInterrupt() as callback:
+        callback.on_train_batch_end(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            callback.on_train_batch_end(1)
+        with pytest.raises(KeyboardInterrupt):
+            callback.on_test_batch_end(1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+    failures = []
+
+    def use():
+        try:
+            with StopOnInterrupt() as callback:
+                callback.on_train_batch_end(0)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert not failures and signal.getsignal(signal.SIGINT) is before
