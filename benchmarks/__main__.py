@@ -9,21 +9,25 @@ from datetime import date
 from pathlib import Path
 
 import kerasseg  # noqa: F401  (its flags must stand before TensorFlow starts)
-from benchmarks import memory, patches, train_step
+from benchmarks import memory, patches, static_channels, step_memory, train_step
 from kerasseg.runtime import usable_cores
 
 BENCHMARKS = {"train_step": train_step.run, "patches": patches.run, "memory": memory.run}
+"""What `make bench` runs."""
+PROBES = {"static_channels": static_channels.run, "step_memory": step_memory.run}
+"""Run by name only; their figures stand in notes.md."""
 
 
 def main(names: list[str]) -> None:
     """Run `names`, or all; a whole run replaces results.md."""
-    unknown = set(names) - set(BENCHMARKS)
+    known = BENCHMARKS | PROBES
+    unknown = set(names) - set(known)
     if unknown:
-        sys.exit(f"unknown benchmark {', '.join(unknown)}: there are {', '.join(BENCHMARKS)}")
+        sys.exit(f"unknown benchmark {', '.join(unknown)}: there are {', '.join(known)}")
     tables = []
     for name in names or BENCHMARKS:
         print(f"{name} …", file=sys.stderr, flush=True)
-        table = BENCHMARKS[name]()
+        table = known[name]()
         print(table + "\n", flush=True)
         tables.append(table)
     if not names:

@@ -83,8 +83,8 @@ class DataSettings(Section):
     )
     h5_image_channels: tuple[Modality, ...] = setting(
         anatomy.MODALITIES,
-        "brats_h5: order of the channels in `image`. Public notebooks disagree on it; the default "
-        "was checked against the NIfTI files of the same patient.",
+        "brats_h5: order of the channels in `image`. Public notebooks disagree on it: look at the "
+        "figures (T1ce shows a bright rim, FLAIR bright edema) before you believe the default.",
         min_length=1,
         max_length=16,
     )

@@ -46,7 +46,9 @@ def examine() -> None:
 
     warnings = []
     if onednn != "1" and not gpus:
-        warnings.append(f"oneDNN is off: unset TF_ENABLE_ONEDNN_OPTS ({_reason()}).")
+        warnings.append(
+            f"oneDNN is off: unset TF_ENABLE_ONEDNN_OPTS ({FLAGS['TF_ENABLE_ONEDNN_OPTS'][1]})."
+        )
     if not gpus and shutil.which("nvidia-smi"):
         warnings.append(
             "nvidia-smi is here but TensorFlow sees no GPU: pip install 'kerasseg[gpu]', and check "
@@ -66,7 +68,3 @@ def examine() -> None:
         console.print(f"wrong: {text}", style="yellow")
     if not warnings:
         console.print("Nothing is wrong.")
-
-
-def _reason() -> str:
-    return FLAGS["TF_ENABLE_ONEDNN_OPTS"][1]

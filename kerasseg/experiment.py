@@ -29,10 +29,11 @@ from kerasseg.run_folder import (
 )
 from kerasseg.training.callbacks.history import read_history
 from kerasseg.training.devices import device_name
-from kerasseg.training.fit import Fit, fit
+from kerasseg.training.fit import fit
 from kerasseg.training.memory import check_memory
 from kerasseg.training.optimizer import warmup_epochs
 from kerasseg.training.precision import choose_precision
+from kerasseg.training.state import Progress
 
 
 def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
@@ -52,14 +53,14 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     if old_run:
         check_same_data(old_run, split, store.manifest.data_fingerprint)
     folder = old_run or new_run_folder(experiment)
-    write_inputs(folder, experiment, split, store.manifest.data_fingerprint, device_name())
 
     keras.utils.set_random_seed(experiment.run.seed)
     keras.config.set_dtype_policy(policy)
     network = build_network(experiment)
     _announce(say, experiment, store, split, network, folder, f"{policy} ({reason})")
     with removed_if_nothing_was_learnt(folder):
-        fitted = fit(experiment, network, store, split, folder, resume=resume)
+        write_inputs(folder, experiment, split, store.manifest.data_fingerprint, device_name())
+        progress = fit(experiment, network, store, split, folder, resume=resume)
 
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
@@ -68,10 +69,9 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
         predictor, store, splits, folder / "figures", experiment.evaluation.overlays
     )
     write_metrics(folder / "metrics.csv", scores)
-    progress = fitted.progress
     history = read_history(folder / "history.csv")
     draw_training_curves(history, progress.best_epoch, folder / "figures" / "training_curves.png")
-    summary = _summary(experiment, store, split, network, fitted, scores, policy)
+    summary = _summary(experiment, store, split, network, progress, scores, policy)
     summary["minutes"] = round((time.monotonic() - started) / 60, 2)
     summary["peak_memory_gib"] = round(_peak_memory() / 2**30, 2)
     report = write_report(folder, summary, scores, drawn)
@@ -127,12 +127,11 @@ def _summary(
     store: RecordStore,
     split: Split,
     network: keras.Model,
-    fitted: Fit,
+    progress: Progress,
     scores: list[CaseScore],
     policy: str,
 ) -> dict[str, Any]:
     means = {s: mean_scores(r for r in scores if r.split == s) for s in ("validation", "test")}
-    progress = fitted.progress
     return {
         "run": experiment.run.name,
         "overfit_check": split.overfit_check,

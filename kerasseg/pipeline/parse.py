@@ -18,7 +18,7 @@ def parse_record(
     """Image (D, H, W, C) float16, label (D, H, W) uint8, and per class its voxels (N, 3) int32.
 
     `channels` = C must be known beforehand: a training step traced for an unknown number of
-    channels took 2.7 times as long (benchmarks/notes.md).
+    channels took more than twice as long (benchmarks/notes.md).
     """
     features = tf.io.parse_single_example(serialized, _FEATURES)
     shape = features["shape"]

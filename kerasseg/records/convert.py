@@ -166,8 +166,7 @@ def _convert_all(
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         pending: deque[Future[_Converted]] = deque()
         try:
-            waiting = iter(sources)
-            for source in waiting:
+            for source in sources:
                 pending.append(pool.submit(_convert_one, source, foreground_voxels))
                 if len(pending) > workers:
                     yield pending.popleft().result()

@@ -47,9 +47,7 @@ def open_store(experiment: Experiment) -> RecordStore:
     Raises `UserError` for a store made with other settings or from other scans (with the
     differences in words), and for shards that are missing or cut short.
     """
-    root = experiment.store_root
-    if root.is_symlink():
-        root = root.resolve()
+    root = _store_root(experiment)
     if not (root / manifests.FILE_NAME).exists():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise UserError(
@@ -70,28 +68,32 @@ def replace_store(experiment: Experiment) -> RecordStore:
     Split files are taken along: they may have been made by hand.
     Raises `UserError` if something other than a record store stands there, and leaves it.
     """
-    root = experiment.store_root
+    root = _store_root(experiment)
     if not root.exists():
         return open_store(experiment)
     unknown = [path.name for path in root.iterdir() if not _OURS.fullmatch(path.name)]
     if unknown or not (root / manifests.FILE_NAME).exists():
         what = f"holds {unknown[0]}" if unknown else "has no manifest.json"
         raise UserError(f"{root} {what}, so it is no record store of ours: not deleted.")
-    aside = root.with_name(f".{root.name}.replaced")
+    new, old = (root.with_name(f".{root.name}.{word}") for word in ("new", "old"))
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        root.rename(aside)
-        try:
-            store = open_store(experiment)
-            if (aside / "splits").exists():
-                shutil.copytree(aside / "splits", root / "splits")
-        except BaseException:
-            aside.rename(root)
-            raise
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        convert(experiment, new)
+        if (root / "splits").exists():
+            shutil.copytree(root / "splits", new / "splits")
+        root.rename(old)
+        new.rename(root)
+        shutil.rmtree(old)
     except OSError as error:
         raise storage_error(error, f"Replacing {root}", "records.root") from error
-    shutil.rmtree(aside)
-    return store
+    return open_store(experiment)
+
+
+def _store_root(experiment: Experiment) -> Path:
+    """Where the store lies; a link is followed, because renaming would replace the link itself."""
+    root = experiment.store_root
+    return root.resolve() if root.is_symlink() else root
 
 
 _OURS = re.compile(r"manifest\.json|shard-\d+-of-\d+\.tfrecord|splits")

@@ -2,7 +2,6 @@
 
 import errno
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -25,14 +24,6 @@ from kerasseg.training.optimizer import build_optimizer
 from kerasseg.training.state import FILE_NAME, Progress, load_state
 
 
-@dataclass
-class Fit:
-    """A finished fit: how far it came, and the batches it was fed."""
-
-    progress: Progress
-    batches: TrainingBatches
-
-
 def fit(
     experiment: Experiment,
     network: keras.Model,
@@ -41,11 +32,11 @@ def fit(
     folder: Path,
     *,
     resume: bool = False,
-) -> Fit:
+) -> Progress:
     """Train `network` in place; checkpoints, history and TensorBoard go into the run `folder`.
 
-    `resume` continues after the last finished epoch. Raises `UserError` when the loss is not
-    finite any more or a record turns out to be damaged.
+    `resume` continues after the last finished epoch. Returns how far the run has come. Raises
+    `UserError` when the loss is not finite any more or a record turns out to be damaged.
     """
     training = experiment.training
     batches = TrainingBatches(
@@ -71,7 +62,7 @@ def fit(
         model.optimizer.build(model.trainable_variables)
         progress = load_state(checkpoints / FILE_NAME, model)
     if progress.stopped_early or progress.epochs >= training.epochs:
-        return Fit(progress, batches)
+        return progress
     tensorboard = folder / "tensorboard"
     try:
         with StopOnInterrupt() as interrupt:
@@ -103,7 +94,7 @@ def fit(
             f"Memory ran out during training ({str(error.message).splitlines()[0]}): use a smaller "
             "pipeline.patch_size, training.batch_size or model.features."
         ) from error
-    return Fit(progress, batches)
+    return progress
 
 
 def compile_for_training(

@@ -156,6 +156,9 @@ def test_an_empty_folder_and_a_link_to_one_may_become_the_store(tmp_path):
     (tmp_path / "store").symlink_to(tmp_path / "elsewhere")
     assert len(open_store(phantom_experiment(tmp_path)).rows) == 8
     assert (tmp_path / "elsewhere" / "manifest.json").exists()
+    assert len(replace_store(phantom_experiment(tmp_path, "data.phantom.cases=3")).rows) == 3
+    assert (tmp_path / "store").is_symlink() and (tmp_path / "elsewhere").is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "store"]
 
 
 def test_too_little_disk_is_said_at_the_first_case(tmp_path, monkeypatch):

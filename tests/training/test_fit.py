@@ -41,8 +41,8 @@ def test_the_loss_falls_and_everything_is_written(phantom_store, tmp_path):
     assert [row["epoch"] for row in history] == ["1", "2", "3", "4", "5", "6"]
     assert {"dice_NCR", "val_dice", "val_dice_ET", "learning_rate"} <= history[0].keys()
     scores = [float(row["val_dice"]) for row in history]
-    assert done.progress.best_epoch == int(np.argmax(scores)) + 1
-    assert done.progress.best_score == pytest.approx(max(scores), abs=1e-6)
+    assert done.best_epoch == int(np.argmax(scores)) + 1
+    assert done.best_score == pytest.approx(max(scores), abs=1e-6)
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names == {"best.keras", "last.keras", FILE_NAME}
     last = keras.saving.load_model(folder / "checkpoints" / "last.keras")
@@ -90,7 +90,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(phantom_store, tmp_path):
     assert len(rows(job[-1])) == 2
     again = prepare(tmp_path / "cut", phantom_store, *options)
     done = fit(*again, resume=True)
-    assert done.progress.epochs == 4
+    assert done.epochs == 4
     for a, b in zip(again[1].weights, whole[1].weights, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
     assert [r["epoch"] for r in rows(again[-1])] == ["1", "2", "3", "4"]
@@ -108,8 +108,8 @@ def test_early_stopping_counts_epochs_without_a_better_score(phantom_store, tmp_
         "optimizer.learning_rate=1e-9",
     )
     done = fit(*job)
-    assert done.progress.stopped_early and done.progress.epochs == done.progress.best_epoch + 2
-    assert fit(*job, resume=True).progress.epochs == done.progress.epochs, "stays stopped"
+    assert done.stopped_early and done.epochs == done.best_epoch + 2
+    assert fit(*job, resume=True).epochs == done.epochs, "stays stopped"
 
 
 def test_a_non_finite_loss_stops_with_step_and_cases(phantom_store, tmp_path):

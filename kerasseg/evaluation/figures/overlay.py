@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from kerasseg import anatomy
 from kerasseg.evaluation.figures.drawing import legend, save, show_slice, show_tumour
@@ -21,8 +22,9 @@ def draw_overlay(stored: StoredCase, prediction: np.ndarray, title: str, path: P
     areas = tumour.sum(axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else case.label.shape[0] // 2
     channels = len(case.modalities)
-    figure = Figure(figsize=(2.5 * (channels + 2), 3.6), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.08, 1, 0.92))  # type: ignore[union-attr, call-arg]
+    figure = Figure(
+        figsize=(2.5 * (channels + 2), 3.6), layout=ConstrainedLayoutEngine(rect=(0, 0.08, 1, 0.92))
+    )
     axes = figure.subplots(1, channels + 2)
     aspect = case.spacing[1] / case.spacing[2]
     for channel, modality in enumerate(case.modalities):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy import ndimage
 
 from kerasseg import anatomy
@@ -31,8 +32,7 @@ def draw_views(stored: StoredCase, prediction: np.ndarray, title: str, path: Pat
         ("truth", case.label),
         ("prediction", prediction),
     )
-    figure = Figure(figsize=(8.4, 9.2), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))  # type: ignore[union-attr, call-arg]
+    figure = Figure(figsize=(8.4, 9.2), layout=ConstrainedLayoutEngine(rect=(0, 0.04, 1, 0.96)))
     axes = figure.subplots(len(rows), len(_PLANES))
     for column, (plane, axis, upwards) in enumerate(_PLANES):
         heights = [s for a, s in enumerate(case.spacing) if a != axis]

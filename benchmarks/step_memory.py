@@ -1,0 +1,61 @@
+"""`python -m benchmarks step_memory`: what `training/memory.py` estimates against what it takes."""
+
+import json
+import resource
+import sys
+
+from benchmarks.subprocess_json import measure
+from kerasseg.start_tensorflow import start_tensorflow
+
+STEPS = (
+    ("[32,64,64]", 1, "[32,64,128,256]", 512),
+    ("[64,96,96]", 1, "[32,64,128,256]", 512),
+    ("[64,96,96]", 2, "[32,64,128,256]", 512),
+    ("[64,128,128]", 1, "[32,64,128,256]", 512),
+    ("[96,96,96]", 1, "[8,16,32,64]", 128),
+)
+
+
+def run() -> str:
+    """Markdown table: peak above what the process took before its first step, and the estimate."""
+    rows = []
+    for patch, batch, features, bottleneck in STEPS:
+        found = measure("benchmarks.step_memory", patch, str(batch), features, str(bottleneck))
+        row = f"| {patch} | {batch} | {features} + {bottleneck} | {found['taken']:.2f} GB "
+        rows.append(row + f"| {found['estimated']:.2f} GB |")
+    return (
+        "## Memory of a float32 training step\n\n"
+        "| patch | batch | features | taken | estimated |\n|---|---|---|---|---|\n"
+    ) + "\n".join(rows)
+
+
+def main(patch: str, batch: str, features: str, bottleneck: str) -> None:
+    """Two steps; print peak and estimate in GB as JSON."""
+    start_tensorflow()
+    import numpy as np
+    import tensorflow as tf
+
+    from kerasseg.config_file import load_experiment
+    from kerasseg.experiment import build_network
+    from kerasseg.training.fit import compile_for_training
+    from kerasseg.training.memory import step_bytes
+
+    settings = [f"pipeline.patch_size={patch}", f"training.batch_size={batch}"]
+    settings += [f"model.features={features}", f"model.bottleneck={bottleneck}"]
+    experiment = load_experiment(None, settings)
+    size = experiment.pipeline.patch_size
+    model = compile_for_training(experiment, build_network(experiment), steps_per_epoch=100)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    image = np.zeros((int(batch), *size, 4), np.float16)
+    target = np.zeros((int(batch), *size, 3), np.uint8)
+    data = iter(tf.data.Dataset.from_tensors((image, target)).repeat())
+    model.make_train_function()
+    for _ in range(2):
+        model.train_function(data)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    estimated = step_bytes(experiment, size, 4)
+    print(json.dumps({"taken": taken * 1024 / 1e9, "estimated": estimated / 1e9}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
