@@ -62,7 +62,7 @@ def experiment(folder: Path) -> Experiment:
 
 def prepare(folder: Path) -> dict[str, float]:
     """Write both formats; returns bytes per case of each."""
-    from kerasseg.datasets import discover
+    from kerasseg.datasets.discovery import discover
     from kerasseg.records.store import open_store
 
     store = open_store(experiment(folder))

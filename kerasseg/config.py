@@ -4,38 +4,16 @@ Reading it from YAML, with overrides and messages for people, is `config_file`'s
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from kerasseg import anatomy
+from kerasseg.settings.base import Folder, Section, Voxels, setting
+from kerasseg.settings.data import DataSettings
+from kerasseg.settings.store import RecordSettings, SplitSettings
 
-
-def _canonical_modality(name: str) -> str:
-    return anatomy.MODALITY_ALIASES.get(name.lower(), name.lower())
-
-
-Modality = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$"), AfterValidator(_canonical_modality)]
-Folder = Annotated[Path, AfterValidator(Path.expanduser)]
-Voxels = Annotated[int, Field(ge=1, le=4096)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
-Size3 = tuple[Voxels, Voxels, Voxels]
-
-
-def setting(default: Any, description: str, *, unit: str | None = None, **limits: Any) -> Any:
-    """A pydantic field that carries its description and, for the docs and the schema, its unit."""
-    return Field(
-        default,
-        description=f"{description} [{unit}]" if unit else description,
-        json_schema_extra={"unit": unit} if unit else None,
-        **limits,
-    )
-
-
-class Section(BaseModel):
-    """A group of settings; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunSettings(Section):
@@ -48,109 +26,36 @@ class RunSettings(Section):
     seed: int = setting(0, "Seed of weights, sampling and shuffling.", ge=0, le=2**31 - 1)
 
 
-class PhantomSettings(Section):
-    """The synthetic data set."""
+class SliceSettings(Section):
+    """How a 2-D network (model.dimensions: 2) draws slices from volumes."""
 
-    cases: int = setting(24, "Number of phantoms.", ge=1, le=100_000)
-    shape: tuple[
-        Annotated[int, Field(ge=16, le=1024)],
-        Annotated[int, Field(ge=16, le=1024)],
-        Annotated[int, Field(ge=16, le=1024)],
-    ] = setting((48, 64, 56), "Depth, height, width of every phantom.", unit="voxels")
-    seed: int = setting(0, "Seed of the phantoms.", ge=0, le=2**31 - 1)
-
-
-class DataSettings(Section):
-    """Which scans, and how their files are laid out."""
-
-    layout: Literal["phantom", "brats_nifti", "brats_h5"] = setting(
-        "phantom",
-        "phantom: generated. brats_nifti: BraTS 2020, 2021, 2023 and later as .nii or .nii.gz. "
-        "brats_h5: Kaggle BraTS2020 slices volume_<id>_slice_<s>.h5.",
+    axis: Literal["axial", "coronal", "sagittal"] = setting(
+        "axial", "The plane of the slices. Pictures have axial slices only."
     )
-    root: Folder | None = setting(None, "Folder of the raw scans (not used by phantom).")
-    modalities: tuple[Modality, ...] = setting(
-        anatomy.MODALITIES,
-        "Channels in the order the model sees them; a subset reads only those.",
-        min_length=1,
-        max_length=16,
+    keep: Literal["all", "brain", "tumour"] = setting(
+        "brain", "Which slices train: all, those with any brain, or those with tumour."
     )
-    label_map: dict[int, Annotated[int, Field(ge=0, le=3)]] | None = setting(
+    empty_share: float | None = setting(
         None,
-        "The files' label ids -> 0 background, 1 NCR, 2 ED, 3 ET. "
-        "Default: BraTS, where enhancing tumour is 4 (up to 2021) or 3 (2023). In BraTS 2024, 4 is "
-        "a resection cavity: map it to 0 or 1 yourself.",
+        "Share of the training slices that have no tumour; null: as often as they occur.",
+        unit="fraction",
+        ge=0.0,
+        le=1.0,
     )
-    h5_image_channels: tuple[Modality, ...] = setting(
-        anatomy.MODALITIES,
-        "brats_h5: order of the channels in `image`. Public notebooks disagree on it: look at the "
-        "figures (T1ce shows a bright rim, FLAIR bright edema) before you believe the default.",
-        min_length=1,
-        max_length=16,
-    )
-    h5_mask_channels: tuple[Literal["NCR", "ED", "ET"], ...] = setting(
-        ("NCR", "ED", "ET"), "brats_h5: order of the channels in `mask`.", min_length=1
-    )
-    h5_slices: int = setting(
-        anatomy.BRATS_SLICES, "brats_h5: slices that a whole volume has.", ge=1, le=4096
-    )
-    phantom: PhantomSettings = PhantomSettings()
-
-    @model_validator(mode="after")
-    def _check(self) -> "DataSettings":
-        for key in ("modalities", "h5_image_channels", "h5_mask_channels"):
-            names = getattr(self, key)
-            if len(set(names)) != len(names):
-                raise ValueError(f"data.{key} names a channel twice: {list(names)}")
-        if self.layout != "phantom" and self.root is None:
-            raise ValueError(
-                f"data.layout={self.layout} needs the folder of the raw scans: set data.root"
-            )
-        missing = [m for m in self.modalities if m not in self.h5_image_channels]
-        if self.layout == "brats_h5" and missing:
-            raise ValueError(f"data.modalities {missing} are not among data.h5_image_channels")
-        missing = [m for m in self.modalities if m not in anatomy.MODALITIES]
-        if self.layout == "phantom" and missing:
-            raise ValueError(
-                f"data.modalities {missing} do not exist in a phantom, "
-                f"which has {list(anatomy.MODALITIES)}"
-            )
-        return self
-
-
-class RecordSettings(Section):
-    """The TFRecord store."""
-
-    root: Folder | None = setting(None, "Folder of the store. Default: tfrecords/<run.name>.")
-    cases_per_shard: int = setting(8, "Cases in one TFRecord file.", ge=1, le=10_000)
-    workers: int | None = setting(
-        None, "Processes that convert. Default: one per core.", ge=1, le=256
-    )
-    foreground_voxels: int = setting(
-        4096, "Voxel coordinates kept per class for tumour-centred patches.", ge=1, le=1_000_000
-    )
-
-
-class SplitSettings(Section):
-    """Who trains, who validates, who tests: always whole patients."""
-
-    validation: float = setting(
-        0.15, "Share of the patients, at least one of them.", unit="fraction", gt=0.0, lt=1.0
-    )
-    test: float = setting(0.15, "Share of the patients.", unit="fraction", ge=0.0, lt=1.0)
-    seed: int = setting(0, "Seed of the shuffle of patients.", ge=0, le=2**31 - 1)
-    overfit_check: bool = setting(
-        False,
-        "Train and validate on the same cases, to see whether a network can learn at all. The "
-        "report says so plainly.",
+    neighbours: int = setting(
+        0,
+        "Slices on each side that are given to the network as further channels (2.5-D).",
+        unit="slices",
+        ge=0,
+        le=16,
     )
 
     @model_validator(mode="after")
-    def _check(self) -> "SplitSettings":
-        if self.validation + self.test >= 1.0:
+    def _check(self) -> "SliceSettings":
+        if self.keep == "tumour" and self.empty_share:
             raise ValueError(
-                f"split.validation + split.test is {self.validation + self.test:g}, which leaves "
-                "no patient to train on: keep the sum under 1"
+                "pipeline.slices.keep=tumour leaves no empty slice, so empty_share must be null "
+                "or 0"
             )
         return self
 
@@ -158,11 +63,18 @@ class SplitSettings(Section):
 class PipelineSettings(Section):
     """How patches are drawn from the store."""
 
-    patch_size: Size3 = setting((64, 160, 160), "Depth, height, width.", unit="voxels")
+    patch_size: tuple[Voxels, ...] = setting(
+        (64, 160, 160),
+        "Depth, height, width; of a 2-D network height, width of the slice.",
+        unit="voxels",
+        min_length=2,
+        max_length=3,
+    )
+    slices: SliceSettings = SliceSettings()
     tumour_share: float = setting(
         0.6,
         "Share of the patches centred on a tumour voxel (first a class that is present, then one "
-        "of its voxels); the others lie anywhere.",
+        "of its voxels); the others lie anywhere. In 2-D: of the patches from slices with tumour.",
         unit="fraction",
         ge=0.0,
         le=1.0,
@@ -177,8 +89,13 @@ class PipelineSettings(Section):
 
 
 class ModelSettings(Section):
-    """The 3-D U-Net (Cicek et al. 2016, arXiv:1606.06650, with instance norm and leaky ReLU)."""
+    """The U-Net (Cicek et al. 2016, arXiv:1606.06650, with instance norm and leaky ReLU)."""
 
+    dimensions: Literal[2, 3] = setting(3, "3: patches of volumes. 2: slices.")
+    target: Literal["subregions", "binary"] = setting(
+        "subregions",
+        "What is predicted: subregions (NCR, ED, ET, one sigmoid each) or binary (whole tumour).",
+    )
     features: tuple[Channels, ...] = setting(
         (32, 64, 128, 256), "Channels of each encoder level.", min_length=1, max_length=8
     )
@@ -190,9 +107,12 @@ class DiceSettings(Section):
     """Soft Dice (Milletari et al. 2016, arXiv:1606.04797)."""
 
     weight: float = setting(0.5, "Weight of this term in the sum.", ge=0.0)
-    class_weights: tuple[
-        Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
-    ] = setting((1.5, 1.0, 2.0), "Weights of NCR, ED, ET in the mean over classes.")
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = setting(
+        None,
+        "Weights of the target's channels in the mean over classes. null: 1.5, 1, 2 for NCR, ED, "
+        "ET, or 1 for the whole tumour.",
+        min_length=1,
+    )
     smooth: float = setting(1.0, "Added to numerator and denominator.", unit="voxels", gt=0.0)
 
 
@@ -213,7 +133,8 @@ class LossSettings(Section):
     def _check(self) -> "LossSettings":
         if self.dice.weight + self.focal.weight <= 0:
             raise ValueError("loss.dice.weight and loss.focal.weight are both 0: nothing to learn")
-        if self.dice.weight > 0 and sum(self.dice.class_weights) <= 0:
+        weights = self.dice.class_weights
+        if self.dice.weight > 0 and weights is not None and sum(weights) <= 0:
             raise ValueError("loss.dice.class_weights are all 0: give one class a weight")
         return self
 
@@ -291,6 +212,20 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Experiment":
+        self._check_target()
+        dimensions = self.model.dimensions
+        if len(self.pipeline.patch_size) != dimensions:
+            axes = "[height, width]" if dimensions == 2 else "[depth, height, width]"
+            raise ValueError(
+                f"pipeline.patch_size {list(self.pipeline.patch_size)} does not fit "
+                f"model.dimensions={dimensions}, which needs {axes}"
+            )
+        if dimensions == 3 and self.pipeline.slices != SliceSettings():
+            raise ValueError("pipeline.slices is for model.dimensions=2, but it is 3")
+        if self.data.layout == "image_pairs" and dimensions == 3:
+            raise ValueError("data.layout=image_pairs holds single slices: set model.dimensions=2")
+        if self.data.layout == "image_pairs" and self.pipeline.slices.axis != "axial":
+            raise ValueError("data.layout=image_pairs has slices of one plane: axis must be axial")
         stride = 2 ** len(self.model.features)
         bad = [size for size in self.pipeline.patch_size if size % stride]
         if bad:
@@ -309,6 +244,28 @@ class Experiment(Section):
                 f"use {-(-steps // accumulation) * accumulation}"
             )
         return self
+
+    def _check_target(self) -> None:
+        if self.data.classes == "tumour" and self.model.target != "binary":
+            raise ValueError(
+                f"model.target={self.model.target}, but the segmentations of "
+                f"data.layout={self.data.layout} tell only tumour from healthy: set "
+                "model.target=binary"
+            )
+        channels = anatomy.TARGETS[self.model.target]
+        weights = self.loss.dice.class_weights
+        if weights is not None and len(weights) != len(channels):
+            raise ValueError(
+                f"loss.dice.class_weights has {len(weights)} number(s), but "
+                f"model.target={self.model.target} has {len(channels)} channel(s) "
+                f"({', '.join(channels)}): give one each, or null"
+            )
+
+    @property
+    def class_weights(self) -> tuple[float, ...]:
+        """Weight of each of the target's channels in the Dice loss."""
+        default = (1.5, 1.0, 2.0) if self.model.target == "subregions" else (1.0,)
+        return self.loss.dice.class_weights or default
 
     @property
     def store_root(self) -> Path:

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.config import DataSettings
+from kerasseg.settings.data import DataSettings
 from kerasseg.datasets.case import Case, check_case
 from kerasseg.datasets.folders import files_below
 from kerasseg.errors import UserError

@@ -1,68 +1,97 @@
-"""Reading one NIfTI file into the house's axes."""
+"""Reading and writing NIfTI files, in the house's axes."""
 
+import gzip
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel import affines, orientations
+from isal import igzip
 from nibabel.filebasedimages import ImageFileError
+from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
 
+from kerasseg.datasets.grid import Grid
 from kerasseg.errors import UserError
+from kerasseg.write_aside import write_aside
 
-_LPS = orientations.axcodes2ornt(("L", "P", "S"))
-_REVERSE_AXES = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
-"""(d, h, w, 1) -> (x, y, z, 1), for the transposition from file axes to ours."""
+_GZIP_MAGIC = b"\x1f\x8b"
+_NIFTI2_HEADER_BYTES = 540
+_BAD_FILE = (
+    TypeError,
+    EOFError,
+    zlib.error,
+    igzip.IgzipDecompressError,
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    ValueError,
+    OverflowError,
+)
 
 
-def read_nifti(path: Path, *, keep_dtype: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Read a 3-D volume as array (D, H, W) and affine (4 x 4), array indices -> RAS mm.
+def read_nifti(path: Path, dimensions: int = 3) -> tuple[np.ndarray, Grid]:
+    """Read a volume as the file's numbers (x, y, z) or, with `dimensions` 4, (x, y, z, channels).
 
-    Whatever the header's axes, the array is turned to left, posterior, superior (BraTS's own
-    order) and transposed, so depth grows upwards, height to the back and width to the left:
-    scans with RAS and with LPS headers give the same array. Float32, or the file's own dtype
-    with `keep_dtype` (for label maps).
+    The dtype is the file's own, or a float where its header scales the values. `grid.to_ours`
+    brings the array into our axes.
 
-    Raises `UserError` for a file that is missing, truncated, no NIfTI or not 3-D.
+    Raises `UserError` for a file that is missing, truncated, no NIfTI, or has other dimensions.
     """
     try:
-        image = nib.load(path)
-        data = np.asanyarray(image.dataobj) if keep_dtype else image.get_fdata(dtype=np.float32)
+        image = _open(path)
+        data = np.asanyarray(image.dataobj)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read this file: change it.") from None
-    except (
-        TypeError,
-        EOFError,
-        zlib.error,
-        ImageFileError,
-        HeaderDataError,
-        OSError,
-        ValueError,
-    ) as error:
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, expected a NIfTI file.") from None
+    except _BAD_FILE as error:
         raise UserError(
             f"{path}: cannot be read as NIfTI ({_first_line(error)}): the file is damaged or "
             "truncated; copy or download it again."
         ) from None
-    while data.ndim > 3 and data.shape[-1] == 1:
+    while data.ndim > dimensions and data.shape[-1] == 1:
         data = data[..., 0]
-    if data.ndim != 3:
-        raise UserError(f"{path}: expected one 3-D volume, found shape {data.shape} (x, y, z, …).")
+    if data.ndim != dimensions or 0 in data.shape:
+        wanted = "one 3-D volume" if dimensions == 3 else "volumes stacked in a fourth dimension"
+        raise UserError(f"{path}: expected {wanted}, found shape {data.shape} (x, y, z, …).")
+    if data.dtype.kind not in "iufb":
+        raise UserError(f"{path}: holds {data.dtype} values, expected grey values.")
     affine = np.asarray(image.affine, float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(f"{path}: the affine in the header cannot be inverted: repair the header.")
-    turn = orientations.ornt_transform(orientations.io_orientation(affine), _LPS)
-    affine = affine @ orientations.inv_ornt_aff(turn, data.shape)
-    array = orientations.apply_orientation(data, turn).transpose(2, 1, 0)
-    return np.ascontiguousarray(array), affine @ _REVERSE_AXES
+    x, y, z = data.shape[:3]
+    return data, Grid((x, y, z), affine)
 
 
-def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
-    """Voxel size (D, H, W) in mm of an affine over (d, h, w)."""
-    d, h, w = (float(v) for v in affines.voxel_sizes(affine))
-    return d, h, w
+def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> None:
+    """Write voxels (x, y, z) of `grid` in one step; `setting` is what would move the file."""
+    image = nib.Nifti1Image(voxels, grid.affine)
+    image.header.set_xyzt_units("mm")
+    name = path.name.lower()
+    data = image.to_bytes()
+    with write_aside(path, setting) as temporary:
+        temporary.write_bytes(gzip.compress(data, 6) if name.endswith(".gz") else data)
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    """Load a file that may be compressed, whatever its NIfTI version."""
+    raw = path.read_bytes()
+    named_gz = path.suffix.lower() == ".gz"
+    if raw[:2] == _GZIP_MAGIC:
+        # isal decompresses at twice the speed of zlib (benchmarks/notes.md).
+        raw = igzip.decompress(raw)
+    elif named_gz and raw:
+        raise ImageFileError("it is named .gz, but it is not compressed with gzip")
+    if not raw:
+        raise ImageFileError("it is empty")
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        if kind.header_class.may_contain_header(raw[:_NIFTI2_HEADER_BYTES]):
+            return kind.from_file_map({"image": FileHolder(fileobj=BytesIO(raw))})
+    raise ImageFileError("it has no NIfTI header")
 
 
 def _first_line(error: Exception) -> str:

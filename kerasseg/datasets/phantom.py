@@ -15,8 +15,9 @@ from scipy import ndimage
 
 from kerasseg import anatomy
 from kerasseg.anatomy import ED, ET, FLAIR, NCR, T1, T1CE, T2
-from kerasseg.config import DataSettings
-from kerasseg.datasets.case import Case, check_case
+from kerasseg.settings.data import DataSettings
+from kerasseg.datasets.case import Case
+from kerasseg.datasets.grid import lps_grid
 
 _WHITE, _GREY, _CSF, _VESSEL, _SPOT = range(10, 15)
 
@@ -40,49 +41,38 @@ _EDEMA_REACH_IN_CORTEX = 1.25
 class PhantomSource:
     """Phantom number `index` of a seed; made when loaded."""
 
+    case_id: str
+    patient_id: str
     index: int
     shape: tuple[int, int, int]
     seed: int
     modalities: tuple[str, ...] = anatomy.MODALITIES
-
-    @property
-    def case_id(self) -> str:
-        return f"phantom_{self.index:04d}"
-
-    @property
-    def patient_id(self) -> str:
-        return self.case_id
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return ()
+    files: tuple[Path, ...] = ()
 
     def load(self) -> Case:
         image, label = make_phantom(self.shape, self.seed, self.index)
         channels = [anatomy.MODALITIES.index(m) for m in self.modalities]
-        _depth, height, width = self.shape
-        affine = np.array(
-            [[0, 0, -1, width - 1], [0, -1, 0, height - 1], [1, 0, 0, 0], [0, 0, 0, 1]], float
-        )
-        return check_case(
-            Case(
-                case_id=self.case_id,
-                patient_id=self.patient_id,
-                image=np.ascontiguousarray(image[..., channels]),
-                label=label,
-                spacing=(1.0, 1.0, 1.0),
-                affine=affine,
-                modalities=self.modalities,
-            )
+        depth, height, width = self.shape
+        grid = lps_grid((width, height, depth))
+        return Case(
+            case_id=self.case_id,
+            patient_id=self.patient_id,
+            image=np.ascontiguousarray(image[..., channels]),
+            label=label,
+            spacing=grid.spacing,
+            affine=grid.our_affine,
+            modalities=self.modalities,
+            grid=grid,
         )
 
 
 def discover(settings: DataSettings) -> list[PhantomSource]:
     """The phantoms that `data.phantom` asks for."""
     phantom = settings.phantom
+    names = [f"phantom_{index:04d}" for index in range(phantom.cases)]
     return [
-        PhantomSource(index, phantom.shape, phantom.seed, settings.modalities)
-        for index in range(phantom.cases)
+        PhantomSource(name, name, index, phantom.shape, phantom.seed, settings.modalities)
+        for index, name in enumerate(names)
     ]
 
 

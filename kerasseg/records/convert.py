@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kerasseg.config import Experiment
-from kerasseg.datasets import discover
+from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.source import CaseSource
 from kerasseg.errors import UserError, storage_error
 from kerasseg.progress import track

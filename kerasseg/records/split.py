@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasseg.config import SplitSettings
+from kerasseg.settings.store import SplitSettings
 from kerasseg.errors import UserError, storage_error
 from kerasseg.records.store import RecordStore
 from kerasseg.write_aside import write_aside

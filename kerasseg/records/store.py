@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kerasseg.config import Experiment
-from kerasseg.datasets import discover
+from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError, storage_error
 from kerasseg.progress import track
 from kerasseg.records import manifest as manifests

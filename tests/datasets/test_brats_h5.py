@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from kerasseg.config import DataSettings
-from kerasseg.datasets import discover
+from kerasseg.settings.data import DataSettings
+from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
 from tests.conftest import SHAPE, write_h5_volume
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
-from kerasseg.config import DataSettings
-from kerasseg.datasets import discover
+from kerasseg.settings.data import DataSettings
+from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
 from tests.conftest import LPS, to_file_axes, write_brats, write_nifti
 

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kerasseg.datasets.nifti import read_nifti, spacing_of
+from kerasseg.datasets.nifti import read_nifti
 from kerasseg.errors import UserError
 from tests.conftest import LPS, write_nifti
 

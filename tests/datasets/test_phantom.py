@@ -3,7 +3,7 @@ import pytest
 
 from kerasseg import anatomy
 from kerasseg.config_file import load_experiment
-from kerasseg.datasets import discover
+from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.records.normalise import z_score
 from tests.conftest import SHAPE

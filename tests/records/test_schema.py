@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kerasseg.config_file import load_experiment
-from kerasseg.datasets import discover
+from kerasseg.datasets.discovery import discover
 from kerasseg.records import example, schema
 from tests.conftest import SHAPE
 

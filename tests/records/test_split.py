@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasseg.config import SplitSettings
+from kerasseg.settings.store import SplitSettings
 from kerasseg.errors import UserError
 from kerasseg.records.split import make_split, open_split
 from kerasseg.records.store import RecordStore, open_store

@@ -1,0 +1,136 @@
+"""Finding the cases of a data set, whatever its layout."""
+
+import csv
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kerasseg.datasets import (
+    brats_h5,
+    brats_nifti,
+    image_pairs,
+    lgg,
+    msd,
+    nifti_patterns,
+    nnunet,
+    phantom,
+)
+from kerasseg.datasets.source import BrokenSource, CaseSource
+from kerasseg.errors import UserError
+from kerasseg.settings.data import DataSettings
+
+LAYOUTS: dict[str, tuple[Callable[[DataSettings], Sequence[CaseSource]], str]] = {
+    "phantom": (phantom.discover, "generated"),
+    "brats_nifti": (brats_nifti.discover, "<case>_flair.nii.gz or <case>-t2f.nii.gz"),
+    "brats_h5": (brats_h5.discover, "volume_<id>_slice_<s>.h5"),
+    "msd": (msd.discover, "dataset.json and the 4-D NIfTI files that it names"),
+    "nnunet": (nnunet.discover, "dataset.json and imagesTr/<case>_0000.nii.gz"),
+    "lgg": (lgg.discover, "<patient>_<n>.tif and <patient>_<n>_mask.tif"),
+    "image_pairs": (image_pairs.discover, "pictures in data.pairs.images below it"),
+    "nifti": (nifti_patterns.discover, "the patterns of data.files"),
+}
+_GUESSED = ("brats_nifti", "brats_h5", "msd", "nnunet", "lgg")
+"""Layouts that can be recognised without further settings."""
+
+
+def discover(settings: DataSettings) -> list[CaseSource]:
+    """All cases of `data.root` in `data.layout`, without opening them, sorted by case id.
+
+    What is wrong with one case makes a `BrokenSource` of it; two cases of one id become a single
+    one. Raises `UserError` when there is no case at all, naming a layout that does fit if there is
+    one, and for a `data.patient_pattern` or `data.patient_csv` that leaves a case out.
+    """
+    find, pattern = LAYOUTS[settings.layout]
+    sources = _unique(find(settings))
+    if sources:
+        return _with_patients(sources, settings)
+    message = f"data.root: no {settings.layout} case ({pattern}) anywhere below {settings.root}"
+    for other in _GUESSED:
+        if other != settings.layout and _fits(other, settings):
+            raise UserError(f"{message}, but there are {other} cases: set data.layout={other}.")
+    raise UserError(f"{message}: set data.root to the folder that holds the cases.")
+
+
+def knows_patients(settings: DataSettings) -> bool:
+    """Whether cases of one patient can be told; if not, a split may leak."""
+    given = settings.patient_pattern is not None or settings.patient_csv is not None
+    return settings.layout != "image_pairs" or given
+
+
+def _fits(layout: str, settings: DataSettings) -> bool:
+    other = settings.model_copy(update={"layout": layout})
+    try:
+        return len(LAYOUTS[layout][0](other)) > 0
+    except UserError:
+        return True  # the files are there, if not in order
+
+
+def _unique(sources: Sequence[CaseSource]) -> list[CaseSource]:
+    by_id: dict[str, list[CaseSource]] = {}
+    for source in sources:
+        by_id.setdefault(source.case_id, []).append(source)
+    result: list[CaseSource] = []
+    for case_id, same in sorted(by_id.items(), key=lambda item: _natural(item[0])):
+        if len(same) == 1:
+            result.append(same[0])
+            continue
+        places = [str(source.files[0].parent) for source in same]
+        if len(set(places)) < len(places):
+            places = [str(source.files[0]) for source in same]
+        files = tuple(path for source in same for path in source.files)
+        reason = f"{case_id} is the name of {len(same)} cases, in {' and '.join(places)}: "
+        reason += "rename or remove all but one."
+        result.append(BrokenSource(case_id, same[0].patient_id, files, reason))
+    return result
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A key under which volume_10 comes after volume_9."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]
+
+
+def _with_patients(sources: list[CaseSource], settings: DataSettings) -> list[CaseSource]:
+    if settings.patient_csv is not None:
+        patients = _patients_of_csv(settings.patient_csv)
+        missing = [s.case_id for s in sources if s.case_id not in patients]
+        if missing:
+            raise UserError(
+                f"{settings.patient_csv}: has no row for {len(missing)} case(s), the first "
+                f"{missing[0]}: add them, with the columns case_id and patient_id."
+            )
+        return [_of_patient(source, patients[source.case_id]) for source in sources]
+    if settings.patient_pattern is not None:
+        pattern = re.compile(settings.patient_pattern)
+        result = []
+        for source in sources:
+            match = pattern.search(source.case_id)
+            if not match or not match[1]:
+                raise UserError(
+                    f"data.patient_pattern {settings.patient_pattern!r} finds no patient in the "
+                    f"case name {source.case_id!r}: change the pattern, or use data.patient_csv."
+                )
+            result.append(_of_patient(source, match[1]))
+        return result
+    return sources
+
+
+def _of_patient(source: Any, patient_id: str) -> CaseSource:
+    return dataclasses.replace(source, patient_id=patient_id)
+
+
+def _patients_of_csv(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"data.patient_csv: {path} cannot be read: {error}.") from None
+    found = list(rows[0]) if rows else []
+    if not {"case_id", "patient_id"} <= set(found):
+        raise UserError(
+            f"{path}: expected the columns case_id and patient_id, found "
+            f"{', '.join(found) or 'nothing'}."
+        )
+    return {row["case_id"].strip(): row["patient_id"].strip() for row in rows if row["patient_id"]}

@@ -1,0 +1,112 @@
+"""What is wrong with a case, or odd about it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kerasseg.datasets.case import Case
+from kerasseg.errors import UserError
+
+Severity = Literal["error", "warning"]
+_OUTSIDE_IS_WRONG = 0.5
+"""Share of the tumour outside the brain from which image and segmentation cannot belong together."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found. `check` is its short name, the same for every case.
+
+    An error keeps a case out of training; a warning is for a person to look at.
+    """
+
+    severity: Severity
+    check: str
+    message: str
+
+
+def findings_of(case: Case) -> Iterator[Finding]:
+    """Everything that can be seen in one case alone."""
+    for channel, modality in enumerate(case.modalities):
+        yield from _channel(case, case.image[..., channel], modality)
+    if any(not 0 < size < np.inf for size in case.spacing):
+        yield Finding("error", "spacing", f"voxel size {case.spacing} mm is impossible")
+    for note in case.notes:
+        yield Finding("warning", "note", note)
+    if case.label is None:
+        yield Finding("warning", "no segmentation", "has no segmentation: it cannot train")
+        return
+    if case.label.shape != case.image.shape[:3]:
+        yield Finding(
+            "error",
+            "shape",
+            f"the segmentation has shape {case.label.shape} (depth, height, width) but the image "
+            f"has {case.image.shape[:3]}: they must be of the same scan",
+        )
+        return
+    yield from _label(case, case.label)
+
+
+def check_case(case: Case) -> Case:
+    """Return `case` if a store may hold it. Raises `UserError` with its first error."""
+    for finding in findings_of(case):
+        if finding.severity == "error":
+            raise UserError(f"{case.case_id}: {finding.message}.")
+    return case
+
+
+def _channel(case: Case, values: np.ndarray, modality: str) -> Iterator[Finding]:
+    if case.box is not None:
+        values = values[case.box]
+    # The sum of squares is non-finite if any voxel is, at a tenth of isfinite's memory.
+    if not np.isfinite(np.vdot(values, values)):
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            corner = [s.start for s in case.box] if case.box else [0, 0, 0]
+            place = tuple(int(v + c) for v, c in zip(bad[0], corner, strict=True))
+            yield Finding(
+                "error",
+                "finite",
+                f"{modality} has {len(bad)} NaN or infinite voxel(s), the first at (depth, height, "
+                f"width) = {place}: repair or remove this case",
+            )
+            return
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if low == high == 0:
+        yield Finding(
+            "error",
+            "constant",
+            f"{modality} is zero in every voxel: the scan is empty; restore the file or remove "
+            "this case",
+        )
+    elif low == high and values.size == np.prod(case.image.shape[:3]):
+        yield Finding(
+            "error",
+            "constant",
+            f"{modality} is {low:g} in every voxel: there is no scan in the file; restore it or "
+            "remove this case",
+        )
+
+
+def _label(case: Case, label: np.ndarray) -> Iterator[Finding]:
+    tumour = label > 0
+    count = int(np.count_nonzero(tumour))
+    if not count:
+        yield Finding("warning", "empty segmentation", "the segmentation has no tumour")
+        return
+    # Only tumour voxels are looked at: they are few.
+    outside = count - int(np.count_nonzero(case.image[tumour].any(axis=-1)))
+    if outside > _OUTSIDE_IS_WRONG * count:
+        yield Finding(
+            "error",
+            "outside the brain",
+            f"{outside:,} of {count:,} tumour voxels lie where every modality is 0: image and "
+            "segmentation do not belong together, or one of them is flipped",
+        )
+    elif outside:
+        yield Finding(
+            "warning",
+            "outside the brain",
+            f"{outside:,} of {count:,} tumour voxels lie where every modality is 0",
+        )

@@ -1,0 +1,128 @@
+"""`NiftiSource`: a case of one NIfTI file per modality, or of all modalities in one 4-D file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerasseg.datasets.case import Box, Case
+from kerasseg.datasets.grid import Grid
+from kerasseg.datasets.labels import canonical_labels
+from kerasseg.datasets.nifti import read_nifti
+from kerasseg.errors import UserError
+
+_AFFINE_TOLERANCE_MM = 0.05
+"""Of the corner that moves most; headers round their numbers differently."""
+
+
+@dataclass(frozen=True)
+class NiftiSource:
+    """What every NIfTI layout comes down to.
+
+    `images` has a file per modality, or one 4-D file, whose `channels` are then the modalities'
+    places in it. `label_map` is the files' ids -> canonical ones, as pairs.
+    """
+
+    case_id: str
+    patient_id: str
+    modalities: tuple[str, ...]
+    images: tuple[Path, ...]
+    segmentation: Path | None
+    label_map: tuple[tuple[int, int], ...]
+    channels: tuple[int, ...] = ()
+    classes: str = "subregions"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (*self.images, self.segmentation) if self.segmentation else self.images
+
+    def load(self) -> Case:
+        volumes, grid = self._read_stacked() if self.channels else self._read_each()
+        label = None
+        if self.segmentation:
+            values, label_grid = read_nifti(self.segmentation)
+            _check_same_grid(self.segmentation, label_grid, self.images[0], grid)
+            label = canonical_labels(
+                np.ascontiguousarray(grid.to_ours(values)), dict(self.label_map), self.segmentation
+            )
+        image, box = _stack([grid.to_ours(volume) for volume in volumes])
+        return Case(
+            case_id=self.case_id,
+            patient_id=self.patient_id,
+            image=image,
+            label=label,
+            spacing=grid.spacing,
+            affine=grid.our_affine,
+            modalities=self.modalities,
+            grid=grid,
+            classes=self.classes,
+            box=box,
+        )
+
+    def _read_each(self) -> tuple[list[np.ndarray], Grid]:
+        first, *others = self.images
+        volume, grid = read_nifti(first)
+        volumes = [volume]
+        for path in others:
+            volume, other = read_nifti(path)
+            _check_same_grid(path, other, first, grid)
+            volumes.append(volume)
+        return volumes, grid
+
+    def _read_stacked(self) -> tuple[list[np.ndarray], Grid]:
+        (path,) = self.images
+        data, grid = read_nifti(path, dimensions=4)
+        if data.shape[3] <= max(self.channels):
+            raise UserError(
+                f"{path}: has {data.shape[3]} channel(s), but dataset.json names more: the file "
+                "or dataset.json is of another data set."
+            )
+        return [data[..., channel] for channel in self.channels], grid
+
+
+def label_pairs(label_map: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    """A label map as a source holds it."""
+    return tuple(sorted(label_map.items()))
+
+
+def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box]:
+    """Volumes (D, H, W) -> (D, H, W, C) float32, and the box outside which all are 0.
+
+    Only the box is written: most of a skull-stripped scan is air, whose pages stay untouched.
+    """
+    inside = np.zeros(volumes[0].shape, bool)
+    for volume in volumes:
+        np.logical_or(inside, volume, out=inside)  # NaN counts as something
+    box = bounding_box(inside)
+    image = np.zeros((*inside.shape, len(volumes)), np.float32)
+    for channel, volume in enumerate(volumes):
+        image[(*box, channel)] = volume[box]
+    return image, box
+
+
+def bounding_box(inside: np.ndarray) -> Box:
+    """Smallest box that holds every true voxel of a mask (D, H, W); empty where there is none."""
+    # Reduced over contiguous axes first: an order of magnitude faster on large volumes.
+    planes = inside.any(axis=2)
+    hits = planes.any(axis=1), planes.any(axis=0), inside.any(axis=(0, 1))
+    box = []
+    for hit in map(np.flatnonzero, hits):
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
+    return box[0], box[1], box[2]
+
+
+def _check_same_grid(path: Path, grid: Grid, first_path: Path, first: Grid) -> None:
+    if grid.shape != first.shape:
+        raise UserError(
+            f"{path}: shape {grid.shape} (x, y, z) differs from {first_path.name}'s "
+            f"{first.shape}: all files of a case must share one grid; register or resample it."
+        )
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in grid.shape], (1,))).reshape(4, -1)
+    shift = float(np.linalg.norm(((grid.affine - first.affine) @ corners)[:3], axis=0).max())
+    if shift > _AFFINE_TOLERANCE_MM:
+        raise UserError(
+            f"{path}: its affine differs from {first_path.name}'s, which moves a corner of the "
+            f"volume by {shift:.3g} mm: all files of a case must share one grid; register or "
+            "resample it."
+        )

@@ -1,0 +1,129 @@
+"""Volumes onto another grid of the same axes: images by splines, segmentations class by class."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from kerasseg.datasets.case import Case
+from kerasseg.datasets.grid import spacing_of
+
+_SAME_SPACING = 1e-3
+"""Relative; headers round their voxel sizes."""
+
+
+def resample_case(case: Case, spacing: Sequence[float], order: int) -> Case:
+    """The same case with voxels of `spacing` (D, H, W) mm; itself if it has them already.
+
+    The field of view stays: the outer faces of the new grid are those of the old one, up to half
+    a voxel where its length is no multiple of the spacing.
+    """
+    if np.allclose(case.spacing, spacing, rtol=_SAME_SPACING, atol=0):
+        return case
+    shape = case.image.shape[:3]
+    scale = [new / old for new, old in zip(spacing, case.spacing, strict=True)]
+    wanted = [max(round(n / s), 1) for n, s in zip(shape, scale, strict=True)]
+    return case_on(case, wanted, affine_of(case.affine, scale), order)
+
+
+def case_on(case: Case, shape: Sequence[int], affine: np.ndarray, order: int) -> Case:
+    """`case` on another grid of the same axes: shape (D, H, W), `affine` of its indices."""
+    label = case.label
+    return Case(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        image=resample_image(case.image, case.affine, shape, affine, order),
+        label=None if label is None else resample_label(label, case.affine, shape, affine),
+        spacing=spacing_of(affine),
+        affine=affine,
+        modalities=case.modalities,
+        grid=case.grid,
+        classes=case.classes,
+        attributes=case.attributes,
+        notes=case.notes,
+    )
+
+
+def affine_of(affine: np.ndarray, scale: Sequence[float]) -> np.ndarray:
+    """The affine of a grid whose voxels are `scale` (D, H, W) times as long, from the same corner.
+
+    The first voxel's outer corner stays where it is, so its centre moves.
+    """
+    step = np.diag([*scale, 1.0])
+    step[:3, 3] = (np.asarray(scale) - 1) / 2
+    return affine @ step
+
+
+def resample_image(
+    image: np.ndarray,
+    affine: np.ndarray,
+    shape: Sequence[int],
+    new_affine: np.ndarray,
+    order: int,
+) -> np.ndarray:
+    """Image (D, H, W, C) -> (*shape, C) float32 by splines of `order` 1 (linear) or 3 (cubic).
+
+    Air, exactly 0 before, is exactly 0 after: splines ring, and would paint it over. A voxel is
+    air when most of what it covers was.
+    """
+    result = np.zeros((*shape, image.shape[-1]), np.float32)
+    for channel in range(image.shape[-1]):
+        values = np.ascontiguousarray(image[..., channel])
+        signal = values != 0
+        new = _interpolate(values, affine, shape, new_affine, order)
+        if not signal.all():
+            covered = _interpolate(signal.astype(np.float32), affine, shape, new_affine, 1)
+            new[covered < 0.5] = 0
+        result[..., channel] = new
+    return result
+
+
+def resample_label(
+    label: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray
+) -> np.ndarray:
+    """Label (D, H, W) -> (*shape): each id interpolated linearly, the largest share wins.
+
+    Never an id that was not there. A tie goes to the smaller id.
+    """
+    ids = np.unique(label)
+    result = np.full(shape, ids[0], label.dtype)
+    best = np.full(shape, -1.0, np.float32)
+    for class_id in ids:
+        share = _interpolate((label == class_id).astype(np.float32), affine, shape, new_affine, 1)
+        better = share > best + 1e-6
+        result[better] = class_id
+        best[better] = share[better]
+    return result
+
+
+def resample_nearest(
+    label: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray
+) -> np.ndarray:
+    """Label (D, H, W) -> (*shape), each voxel the one nearest to its centre."""
+    return _interpolate(label, affine, shape, new_affine, 0)
+
+
+def restore_label(label: np.ndarray, affine: np.ndarray, case_grid: "Case") -> np.ndarray:
+    """Label (D, H, W) on the grid of `affine` -> the voxels of the case's own file (x, y, z)."""
+    grid = case_grid.grid
+    ours = label
+    if label.shape != grid.our_shape or not np.allclose(affine, grid.our_affine, atol=1e-6):
+        ours = resample_label(label, affine, grid.our_shape, grid.our_affine)
+    return np.ascontiguousarray(grid.to_file(ours))
+
+
+def _interpolate(
+    values: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray, order: int
+) -> np.ndarray:
+    """Values at the voxel centres of the new grid, whose axes must be parallel to the old one's."""
+    step = np.linalg.inv(affine) @ new_affine
+    scale, shift = np.diag(step)[:3], step[:3, 3]
+    for i, j in itertools.permutations(range(3), 2):
+        if abs(step[i, j]) * max(shape[j], 1) > 1e-2:
+            raise ValueError("the two grids have different axes")
+    # A length-1 axis has nothing to interpolate, and splines need two voxels.
+    order = min(order, 1) if min(values.shape) < 2 else order
+    return ndimage.affine_transform(
+        values, scale, shift, output_shape=tuple(shape), order=order, mode="nearest"
+    )
