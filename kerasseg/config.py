@@ -268,6 +268,11 @@ class Experiment(Section):
         return self.loss.dice.class_weights or default
 
     @property
+    def input_channels(self) -> int:
+        """Channels that the network sees: the modalities, in 2.5-D of every neighbouring slice."""
+        return len(self.data.modalities) * (1 + 2 * self.pipeline.slices.neighbours)
+
+    @property
     def store_root(self) -> Path:
         """Folder of the record store."""
         return self.records.root or Path("tfrecords") / self.run.name
