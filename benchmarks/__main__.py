@@ -9,10 +9,24 @@ from datetime import date
 from pathlib import Path
 
 import kerasseg  # noqa: F401  (its flags must stand before TensorFlow starts)
-from benchmarks import memory, patches, static_channels, step_memory, train_step
+from benchmarks import (
+    compression,
+    conversion,
+    memory,
+    patches,
+    static_channels,
+    step_memory,
+    train_step,
+)
 from kerasseg.runtime import usable_cores
 
-BENCHMARKS = {"train_step": train_step.run, "patches": patches.run, "memory": memory.run}
+BENCHMARKS = {
+    "train_step": train_step.run,
+    "conversion": conversion.run,
+    "compression": compression.run,
+    "patches": patches.run,
+    "memory": memory.run,
+}
 """What `make bench` runs."""
 PROBES = {"static_channels": static_channels.run, "step_memory": step_memory.run}
 """Run by name only; their figures stand in notes.md."""

@@ -5,11 +5,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from kerasseg.errors import UserError
+
+if TYPE_CHECKING:
+    from kerasseg.config import Experiment
 
 app = typer.Typer(
     name="kerasseg",
@@ -28,8 +32,20 @@ Overrides = Annotated[
 ]
 USER_MISTAKE = 2
 """Exit code of everything the user can mend."""
+FOUND_ERRORS = 1
+"""Exit code of `verify` when a case has an error."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+
+Fold = Annotated[
+    int | None,
+    typer.Option("--fold", help="Validate on this part of split.folds; train on the others."),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder for what is written [reports/<run.name>]."),
+]
 
 
 @app.command()
@@ -39,14 +55,18 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest run of this name.")
     ] = False,
+    fold: Fold = None,
 ) -> None:
     """Convert the scans if needed, train, evaluate whole volumes, write a run folder.
 
     Without --config: the demo on generated phantoms.
     """
-    from kerasseg.config_file import DEMO_CONFIG, load_experiment
-
-    experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
+    experiment = _experiment(config, overrides)
+    if fold is not None:
+        # A split file may have folds of its own; everything else is cut into split.folds.
+        method = "file" if experiment.split.method == "file" else "kfold"
+        chosen = [f"split.method={method}", f"split.fold={fold}"]
+        experiment = _experiment(config, [*(overrides or ()), *chosen])
     _start_tensorflow()
     from kerasseg.experiment import run_experiment
 
@@ -62,18 +82,62 @@ def convert(
     overrides: Overrides = None,
     config: ConfigOption = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing store.")
+        bool, typer.Option("--overwrite", help="Convert every case anew, in the store's place.")
     ] = False,
 ) -> None:
-    """Convert the scans to a record store, or check the one there is."""
-    from kerasseg.config_file import DEMO_CONFIG, load_experiment
-    from kerasseg.records.store import open_store, replace_store
+    """Convert the scans to a record store, or bring the one there is up to date.
 
-    experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
-    store = replace_store(experiment) if overwrite else open_store(experiment)
-    store.check_records()
+    A conversion that was stopped goes on. Only new and changed cases are converted.
+    """
+    from kerasseg.records.store import replace_store, update_store
+
+    experiment = _experiment(config, overrides)
+    try:
+        store = replace_store(experiment) if overwrite else update_store(experiment)
+    except KeyboardInterrupt:
+        print("\nStopped. kerasseg convert goes on after the last whole shard.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     size = sum(store.manifest.shards.values()) / 1e6
-    typer.echo(f"{store.root}: {len(store.rows)} cases, {size:.1f} MB, every checksum right.")
+    typer.echo(f"{store.root}: {len(store.rows)} cases, {size:.1f} MB.")
+    for case in store.manifest.skipped:
+        typer.echo(f"left out: {case.case_id}: {case.reason}")
+
+
+@app.command()
+def verify(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    records: Annotated[
+        bool, typer.Option("--records", help="Check the converted store instead of the raw files.")
+    ] = False,
+    output: OutputOption = None,
+) -> None:
+    """Check every case before any hour is spent on it; exit code 1 if there is an error."""
+    from kerasseg.verification.records import verify_records
+    from kerasseg.verification.report_json import write_json
+    from kerasseg.verification.table import show
+    from kerasseg.verification.verify import verify as verify_cases
+
+    experiment = _experiment(config, overrides)
+    result = verify_records(experiment) if records else verify_cases(experiment)
+    show(result, Console())
+    path = _output(experiment, output) / ("verify_records.json" if records else "verify.json")
+    write_json(result, path)
+    typer.echo(f"Written to {path}")
+    if not result.ok:
+        raise typer.Exit(FOUND_ERRORS)
+
+
+@app.command()
+def explore(
+    overrides: Overrides = None, config: ConfigOption = None, output: OutputOption = None
+) -> None:
+    """Draw what is in the data: sizes, places, intensities, examples, on one page."""
+    from kerasseg.exploration.explore import explore as explore_cases
+
+    experiment = _experiment(config, overrides)
+    page = explore_cases(experiment, _output(experiment, output) / "explore")
+    typer.echo(f"Look at {page}")
 
 
 @app.command(name="config")
@@ -100,6 +164,17 @@ def doctor() -> None:
     from kerasseg.doctor import examine
 
     examine()
+
+
+def _experiment(config: Path | None, overrides: list[str] | None) -> "Experiment":
+    """The experiment of a config file, or of the demo."""
+    from kerasseg.config_file import DEMO_CONFIG, load_experiment
+
+    return load_experiment(config or DEMO_CONFIG, overrides or ())
+
+
+def _output(experiment: "Experiment", output: Path | None) -> Path:
+    return output or Path("reports") / experiment.run.name
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from rich.console import Console
 
 from kerasseg import anatomy
 from kerasseg.config import Experiment
+from kerasseg.datasets.discovery import knows_patients
 from kerasseg.evaluation.evaluate import evaluate
 from kerasseg.evaluation.figures.training_curves import draw_training_curves
 from kerasseg.evaluation.report import write_report
-from kerasseg.evaluation.scores import SCORES, CaseScore, mean_scores, write_metrics
+from kerasseg.evaluation.scores import CaseScore, mean_scores, write_metrics
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.unet import unet
 from kerasseg.records.split import Split, open_split
@@ -30,6 +32,7 @@ from kerasseg.run_folder import (
 from kerasseg.training.callbacks.history import read_history
 from kerasseg.training.devices import device_name
 from kerasseg.training.fit import fit
+from kerasseg.training.leave_out_damaged import leave_out_damaged
 from kerasseg.training.memory import check_memory
 from kerasseg.training.optimizer import warmup_epochs
 from kerasseg.training.precision import choose_precision
@@ -48,33 +51,34 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     old_run = latest_run_folder(experiment) if resume else None
 
     store = open_store(experiment)
-    split = open_split(store, experiment.split)
-    store.check_records(split.test)  # training reads all the others in its first epoch
+    whole_split = open_split(store, experiment.split)
+    split, damaged = _usable(experiment, store, whole_split)
     if old_run:
-        check_same_data(old_run, split, store.manifest.data_fingerprint)
+        check_same_data(old_run, whole_split, store.manifest.data_fingerprint)
     folder = old_run or new_run_folder(experiment)
 
     keras.utils.set_random_seed(experiment.run.seed)
     keras.config.set_dtype_policy(policy)
     network = build_network(experiment)
-    _announce(say, experiment, store, split, network, folder, f"{policy} ({reason})")
+    _announce(say, experiment, store, split, damaged, network, folder, f"{policy} ({reason})")
     with removed_if_nothing_was_learnt(folder):
-        write_inputs(folder, experiment, split, store.manifest.data_fingerprint, device_name())
+        fingerprint = store.manifest.data_fingerprint
+        write_inputs(folder, experiment, whole_split, fingerprint, device_name())
         progress = fit(experiment, network, store, split, folder, resume=resume)
 
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
-    predictor = Predictor(best, experiment.pipeline.patch_size, experiment.evaluation)
-    scores, drawn = evaluate(
-        predictor, store, splits, folder / "figures", experiment.evaluation.overlays
-    )
-    write_metrics(folder / "metrics.csv", scores)
+    target, figures = experiment.model.target, folder / "figures"
+    predictor = Predictor(best, experiment.pipeline, experiment.evaluation)
+    overlays = experiment.evaluation.overlays
+    scores = evaluate(predictor, store, splits, target, figures, overlays)
+    write_metrics(folder / "metrics.csv", scores, target)
     history = read_history(folder / "history.csv")
-    draw_training_curves(history, progress.best_epoch, folder / "figures" / "training_curves.png")
-    summary = _summary(experiment, store, split, network, progress, scores, policy)
+    draw_training_curves(history, progress.best_epoch, target, figures / "training_curves.png")
+    summary = _summary(experiment, store, split, damaged, network, progress, scores, policy)
     summary["minutes"] = round((time.monotonic() - started) / 60, 2)
     summary["peak_memory_gib"] = round(_peak_memory() / 2**30, 2)
-    report = write_report(folder, summary, scores, drawn)
+    report = write_report(folder, summary, scores, target)
     write_json(folder / "summary.json", summary)
     _conclude(say, summary, report)
     return folder
@@ -83,12 +87,23 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
 def build_network(experiment: Experiment) -> keras.Model:
     """The network of `experiment.model`, under the current dtype policy."""
     return unet(
-        input_channels=len(experiment.data.modalities),
-        output_channels=len(anatomy.SUBREGIONS),
+        input_channels=experiment.input_channels,
+        output_channels=len(anatomy.TARGETS[experiment.model.target]),
         features=experiment.model.features,
         bottleneck=experiment.model.bottleneck,
         negative_slope=experiment.model.negative_slope,
+        dimensions=experiment.model.dimensions,
     )
+
+
+def _usable(
+    experiment: Experiment, store: RecordStore, split: Split
+) -> tuple[Split, dict[str, str]]:
+    """The split without damaged records, and these, as `records.on_damaged_record` says."""
+    if experiment.records.on_damaged_record == "skip":
+        return leave_out_damaged(store, split)
+    store.check_records(split.test)  # training reads all the others in its first epoch
+    return split, {}
 
 
 def _announce(
@@ -96,11 +111,19 @@ def _announce(
     experiment: Experiment,
     store: RecordStore,
     split: Split,
+    damaged: dict[str, str],
     network: keras.Model,
     folder: Path,
     precision: str,
 ) -> None:
     say(f"Store      {store.root}: {len(store.rows)} cases, {store.manifest.data_fingerprint}")
+    if skipped := store.manifest.skipped:
+        say(
+            f"Skipped    {len(skipped)} case(s) of the data set, the first: {skipped[0].reason}",
+            style="bold yellow",
+        )
+    for message in damaged.values():
+        say(f"Damaged    left out: {message}", style="bold yellow")
     if split.overfit_check:
         why = "split.overfit_check" if experiment.split.overfit_check else "only one patient"
         say(
@@ -113,6 +136,10 @@ def _announce(
             f"Split      {len(split.train)} training, {len(split.validation)} validation, "
             f"{len(split.test)} test cases, by patient"
         )
+    for warning in _warnings(experiment):
+        say(f"Warning    {warning}", style="bold yellow")
+    for line in _task(experiment):
+        say(line)
     say(f"Network    {network.name}, {network.count_params():,} parameters")
     say(f"Device     {device_name()}")
     say(f"Precision  {precision}")
@@ -122,10 +149,42 @@ def _announce(
     say(f"Run        {folder} (watch: tensorboard --logdir {folder}/tensorboard)")
 
 
+def _task(experiment: Experiment) -> Iterator[str]:
+    """What goes in and what comes out, a line each with its heading."""
+    target = experiment.model.target
+    patch = " x ".join(map(str, experiment.pipeline.patch_size))
+    channels = f"{', '.join(anatomy.TARGETS[target])} ({target})"
+    modalities = ", ".join(experiment.data.modalities)
+    slices = experiment.pipeline.slices
+    if experiment.model.dimensions == 3:
+        yield f"Task       3-D patches of {patch} voxels: {modalities} -> {channels}"
+        return
+    yield f"Task       2-D {slices.axis} slices of {patch} voxels: {modalities} -> {channels}"
+    kept = {"all": "all", "brain": "those with brain", "tumour": "those with tumour"}
+    words = f"{kept[slices.keep]} train"
+    if slices.empty_share is not None:
+        words += f", {slices.empty_share:.0%} of them without tumour"
+    if slices.neighbours:
+        words += f", with {slices.neighbours} neighbour(s) on each side as channels"
+    yield f"Slices     {words}"
+
+
+def _warnings(experiment: Experiment) -> list[str]:
+    """What a reader of the scores must know."""
+    if knows_patients(experiment.data):
+        return []
+    return [
+        "The pictures have no patient ids, so neighbouring slices of one patient may stand on both "
+        "sides of the split and the scores may be too high: set data.patient_pattern or "
+        "data.patient_csv."
+    ]
+
+
 def _summary(
     experiment: Experiment,
     store: RecordStore,
     split: Split,
+    damaged: dict[str, str],
     network: keras.Model,
     progress: Progress,
     scores: list[CaseScore],
@@ -135,6 +194,10 @@ def _summary(
     return {
         "run": experiment.run.name,
         "overfit_check": split.overfit_check,
+        "warnings": _warnings(experiment),
+        "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
+        "damaged_records": damaged,
+        "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",
         "dice": {name: values for name, values in means.items() if values},
         "best_epoch": progress.best_epoch,
         "best_validation_patch_dice": round(progress.best_score, 6),
@@ -157,8 +220,9 @@ def _summary(
 
 def _conclude(say: Any, summary: dict[str, Any], report: Path) -> None:
     for split, means in summary["dice"].items():
-        values = "  ".join(f"{name} {means[name]:.3f}" for name in SCORES)
-        say(f"Dice of {summary['cases'][split]} whole {split} volume(s): {values}")
+        values = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        kind = summary["case_kind"]
+        say(f"Dice of {summary['cases'][split]} whole {split} {kind}(s): {values}")
     if summary["overfit_check"]:
         say("Over-fit check: these volumes were trained on.", style="bold yellow")
     say(f"Done in {summary['minutes']:.1f} minutes. Look at {report}")

@@ -21,8 +21,15 @@ from kerasseg.records.split import Split
 from kerasseg.write_aside import write_aside
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "nibabel", "h5py", "scipy")
-_MAY_CHANGE = ("records.workers", "records.root", "data.root", "pipeline.prefetch")
-"""Settings that a resumed run may change: they move files or work about, not results."""
+_MAY_CHANGE = (
+    "records.workers",
+    "records.root",
+    "records.on_damaged_record",
+    "data.root",
+    "pipeline.prefetch",
+)
+"""Settings that a resumed run may change: they move files or work about, not results. A damaged
+record stops a run, so leaving it out must be a way to go on."""
 _MUST_MATCH = ("data", "records", "split", "pipeline", "model", "loss", "optimizer", "training")
 
 

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import re
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from kerasseg.config_file import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.experiment import run_experiment
+from kerasseg.experiment import build_network, run_experiment
 from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.dice import dice
 from kerasseg.records.split import open_split
@@ -63,7 +66,7 @@ def test_the_table_says_what_the_saved_model_does(finished):
     split = json.loads((folder / "split.json").read_text())
     assert set(rows) == {*split["validation"], *split["test"]}
     model = keras.saving.load_model(folder / "checkpoints" / "best.keras")
-    predictor = Predictor(model, experiment.pipeline.patch_size, experiment.evaluation)
+    predictor = Predictor(model, experiment.pipeline, experiment.evaluation)
     case = open_store(experiment).load(split["test"][0]).case
     masks = predictor.masks(case.image)
     for index, name in enumerate(("NCR", "ED", "ET")):
@@ -133,6 +136,186 @@ def test_a_damaged_test_record_is_found_before_training_and_leaves_no_run(tmp_pa
         shard.write_bytes(whole)
         runs = tmp_path / "runs"
         assert not runs.exists() or not list(runs.iterdir()), f"found {where} training"
+
+
+def damage(store, case_id):
+    """Turn a bit of a record."""
+    row = store.rows[case_id]
+    data = bytearray((store.root / row.shard).read_bytes())
+    data[row.offset + 500] ^= 4
+    (store.root / row.shard).write_bytes(data)
+
+
+def test_damaged_records_are_left_out_of_every_side_and_named(tmp_path, capsys):
+    options = ("split.test=0.25", "records.on_damaged_record=skip")
+    experiment = phantom_experiment(tmp_path, *options)
+    store = open_store(experiment)
+    split = open_split(store, experiment.split)
+    assert [len(side) for side in (split.train, split.validation, split.test)] == [5, 1, 2]
+    lost = (split.train[1], split.test[0])
+    for case_id in lost:
+        damage(store, case_id)
+    folder = run_experiment(experiment)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["damaged_records"]) == set(lost)
+    assert summary["cases"] == {"train": 4, "validation": 1, "test": 1}
+    shown, report = capsys.readouterr().out, (folder / "report.html").read_text()
+    assert "2 cases of the split were left out" in " ".join(report.split())
+    for case_id in lost:
+        message = summary["damaged_records"][case_id]
+        assert f"the record of case {case_id}" in message
+        assert f"Damaged    left out: {message}" in shown and case_id in report
+    with (folder / "metrics.csv").open() as file:
+        assert {row["case_id"] for row in csv.DictReader(file)} == {
+            *split.validation,
+            split.test[1],
+        }
+    assert json.loads((folder / "split.json").read_text()) == split.as_json(), "the whole split"
+    damage(store, split.validation[0])
+    with pytest.raises(UserError, match="leaves no validation case: all 1 of them are damaged"):
+        run_experiment(experiment)
+
+
+def test_a_run_that_a_damaged_record_stopped_goes_on_without_it(tmp_path):
+    experiment = phantom_experiment(tmp_path, "split.test=0.25")
+    folder = run_experiment(experiment)
+    store = open_store(experiment)
+    damage(store, open_split(store, experiment.split).test[0])
+    with pytest.raises(UserError, match="record of case"):
+        run_experiment(experiment, resume=True)
+    patient = experiment.records.model_copy(update={"on_damaged_record": "skip"})
+    experiment = experiment.model_copy(update={"records": patient})
+    assert run_experiment(experiment, resume=True) == folder
+    assert len(json.loads((folder / "summary.json").read_text())["damaged_records"]) == 1
+
+
+FLAT = ("model.dimensions=2", "pipeline.patch_size=[16,12]", "evaluation.window_batch=8")
+
+
+@pytest.mark.parametrize(
+    ("options", "task", "columns"),
+    [
+        (
+            ("model.target=binary", "data.modalities=[flair]"),
+            ["2-D axial slices of 16 x 12 voxels: flair -> tumour (binary)", "those with brain"],
+            ["dice_tumour"],
+        ),
+        (
+            (
+                "pipeline.slices={axis: coronal, neighbours: 1, keep: all, empty_share: 0.25}",
+                "evaluation.overlays=1",
+            ),
+            [
+                "2-D coronal slices of 16 x 12 voxels: flair, t1, t1ce, t2 -> NCR, ED, ET",
+                "all train, 25% of them without tumour, with 1 neighbour(s) on each side",
+            ],
+            ["dice_NCR", "dice_ED", "dice_ET", "dice_mean", "dice_WT", "dice_TC"],
+        ),
+    ],
+)
+def test_slices_of_volumes_to_a_report(tmp_path, capsys, options, task, columns):
+    """A 2-D network is trained on slices and scored on the whole volumes."""
+    experiment = phantom_experiment(tmp_path, "split.test=0.25", *FLAT, *options)
+    folder = run_experiment(experiment)
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in task) and "unet_2d" in shown
+    with (folder / "metrics.csv").open() as file:
+        rows = {row["case_id"]: row for row in csv.DictReader(file)}
+    assert list(next(iter(rows.values())))[2:] == columns
+    with (folder / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    channels = [c for c in columns if c not in ("dice_mean", "dice_WT", "dice_TC")]
+    for row in history:
+        values = [float(row[f"val_{name}"]) for name in channels]
+        assert float(row["val_dice"]) == pytest.approx(np.mean(values), abs=1e-6)
+    split = json.loads((folder / "split.json").read_text())
+    model = keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    predictor = Predictor(model, experiment.pipeline, experiment.evaluation)
+    case = open_store(experiment).load(split["test"][0]).case
+    masks = predictor.masks(case.image)
+    assert masks.shape == (*case.label.shape, len(channels))
+    truth = case.label > 0 if len(channels) == 1 else case.label == 1
+    score = float(rows[case.case_id][channels[0]])
+    assert dice(truth, masks[..., 0]) == pytest.approx(score, abs=1e-5)
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    report = (folder / "report.html").read_text()
+    assert f"{case.case_id}_views.png" in figures and all(name in report for name in figures)
+
+
+def test_a_3d_network_of_the_whole_tumour(tmp_path, capsys):
+    folder = run_experiment(phantom_experiment(tmp_path, "model.target=binary"))
+    assert "3-D patches of 8 x 16 x 12 voxels" in capsys.readouterr().out
+    assert list(json.loads((folder / "summary.json").read_text())["dice"]["test"]) == ["tumour"]
+    model = keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    assert model.output_shape == (None, None, None, None, 1)
+
+
+def write_pairs(root, phantoms):
+    """Four pictures of 24 x 22 and their masks, of two patients."""
+    for index in range(4):
+        image, label = phantoms[index]
+        plane = int((label > 0).sum(axis=(1, 2)).argmax())
+        grey = image[plane, ..., 0] / max(image[plane, ..., 0].max(), 1) * 255
+        for kind, values in (("images", grey), ("masks", (label[plane] > 0) * 255)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            name = f"p{index // 2}_slice{index}.png"
+            Image.fromarray(values.astype(np.uint8)).save(root / kind / name)
+
+
+def test_pictures_to_a_report_that_warns_of_unknown_patients(tmp_path, phantoms, capsys):
+    write_pairs(tmp_path / "raw", phantoms)
+    base = [
+        *TINY,
+        "pipeline.patch_size=[16,16]",
+        "data.pairs.size=null",
+        "training.batch_size=2",
+        f"data.root={tmp_path / 'raw'}",
+        f"records.root={tmp_path / 'store'}",
+        f"run.root={tmp_path / 'runs'}",
+    ]
+    folder = run_experiment(load_experiment("configs/image_pairs_2d.yaml", base))
+    shown, report = capsys.readouterr().out, (folder / "report.html").read_text()
+    (warning,) = json.loads((folder / "summary.json").read_text())["warnings"]
+    assert "no patient ids" in warning and "scores may be too high" in warning
+    assert f"Warning    {warning}" in shown and warning in report
+    assert "whole test picture(s): tumour" in shown
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert not any("views" in name for name in figures)
+    assert set(re.findall(r'src="figures/([^"]+)"', report)) == figures
+
+    known = [*base, "data.patient_pattern=^(p\\d)", f"records.root={tmp_path / 'known'}"]
+    folder = run_experiment(load_experiment("configs/image_pairs_2d.yaml", known))
+    assert json.loads((folder / "summary.json").read_text())["warnings"] == []
+    assert "no patient ids" not in capsys.readouterr().out + (folder / "report.html").read_text()
+
+
+def test_cases_that_the_store_left_out_are_named(tmp_path, capsys, brats_experiment, brats_root):
+    bad = brats_root / "BraTS2021_00009"
+    shutil.copytree(brats_root / "BraTS2021_00000", bad)
+    for path in bad.iterdir():
+        path.rename(bad / path.name.replace("00000", "00009"))
+    (bad / "BraTS2021_00009_t2.nii.gz").write_bytes(b"cut")
+    experiment = brats_experiment("data.on_bad_case=skip", f"run.root={tmp_path / 'runs'}")
+    folder = run_experiment(experiment)
+    skipped = json.loads((folder / "summary.json").read_text())["skipped_cases"]
+    assert list(skipped) == ["BraTS2021_00009"] and "BraTS2021_00009_t2" in skipped.popitem()[1]
+    report = " ".join((folder / "report.html").read_text().split())
+    assert "1 case of the data set was left out" in report and "BraTS2021_00009_t2" in report
+    assert "Skipped    1 case(s) of the data set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_names_its_command_and_builds_a_network(path):
+    experiment = load_experiment(path, [] if "phantom" in path.stem else ["data.root=FOLDER"])
+    heading = path.read_text().partition("\nrun:")[0]
+    words = ("Data:", "Command:") if "phantom" in path.stem else ("Data:", "Cost:", "Command:")
+    assert all(word in heading for word in words)
+    if "phantom" not in path.stem:
+        assert f"python train.py --config {path} data.root=FOLDER" in heading
+    assert experiment.run.name == path.stem
+    network = build_network(experiment)
+    assert network.input_shape[-1] == experiment.input_channels
+    assert len(network.input_shape) == experiment.model.dimensions + 2
 
 
 def test_one_volume_of_h5_slices_to_a_report_that_says_over_fit(tmp_path, phantoms):

@@ -8,15 +8,15 @@ import h5py
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.settings.data import DataSettings
-from kerasseg.datasets.case import Case, check_case
+from kerasseg.datasets.case import Case
 from kerasseg.datasets.folders import files_below
+from kerasseg.datasets.grid import lps_grid
+from kerasseg.datasets.numbering import ranges
+from kerasseg.datasets.source import BrokenSource, CaseSource
 from kerasseg.errors import UserError
+from kerasseg.settings.data import DataSettings
 
 _NAME = re.compile(r"^volume_(?P<volume>\d+)_slice_(?P<slice>\d+)\.h5$", re.IGNORECASE)
-
-_AFFINE = np.array([[0, 0, -1, 0], [0, -1, 0, 239], [1, 0, 0, 0], [0, 0, 0, 1]], float)
-"""(d, h, w) -> RAS mm of every BraTS 2020 volume; the slices themselves carry no geometry."""
 
 
 @dataclass(frozen=True)
@@ -32,82 +32,87 @@ class BratsH5Source:
 
     def load(self) -> Case:
         order = [self.image_channels.index(m) for m in self.modalities]
-        images: list[np.ndarray] = []
-        labels: list[np.ndarray | None] = []
-        unusual = 0
-        for path in self.files:
-            image, mask = _read_slice(path, len(self.image_channels), len(self.mask_channels))
-            if images and image.shape[:2] != images[0].shape[1::-1]:
-                raise UserError(
-                    f"{path}: {image.shape[1::-1]} pixels, but {self.files[0].name} has "
-                    f"{images[0].shape[:2]} (height, width): the slices are not of one volume."
-                )
+        image: np.ndarray | None = None
+        label: np.ndarray | None = None
+        without, unusual = [], 0
+        for index, path in enumerate(self.files):
+            scan, mask = _read_slice(path, len(self.image_channels), len(self.mask_channels))
             # A slice is stored as (x, y); ours is (height = y, width = x).
-            scan, found_air = _zero_background(image[..., order])
-            unusual += not found_air
-            images.append(scan.transpose(1, 0, 2))
-            labels.append(None if mask is None else _labels(mask, self.mask_channels, path).T)
-        without = [p.name for p, label in zip(self.files, labels, strict=True) if label is None]
-        if without and len(without) < len(labels):
+            width, height = scan.shape[:2]
+            if image is None:
+                image = np.zeros((len(self.files), height, width, len(order)), np.float32)
+                label = np.zeros(image.shape[:3], np.uint8)
+            assert label is not None
+            if (height, width) != image.shape[1:3]:
+                raise UserError(
+                    f"{path}: {(height, width)} pixels, but {self.files[0].name} has "
+                    f"{image.shape[1:3]} (height, width): the slices are not of one volume."
+                )
+            unusual += not _zero_background(scan[..., order], image[index])
+            if mask is None:
+                without.append(path)
+            elif mask.any():
+                label[index] = _labels(mask, self.mask_channels, path).T
+        assert image is not None  # discover() yields no volume without slices
+        if without and len(without) < len(self.files):
             raise UserError(
-                f"{self.files[0].parent / without[0]}: no dataset 'mask', while other slices of "
-                f"{self.case_id} have one: restore the file."
+                f"{without[0]}: no dataset 'mask', while other slices of {self.case_id} have one: "
+                "restore the file."
             )
-        return check_case(
-            Case(
-                case_id=self.case_id,
-                patient_id=self.patient_id,
-                image=np.stack(images).astype(np.float32),
-                label=None if without else np.stack([m for m in labels if m is not None]),
-                spacing=(1.0, 1.0, 1.0),
-                affine=_AFFINE.copy(),
-                modalities=self.modalities,
-                notes=[f"{unusual} slice(s) without air in all four corners"] if unusual else [],
-            )
+        grid = lps_grid((image.shape[2], image.shape[1], image.shape[0]))
+        return Case(
+            case_id=self.case_id,
+            patient_id=self.patient_id,
+            image=image,
+            label=None if without else label,
+            spacing=grid.spacing,
+            affine=grid.our_affine,
+            modalities=self.modalities,
+            grid=grid,
+            notes=[f"{unusual} slice(s) without air in all four corners"] if unusual else [],
         )
 
 
-def discover(settings: DataSettings) -> list[BratsH5Source]:
-    """Find every volume below `data.root`, sorted by number.
-
-    Raises `UserError` that lists the slices a volume lacks (`data.h5_slices` are expected) or
-    has twice.
-    """
+def discover(settings: DataSettings) -> list[CaseSource]:
+    """Every volume below `data.root`. One that lacks slices or has one twice is broken."""
     assert settings.root is not None  # checked when the config is read
-    volumes: dict[int, dict[int, Path]] = {}
+    volumes: dict[int, dict[int, list[Path]]] = {}
     for folder, names in files_below(settings.root):
         for name in names:
             match = _NAME.match(name)
-            if not match:
-                continue
-            slices = volumes.setdefault(int(match["volume"]), {})
-            number = int(match["slice"])
-            if number in slices:
-                raise UserError(f"{folder / name} and {slices[number]} are the same slice.")
-            slices[number] = folder / name
-    for volume, slices in volumes.items():
-        folder = next(iter(slices.values())).parent
-        missing = sorted(set(range(settings.h5_slices)) - set(slices))
-        if missing or len(slices) > settings.h5_slices:
-            surplus = sorted(set(slices) - set(range(settings.h5_slices)))
-            words = f"lacks slice(s) {_ranges(missing)}" if missing else ""
-            words += " and " if missing and surplus else ""
-            words += f"has unexpected slice(s) {_ranges(surplus)}" if surplus else ""
-            raise UserError(
-                f"{folder}: volume_{volume} {words} of 0-{settings.h5_slices - 1}: restore the "
-                "file(s), remove the volume, or set data.h5_slices if your volumes differ."
-            )
-    return [
-        BratsH5Source(
-            case_id=f"volume_{volume}",
-            patient_id=f"volume_{volume}",
-            files=tuple(path for _, path in sorted(volumes[volume].items())),
-            modalities=settings.modalities,
-            image_channels=settings.h5_image_channels,
-            mask_channels=settings.h5_mask_channels,
+            if match:
+                slices = volumes.setdefault(int(match["volume"]), {})
+                slices.setdefault(int(match["slice"]), []).append(folder / name)
+    return [_source(volume, slices, settings) for volume, slices in volumes.items()]
+
+
+def _source(volume: int, slices: dict[int, list[Path]], settings: DataSettings) -> CaseSource:
+    name = f"volume_{volume}"
+    every = tuple(path for _, paths in sorted(slices.items()) for path in paths)
+    folder = every[0].parent
+    doubled = [paths for paths in slices.values() if len(paths) > 1]
+    if doubled:
+        reason = f"{doubled[0][1]} and {doubled[0][0]} are the same slice: keep one."
+        return BrokenSource(name, name, every, reason)
+    expected = set(range(settings.h5_slices))
+    missing, surplus = expected - set(slices), set(slices) - expected
+    if missing or surplus:
+        words = f"lacks slice(s) {ranges(missing)}" if missing else ""
+        words += " and " if missing and surplus else ""
+        words += f"has unexpected slice(s) {ranges(surplus)}" if surplus else ""
+        reason = (
+            f"{folder}: {name} {words} of 0-{settings.h5_slices - 1}: restore the file(s), remove "
+            "the volume, or set data.h5_slices if your volumes differ."
         )
-        for volume in sorted(volumes)
-    ]
+        return BrokenSource(name, name, every, reason)
+    return BratsH5Source(
+        case_id=name,
+        patient_id=name,
+        files=every,
+        modalities=settings.modalities,
+        image_channels=settings.h5_image_channels,
+        mask_channels=settings.h5_mask_channels,
+    )
 
 
 def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -143,17 +148,19 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
     return image, mask
 
 
-def _zero_background(image: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Undo the shift of a per-slice z-score, so that air is exactly 0 again.
+def _zero_background(scan: np.ndarray, out: np.ndarray) -> bool:
+    """Undo the shift of a per-slice z-score (x, y, C), so that air is exactly 0 again.
 
     The files hold (raw - mean) / std over the whole slice: air, raw 0, became one negative
     constant, the one in the corners. Subtracting it leaves raw / std of the slice. Where the
     corners differ there is no air to go by: the slice is left as it is, and False returned.
+    Writes (y, x, C) float32 into `out`.
     """
-    corner = image[0, 0]
-    corners = image[:: max(image.shape[0] - 1, 1), :: max(image.shape[1] - 1, 1)]
+    corner = scan[0, 0]
+    corners = scan[:: max(scan.shape[0] - 1, 1), :: max(scan.shape[1] - 1, 1)]
     found = bool((corners == corner).all())
-    return (image - corner if found else image), found
+    np.copyto(out, (scan - corner if found else scan).transpose(1, 0, 2), casting="same_kind")
+    return found
 
 
 def _labels(mask: np.ndarray, names: tuple[str, ...], path: Path) -> np.ndarray:
@@ -170,14 +177,3 @@ def _labels(mask: np.ndarray, names: tuple[str, ...], path: Path) -> np.ndarray:
     for channel, name in enumerate(names):
         label[mask[..., channel] == 1] = anatomy.SUBREGIONS[name]
     return label
-
-
-def _ranges(numbers: list[int]) -> str:
-    """[3, 4, 5, 9] -> '3-5, 9'."""
-    parts: list[list[int]] = []
-    for n in numbers:
-        if parts and n == parts[-1][-1] + 1:
-            parts[-1].append(n)
-        else:
-            parts.append([n])
-    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

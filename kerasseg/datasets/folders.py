@@ -9,23 +9,38 @@ from kerasseg.errors import UserError
 _NOT_DATA = ("__MACOSX", ".git", ".ipynb_checkpoints")
 
 
-def files_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder under `root` with its files, both sorted; links to folders are not followed.
+def files_below(root: Path, setting: str = "data.root") -> Iterator[tuple[Path, list[str]]]:
+    """Every folder under `root` with its files, both sorted. Links to folders are followed.
 
-    Raises `UserError` when `root` is no folder that can be read.
+    Raises `UserError` when `root` is no folder that can be read, or for a link that leads back to
+    a folder which holds it.
     """
     if not root.exists():
         raise UserError(
-            f"data.root: {root} does not exist (looked from {Path.cwd()}): set data.root to the "
+            f"{setting}: {root} does not exist (looked from {Path.cwd()}): set {setting} to the "
             "folder of the scans."
         )
     if not root.is_dir():
-        raise UserError(f"data.root: {root} is a file, expected the folder of the scans.")
+        raise UserError(f"{setting}: {root} is a file, expected the folder of the scans.")
 
     def refuse(error: OSError) -> None:
-        raise UserError(f"data.root: {error.filename} cannot be listed: {error.strerror}.")
+        raise UserError(f"{setting}: {error.filename} cannot be listed: {error.strerror}.")
 
-    for folder, subfolders, names in os.walk(root, onerror=refuse):
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        for name in subfolders:
+            _refuse_loop(Path(folder) / name)
         subfolders[:] = sorted(name for name in subfolders if name not in _NOT_DATA)
         # macOS adds a hidden ._name beside every file it copies.
         yield Path(folder), sorted(name for name in names if not name.startswith("."))
+
+
+def _refuse_loop(path: Path) -> None:
+    if not path.is_symlink():
+        return
+    target = path.resolve()
+    # Every folder on the way here counts: several links may form a loop together.
+    if any(parent.resolve().is_relative_to(target) for parent in path.absolute().parents):
+        raise UserError(
+            f"{path}: is a symbolic link to {target}, a folder that holds the link itself: "
+            "remove the link."
+        )

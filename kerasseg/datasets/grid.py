@@ -61,9 +61,9 @@ def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 def lps_grid(shape: tuple[int, int, int]) -> Grid:
-    """The grid of files that say nothing of space: (x, y, z) = (W, H, D) voxels of 1 mm, LPS."""
-    width, height, _depth = shape
-    affine = np.array(
-        [[-1, 0, 0, width - 1], [0, -1, 0, height - 1], [0, 0, 1, 0], [0, 0, 0, 1]], float
-    )
+    """The grid of files that say nothing of space: (x, y, z) = (W, H, D) voxels of 1 mm.
+
+    Axes and origin are those of the BraTS volumes.
+    """
+    affine = np.array([[-1, 0, 0, 0], [0, -1, 0, shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]], float)
     return Grid(shape, affine)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
@@ -22,7 +22,7 @@ _BAD_FILE = (
     TypeError,
     EOFError,
     zlib.error,
-    igzip.IgzipDecompressError,
+    isal_zlib.error,
     ImageFileError,
     HeaderDataError,
     OSError,
@@ -95,4 +95,6 @@ def _open(path: Path) -> nib.Nifti1Image:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).strip().split("\n")[0] or type(error).__name__

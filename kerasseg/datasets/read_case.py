@@ -20,4 +20,5 @@ def to_spacing(case: Case, settings: DataSettings) -> Case:
     """The case resampled to `data.spacing`, or as it is where none is set."""
     if settings.spacing is None:
         return case
-    return resample_case(case, settings.spacing, order=3 if settings.interpolation == "cubic" else 1)
+    order = 3 if settings.interpolation == "cubic" else 1
+    return resample_case(case, settings.spacing, order)

@@ -1,8 +1,10 @@
 """A predictor over whole cases of a store: scores and figures."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kerasseg import anatomy
 from kerasseg.evaluation.figures.drawing import masks_to_label
 from kerasseg.evaluation.figures.overlay import draw_overlay
 from kerasseg.evaluation.figures.views import draw_views
@@ -16,33 +18,37 @@ def evaluate(
     predictor: Predictor,
     store: RecordStore,
     splits: Mapping[str, Sequence[str]],
+    target: str,
     figures: Path,
     overlays: int,
-) -> tuple[list[CaseScore], list[CaseScore]]:
+) -> list[CaseScore]:
     """Segment every case of `splits` (name -> case ids), one in memory at a time.
 
-    Draws the first `overlays` cases of each split into `figures`. Returns all scores, and those
-    of the drawn cases.
+    Draws the first `overlays` cases of each split into `figures`; a picture, which has one slice,
+    gets no view of three planes.
     """
     jobs = [
         (split, case_id, index < overlays)
         for split, case_ids in splits.items()
         for index, case_id in enumerate(case_ids)
     ]
-    scores, drawn = [], []
-    for split, case_id, draw in track(jobs, len(jobs), f"Segmenting {len(jobs)} whole volumes"):
+    scores = []
+    for split, case_id, draw in track(jobs, len(jobs), f"Segmenting {len(jobs)} whole cases"):
         stored = store.load(case_id)
         case = stored.case
         assert case.label is not None  # a store holds labelled cases only
         masks = predictor.masks(case.image)
-        score = score_case(case_id, split, case.label, masks)
-        scores.append(score)
+        score = score_case(case_id, split, case.label, masks, target)
         if draw:
-            drawn.append(score)
-            prediction = masks_to_label(masks)
+            prediction = masks_to_label(masks, target)
             title = f"{case_id} ({split}), Dice " + ", ".join(
-                f"{name} {score.dice[name]:.2f}" for name in ("NCR", "ED", "ET")
+                f"{name} {score.dice[name]:.2f}" for name in anatomy.TARGETS[target]
             )
-            draw_overlay(stored, prediction, title, figures / f"{case_id}_overlay.png")
-            draw_views(stored, prediction, title, figures / f"{case_id}_views.png")
-    return scores, drawn
+            drawings = {f"{case_id}_overlay.png": draw_overlay}
+            if stored.full_shape[0] > 1:
+                drawings[f"{case_id}_views.png"] = draw_views
+            for name, drawing in drawings.items():
+                drawing(stored, prediction, target, title, figures / name)
+            score = dataclasses.replace(score, figures=tuple(drawings))
+        scores.append(score)
+    return scores

@@ -6,19 +6,19 @@ from typing import Any
 
 import jinja2
 
-from kerasseg.evaluation.scores import SCORES, CaseScore
+from kerasseg.evaluation.scores import CaseScore, score_columns
 from kerasseg.write_aside import write_aside
 
 
 def write_report(
-    folder: Path, summary: dict[str, Any], scores: Sequence[CaseScore], drawn: Sequence[CaseScore]
+    folder: Path, summary: dict[str, Any], scores: Sequence[CaseScore], target: str
 ) -> Path:
-    """Write the page into the run `folder`; `drawn` are the cases that have figures."""
+    """Write the page into the run `folder`, with the figures that the scores name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
     )
     text = environment.get_template("report.html").render(
-        folder=folder, summary=summary, scores=scores, drawn=drawn, columns=SCORES
+        folder=folder, summary=summary, scores=scores, columns=score_columns(target)
     )
     path = folder / "report.html"
     with write_aside(path, "run.root") as temporary:

@@ -11,46 +11,60 @@ from kerasseg import anatomy
 from kerasseg.metrics.dice import dice
 from kerasseg.write_aside import write_aside
 
-SCORES = (*anatomy.SUBREGIONS, "mean", "WT", "TC")
-"""Columns: the three sub-regions, their mean, whole tumour and tumour core (unions of them)."""
+_UNIONS = ("WT", "TC")
+"""Regions that are unions of sub-regions; ET is one itself."""
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Dice of one case. `dice` maps each of `SCORES` to 0..1."""
+    """Dice of one case. `dice` maps each of `score_columns` to 0..1; `figures` are the names of
+    its drawings in the folder `figures`."""
 
     case_id: str
     split: str
     dice: dict[str, float]
+    figures: tuple[str, ...] = ()
 
 
-def score_case(case_id: str, split: str, label: np.ndarray, masks: np.ndarray) -> CaseScore:
-    """Compare canonical labels (D, H, W) with predicted masks (D, H, W, 3), one per sub-region."""
-    names = list(anatomy.SUBREGIONS)
-    predicted = {name: masks[..., i] for i, name in enumerate(names)}
-    scores = {name: dice(label == anatomy.SUBREGIONS[name], predicted[name]) for name in names}
-    scores["mean"] = float(np.mean([scores[name] for name in names]))
-    for region in ("WT", "TC"):
-        ids = anatomy.REGIONS[region]
-        members = [predicted[name] for name in names if anatomy.SUBREGIONS[name] in ids]
-        scores[region] = dice(np.isin(label, ids), np.logical_or.reduce(members))
+def score_columns(target: str) -> tuple[str, ...]:
+    """What is scored: the target's channels and, where there are several, their mean, the whole
+    tumour and the tumour core."""
+    channels = anatomy.TARGETS[target]
+    return tuple(channels) if len(channels) == 1 else (*channels, "mean", *_UNIONS)
+
+
+def score_case(
+    case_id: str, split: str, label: np.ndarray, masks: np.ndarray, target: str
+) -> CaseScore:
+    """Compare canonical labels (D, H, W) with predicted masks (D, H, W, K), one per channel."""
+    channels = anatomy.TARGETS[target]
+    predicted = {name: masks[..., i] for i, name in enumerate(channels)}
+    scores = {name: dice(np.isin(label, ids), predicted[name]) for name, ids in channels.items()}
+    if len(channels) > 1:
+        scores["mean"] = float(np.mean([scores[name] for name in channels]))
+        for region in _UNIONS:
+            region_ids = anatomy.REGIONS[region]
+            members = [predicted[n] for n, ids in channels.items() if set(ids) <= set(region_ids)]
+            scores[region] = dice(np.isin(label, region_ids), np.logical_or.reduce(members))
     return CaseScore(case_id, split, scores)
 
 
 def mean_scores(scores: Iterable[CaseScore]) -> dict[str, float]:
-    """Mean over cases of each of `SCORES`; empty without cases."""
+    """Mean over cases of each column; empty without cases."""
     rows = list(scores)
-    return {name: float(np.mean([r.dice[name] for r in rows])) for name in SCORES} if rows else {}
+    columns = rows[0].dice if rows else {}
+    return {name: float(np.mean([row.dice[name] for row in rows])) for name in columns}
 
 
-def write_metrics(path: Path, scores: Sequence[CaseScore]) -> None:
-    """Write `metrics.csv`: case_id, split, dice_<class>…, a row per case, in one step."""
+def write_metrics(path: Path, scores: Sequence[CaseScore], target: str) -> None:
+    """Write `metrics.csv`: case_id, split, dice_<column>…, a row per case, in one step."""
+    columns = score_columns(target)
     with (
         write_aside(path, "run.root") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["case_id", "split", *(f"dice_{name}" for name in SCORES)])
+        writer.writerow(["case_id", "split", *(f"dice_{name}" for name in columns)])
         for row in scores:
-            values = [f"{row.dice[name]:.6f}" for name in SCORES]
+            values = [f"{row.dice[name]:.6f}" for name in columns]
             writer.writerow([row.case_id, row.split, *values])

@@ -4,17 +4,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasseg.config import EvaluationSettings
+from kerasseg.config import EvaluationSettings, PipelineSettings
 from kerasseg.inference.sliding_window import sliding_window
+from kerasseg.pipeline.slices import AXES
 
 
 class Predictor:
-    """Wraps a network (B, d, h, w, C) -> (B, d, h, w, K) for volumes of any size."""
+    """Wraps a network of patches for volumes of any size.
+
+    The network maps (B, d, h, w, C) to (B, d, h, w, K), or, where `pipeline.patch_size` has two
+    numbers, slices (B, h, w, C (2 n + 1)) to (B, h, w, K). A volume then goes through it slice by
+    slice along `pipeline.slices.axis`, each with its n neighbours on both sides as channels: all
+    modalities of the first neighbour, then of the next one; zeros outside the volume.
+    """
 
     def __init__(
-        self, network: keras.Model, window: tuple[int, int, int], settings: EvaluationSettings
+        self, network: keras.Model, pipeline: PipelineSettings, settings: EvaluationSettings
     ) -> None:
-        self.window = window
+        self.pipeline = pipeline
         self.settings = settings
         # Not network.predict: Keras would compile it with XLA, which is slow on a CPU.
         self._forward = tf.function(
@@ -23,15 +30,33 @@ class Predictor:
 
     def probabilities(self, volume: np.ndarray) -> np.ndarray:
         """Normalised volume (D, H, W, C) -> probabilities (D, H, W, K) float32."""
+        if len(self.pipeline.patch_size) == 3:
+            return self._slide(volume)
+        axis = AXES[self.pipeline.slices.axis]
+        return np.moveaxis(self._slide(np.moveaxis(volume, axis, 0)), 0, axis)
+
+    def masks(self, volume: np.ndarray) -> np.ndarray:
+        """Normalised volume (D, H, W, C) -> one boolean mask per channel (D, H, W, K)."""
+        return self.probabilities(volume) >= self.settings.threshold
+
+    def _slide(self, volume: np.ndarray) -> np.ndarray:
+        patch = self.pipeline.patch_size
+        slices = len(patch) == 2
         return sliding_window(
-            lambda batch: self._forward(tf.constant(batch)).numpy(),
+            self._predict_slices if slices else self._predict,
             volume,
-            self.window,
+            (1, *patch) if slices else patch,
             overlap=self.settings.overlap,
             weighting=self.settings.weighting,
             batch=self.settings.window_batch,
+            context=self.pipeline.slices.neighbours if slices else 0,
         )
 
-    def masks(self, volume: np.ndarray) -> np.ndarray:
-        """Normalised volume (D, H, W, C) -> one boolean mask per class (D, H, W, K)."""
-        return self.probabilities(volume) >= self.settings.threshold
+    def _predict(self, windows: np.ndarray) -> np.ndarray:
+        return self._forward(tf.constant(windows)).numpy()
+
+    def _predict_slices(self, windows: np.ndarray) -> np.ndarray:
+        """(B, 2 n + 1, h, w, C) -> (B, 1, h, w, K)."""
+        count, _, height, width, _ = windows.shape
+        channels = np.moveaxis(windows, 1, 3).reshape(count, height, width, -1)
+        return self._predict(channels)[:, np.newaxis]

@@ -22,19 +22,23 @@ def sliding_window(
     overlap: float = 0.5,
     weighting: Weighting = "gaussian",
     batch: int = 1,
+    context: int = 0,
 ) -> np.ndarray:
     """Volume (D, H, W, C) -> weighted mean of the windows' predictions (D, H, W, K) float32.
 
     `predict` maps (B, *window, C) float32 to (B, *window, K); the last batch may be smaller.
     Windows overlap by at least the fraction `overlap` and are spread evenly from edge to edge. A
     volume smaller than the window is padded evenly with zeros (air), and cut back.
+
+    With `context`, `predict` is given that many planes more on both sides of the first axis,
+    (B, d + 2 context, h, w, C), zeros outside the volume, and still returns (B, d, h, w, K).
     """
     shape = volume.shape[:3]
     padded = [max(n, w) for n, w in zip(shape, window, strict=True)]
     before = [(p - n) // 2 for p, n in zip(padded, shape, strict=True)]
     inner = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
-    source = np.zeros((*padded, volume.shape[3]), np.float32)
-    source[inner] = volume
+    source = np.zeros((padded[0] + 2 * context, *padded[1:], volume.shape[3]), np.float32)
+    source[context : context + padded[0]][inner] = volume
     weights = window_weights(window, weighting)
     total: np.ndarray | None = None
     weight_sum = np.zeros(padded, np.float32)
@@ -42,7 +46,8 @@ def sliding_window(
         boxes = [
             tuple(slice(s, s + w) for s, w in zip(start, window, strict=True)) for start in places
         ]
-        predictions = np.asarray(predict(np.stack([source[box] for box in boxes])), np.float32)
+        windows = np.stack([source[_widened(box, context)] for box in boxes])
+        predictions = np.asarray(predict(windows), np.float32)
         if total is None:
             total = np.zeros((*padded, predictions.shape[-1]), np.float32)
         for box, prediction in zip(boxes, predictions, strict=True):
@@ -75,6 +80,11 @@ def window_weights(window: Sequence[int], weighting: Weighting) -> np.ndarray:
         axes.append(np.exp(-0.5 * (offset / (size * _GAUSSIAN_SIGMA)) ** 2))
     weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
     return np.maximum(weights / weights.max(), _SMALLEST_WEIGHT).astype(np.float32)
+
+
+def _widened(box: tuple[slice, ...], context: int) -> tuple[slice, ...]:
+    """A box of the volume -> the same with its context in the source, which starts earlier."""
+    return (slice(box[0].start, box[0].stop + 2 * context), *box[1:])
 
 
 def _batches(items: list[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from kerasseg import anatomy
 from kerasseg.config import PipelineSettings
-from kerasseg.pipeline.parse import parse_record
-from kerasseg.pipeline.patches import cut_patch, sample_start
-from kerasseg.pipeline.targets import subregions
+from kerasseg.pipeline.parse import Record, parse_record
+from kerasseg.pipeline.patches import draw_patch
+from kerasseg.pipeline.slices import draw_slice
+from kerasseg.pipeline.targets import target_masks
 from kerasseg.records.store import RecordStore
 
 _TRAINING, _VALIDATION = 0, 1
@@ -17,7 +19,10 @@ _READ_AHEAD = 2
 
 
 class TrainingBatches:
-    """Endless training batches: image (B, d, h, w, C) float16, target (B, d, h, w, 3) uint8.
+    """Endless training batches: image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8.
+
+    With a patch size of two numbers they are slices (`pipeline/slices.py`), without d. The K
+    channels are those of `anatomy.TARGETS[target]`.
 
     A batch takes its patches from `batch_size` different volumes; each volume, once decoded,
     gives `patches_per_volume` of them to consecutive batches. Every epoch shuffles all cases
@@ -31,6 +36,7 @@ class TrainingBatches:
         case_ids: Sequence[str],
         settings: PipelineSettings,
         *,
+        target: str,
         batch_size: int,
         seed: int,
         steps_per_epoch: int | None = None,
@@ -44,7 +50,7 @@ class TrainingBatches:
         self.steps_per_epoch = steps_per_epoch or -(-default // steps_multiple) * steps_multiple
         self._groups = -(-self.steps_per_epoch // per_volume)
         self._seed = tf.constant([seed, _TRAINING])
-        self._reader = _Reader(store, case_ids)
+        self._reader = _Reader(store, case_ids, settings, target)
 
     def dataset(self, first_epoch: int = 0) -> tf.data.Dataset:
         """All batches from epoch `first_epoch` (counted from 0) on, without end."""
@@ -52,13 +58,8 @@ class TrainingBatches:
         slots = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(
             lambda epoch: tf.data.Dataset.from_tensor_slices(self._slots(epoch))
         )
-        volumes = self._reader.patches(slots, self.settings, per_volume)
-        groups = volumes.batch(self.batch_size, drop_remainder=True)
-        batches = groups.flat_map(
-            lambda image, label: tf.data.Dataset.range(per_volume).map(
-                lambda index: (image[:, index], label[:, index])
-            )
-        )
+        patches = self._reader.patches(slots, per_volume, volumes=self.batch_size)
+        batches = patches.batch(self.batch_size, drop_remainder=True)
         surplus = self._groups * per_volume - self.steps_per_epoch
         if surplus:
             of_epoch = self._groups * per_volume
@@ -93,65 +94,92 @@ def validation_batches(
     case_ids: Sequence[str],
     settings: PipelineSettings,
     *,
+    target: str,
     batch_size: int,
     seed: int,
 ) -> tf.data.Dataset:
     """Fixed patches of every case, the same each time it is iterated; the last batch may be short.
 
-    Image (B, d, h, w, C) float16, target (B, d, h, w, 3) uint8.
+    Image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8; of slices without d.
     """
     count = len(case_ids)
+    per_volume = settings.validation_patches_per_volume
     slots = (tf.range(count), _seeds(tf.constant([seed, _VALIDATION]), count))
-    volumes = _Reader(store, case_ids).patches(
-        tf.data.Dataset.from_tensor_slices(slots),
-        settings,
-        settings.validation_patches_per_volume,
+    patches = _Reader(store, case_ids, settings, target).patches(
+        tf.data.Dataset.from_tensor_slices(slots), per_volume, volumes=1
     )
-    patches = count * settings.validation_patches_per_volume
-    return _finish(
-        volumes.unbatch().batch(batch_size), settings.prefetch, -(-patches // batch_size)
-    )
+    batches = patches.batch(batch_size)
+    return _finish(batches, settings.prefetch, -(-count * per_volume // batch_size))
 
 
 class _Reader:
     """Slots (case index, seed) -> that many patches of the case."""
 
-    def __init__(self, store: RecordStore, case_ids: Sequence[str]) -> None:
+    def __init__(
+        self, store: RecordStore, case_ids: Sequence[str], settings: PipelineSettings, target: str
+    ) -> None:
         paths, offsets = store.locate(case_ids)
         self._channels = len(store.manifest.settings["data.modalities"])
         self._paths = tf.constant(paths)
         self._offsets = tf.constant(offsets, tf.int64)
+        self._settings = settings
+        self._target = target
 
-    def patches(
-        self, slots: tf.data.Dataset, settings: PipelineSettings, count: int
-    ) -> tf.data.Dataset:
-        """Image (count, d, h, w, C) float16 and label (count, d, h, w) uint8 per slot, in order."""
+    def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
+        """Image (d, h, w, C) float16 and target (d, h, w, K) uint8, `count` of each slot.
+
+        The patches of `volumes` consecutive slots take turns.
+        """
         records = slots.interleave(
             self._read,
             cycle_length=_READ_AHEAD,
             block_length=1,
             num_parallel_calls=_READ_AHEAD,
             deterministic=True,
+        ).map(
+            lambda serialized, seed: (parse_record(serialized, self._channels), seed),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        # What waits for its turn is what is smaller: a volume rather than all its patches, the
+        # slices rather than the volume.
+        if len(self._settings.patch_size) == 3:
+            turns = records.interleave(
+                lambda record, seed: tf.data.Dataset.from_tensor_slices(_seeds(seed, count)).map(
+                    lambda patch_seed: (record, patch_seed)
+                ),
+                cycle_length=volumes,
+                block_length=1,
+            )
+            return turns.map(self._draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        slices = records.map(
+            lambda record, seed: self._draw_all(record, _seeds(seed, count)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return slices.interleave(
+            lambda image, target: tf.data.Dataset.from_tensor_slices((image, target)),
+            cycle_length=volumes,
+            block_length=1,
         )
 
-        def cut(serialized: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image, label, foreground = parse_record(serialized, self._channels)
-            starts = [
-                sample_start(
-                    tf.shape(label),
-                    foreground,
-                    settings.patch_size,
-                    settings.tumour_share,
-                    tf.random.fold_in(seed, index),
-                )
-                for index in range(count)
-            ]
-            return (
-                tf.stack([cut_patch(image, start, settings.patch_size) for start in starts]),
-                tf.stack([cut_patch(label, start, settings.patch_size) for start in starts]),
-            )
+    def _draw(self, record: Record, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        draw = draw_patch if len(self._settings.patch_size) == 3 else draw_slice
+        image, label = draw(record, self._settings, seed)
+        return image, target_masks(label, self._target)
 
-        return records.map(cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    def _draw_all(self, record: Record, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        size = self._settings.patch_size
+        channels = self._channels * (2 * self._settings.slices.neighbours + 1)
+        classes = len(anatomy.TARGETS[self._target])
+        return tf.map_fn(
+            lambda seed: self._draw(record, seed),
+            seeds,
+            fn_output_signature=(
+                tf.TensorSpec([*size, channels], tf.float16),
+                tf.TensorSpec([*size, classes], tf.uint8),
+            ),
+        )
 
     def _read(self, index: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
         # The public TFRecordDataset starts at a file's head; the op beneath can start at a record.
@@ -168,14 +196,12 @@ class _Reader:
 
 
 def _seeds(seed: tf.Tensor, count: int) -> tf.Tensor:
+    """`count` seeds (count, 2) out of one."""
     return tf.map_fn(lambda i: tf.random.fold_in(seed, i), tf.range(count))
 
 
 def _finish(batches: tf.data.Dataset, prefetch: int, cardinality: int) -> tf.data.Dataset:
-    targets = batches.map(
-        lambda image, label: (image, subregions(label)), num_parallel_calls=tf.data.AUTOTUNE
-    )
     options = tf.data.Options()
     options.deterministic = True
-    counted = targets.apply(tf.data.experimental.assert_cardinality(cardinality))
+    counted = batches.apply(tf.data.experimental.assert_cardinality(cardinality))
     return counted.prefetch(prefetch).with_options(options)

@@ -1,8 +1,23 @@
-"""Where a patch lies, and cutting it out."""
+"""Where a patch of a volume lies, and cutting it out."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
+
+from kerasseg.config import PipelineSettings
+from kerasseg.pipeline.parse import Record
+from kerasseg.pipeline.take_rows import take_rows
+from kerasseg.pipeline.voxel_rows import voxel_rows
+
+
+def draw_patch(
+    record: Record, settings: PipelineSettings, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random patch: image (d, h, w, C) float16, label (d, h, w) uint8. `seed` is stateless (2,)."""
+    start = sample_start(
+        record.shape, record.foreground, settings.patch_size, settings.tumour_share, seed
+    )
+    return cut_patch(record, start, settings.patch_size)
 
 
 def sample_start(
@@ -24,39 +39,39 @@ def sample_start(
     chance, choice, place = (
         tf.random.stateless_uniform([3], tf.random.fold_in(seed, stream)) for stream in range(3)
     )
-    anywhere = tf.minimum(tf.cast(place * tf.cast(limit + 1, tf.float32), tf.int32), limit)
+    anywhere = pick(place, limit + 1)
     counts = tf.stack([tf.shape(voxels)[0] for voxels in foreground])
     present = tf.where(counts > 0)[:, 0]
-    share = tf.cast(tf.size(present), tf.float32)
     if_tumour = tf.logical_and(chance[0] < tumour_share, tf.size(present) > 0)
 
     def centred() -> tf.Tensor:
-        class_index = tf.cast(present[_pick(choice[0], share)], tf.int32)
+        class_index = tf.cast(present[pick(choice[0], tf.size(present))], tf.int32)
         voxels = tf.concat(list(foreground), axis=0)
         first = tf.concat([[0], tf.cumsum(counts)], axis=0)[class_index]
-        voxel = voxels[first + _pick(choice[1], tf.cast(counts[class_index], tf.float32))]
+        voxel = voxels[first + pick(choice[1], counts[class_index])]
         return tf.clip_by_value(voxel - patch // 2, 0, limit)
 
     return tf.cond(if_tumour, centred, lambda: anywhere)
 
 
-def cut_patch(volume: tf.Tensor, start: tf.Tensor, patch_size: Sequence[int]) -> tf.Tensor:
-    """Cut a patch from (D, H, W) or (D, H, W, C); a smaller volume is padded evenly with zeros."""
-    patch = tf.constant(patch_size, tf.int32)
-    size = tf.minimum(patch, tf.shape(volume)[:3] - start)
-    before = (patch - size) // 2
-    pads = tf.stack([before, patch - size - before], axis=1)
-    channels = volume.shape[3:].as_list()
-    if channels:
-        start = tf.concat([start, [0]], axis=0)
-        size = tf.concat([size, [-1]], axis=0)
-        pads = tf.concat([pads, [[0, 0]]], axis=0)
-    cut = tf.slice(volume, start, size)
-    # Most volumes are larger than the patch, and padding by nothing would still copy it.
-    cut = tf.cond(tf.reduce_any(pads > 0), lambda: tf.pad(cut, pads), lambda: cut)
-    return tf.ensure_shape(cut, [*patch_size, *channels])
+def cut_patch(
+    record: Record, start: tf.Tensor, patch_size: Sequence[int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Image (d, h, w, C) and label (d, h, w) from voxel `start` on.
+
+    A volume smaller than the patch is padded evenly with background.
+    """
+    rows = voxel_rows(record, start - padding(record.shape, patch_size), patch_size)
+    rows = tf.ensure_shape(rows, patch_size)
+    return take_rows(record.values, rows), take_rows(record.labels, rows)
 
 
-def _pick(uniform: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """A uniform number in [0, 1) -> an index below `count`."""
-    return tf.cast(tf.minimum(tf.floor(uniform * count), count - 1), tf.int32)
+def padding(shape: tf.Tensor, patch_size: Sequence[int]) -> tf.Tensor:
+    """Voxels to add before a volume of `shape`, so that the patch stands evenly over it."""
+    return tf.maximum(tf.constant(patch_size, tf.int32) - shape, 0) // 2
+
+
+def pick(uniform: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Uniform numbers in [0, 1) -> indices below `count`."""
+    scaled = tf.cast(uniform * tf.cast(count, tf.float32), tf.int32)
+    return tf.minimum(scaled, count - 1)

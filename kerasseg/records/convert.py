@@ -1,194 +1,242 @@
-"""Cases -> a new record store, in parallel processes, whole or not at all."""
+"""Cases -> a record store: made, gone on with after a kill, or brought up to date."""
 
-import multiprocessing
-import os
 import shutil
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from kerasseg.config import Experiment
 from kerasseg.datasets.discovery import discover
-from kerasseg.datasets.source import CaseSource
+from kerasseg.datasets.source import BrokenSource, CaseSource
 from kerasseg.errors import UserError, storage_error
 from kerasseg.progress import track
-from kerasseg.records.manifest import CaseRow, Manifest, fingerprint, store_settings
-from kerasseg.records.schema import EncodedCase, encode
-from kerasseg.records.tfrecord import FRAMING_BYTES, write_record
-from kerasseg.runtime import usable_cores
-
-_Converted = tuple[CaseSource, EncodedCase, tuple[float, float, float], list[str]]
+from kerasseg.records.convert_cases import convert_cases
+from kerasseg.records.damage import is_damaged
+from kerasseg.records.journal import Journal
+from kerasseg.records.lock import locked
+from kerasseg.records.manifest import (
+    CaseRow,
+    Manifest,
+    SkippedCase,
+    fingerprint,
+    read_manifest,
+    read_rows,
+    store_settings,
+)
+from kerasseg.records.shard_writer import INCOMPLETE_NAME, SHARD_NAME, ShardWriter
+from kerasseg.records.source_files import SourceFile, describe, unchanged
+from kerasseg.records.tfrecord import FRAMING_BYTES, read_record
 
 
 def convert(experiment: Experiment, root: Path) -> Manifest:
-    """Convert every case of `experiment.data` into a new store at `root`.
+    """Bring the store at `root` to what `experiment.data` holds, and return its manifest.
 
-    The store is built in a hidden folder beside `root` and renamed when its last byte is
-    written: a folder with a manifest is always whole. Raises `UserError` for a bad case, a
-    missing segmentation, a full disk or a folder that cannot be written, and leaves nothing.
+    Only cases that are new, or whose raw files changed, are converted. Finished shards are kept
+    whatever happens, so a conversion that was killed goes on where it was; the store counts as
+    whole when its `store.json` is written. Another conversion into the same folder is refused.
+
+    Raises `UserError` for a bad case (unless `data.on_bad_case` is skip), a full disk or a folder
+    that cannot be written.
     """
     sources = discover(experiment.data)
-    with _staging(root) as staging:
-        manifest = _write_store(experiment, sources, staging)
-    return manifest
+    with _folder(root), locked(root):
+        return _bring_up_to_date(experiment, sources, root)
 
 
 @contextmanager
-def _staging(root: Path) -> Iterator[Path]:
-    """A folder that becomes `root` on success and vanishes on any failure."""
-    staging = root.parent / f".{root.name}.incomplete-{os.getpid()}"
+def _folder(root: Path) -> Iterator[None]:
+    """Make the folder; remove it again if nothing came to stand in it."""
+    existed = root.exists()
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(root)
-        staging.mkdir()
-        yield staging
-        staging.rename(root)
+        root.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise storage_error(error, f"Writing the record store {root}", "records.root") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if not existed and root.exists() and not any(SHARD_NAME.fullmatch(n) for n in names(root)):
+            shutil.rmtree(root, ignore_errors=True)
 
 
-def _remove_abandoned(root: Path) -> None:
-    """Remove what conversions left that were killed before they could tidy up."""
-    for folder in root.parent.glob(f".{root.name}.incomplete-*"):
-        process = folder.name.rpartition("-")[2]
-        try:
-            os.kill(int(process), 0)
-        except (ProcessLookupError, ValueError):
-            shutil.rmtree(folder, ignore_errors=True)
-        except PermissionError:
-            pass  # alive, and somebody else's
+def names(root: Path) -> list[str]:
+    """Names of what stands in a folder."""
+    return sorted(path.name for path in root.iterdir())
 
 
-def _write_store(experiment: Experiment, sources: Sequence[CaseSource], staging: Path) -> Manifest:
-    workers = min(experiment.records.workers or usable_cores(), len(sources))
-    per_shard = experiment.records.cases_per_shard
-    shard_count = -(-len(sources) // per_shard)
-    rows: list[CaseRow] = []
-    shards: dict[str, int] = {}
-    file: BinaryIO | None = None
-    converted = _convert_all(sources, experiment.records.foreground_voxels, workers)
+def _bring_up_to_date(
+    experiment: Experiment, sources: Sequence[CaseSource], root: Path
+) -> Manifest:
+    journal = Journal(root)
+    old = read_manifest(root)
+    rows_before = read_rows(root)
+    known = _known_rows(rows_before, journal)
+    raw = experiment.data.root
+    kept = _whole(
+        root,
+        {
+            source.case_id: known[source.case_id]
+            for source in sources
+            if source.case_id in known
+            and not isinstance(source, BrokenSource)
+            and source.patient_id == known[source.case_id].patient_id
+            and unchanged(source.files, raw, known[source.case_id].files)
+        },
+    )
+    new = [source for source in sources if source.case_id not in kept]
+    crowded = _shards_with_gaps(rows_before, journal, kept)
+    moved = [row for row in kept.values() if row.shard in crowded]
+    if old and not new and not moved and len(kept) == len(old.cases):
+        return old
+    bad = _BadCases(experiment)
+    for source in new:
+        if isinstance(source, BrokenSource):
+            bad.add(source, source.reason)
+    bad.stop_if_any()
+    _remove_leftovers(root, {row.shard for row in known.values()})
+    journal.start(store_settings(experiment))
+    writer = ShardWriter(journal, experiment.records.cases_per_shard)
     try:
-        for source, encoded, spacing, notes in track(
-            converted, len(sources), f"Converting {len(sources)} cases"
-        ):
-            if len(rows) % per_shard == 0:
-                if file:
-                    file.close()
-                name = f"shard-{len(shards):05d}-of-{shard_count:05d}.tfrecord"
-                file = (staging / name).open("wb")
-            assert file is not None
-            offset = file.tell()
-            checksum = write_record(file, encoded.payload)
-            shards[name] = file.tell()
-            rows.append(_row(source, encoded, spacing, notes, name, offset, checksum))
-            if len(rows) == 1:
-                _check_space(staging, len(encoded.payload), len(sources))
+        for row in moved:
+            writer.add(row, read_record(root / row.shard, row.offset, row.case_id))
+        _convert_new(experiment, new, kept, writer, bad)
+    except UserError:
+        writer.finish()  # the cases before the bad one need not be converted again
+        raise
     finally:
-        if file:
-            file.close()
+        writer.abandon()
+    rows = kept | {row.case_id: row for row in writer.written}
+    if not rows:
+        raise UserError(f"no case of data.root={raw} can be used: {bad.skipped[0].reason}")
+    return _finish(experiment, root, [rows[s.case_id] for s in sources if s.case_id in rows], bad)
+
+
+class _BadCases:
+    """Cases that cannot be stored: the first ends the conversion, or all are left out."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._skip = experiment.data.on_bad_case == "skip"
+        self._root = experiment.data.root
+        self.skipped: list[SkippedCase] = []
+
+    def add(self, source: CaseSource, reason: str) -> None:
+        self.skipped.append(
+            SkippedCase(case_id=source.case_id, reason=reason, files=self._files(source))
+        )
+
+    def stop_if_any(self) -> None:
+        if self.skipped and not self._skip:
+            others = len(self.skipped) - 1
+            more = (
+                f"{others} more case(s) are bad too: kerasseg verify names all. " if others else ""
+            )
+            raise UserError(
+                f"{self.skipped[0].reason}\n{more}To leave bad cases out, set "
+                "data.on_bad_case=skip."
+            )
+
+    def _files(self, source: CaseSource) -> list[SourceFile]:
+        try:
+            return describe(source.files, self._root)
+        except UserError:
+            return []  # unreadable files may be what is wrong
+
+
+def _convert_new(
+    experiment: Experiment,
+    sources: Sequence[CaseSource],
+    kept: dict[str, CaseRow],
+    writer: ShardWriter,
+    bad: _BadCases,
+) -> None:
+    todo = [source for source in sources if not isinstance(source, BrokenSource)]
+    seen = {row.voxel_hash: row.case_id for row in kept.values()}
+    described = f"Converting {len(todo)} cases" if len(todo) > 1 else "Converting 1 case"
+    first = True
+    for done in track(convert_cases(experiment, todo), len(todo), described) if todo else ():
+        refusal = done.refusal
+        if done.row and done.row.voxel_hash in seen:
+            refusal = (
+                f"{done.source.case_id}: has the same voxels as {seen[done.row.voxel_hash]}: one "
+                "scan under two names would stand on both sides of a split; remove one."
+            )
+        if refusal or done.row is None:
+            bad.add(done.source, refusal)
+            bad.stop_if_any()
+            continue
+        seen[done.row.voxel_hash] = done.row.case_id
+        if first:
+            _check_space(writer, len(done.payload), len(todo))
+            first = False
+        writer.add(done.row, done.payload)
+    writer.finish()
+
+
+def _known_rows(rows: list[CaseRow], journal: Journal) -> dict[str, CaseRow]:
+    """Rows by case id whose record can be there: the journal's come later, so they count."""
+    sizes = {shard: size for shard, size, _ in journal.shards()}
+    for row in rows:
+        path = journal.root / row.shard
+        end = row.offset + FRAMING_BYTES + row.payload_bytes
+        if path.exists() and path.stat().st_size >= end:
+            sizes.setdefault(row.shard, path.stat().st_size)
+    found = {}
+    for row in [*rows, *(row for _, _, of_shard in journal.shards() for row in of_shard)]:
+        path = journal.root / row.shard
+        if row.shard in sizes and path.exists() and path.stat().st_size == sizes[row.shard]:
+            found[row.case_id] = row
+    return found
+
+
+def _whole(root: Path, rows: dict[str, CaseRow]) -> dict[str, CaseRow]:
+    """Those of `rows` whose record can be read back as it was written."""
+    whole = {}
+    for row in track(rows.values(), len(rows), f"Checking {len(rows)} records") if rows else ():
+        if is_damaged(root, row) is None:
+            whole[row.case_id] = row
+    return whole
+
+
+def _shards_with_gaps(rows: list[CaseRow], journal: Journal, kept: dict[str, CaseRow]) -> set[str]:
+    """Shards that hold a record nobody needs any more: what is left of them is written anew."""
+    every = [*rows, *(row for _, _, of_shard in journal.shards() for row in of_shard)]
+    needed = {(row.shard, row.offset) for row in kept.values()}
+    return {row.shard for row in every if (row.shard, row.offset) not in needed}
+
+
+def _remove_leftovers(root: Path, known: set[str]) -> None:
+    """Remove half-written shards, and whole ones that were killed before they were noted."""
+    for name in names(root):
+        unknown = SHARD_NAME.fullmatch(name) and name not in known
+        if unknown or INCOMPLETE_NAME.fullmatch(name):
+            (root / name).unlink()
+
+
+def _finish(experiment: Experiment, root: Path, rows: list[CaseRow], bad: _BadCases) -> Manifest:
     settings = store_settings(experiment)
+    raw = experiment.data.root
     manifest = Manifest(
         settings=settings,
         fingerprint=fingerprint(settings),
         data_fingerprint=fingerprint([(row.case_id, row.checksum) for row in rows]),
-        data_root=str(experiment.data.root.resolve()) if experiment.data.root else None,
-        shards=shards,
+        data_root=str(raw.resolve()) if raw else None,
+        shards={shard: (root / shard).stat().st_size for shard in sorted({r.shard for r in rows})},
         cases=rows,
+        skipped=bad.skipped,
     )
-    manifest.write(staging)
+    manifest.write(root)
+    Journal(root).remove()
+    for name in names(root):
+        if SHARD_NAME.fullmatch(name) and name not in manifest.shards:
+            (root / name).unlink()
     return manifest
 
 
-def source_bytes(source: CaseSource) -> int:
-    """Size of a case's raw files together."""
-    return sum(path.stat().st_size for path in source.files)
-
-
-def _row(
-    source: CaseSource,
-    encoded: EncodedCase,
-    spacing: tuple[float, float, float],
-    notes: list[str],
-    shard: str,
-    offset: int,
-    checksum: int,
-) -> CaseRow:
-    return CaseRow.model_validate(
-        {
-            "case_id": source.case_id,
-            "patient_id": source.patient_id,
-            "shard": shard,
-            "offset": offset,
-            "payload_bytes": len(encoded.payload),
-            "checksum": checksum,
-            "shape": encoded.shape,
-            "full_shape": encoded.full_shape,
-            "crop_offset": encoded.offset,
-            "spacing": spacing,
-            "voxels": encoded.voxels,
-            "mean": encoded.mean,
-            "std": encoded.std,
-            "files": [path.name for path in source.files],
-            "file_bytes": source_bytes(source),
-            "notes": notes,
-        }
-    )
-
-
-def _check_space(staging: Path, payload_bytes: int, cases: int) -> None:
+def _check_space(writer: ShardWriter, payload_bytes: int, cases: int) -> None:
     """Refuse at the first case what would fail hours later."""
-    needed = (payload_bytes + FRAMING_BYTES) * (cases - 1)
-    free = shutil.disk_usage(staging).free
+    needed = (payload_bytes + FRAMING_BYTES) * cases
+    free = shutil.disk_usage(writer.root).free
     if needed > free:
         raise UserError(
-            f"{staging.parent.resolve()}: the store needs about {needed / 1e9:.3g} GB more "
+            f"{writer.root.resolve()}: the store needs about {needed / 1e9:.3g} GB more "
             f"({cases} cases of {payload_bytes / 1e6:.3g} MB), but only {free / 1e9:.3g} GB are "
             "free: free some space, or name a folder on another disk with records.root=FOLDER."
         )
-
-
-def _convert_all(
-    sources: Sequence[CaseSource], foreground_voxels: int, workers: int
-) -> Iterable[_Converted]:
-    """Converted cases in order; at most `workers` + 1 of them are in memory."""
-    if workers == 1:
-        for source in sources:
-            yield _convert_one(source, foreground_voxels)
-        return
-    # Spawned, not forked: a parent that has imported TensorFlow has threads a fork would lose.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        pending: deque[Future[_Converted]] = deque()
-        try:
-            for source in sources:
-                pending.append(pool.submit(_convert_one, source, foreground_voxels))
-                if len(pending) > workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool:
-            raise UserError(
-                "A converting process ended at once: either memory ran out (try "
-                "records.workers=1), or a script of yours that calls kerasseg lacks "
-                "`if __name__ == '__main__':` around the call."
-            ) from None
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def _convert_one(source: CaseSource, foreground_voxels: int) -> _Converted:
-    case = source.load()
-    if case.label is None:
-        raise UserError(
-            f"{source.files[0].parent if source.files else source.case_id}: case "
-            f"{source.case_id} has no segmentation, which training needs: add it, or remove the "
-            "case from data.root."
-        )
-    return source, encode(case, foreground_voxels), case.spacing, case.notes

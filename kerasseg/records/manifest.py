@@ -1,4 +1,4 @@
-"""`manifest.json`: what a store holds and how it was made, for people and programs."""
+"""What a store holds and how it was made: `store.json`, and `manifest.jsonl` with a row a case."""
 
 import hashlib
 import json
@@ -11,9 +11,13 @@ from kerasseg import anatomy
 from kerasseg.config import Experiment
 from kerasseg.errors import UserError
 from kerasseg.records.schema import FORMAT
+from kerasseg.records.source_files import SourceFile
 from kerasseg.write_aside import write_aside
 
-FILE_NAME = "manifest.json"
+STORE_FILE = "store.json"
+ROWS_FILE = "manifest.jsonl"
+FORMAT_1_FILE = "manifest.json"
+"""What stores of the first format had instead."""
 
 
 class CaseRow(BaseModel):
@@ -34,13 +38,24 @@ class CaseRow(BaseModel):
     voxels: dict[str, int]
     mean: list[float]
     std: list[float]
-    files: list[str]
-    file_bytes: int
+    voxel_hash: str
+    files: list[SourceFile]
+    attributes: dict[str, str]
     notes: list[str]
 
 
+class SkippedCase(BaseModel):
+    """A case that was left out, and why (data.on_bad_case=skip)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    case_id: str
+    reason: str
+    files: list[SourceFile]
+
+
 class Manifest(BaseModel):
-    """The whole store: settings that made it, shards with their sizes, a row per case."""
+    """The whole store: settings that made it, shards with their sizes, its cases."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,51 +65,87 @@ class Manifest(BaseModel):
     data_root: str | None
     shards: dict[str, int]
     cases: list[CaseRow]
+    skipped: list[SkippedCase] = []
 
     def write(self, root: Path) -> None:
-        """Write `manifest.json` into `root` in one step, a line per case."""
-        head = json.dumps(self.model_dump(mode="json", exclude={"cases"}), indent=1)
-        rows = ",\n  ".join(row.model_dump_json() for row in self.cases)
-        text = f'{head.removesuffix("}").rstrip()},\n "cases": [\n  {rows}\n ]\n}}\n'
-        with write_aside(root / FILE_NAME, "records.root") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        """Write the rows, then `store.json`, which makes them count; each in one step."""
+        rows = "".join(row.model_dump_json() + "\n" for row in self.cases)
+        head = self.model_dump(mode="json", exclude={"cases"}) | {"rows_sha256": _sha256(rows)}
+        with write_aside(root / ROWS_FILE, "records.root") as temporary:
+            temporary.write_text(rows, encoding="utf-8")
+        with write_aside(root / STORE_FILE, "records.root") as temporary:
+            temporary.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
 
 
-def read_manifest(root: Path) -> Manifest:
-    """Read the manifest of a store. Raises `UserError` if it cannot be understood."""
-    path = root / FILE_NAME
+def read_manifest(root: Path) -> Manifest | None:
+    """The manifest of a store, or None where a conversion was not finished.
+
+    Raises `UserError` if it cannot be understood, or is of an older format.
+    """
+    path = root / STORE_FILE
+    if not path.exists():
+        if (root / FORMAT_1_FILE).exists():
+            raise UserError(
+                f"{root}: this record store was made by an older kerasseg: convert anew in its "
+                "place with kerasseg convert --overwrite."
+            )
+        return None
     try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        head = json.loads(path.read_text(encoding="utf-8"))
+        rows = (root / ROWS_FILE).read_text(encoding="utf-8")
+        if head.pop("rows_sha256") != _sha256(rows):
+            return None  # stopped between the two files
+        head["cases"] = [json.loads(line) for line in rows.splitlines()]
+        return Manifest.model_validate(head)
+    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
         raise UserError(
-            f"{path}: is no manifest of a record store ({reason}): delete the store's folder and "
-            "convert again."
+            f"{path}: is no manifest of a record store ({str(error).splitlines()[0]}): convert "
+            "anew in its place with kerasseg convert --overwrite."
         ) from None
+
+
+def read_rows(root: Path) -> list[CaseRow]:
+    """The rows of `manifest.jsonl` alone, also where `store.json` does not vouch for them."""
+    try:
+        lines = (root / ROWS_FILE).read_text(encoding="utf-8").splitlines()
+        return [CaseRow.model_validate_json(line) for line in lines]
+    except (OSError, ValueError):
+        return []
 
 
 def store_settings(experiment: Experiment) -> dict[str, Any]:
     """Every setting that changes the bytes of a store, by its dotted name."""
     data = experiment.data
-    settings: dict[str, Any] = {
-        "format": FORMAT,
-        "data.layout": data.layout,
-        "data.modalities": list(data.modalities),
-        "records.foreground_voxels": experiment.records.foreground_voxels,
-    }
-    if data.layout == "phantom":
-        for key, value in data.phantom.model_dump(mode="json").items():
-            settings[f"data.phantom.{key}"] = value
-    if data.layout == "brats_nifti":
-        label_map = data.label_map or anatomy.BRATS_LABEL_MAP
+    values = data.model_dump(mode="json")
+    keys = ["layout", "modalities", "classes", "spacing"]
+    if data.spacing is not None:
+        keys.append("interpolation")
+    keys += {
+        "brats_h5": ["h5_image_channels", "h5_mask_channels", "h5_slices"],
+        "nifti": ["files", "segmentation"],
+        "image_pairs": ["pairs"],
+        "phantom": ["phantom"],
+    }.get(data.layout, [])
+    settings: dict[str, Any] = {"format": FORMAT}
+    for key in keys:
+        if isinstance(values[key], dict):
+            settings |= {f"data.{key}.{name}": value for name, value in values[key].items()}
+        else:
+            settings[f"data.{key}"] = values[key]
+    label_map = data.label_map
+    if data.layout in ("brats_nifti", "nifti"):
+        label_map = label_map or dict(anatomy.BRATS_LABEL_MAP)
+    if label_map:
         settings["data.label_map"] = {str(k): v for k, v in sorted(label_map.items())}
-    if data.layout == "brats_h5":
-        settings["data.h5_image_channels"] = list(data.h5_image_channels)
-        settings["data.h5_mask_channels"] = list(data.h5_mask_channels)
-        settings["data.h5_slices"] = data.h5_slices
+    for key in ("foreground_voxels", "compression"):
+        settings[f"records.{key}"] = getattr(experiment.records, key)
     return settings
 
 
 def fingerprint(values: Any) -> str:
     """A short hash of anything JSON can hold."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return _sha256(json.dumps(values, sort_keys=True))[:16]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,40 +2,66 @@
 
 import numpy as np
 
+from kerasseg.datasets.case import Box
+from kerasseg.datasets.nifti_source import bounding_box
+
 EPSILON = 1e-8
 """Added to the standard deviation, so a constant channel becomes 0 and not NaN."""
 
 
-def brain_box(image: np.ndarray, label: np.ndarray | None = None) -> tuple[slice, slice, slice]:
-    """Smallest box (D, H, W) that holds every voxel with a signal in any channel.
+def brain_mask(
+    image: np.ndarray, label: np.ndarray | None = None, known: Box | None = None
+) -> tuple[Box, np.ndarray]:
+    """Smallest box (D, H, W) around the voxels with a signal in any channel, and which they are.
 
-    A labelled voxel outside the brain is kept inside the box too: cropping must not lose truth.
+    The mask is bool, of the box's shape. A labelled voxel without a signal belongs to it too:
+    cropping must not lose truth. Outside `known` the image is taken to be 0 without looking.
     """
-    inside = np.any(image, axis=-1)
+    search = known or tuple(slice(0, n) for n in image.shape[:3])
+    if label is not None and known is not None:
+        search = _union(known, bounding_box(label > 0))
+    # Channel by channel: a reduction over the short last axis takes three times as long.
+    inside = np.zeros(image[search].shape[:3], bool)
+    for channel in range(image.shape[-1]):
+        inside |= image[(*search, channel)] != 0
     if label is not None:
-        inside |= label > 0
-    box = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(np.any(inside, axis=others))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
-    return box[0], box[1], box[2]
+        inside |= label[search] > 0
+    tight = bounding_box(inside)
+    d, h, w = (
+        slice(outer.start + inner.start, outer.start + inner.stop)
+        for outer, inner in zip(search, tight, strict=True)
+    )
+    return (d, h, w), inside[tight]
 
 
 def z_score(image: np.ndarray) -> tuple[np.ndarray, list[float], list[float]]:
-    """Z-score each channel of (D, H, W, C) over its non-zero voxels; zeros stay exactly 0.
+    """Z-score each channel of (..., C) over its non-zero voxels; zeros stay exactly 0.
 
     Returns the float32 image, and mean and standard deviation per channel.
     """
-    normalised = np.zeros(image.shape, np.float32)
+    normalised = np.empty(image.shape, np.float32)
     means, deviations = [], []
     for channel in range(image.shape[-1]):
-        values = image[..., channel]
-        brain = values != 0
-        inside = values[brain]
+        values = image[..., channel].astype(np.float32)
+        signal = values != 0
+        inside = values[signal]
         mean = float(inside.mean(dtype=np.float64)) if inside.size else 0.0
         deviation = float(inside.std(dtype=np.float64)) if inside.size else 0.0
-        normalised[..., channel][brain] = (inside - mean) / (deviation + EPSILON)
+        inside -= mean
+        inside /= deviation + EPSILON
+        values[signal] = inside
+        normalised[..., channel] = values
         means.append(mean)
         deviations.append(deviation)
     return normalised, means, deviations
+
+
+def _union(first: Box, second: Box) -> Box:
+    """The smallest box that holds both; an empty one holds nothing."""
+    boxes = [box for box in (first, second) if all(s.stop > s.start for s in box)]
+    if len(boxes) < 2:
+        return boxes[0] if boxes else first
+    d, h, w = (
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*boxes, strict=True)
+    )
+    return d, h, w

@@ -1,16 +1,23 @@
 """Who trains, who validates, who tests: by patient, written once beside the store."""
 
 import json
-import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from kerasseg.settings.store import SplitSettings
 from kerasseg.errors import UserError, storage_error
+from kerasseg.records.draw_parts import draw_parts
+from kerasseg.records.manifest import CaseRow
+from kerasseg.records.parts import SIDES, Parts, check_parts, fold_name, read_parts
+from kerasseg.records.split_csv import read_split_csv
 from kerasseg.records.store import RecordStore
+from kerasseg.settings.store import SplitSettings
 from kerasseg.write_aside import write_aside
+
+FOLDER = "splits"
+"""Of the split files, in the store's."""
 
 
 @dataclass(frozen=True)
@@ -28,83 +35,100 @@ class Split:
 
     def write(self, path: Path, setting: str) -> None:
         """Write as JSON, in one step; `setting` is what would move it elsewhere."""
-        with write_aside(path, setting) as temporary:
-            temporary.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
+        _write(path, self.as_json(), setting)
 
 
 def open_split(store: RecordStore, settings: SplitSettings) -> Split:
-    """The split of these settings: read from beside the store, or made and written there.
+    """The split of these settings: read from `split.file` or from beside the store, or made and
+    written there.
 
     One patient alone cannot be split: then, as with `split.overfit_check`, the same cases train
     and validate, and the split says so. Raises `UserError` when a written split names other
-    cases than the store holds.
+    cases than the store holds, and for fewer patients than folds.
     """
-    patients = {row.case_id: row.patient_id for row in store.manifest.cases}
+    rows = store.manifest.cases
+    patients = {row.case_id: row.patient_id for row in rows}
     if settings.overfit_check or len(set(patients.values())) == 1:
         cases = tuple(patients)
         return Split(cases, cases, (), overfit_check=True)
-    path = (
-        store.root
-        / "splits"
-        / (f"seed-{settings.seed}_validation-{settings.validation:g}_test-{settings.test:g}.json")
-    )
-    if path.exists():
-        return _read(path, patients)
-    split = make_split(patients, settings)
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {path.parent}", "records.root") from error
-    split.write(path, "records.root")
-    return split
+    if settings.file is not None:
+        left_out = {case.case_id for case in store.manifest.skipped}
+        parts = read_split_csv(settings.file, patients, left_out)
+        split = split_of(settings.file, parts, settings)
+        check_parts(settings.file, parts, patients, "correct the file")
+        return split
+    path = store.root / FOLDER / _file_name(settings)
+    if not path.exists():
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, f"Making {path.parent}", "records.root") from error
+        parts = draw_parts(patients, _tumour_volumes(rows), settings)
+        _write(path, _as_json(path, parts, settings), "records.root")
+    parts = read_parts(path)
+    check_parts(path, parts, patients, "delete the file to make it anew")
+    return split_of(path, parts, settings)
 
 
-def make_split(patients: Mapping[str, str], settings: SplitSettings) -> Split:
-    """Split case id -> patient id so that no patient stands on two sides.
+def split_of(path: Path, parts: Parts, settings: SplitSettings) -> Split:
+    """The sides of `parts`, of which fold number `split.fold` validates and the others train.
 
-    Each side with a share above 0 gets at least one patient while there are enough; training
-    comes first, then validation, then test.
+    Raises `UserError` that names `path` for a fold that does not occur, and for one that is asked
+    of parts that are no folds.
     """
-    order = sorted(set(patients.values()))
-    random.Random(settings.seed).shuffle(order)
-    free = len(order) - 1
-    counts = []
-    for share in (settings.validation, settings.test):
-        count = min(max(round(share * len(order)), 1), free) if share > 0 else 0
-        counts.append(count)
-        free -= count
-    validation = set(order[: counts[0]])
-    test = set(order[counts[0] : counts[0] + counts[1]])
-
-    def of(chosen: set[str]) -> tuple[str, ...]:
-        return tuple(sorted(case for case, patient in patients.items() if patient in chosen))
-
-    return Split(of(set(order) - validation - test), of(validation), of(test))
-
-
-def _read(path: Path, patients: Mapping[str, str]) -> Split:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        split = Split(tuple(values["train"]), tuple(values["validation"]), tuple(values["test"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no split file ({error}): delete it to make it anew.") from None
-    for side in ("train", "validation"):
-        if not getattr(split, side):
-            raise UserError(f"{path}: {side} is empty: put at least one case there.")
-    listed = [*split.train, *split.validation, *split.test]
-    if sorted(listed) != sorted(patients):
-        missing, unknown = set(patients) - set(listed), set(listed) - set(patients)
+    if "train" in parts:
+        if settings.method == "file" and settings.fold:
+            raise UserError(
+                f"split.fold={settings.fold}: {path} has a column split, which tells no folds "
+                "apart: give it a column fold instead, or leave split.fold out."
+            )
+        train, validation, test = (tuple(sorted(parts[side])) for side in SIDES)
+        return Split(train, validation, test)
+    chosen = fold_name(settings.fold)
+    if chosen not in parts:
+        folds = ", ".join(part.removeprefix("fold ") for part in parts if part != "test")
         raise UserError(
-            f"{path}: does not match the store: {len(missing)} case(s) of the store are in no "
-            f"part, {len(unknown)} named case(s) are not in the store, "
-            f"{len(listed) - len(set(listed))} stand twice: delete the file to make it anew."
+            f"split.fold={settings.fold} does not occur in {path}, whose folds are {folds}."
         )
-    sides: dict[str, str] = {}
-    for side in ("train", "validation", "test"):
-        for case in getattr(split, side):
-            if sides.setdefault(patients[case], side) != side:
-                raise UserError(
-                    f"{path}: patient {patients[case]} stands in {sides[patients[case]]} and in "
-                    f"{side}, so the score would be false: put all cases of a patient on one side."
-                )
-    return split
+    others = [part for part in parts if part not in (chosen, "test")]
+    if not others:
+        raise UserError(
+            f"{path}: {chosen} is the only one, so nobody trains: there must be two or more."
+        )
+    return Split(
+        tuple(sorted(case for part in others for case in parts[part])),
+        tuple(sorted(parts[chosen])),
+        tuple(sorted(parts["test"])),
+    )
+
+
+def _file_name(settings: SplitSettings) -> str:
+    parts = [f"seed-{settings.seed}"]
+    if settings.method == "kfold":
+        parts.insert(0, f"kfold-{settings.folds}")
+    else:
+        parts.append(f"validation-{settings.validation:g}")
+    parts.append(f"test-{settings.test:g}")
+    parts += ["stratified"] if settings.stratify != "none" else []
+    return f"{'_'.join(parts)}.json"
+
+
+def _tumour_volumes(rows: Iterable[CaseRow]) -> Mapping[str, float]:
+    """Patient id -> mL of tumour in the scan that has most of it."""
+    volumes: dict[str, float] = {}
+    for row in rows:
+        volume = sum(row.voxels.values()) * prod(row.spacing) / 1000
+        volumes[row.patient_id] = max(volume, volumes.get(row.patient_id, 0.0))
+    return volumes
+
+
+def _as_json(path: Path, parts: Parts, settings: SplitSettings) -> dict[str, Any]:
+    if settings.method == "kfold":
+        folds = [parts[fold_name(number)] for number in range(settings.folds)]
+        return {"test": parts["test"], "folds": folds}
+    return split_of(path, parts, settings).as_json()
+
+
+def _write(path: Path, values: dict[str, Any], setting: str) -> None:
+    with write_aside(path, setting) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

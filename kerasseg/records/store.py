@@ -9,10 +9,13 @@ from kerasseg.config import Experiment
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError, storage_error
 from kerasseg.progress import track
-from kerasseg.records import manifest as manifests
-from kerasseg.records.convert import convert, source_bytes
+from kerasseg.records.convert import convert, names
+from kerasseg.records.damage import is_damaged
+from kerasseg.records.journal import Journal
+from kerasseg.records.lock import locked
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest, store_settings
 from kerasseg.records.schema import StoredCase, decode
+from kerasseg.records.source_files import unchanged
 from kerasseg.records.tfrecord import read_record
 
 
@@ -36,30 +39,44 @@ class RecordStore:
 
     def check_records(self, case_ids: Iterable[str] | None = None) -> None:
         """Re-read the records of some cases, or of all. Raises `UserError` naming a damaged one."""
+        for message in self.damaged_records(case_ids).values():
+            raise UserError(message)
+
+    def damaged_records(self, case_ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Re-read the records of some cases, or of all: those that are damaged, and in what way."""
         rows = [self.rows[case_id] for case_id in (self.rows if case_ids is None else case_ids)]
-        for row in track(rows, len(rows), f"Checking {len(rows)} records") if rows else ():
-            read_record(self.root / row.shard, row.offset, row.case_id)
+        tracked = track(rows, len(rows), f"Checking {len(rows)} records") if rows else ()
+        found = {row.case_id: is_damaged(self.root, row) for row in tracked}
+        return {case_id: words for case_id, words in found.items() if words is not None}
 
 
 def open_store(experiment: Experiment) -> RecordStore:
     """Open the experiment's store, converting the raw scans first if there is none.
 
-    Raises `UserError` for a store made with other settings or from other scans (with the
-    differences in words), and for shards that are missing or cut short.
+    A conversion that was stopped goes on. Raises `UserError` for a store made with other settings
+    or from other scans (with the differences in words), and for shards that are missing or cut
+    short.
     """
     root = _store_root(experiment)
-    if not (root / manifests.FILE_NAME).exists():
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise UserError(
-                f"records.root: {root} exists and is no record store (no manifest.json): name "
-                "another folder with records.root=FOLDER, or empty this one."
-            )
-        return RecordStore(root, convert(experiment, root))
+    _check_ours(root)
     manifest = read_manifest(root)
     _check_settings(experiment, manifest, root)
+    if manifest is None:
+        return RecordStore(root, convert(experiment, root))
     _check_sources(experiment, manifest, root)
     _check_shards(manifest, root)
     return RecordStore(root, manifest)
+
+
+def update_store(experiment: Experiment) -> RecordStore:
+    """Convert what is new or changed since the store was made, and drop what is gone.
+
+    Raises `UserError` for a store made with other settings.
+    """
+    root = _store_root(experiment)
+    _check_ours(root)
+    _check_settings(experiment, read_manifest(root), root)
+    return RecordStore(root, convert(experiment, root))
 
 
 def replace_store(experiment: Experiment) -> RecordStore:
@@ -71,20 +88,18 @@ def replace_store(experiment: Experiment) -> RecordStore:
     root = _store_root(experiment)
     if not root.exists():
         return open_store(experiment)
-    unknown = [path.name for path in root.iterdir() if not _OURS.fullmatch(path.name)]
-    if unknown or not (root / manifests.FILE_NAME).exists():
-        what = f"holds {unknown[0]}" if unknown else "has no manifest.json"
-        raise UserError(f"{root} {what}, so it is no record store of ours: not deleted.")
+    _check_ours(root)
     new, old = (root.with_name(f".{root.name}.{word}") for word in ("new", "old"))
     try:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        convert(experiment, new)
-        if (root / "splits").exists():
-            shutil.copytree(root / "splits", new / "splits")
-        root.rename(old)
-        new.rename(root)
-        shutil.rmtree(old)
+        with locked(root):
+            for leftover in (new, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            convert(experiment, new)
+            if (root / "splits").exists():
+                shutil.copytree(root / "splits", new / "splits")
+            root.rename(old)
+            new.rename(root)
+            shutil.rmtree(old)
     except OSError as error:
         raise storage_error(error, f"Replacing {root}", "records.root") from error
     return open_store(experiment)
@@ -96,40 +111,71 @@ def _store_root(experiment: Experiment) -> Path:
     return root.resolve() if root.is_symlink() else root
 
 
-_OURS = re.compile(r"manifest\.json|shard-\d+-of-\d+\.tfrecord|splits")
+_OURS = re.compile(
+    r"store\.json|manifest\.jsonl?|journal\.jsonl|splits|\.lock|shard-\d+(-of-\d+)?\.tfrecord"
+    r"|\.(store|manifest|journal)\.incomplete\.jsonl?|\.shard-\d+\.tfrecord\.incomplete"
+)
+"""Everything that a store may hold, those of the first format included."""
 
+UPDATE_REMEDY = "Bring the store up to date with kerasseg convert (unchanged cases are kept)."
 _REMEDY = (
     "Name another folder with records.root=FOLDER, or replace this one (kerasseg convert "
     "--overwrite converts anew in its place)."
 )
 
 
-def _check_settings(experiment: Experiment, manifest: Manifest, root: Path) -> None:
-    wanted, found = store_settings(experiment), manifest.settings
+def _check_ours(root: Path) -> None:
+    """Refuse a path that is no store and no empty folder, before anything in it is touched."""
+    if not root.exists():
+        return
+    found = names(root) if root.is_dir() else [root.name]
+    unknown = [name for name in found if not _OURS.fullmatch(name)]
+    if unknown or not root.is_dir():
+        what = f"holds {unknown[0]}" if root.is_dir() else "is a file"
+        raise UserError(
+            f"records.root: {root} {what}, so it is no record store of ours and is left alone: "
+            "name another folder with records.root=FOLDER, or empty this one."
+        )
+
+
+def _check_settings(experiment: Experiment, manifest: Manifest | None, root: Path) -> None:
+    wanted = store_settings(experiment)
+    found = manifest.settings if manifest else Journal(root).settings()
+    if found is None:
+        return
     differing = [
         f"{key} is {found.get(key)!r} there and {wanted.get(key)!r} in this config"
         for key in sorted(wanted.keys() | found.keys())
         if wanted.get(key) != found.get(key)
     ]
     if differing:
+        kind = "record store was" if manifest else "unfinished conversion was"
         raise UserError(
-            f"{root}: this record store was made with other settings: {'; '.join(differing)}. "
-            + _REMEDY
+            f"{root}: this {kind} made with other settings: {'; '.join(differing)}. " + _REMEDY
         )
 
 
 def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> None:
     """Compare the raw scans with the store, unless they have been put away since."""
     raw = experiment.data.root
-    if raw is None or (not raw.exists() and str(raw.resolve()) == manifest.data_root):
+    if raw is not None and not raw.exists() and str(raw.resolve()) == manifest.data_root:
         return
-    wanted = {source.case_id: source_bytes(source) for source in discover(experiment.data)}
-    found = {row.case_id: row.file_bytes for row in manifest.cases}
+    sources = {source.case_id: source for source in discover(experiment.data)}
+    known = {row.case_id: row.files for row in manifest.cases}
+    known |= {case.case_id: case.files for case in manifest.skipped}
+    changed = {
+        case_id
+        for case_id in sources.keys() & known.keys()
+        if not unchanged(sources[case_id].files, raw, known[case_id])
+    }
+    patients = {row.case_id: row.patient_id for row in manifest.cases}
+    regrouped = {c for c in patients.keys() & sources if sources[c].patient_id != patients[c]}
     words = []
     for title, cases in (
-        ("not in the store", wanted.keys() - found.keys()),
-        ("only in the store", found.keys() - wanted.keys()),
-        ("changed since", {c for c in wanted.keys() & found.keys() if wanted[c] != found[c]}),
+        ("not in the store", sources.keys() - known.keys()),
+        ("only in the store", known.keys() - sources.keys()),
+        ("changed since", changed),
+        ("of another patient now", regrouped),
     ):
         if cases:
             shown = ", ".join(sorted(cases)[:3]) + (", …" if len(cases) > 3 else "")
@@ -137,7 +183,8 @@ def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> No
     if words:
         raise UserError(
             f"{root}: this record store was made from other scans than data.root={raw} now "
-            f"holds: {'; '.join(words)}. " + _REMEDY
+            f"holds: {'; '.join(words)}. {UPDATE_REMEDY} Or name another folder with "
+            "records.root=FOLDER."
         )
 
 
@@ -145,9 +192,9 @@ def _check_shards(manifest: Manifest, root: Path) -> None:
     for name, size in manifest.shards.items():
         path = root / name
         if not path.exists():
-            raise UserError(f"{path}: this shard of the store is missing. " + _REMEDY)
+            raise UserError(f"{path}: this shard of the store is missing. " + UPDATE_REMEDY)
         if path.stat().st_size != size:
             raise UserError(
                 f"{path}: is {path.stat().st_size} bytes long, the manifest says {size}: the file "
-                "was cut or overwritten. " + _REMEDY
+                "was cut or overwritten. " + UPDATE_REMEDY
             )

@@ -51,5 +51,5 @@ def read_record(path: Path, offset: int, case_id: str) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
     raise UserError(
         f"{path}: the record of case {case_id} at byte {offset} is damaged (its checksum does not "
-        "match): delete the store's folder and convert again."
+        "match). Bring the store up to date with kerasseg convert."
     )

@@ -18,6 +18,7 @@ Voxels = Annotated[int, Field(ge=1, le=4096)]
 Millimetres = Annotated[float, Field(gt=0.0, le=100.0)]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
 
+
 def setting(default: Any, description: str, *, unit: str | None = None, **limits: Any) -> Any:
     """A pydantic field that carries its description and, for the docs and the schema, its unit.
 

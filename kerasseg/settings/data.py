@@ -15,7 +15,6 @@ DEFAULT_MODALITIES: dict[str, tuple[str, ...]] = {
 """Of the layouts whose files do not hold BraTS's four."""
 
 
-
 _TUMOUR_ONLY = ("lgg", "image_pairs")
 
 
@@ -61,6 +60,15 @@ class PairSettings(Section):
         ge=1,
         le=65535,
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> "PairSettings":
+        if self.images == self.masks and not self.mask_suffix:
+            raise ValueError(
+                "data.pairs.images and data.pairs.masks are one folder: set data.pairs.mask_suffix "
+                "to what a mask's name has after the picture's, such as _mask"
+            )
+        return self
 
 
 class DataSettings(Section):

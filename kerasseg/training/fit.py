@@ -43,6 +43,7 @@ def fit(
         store,
         split.train,
         experiment.pipeline,
+        target=experiment.model.target,
         batch_size=training.batch_size,
         seed=experiment.run.seed,
         steps_per_epoch=training.steps_per_epoch,
@@ -52,6 +53,7 @@ def fit(
         store,
         split.validation,
         experiment.pipeline,
+        target=experiment.model.target,
         batch_size=training.batch_size,
         seed=experiment.run.seed,
     )
@@ -79,12 +81,18 @@ def fit(
                     StopOnNonFiniteLoss(batches.batch_case_ids),
                     History(folder / "history.csv"),
                     keras.callbacks.TensorBoard(tensorboard, write_graph=False),
-                    ValidationImages(tensorboard, network, validation),
+                    ValidationImages(
+                        tensorboard,
+                        network,
+                        validation,
+                        modalities=len(experiment.data.modalities),
+                        channels=tuple(anatomy.TARGETS[experiment.model.target]),
+                    ),
                     Checkpoints(network, checkpoints, progress, training.early_stopping_patience),
                 ],
             )
     except tf.errors.DataLossError:
-        store.check_records()
+        store.check_records(dict.fromkeys([*split.train, *split.validation]))
         raise
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in error.message:  # TensorFlow's word for a full disk, too
@@ -105,9 +113,9 @@ def compile_for_training(
     The network itself stays uncompiled, so that its checkpoint needs no code of ours to load.
     """
     loss, training = experiment.loss, experiment.training
-    classes = len(anatomy.SUBREGIONS)
-    metrics = [ClassDice(classes, name="dice")]
-    metrics += [ClassDice(classes, i, name=f"dice_{n}") for i, n in enumerate(anatomy.SUBREGIONS)]
+    channels = anatomy.TARGETS[experiment.model.target]
+    metrics = [ClassDice(len(channels), name="dice")]
+    metrics += [ClassDice(len(channels), i, name=f"dice_{n}") for i, n in enumerate(channels)]
     model = keras.Model(network.inputs, network.outputs, name=network.name)
     model.compile(
         optimizer=build_optimizer(
@@ -118,7 +126,7 @@ def compile_for_training(
         ),
         loss=DiceFocal(
             dice_weight=loss.dice.weight,
-            class_weights=loss.dice.class_weights,
+            class_weights=experiment.class_weights,
             smooth=loss.dice.smooth,
             focal_weight=loss.focal.weight,
             gamma=loss.focal.gamma,

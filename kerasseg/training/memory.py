@@ -14,10 +14,10 @@ import tensorflow as tf
 from kerasseg.config import Experiment
 from kerasseg.errors import UserError
 
-_ACTIVATIONS_PER_LEVEL = 18
+_ACTIVATIONS_PER_LEVEL = {2: 16, 3: 18}
 """Tensors of a level's size alive at the peak of a step: outputs of convolutions, norms and
 activations of both DoubleConvs, the concatenation, and the gradients in flight. Fitted to
-measured peaks (benchmarks/notes.md)."""
+measured peaks of 2-D and 3-D networks (benchmarks/notes.md)."""
 _COPIES_OF_WEIGHTS = 5
 """Weights, gradients, two AdamW moments, accumulated gradients."""
 _WORKSPACE_BYTES = 400_000_000
@@ -27,14 +27,16 @@ _WORKSPACE_BYTES = 400_000_000
 def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_value: int) -> int:
     """Estimated peak memory of one training step in bytes."""
     features = (*experiment.model.features, experiment.model.bottleneck)
+    dimensions = experiment.model.dimensions
     voxels = math.prod(patch_size) * experiment.training.batch_size
     activations = sum(
-        voxels / 8**level * channels * _ACTIVATIONS_PER_LEVEL
+        voxels / 2 ** (dimensions * level) * channels * _ACTIVATIONS_PER_LEVEL[dimensions]
         for level, channels in enumerate(features)
     )
-    pairs = list(zip((len(experiment.data.modalities), *features), features, strict=False))
-    encoder = sum(27 * (a * b + b * b) for a, b in pairs)
-    decoder = sum(27 * 3 * a * a + 8 * a * b for a, b in itertools.pairwise(features))
+    kernel, up_kernel = 3**dimensions, 2**dimensions
+    pairs = list(itertools.pairwise((experiment.input_channels, *features)))
+    encoder = sum(kernel * (a * b + b * b) for a, b in pairs)
+    decoder = sum(kernel * 3 * a * a + up_kernel * a * b for a, b in itertools.pairwise(features))
     weights = (encoder + decoder) * 4 * _COPIES_OF_WEIGHTS
     return int(activations * bytes_per_value + weights + _WORKSPACE_BYTES)
 

@@ -2,9 +2,9 @@ import h5py
 import numpy as np
 import pytest
 
-from kerasseg.settings.data import DataSettings
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
+from kerasseg.settings.data import DataSettings
 from tests.conftest import SHAPE, write_h5_volume
 
 
@@ -80,8 +80,23 @@ def test_missing_slices_are_named(tmp_path, phantoms):
     write_h5_volume(tmp_path, 7, phantoms[0])
     for index in (3, 4, 9):
         (tmp_path / f"volume_7_slice_{index}.h5").unlink()
+    write_h5_volume(tmp_path, 8, phantoms[1])
+    bad, good = discover(settings(tmp_path))
     with pytest.raises(UserError, match=r"volume_7 lacks slice\(s\) 3-4, 9 of 0-17"):
-        discover(settings(tmp_path))
+        bad.load()
+    assert good.load().label.any(), "one bad case does not hide the others"
+
+
+def test_surplus_and_doubled_slices_are_named(tmp_path, phantoms):
+    write_h5_volume(tmp_path / "a", 7, phantoms[0])
+    (tmp_path / "a" / "volume_7_slice_0.h5").rename(tmp_path / "a" / "volume_7_slice_18.h5")
+    (bad,) = discover(settings(tmp_path))
+    with pytest.raises(UserError, match=r"lacks slice\(s\) 0 and has unexpected slice\(s\) 18 of"):
+        bad.load()
+    write_h5_volume(tmp_path / "b", 7, phantoms[0])
+    (bad,) = discover(settings(tmp_path))
+    with pytest.raises(UserError, match="are the same slice: keep one"):
+        bad.load()
 
 
 def test_another_layout_that_fits_is_named(tmp_path, phantoms):

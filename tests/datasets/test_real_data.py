@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kerasseg.settings.data import DataSettings
 from kerasseg.datasets.discovery import discover
+from kerasseg.settings.data import DataSettings
 
 
 @pytest.mark.slow

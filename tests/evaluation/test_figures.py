@@ -1,7 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from kerasseg.evaluation.figures import drawing
 from kerasseg.evaluation.figures.overlay import draw_overlay
 from kerasseg.evaluation.figures.training_curves import draw_training_curves
 from kerasseg.evaluation.figures.views import draw_views
@@ -16,14 +20,31 @@ def colours(path, name):
         "ED": (red > blue + 60) & (green > blue + 40),
         "NCR": (red > green + 60) & (red > blue + 30),
     }
+    hits["tumour"] = hits["NCR"]
     return int(hits[name][: int(pixels.shape[0] * 0.9)].sum())
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """Every text of the figures that are saved, in order."""
+    found = []
+    save = Figure.savefig
+
+    def watched(figure, *args, **kwargs):
+        texts = [axes.get_title() for axes in figure.axes] + [figure.get_suptitle()]
+        texts += [t.get_text() for legend in figure.legends for t in legend.get_texts()]
+        found.append([text for text in texts if text])
+        return save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    return found
 
 
 @pytest.mark.parametrize("draw", [draw_overlay, draw_views])
 def test_figures_show_truth_and_prediction(phantom_store, tmp_path, draw):
     stored = phantom_store.load("phantom_0000")
-    draw(stored, stored.case.label, "perfect", tmp_path / "both.png")
-    draw(stored, stored.case.label * 0, "nothing found", tmp_path / "truth.png")
+    draw(stored, stored.case.label, "subregions", "perfect", tmp_path / "both.png")
+    draw(stored, stored.case.label * 0, "subregions", "nothing", tmp_path / "truth.png")
     for name in ("NCR", "ED", "ET"):
         both, truth = colours(tmp_path / "both.png", name), colours(tmp_path / "truth.png", name)
         assert truth > 20, f"{name} is drawn in the truth"
@@ -31,17 +52,67 @@ def test_figures_show_truth_and_prediction(phantom_store, tmp_path, draw):
 
 
 @pytest.mark.parametrize("draw", [draw_overlay, draw_views])
+def test_the_truth_of_a_binary_model_is_the_union(phantom_store, tmp_path, draw, words):
+    """Drawn in one colour, as large as the union predicted; the legend names nothing else."""
+    stored = phantom_store.load("phantom_0000")
+    union = (stored.case.label > 0).astype(np.uint8)
+    draw(stored, union, "binary", "perfect", tmp_path / "both.png")
+    draw(stored, union * 0, "binary", "nothing", tmp_path / "truth.png")
+    both, truth = (colours(tmp_path / f"{n}.png", "tumour") for n in ("both", "truth"))
+    assert truth > 100 and 1.8 < both / truth < 2.2
+    for name in ("ED", "ET"):
+        assert colours(tmp_path / "both.png", name) == 0
+    assert all(texts[-1] == "tumour" and "NCR" not in texts for texts in words)
+
+
+def test_any_channel_has_its_title(phantom_store, tmp_path, words):
+    stored = phantom_store.load("phantom_0000")
+    names = ("flair", "adc", "t1ce", "grey")
+    odd = dataclasses.replace(stored, case=dataclasses.replace(stored.case, modalities=names))
+    draw_overlay(odd, stored.case.label, "subregions", "case 7", tmp_path / "overlay.png")
+    assert words[0][:6] == ["FLAIR", "adc", "T1ce", "grey", "truth", "prediction"]
+    assert "axial slice" in words[0][6] and words[0][7:] == ["NCR", "ED", "ET"]
+
+
+def test_a_picture_has_no_slice_number(phantom_store, tmp_path, words):
+    stored = phantom_store.load("phantom_0000")
+    index = int((stored.case.label > 0).sum(axis=(1, 2)).argmax())
+    flat = slice(index, index + 1)
+    case = dataclasses.replace(
+        stored.case,
+        image=stored.case.image[flat, ..., :1],
+        label=stored.case.label[flat],
+        modalities=("grey",),
+    )
+    picture = dataclasses.replace(stored, case=case, offset=(0, 1, 2), full_shape=(1, 24, 22))
+    draw_overlay(picture, case.label, "binary", "slice_17.png", tmp_path / "overlay.png")
+    assert words == [["grey", "truth", "prediction", "slice_17.png", "tumour"]]
+    assert colours(tmp_path / "overlay.png", "tumour") > 100
+
+
+@pytest.mark.parametrize("draw", [draw_overlay, draw_views])
 def test_a_case_without_tumour_is_drawn(phantom_store, tmp_path, draw):
     stored = phantom_store.load("phantom_0007")
-    draw(stored, np.zeros_like(stored.case.label), "healthy", tmp_path / "healthy.png")
-    assert (tmp_path / "healthy.png").stat().st_size > 5000
-    assert [p.name for p in tmp_path.iterdir()] == ["healthy.png"]
+    draw(stored, np.zeros_like(stored.case.label), "subregions", "healthy", tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 5000
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_curves_of_one_epoch_and_of_many(tmp_path):
-    names = ("loss", "val_loss", "val_dice", "val_dice_NCR", "val_dice_ED", "val_dice_ET")
+@pytest.mark.parametrize(
+    ("target", "channels"), [("subregions", ("NCR", "ED", "ET")), ("binary", ("tumour",))]
+)
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_curves_of_every_channel(tmp_path, monkeypatch, target, channels, epochs):
+    figures = []
+    monkeypatch.setattr(
+        "kerasseg.evaluation.figures.training_curves.save",
+        lambda figure, path: (figures.append(figure), drawing.save(figure, path)),
+    )
+    names = ("loss", "val_loss", "val_dice", *(f"val_dice_{name}" for name in channels))
     row = dict.fromkeys((*names, "learning_rate"), "0.5")
-    for epochs in (1, 40):
-        history = [{**row, "epoch": str(i + 1)} for i in range(epochs)]
-        draw_training_curves(history, 1, tmp_path / "curves.png")
-        assert Image.open(tmp_path / "curves.png").size[0] > 1000
+    history = [{**row, "epoch": str(i + 1)} for i in range(epochs)]
+    draw_training_curves(history, 1, target, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").size[0] > 1000
+    shown = [text.get_text() for text in figures[0].axes[1].get_legend().get_texts()]
+    mean = ["mean"] if len(channels) > 1 else []
+    assert shown == [*channels, *mean, "best epoch 1"]

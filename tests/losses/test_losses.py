@@ -40,6 +40,15 @@ def test_against_a_brute_force_loop(gamma):
     np.testing.assert_allclose(loss, 0.5 * mean + 0.5 * focal, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5, 1), (3, 4, 5, 3)])
+def test_slices_and_a_single_channel_against_a_brute_force_loop(shape):
+    truth, probability = sample(shape=shape)
+    weights = (1.5, 1.0, 2.0)[: shape[-1]]
+    _, mean, focal = brute_force(truth, probability, weights, 1.0, 2.0)
+    loss = DiceFocal(0.3, weights, 1.0, 0.7, 2.0)(truth, probability)
+    np.testing.assert_allclose(loss, 0.3 * mean + 0.7 * focal, rtol=1e-4)
+
+
 def test_perfect_is_near_zero_and_wrong_is_large():
     truth, _ = sample()
     assert float(DiceFocal()(truth, truth)) < 1e-3

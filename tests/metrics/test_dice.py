@@ -36,3 +36,13 @@ def test_the_metric_accumulates_over_batches_instead_of_averaging_ratios():
     metrics[0].reset_state()
     assert float(metrics[0].result()) == 1, "nothing seen: empty in truth and prediction"
     assert ClassDice.from_config(metrics[1].get_config()).class_index == 1
+
+
+def test_of_a_single_channel_the_mean_is_the_channel():
+    rng = np.random.default_rng(0)
+    truth, probability = rng.random((2, 5, 6, 1)) < 0.4, rng.random((2, 5, 6, 1))
+    mean, channel = ClassDice(1, name="dice"), ClassDice(1, 0, name="dice_tumour")
+    for metric in (mean, channel):
+        metric.update_state(truth.astype(np.uint8), probability.astype(np.float32))
+    expected = dice(truth, probability >= 0.5)
+    assert float(mean.result()) == float(channel.result()) == pytest.approx(expected)

@@ -1,43 +1,12 @@
 import json
-from collections import defaultdict
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kerasseg.settings.store import SplitSettings
 from kerasseg.errors import UserError
-from kerasseg.records.split import make_split, open_split
+from kerasseg.records.split import open_split
 from kerasseg.records.store import RecordStore, open_store
+from kerasseg.settings.store import SplitSettings
 from tests.conftest import phantom_experiment
-
-
-@given(
-    st.dictionaries(st.text("abcdef", min_size=1), st.sampled_from("PQRSTUVW"), min_size=2),
-    st.floats(0.05, 0.45),
-    st.floats(0.0, 0.45),
-    st.integers(0, 99),
-)
-def test_every_case_once_and_no_patient_on_two_sides(patients, validation, test, seed):
-    if len(set(patients.values())) < 2:
-        return
-    settings = SplitSettings(validation=validation, test=test, seed=seed)
-    split = make_split(patients, settings)
-    assert split == make_split(dict(reversed(patients.items())), settings), "order of files is moot"
-    assert sorted(split.train + split.validation + split.test) == sorted(patients)
-    sides = defaultdict(set)
-    for side in ("train", "validation", "test"):
-        for case in getattr(split, side):
-            sides[patients[case]].add(side)
-    assert all(len(side) == 1 for side in sides.values())
-    assert split.train and split.validation
-
-
-def test_shares_are_kept_and_seeds_differ():
-    patients = {f"c{i:03d}": f"p{i:03d}" for i in range(100)}
-    split = make_split(patients, SplitSettings(validation=0.1, test=0.2))
-    assert [len(split.train), len(split.validation), len(split.test)] == [70, 10, 20]
-    assert split != make_split(patients, SplitSettings(validation=0.1, test=0.2, seed=1))
 
 
 def copy_store(phantom_store, tmp_path) -> RecordStore:
@@ -95,3 +64,81 @@ def test_one_patient_and_the_asked_for_check_say_that_they_overfit(tmp_path, pha
     assert split.overfit_check and split.train == split.validation == ("phantom_0000",)
     split = open_split(copy_store(phantom_store, tmp_path), SplitSettings(overfit_check=True))
     assert split.overfit_check and len(split.train) == 8 and split.train == split.validation
+
+
+def test_the_file_is_named_after_what_it_depends_on(phantom_store, tmp_path):
+    store = copy_store(phantom_store, tmp_path)
+    for settings in (
+        SplitSettings(test=0.25),
+        SplitSettings(test=0.25, stratify="tumour_volume", seed=7),
+        SplitSettings(method="kfold", folds=3, test=0),
+        SplitSettings(method="kfold", folds=3, fold=2, test=0),
+        SplitSettings(method="kfold", folds=3, test=0.25, stratify="tumour_volume"),
+    ):
+        open_split(store, settings)
+    assert sorted(path.name for path in (tmp_path / "splits").iterdir()) == [
+        "kfold-3_seed-0_test-0.25_stratified.json",
+        "kfold-3_seed-0_test-0.json",
+        "seed-0_validation-0.15_test-0.25.json",
+        "seed-7_validation-0.15_test-0.25_stratified.json",
+    ]
+
+
+def test_each_fold_validates_once_and_the_test_cases_never_train(phantom_store, tmp_path):
+    store = copy_store(phantom_store, tmp_path)
+    splits = [
+        open_split(store, SplitSettings(method="kfold", folds=3, fold=fold, test=0.25))
+        for fold in range(3)
+    ]
+    (path,) = (tmp_path / "splits").iterdir()
+    values = json.loads(path.read_text())
+    assert set(values) == {"test", "folds"}
+    assert [list(split.validation) for split in splits] == values["folds"]
+    for split in splits:
+        assert list(split.test) == values["test"] and len(split.test) == 2
+        everyone = sorted([*split.train, *split.validation, *split.test])
+        assert everyone == sorted(phantom_store.rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: v["folds"][0].pop(), r"1 case\(s\) of the store are in no part"),
+        (lambda v: v["folds"][1].append(v["folds"][0][0]), "1 stand twice"),
+        (lambda v: v["folds"][2].clear(), "fold 2 is empty"),
+        (lambda v: v.pop("test"), "is no split file"),
+        (lambda v: v["folds"][0].extend(v["folds"].pop()), "split.fold=2 does not occur"),
+    ],
+)
+def test_folds_that_do_not_match_are_refused(phantom_store, tmp_path, change, words):
+    store = copy_store(phantom_store, tmp_path)
+    settings = SplitSettings(method="kfold", folds=3, fold=2, test=0.25)
+    open_split(store, settings)
+    (path,) = (tmp_path / "splits").iterdir()
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=words):
+        open_split(store, settings)
+
+
+def test_a_patients_volume_is_in_ml_and_that_of_the_larger_case(phantom_store, tmp_path):
+    """Seen by the blocks that stratified validation cases come from, one from each half."""
+    manifest = phantom_store.manifest.model_copy(deep=True)
+    # In voxels, patient A is the smallest; in mL its second case is the largest of all.
+    scans = [("A", 10, 1.0), ("A", 20, 10.0), ("A", 15, 1.0)]
+    scans += [(name, 900 - i, 1.0) for i, name in enumerate("BCDEF")]
+    for row, (patient, voxels, size) in zip(manifest.cases, scans, strict=True):
+        row.patient_id, row.spacing = patient, (size, size, size)
+        row.voxels = {"NCR": voxels // 2, "ED": voxels - voxels // 2, "ET": 0}
+    names = {row.case_id: row.patient_id for row in manifest.cases}
+    drawn = set()
+    for seed in range(12):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        settings = SplitSettings(validation=0.34, test=0, stratify="tumour_volume", seed=seed)
+        split = open_split(RecordStore(folder, manifest), settings)
+        chosen = {names[case] for case in split.validation}
+        assert len(chosen & set("FED")) == len(chosen & set("CBA")) == 1
+        drawn |= chosen
+    assert drawn == set("ABCDEF")

@@ -16,6 +16,8 @@ from kerasseg import anatomy
 from kerasseg.write_aside import write_aside
 
 _TUMOUR_ALPHA = 0.55
+_DRAWING_ORDER = ("tumour", "ED", "NCR", "ET")
+"""Channels from the outermost to the innermost, which is drawn last."""
 
 
 def show_slice(axes: Axes, image: np.ndarray, title: str = "", aspect: float = 1.0) -> None:
@@ -29,29 +31,30 @@ def show_slice(axes: Axes, image: np.ndarray, title: str = "", aspect: float = 1
     axes.set_yticks([])
 
 
-def show_tumour(axes: Axes, label: np.ndarray, aspect: float = 1.0) -> None:
-    """Lay canonical labels (h, w) over a slice in the colours of `anatomy.COLOURS`."""
+def show_tumour(axes: Axes, label: np.ndarray, target: str, aspect: float = 1.0) -> None:
+    """Lay canonical labels (h, w) over a slice, each channel of `target` in its colour."""
     rgba = np.zeros((*label.shape, 4))
-    for name, class_id in anatomy.SUBREGIONS.items():
-        rgba[label == class_id] = (*colors.to_rgb(anatomy.COLOURS[name]), _TUMOUR_ALPHA)
+    for name, ids in anatomy.TARGETS[target].items():
+        rgba[np.isin(label, ids)] = (*colors.to_rgb(anatomy.COLOURS[name]), _TUMOUR_ALPHA)
     axes.imshow(rgba, aspect=aspect, interpolation="nearest")
 
 
-def legend(figure: Figure) -> None:
-    """The colours of the sub-regions below the figure."""
-    handles = [Patch(color=anatomy.COLOURS[name], label=name) for name in anatomy.SUBREGIONS]
+def legend(figure: Figure, target: str) -> None:
+    """The colours of the target's channels below the figure."""
+    handles = [Patch(color=anatomy.COLOURS[name], label=name) for name in anatomy.TARGETS[target]]
     figure.legend(handles=handles, loc="lower center", ncol=len(handles), frameon=False)
 
 
-def masks_to_label(masks: np.ndarray) -> np.ndarray:
-    """Masks (..., 3) of NCR, ED, ET -> canonical labels (...).
+def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:
+    """Masks (..., K) of the target's channels -> labels (...) for drawing.
 
-    Where several hold, the innermost wins for drawing: ET over NCR over ED.
+    A channel gets the first of its ids. Where several hold, the innermost wins: ET over NCR over
+    ED.
     """
     label = np.zeros(masks.shape[:-1], np.uint8)
-    names = list(anatomy.SUBREGIONS)
-    for name in ("ED", "NCR", "ET"):
-        label[masks[..., names.index(name)]] = anatomy.SUBREGIONS[name]
+    channels = anatomy.TARGETS[target]
+    for name in sorted(channels, key=_DRAWING_ORDER.index):
+        label[masks[..., list(channels).index(name)]] = channels[name][0]
     return label
 
 

@@ -11,10 +11,13 @@ from kerasseg.evaluation.figures.drawing import legend, save, show_slice, show_t
 from kerasseg.records.schema import StoredCase
 
 
-def draw_overlay(stored: StoredCase, prediction: np.ndarray, title: str, path: Path) -> None:
-    """The axial slice with most tumour: every modality, then truth and prediction over FLAIR.
+def draw_overlay(
+    stored: StoredCase, prediction: np.ndarray, target: str, title: str, path: Path
+) -> None:
+    """The axial slice with most tumour: every modality, then truth and prediction over FLAIR,
+    or over the first modality where there is no FLAIR.
 
-    `prediction` (D, H, W) holds canonical labels of the stored box.
+    `prediction` (D, H, W) holds labels of the stored box, as `masks_to_label` gives them.
     """
     case = stored.case
     assert case.label is not None
@@ -37,7 +40,9 @@ def draw_overlay(stored: StoredCase, prediction: np.ndarray, title: str, path: P
         (axes[-1], prediction, "prediction"),
     ):
         show_slice(panel, case.image[index, ..., base], name, aspect)
-        show_tumour(panel, label[index], aspect)
-    figure.suptitle(f"{title}, axial slice {index + stored.offset[0]}", fontsize=11)
-    legend(figure)
+        show_tumour(panel, label[index], target, aspect)
+    if stored.full_shape[0] > 1:
+        title += f", axial slice {index + stored.offset[0]}"
+    figure.suptitle(title, fontsize=11)
+    legend(figure, target)
     save(figure, path)

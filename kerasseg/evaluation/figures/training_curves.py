@@ -9,8 +9,10 @@ from kerasseg import anatomy
 from kerasseg.evaluation.figures.drawing import save
 
 
-def draw_training_curves(history: Sequence[dict[str, str]], best_epoch: int, path: Path) -> None:
-    """Loss, validation Dice per class and learning rate over epochs, the best epoch marked."""
+def draw_training_curves(
+    history: Sequence[dict[str, str]], best_epoch: int, target: str, path: Path
+) -> None:
+    """Loss, validation Dice per channel and learning rate over epochs, the best epoch marked."""
     epochs = [int(row["epoch"]) for row in history]
 
     def curve(name: str) -> list[float]:
@@ -22,10 +24,12 @@ def draw_training_curves(history: Sequence[dict[str, str]], best_epoch: int, pat
     loss.plot(epochs, curve("loss"), label="training", marker=marker)
     loss.plot(epochs, curve("val_loss"), label="validation patches", marker=marker)
     loss.set(title="Loss", xlabel="epoch")
-    for name in anatomy.SUBREGIONS:
+    channels = anatomy.TARGETS[target]
+    for name in channels:
         colour = anatomy.COLOURS[name]
         score.plot(epochs, curve(f"val_dice_{name}"), label=name, color=colour, marker=marker)
-    score.plot(epochs, curve("val_dice"), label="mean", color="black", lw=2, marker=marker)
+    if len(channels) > 1:
+        score.plot(epochs, curve("val_dice"), label="mean", color="black", lw=2, marker=marker)
     score.set(title="Dice on validation patches", xlabel="epoch", ylim=(0, 1))
     rate.plot(epochs, curve("learning_rate"), color="grey", marker=marker)
     rate.set(title="Learning rate", xlabel="epoch")

@@ -15,11 +15,13 @@ _PLANES = (("axial", 0, False), ("coronal", 1, True), ("sagittal", 2, True))
 """Name, axis it cuts, and whether rows must be turned so that the crown of the head is up."""
 
 
-def draw_views(stored: StoredCase, prediction: np.ndarray, title: str, path: Path) -> None:
+def draw_views(
+    stored: StoredCase, prediction: np.ndarray, target: str, title: str, path: Path
+) -> None:
     """Axial, coronal and sagittal planes through the tumour voxel nearest to the tumour's centre.
 
-    Rows: image alone, truth, prediction. `prediction` (D, H, W) holds canonical labels of the
-    stored box; the planes are numbered as in the whole volume.
+    Rows: image alone, truth, prediction. `prediction` (D, H, W) holds labels of the stored box, as
+    `masks_to_label` gives them; the planes are numbered as in the whole volume.
     """
     case = stored.case
     assert case.label is not None
@@ -42,11 +44,11 @@ def draw_views(stored: StoredCase, prediction: np.ndarray, title: str, path: Pat
             heading = f"{plane} {centre[axis] + stored.offset[axis]}" if row == 0 else ""
             show_slice(panel, _plane(image, axis, centre, upwards), heading, aspect)
             if label is not None:
-                show_tumour(panel, _plane(label, axis, centre, upwards), aspect)
+                show_tumour(panel, _plane(label, axis, centre, upwards), target, aspect)
             if column == 0:
                 panel.set_ylabel(name)
     figure.suptitle(title, fontsize=11)
-    legend(figure)
+    legend(figure, target)
     save(figure, path)
 
 

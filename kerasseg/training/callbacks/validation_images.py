@@ -1,5 +1,6 @@
 """Pictures of validation patches for TensorBoard."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,27 @@ from kerasseg import anatomy
 class ValidationImages(keras.callbacks.Callback):
     """Each epoch writes one strip per validation patch: every modality, truth, prediction.
 
-    The slice shown is the axial one with most tumour. `batches` yields image (B, d, h, w, C) and
-    target (B, d, h, w, 3); its first batch is used.
+    `batches` yields image (B, d, h, w, C) and target (B, d, h, w, K), or (B, h, w, …) for a 2-D
+    network; its first batch is used. Of a volume the axial slice with most tumour is shown, of
+    neighbouring slices given as channels the middle one. `modalities` is their number,
+    `channels` are the names of the K target channels.
     """
 
-    def __init__(self, folder: Path, network: keras.Model, batches: tf.data.Dataset) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        network: keras.Model,
+        batches: tf.data.Dataset,
+        *,
+        modalities: int,
+        channels: Sequence[str],
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.network = network
         self.batches = batches
+        self.modalities = modalities
+        self.channels = tuple(channels)
         self._writer: Any = None
         self._image: Any = None
         self._target: Any = None
@@ -31,10 +44,10 @@ class ValidationImages(keras.callbacks.Callback):
         self._image, self._target = (t.numpy() for t in next(iter(self.batches.take(1))))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        # Slice by slice through the network would change the norms; whole patches are exact.
+        # Slice by slice through a 3-D network would change the norms; whole patches are exact.
         prediction = np.asarray(self.network(self._image, training=False)) >= 0.5
         strips = [
-            _strip(*patch) for patch in zip(self._image, self._target, prediction, strict=True)
+            self._strip(*patch) for patch in zip(self._image, self._target, prediction, strict=True)
         ]
         with self._writer.as_default(step=epoch):
             tf.summary.image("modalities, truth, prediction", np.stack(strips), max_outputs=4)
@@ -43,23 +56,25 @@ class ValidationImages(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self._writer.close()
 
+    def _strip(self, image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """One patch without the batch axis -> (h, (modalities + 2) w, 3) RGB in 0..1."""
+        if image.ndim == 4:
+            index = int(target.any(axis=-1).sum(axis=(1, 2)).argmax())
+            image, target, prediction = image[index], target[index], prediction[index]
+        first = (image.shape[-1] - self.modalities) // 2
+        middle = image[..., first : first + self.modalities]
+        panels = [np.repeat(_grey(middle[..., c]), 3, -1) for c in range(self.modalities)]
+        panels += [self._coloured(target), self._coloured(prediction)]
+        return np.concatenate(panels, axis=1)
 
-def _strip(image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """(d, h, w, C), (d, h, w, 3), (d, h, w, 3) -> (h, (C + 2) w, 3) RGB in 0..1."""
-    index = int(target.any(axis=-1).sum(axis=(1, 2)).argmax())
-    panels = [np.repeat(_grey(image[index, ..., c]), 3, -1) for c in range(image.shape[-1])]
-    panels += [_coloured(target[index]), _coloured(prediction[index])]
-    return np.concatenate(panels, axis=1)
+    def _coloured(self, mask: np.ndarray) -> np.ndarray:
+        rgb = np.zeros((*mask.shape[:2], 3))
+        for channel, name in enumerate(self.channels):
+            code = anatomy.COLOURS[name].lstrip("#")
+            rgb[mask[..., channel] > 0] = [int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        return rgb
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
     low, high = np.percentile(values.astype(np.float32), (1, 99))
     return np.clip((values[..., None] - low) / max(high - low, 1e-6), 0, 1)
-
-
-def _coloured(mask: np.ndarray) -> np.ndarray:
-    rgb = np.zeros((*mask.shape[:2], 3))
-    for channel, name in enumerate(anatomy.SUBREGIONS):
-        code = anatomy.COLOURS[name].lstrip("#")
-        rgb[mask[..., channel] > 0] = [int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-    return rgb

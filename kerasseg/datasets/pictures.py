@@ -1,0 +1,121 @@
+"""Reading PNG, JPEG, TIFF and BMP files, as values and as masks."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kerasseg.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""ITU-R BT.601: what every viewer takes for the grey of a colour."""
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture (H, W, C) in the file's own numbers, C = 1 for grey and 3 for RGB.
+
+    Raises `UserError` for a file that is damaged, has several pages or transparent pixels, or
+    whose numbers are not grey values or RGB (a palette, CMYK), or would be cut to 8 bit.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TIFF tags that nobody asked for
+            with Image.open(path) as image:
+                _check_kind(image, path)
+                values = np.asarray(image)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read this file: change it.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{path}: cannot be read as a picture ({reason}): the file is damaged or of another "
+            "kind; copy or download it again."
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: {error}") from None
+    values = values.astype(np.uint8) * 255 if values.dtype == bool else values
+    values = values[..., np.newaxis] if values.ndim == 2 else values
+    if values.shape[-1] in (2, 4):
+        if (values[..., -1] != 255).any():
+            raise UserError(
+                f"{path}: has transparent pixels, so what it shows depends on the background: "
+                "save it without an alpha channel."
+            )
+        values = values[..., :-1]
+    return values
+
+
+def read_mask(path: Path, threshold: int | None) -> np.ndarray:
+    """A mask (H, W) bool: values from `threshold` on, or the one value besides 0.
+
+    Raises `UserError` for a coloured mask and, without a threshold, for more than one value
+    besides 0.
+    """
+    values = _one_channel(read_picture(path), path)
+    if threshold is not None:
+        return values >= threshold
+    found = np.unique(values[values != 0])
+    if found.size > 1:
+        raise UserError(
+            f"{path}: a mask must hold 0 and one other value, found {found.size} others, such as "
+            f"{', '.join(f'{v:g}' for v in found[:4])}. JPEG blurs the edges of a mask: use the "
+            "original PNG, or say from which value on a pixel is tumour with "
+            "data.pairs.threshold=128."
+        )
+    return values != 0
+
+
+def read_mask_255(path: Path) -> np.ndarray:
+    """A mask (H, W) bool of a file that must hold 0 and 255 only. Raises `UserError` otherwise."""
+    values = _one_channel(read_picture(path), path)
+    wrong = np.unique(values[(values != 0) & (values != 255)])
+    if wrong.size:
+        raise UserError(
+            f"{path}: a mask of this data set holds 0 and 255, found also "
+            f"{', '.join(f'{v:g}' for v in wrong[:4])}: restore the original file."
+        )
+    return values != 0
+
+
+def as_channels(values: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
+    """(H, W, 1 or 3) -> (H, W, len(channels)) float32: grey, or some of red, green, blue."""
+    pixels = values.astype(np.float32)
+    if channels == ("grey",):
+        return pixels if pixels.shape[-1] == 1 else (pixels @ _LUMA)[..., np.newaxis]
+    if pixels.shape[-1] == 1:
+        pixels = np.repeat(pixels, 3, axis=-1)
+    return pixels[..., [("red", "green", "blue").index(name) for name in channels]]
+
+
+def _check_kind(image: Image.Image, path: Path) -> None:
+    if getattr(image, "n_frames", 1) > 1:
+        raise UserError(f"{path}: holds {image.n_frames} pages, expected one picture a file.")  # type: ignore[attr-defined]
+    if image.mode in ("P", "PA"):
+        raise UserError(
+            f"{path}: is a palette picture, whose numbers are places in a table of colours and no "
+            "grey values: save it as grey or RGB."
+        )
+    if image.mode not in (*_GREY, "LA", "RGB", "RGBA"):
+        raise UserError(
+            f"{path}: has the colour mode {image.mode}, expected grey or RGB: convert it."
+        )
+    # Pillow has no colour mode of 16 bit and would cut such a file to 8 without a word.
+    raw_modes = [str(tile[3]) for tile in image.tile]
+    if image.mode in ("RGB", "RGBA", "LA") and any("16" in mode for mode in raw_modes):
+        raise UserError(
+            f"{path}: is a colour picture of 16 bit a channel, which cannot be read without loss: "
+            "save it as 16-bit grey or 8-bit RGB."
+        )
+
+
+def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.shape[-1] == 3 and (values != values[..., :1]).any():
+        raise UserError(f"{path}: is a coloured picture, expected a mask in black and white.")
+    return values[..., 0]

@@ -1,0 +1,100 @@
+"""Raw cases -> encoded records, in parallel processes."""
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+from kerasseg.config import Experiment
+from kerasseg.datasets.read_case import read_case
+from kerasseg.datasets.source import CaseSource
+from kerasseg.errors import UserError
+from kerasseg.records.manifest import CaseRow
+from kerasseg.records.schema import encode
+from kerasseg.records.source_files import describe
+from kerasseg.runtime import usable_cores
+
+
+@dataclass
+class Converted:
+    """One case: its record and its row, which has no place in a shard yet; or why there is none."""
+
+    source: CaseSource
+    row: CaseRow | None
+    payload: bytes
+    refusal: str = ""
+
+
+def convert_cases(experiment: Experiment, sources: Sequence[CaseSource]) -> Iterator[Converted]:
+    """Converted cases in order; at most one more than there are processes is in memory."""
+    workers = min(experiment.records.workers or usable_cores(), len(sources))
+    if workers <= 1:
+        for source in sources:
+            yield _convert(experiment, source)
+        return
+    # Spawned, not forked: a parent that has imported TensorFlow has threads a fork would lose.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_leave_interrupts) as pool:
+        pending: deque[Future[Converted]] = deque()
+        try:
+            for source in sources:
+                pending.append(pool.submit(_convert, experiment, source))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "A converting process ended at once: either memory ran out (try "
+                "records.workers=1), or a script of yours that calls kerasseg lacks "
+                "`if __name__ == '__main__':` around the call."
+            ) from None
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _convert(experiment: Experiment, source: CaseSource) -> Converted:
+    try:
+        case = read_case(source, experiment.data)
+        if case.label is None:
+            place = source.files[0].parent if source.files else source.case_id
+            raise UserError(
+                f"{place}: case {source.case_id} has no segmentation, which training needs: add "
+                "it, or remove the case from data.root."
+            )
+        files = describe(source.files, experiment.data.root)
+    except UserError as error:
+        return Converted(source, None, b"", str(error))
+    records = experiment.records
+    encoded = encode(case, records.foreground_voxels, records.compression)
+    row = CaseRow.model_validate(
+        {
+            "case_id": source.case_id,
+            "patient_id": source.patient_id,
+            "shard": "",
+            "offset": 0,
+            "payload_bytes": len(encoded.payload),
+            "checksum": 0,
+            "shape": encoded.shape,
+            "full_shape": encoded.full_shape,
+            "crop_offset": encoded.offset,
+            "spacing": case.spacing,
+            "voxels": encoded.voxels,
+            "mean": encoded.mean,
+            "std": encoded.std,
+            "voxel_hash": encoded.voxel_hash,
+            "files": files,
+            "attributes": case.attributes,
+            "notes": case.notes,
+        }
+    )
+    return Converted(source, row, encoded.payload)

@@ -1,0 +1,96 @@
+"""A split that somebody else has drawn, as a CSV file."""
+
+import csv
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from kerasseg.errors import UserError
+from kerasseg.records.parts import SIDES, Parts, fold_name
+
+_SYNONYMS = {"val": "validation", "valid": "validation"}
+
+
+def read_split_csv(
+    path: Path, patients: Mapping[str, str], left_out: Collection[str] = ()
+) -> Parts:
+    """Read who stands where: column `case_id` or `patient_id`, and column `split` or `fold`.
+
+    `patients` is case id -> patient id of the store; rows of cases `left_out` of it are passed
+    over. A file with both names goes by `case_id`.
+    `split` is train, validation (or val, valid) or test; `fold` is a number from 0, or test.
+    Raises `UserError` for a file that cannot be read or lacks a column, and, with the row's
+    number, for another word, a name that the store does not know and one that stands in two
+    parts; last for the cases that no row names. A patient in two parts is `check_parts`'s.
+    """
+    rows = _rows(path)
+    found = list(rows[0][1]) if rows else []
+    name_column = next((c for c in ("case_id", "patient_id") if c in found), None)
+    part_columns = [c for c in ("split", "fold") if c in found]
+    if name_column is None or len(part_columns) != 1:
+        raise UserError(
+            f"split.file: {path}: expected a column case_id or patient_id and one column split or "
+            f"fold, found {', '.join(found) or 'nothing'}."
+        )
+    cases: dict[str, list[str]] = {}
+    for case_id, patient_id in patients.items():
+        cases.setdefault(case_id if name_column == "case_id" else patient_id, []).append(case_id)
+    placed: dict[str, str] = {}
+    for number, row in rows:
+        name, where = row[name_column], f"split.file: {path}, row {number}"
+        part = _part(row[part_columns[0]], part_columns[0], where)
+        if name not in cases:
+            if name in left_out:
+                continue
+            raise UserError(
+                f"{where}: {name_column} {name!r} is not in the store, whose first is "
+                f"{next(iter(cases))!r}: correct or remove the row."
+            )
+        if placed.setdefault(name, part) != part:
+            raise UserError(f"{where}: {name} stands in {part}, but above in {placed[name]}.")
+    missing = [name for name in cases if name not in placed]
+    if missing:
+        raise UserError(
+            f"split.file: {path}: {len(missing)} {name_column}(s) of the store have no row, the "
+            f"first {missing[0]}: add them, or leave them out of the store."
+        )
+    parts: Parts = {part: [] for part in _part_names(part_columns[0], placed)}
+    for name, part in placed.items():
+        parts[part] += cases[name]
+    return parts
+
+
+def _part_names(column: str, placed: Mapping[str, str]) -> list[str]:
+    if column == "split":
+        return list(SIDES)
+    folds = set(placed.values()) - {"test"}
+    return [*sorted(folds, key=lambda name: (len(name), name)), "test"]
+
+
+def _part(word: str, column: str, where: str) -> str:
+    lower = word.lower()
+    part = _SYNONYMS.get(lower, lower)
+    if column == "split" and part in SIDES:
+        return part
+    if column == "fold" and part == "test":
+        return part
+    if column == "fold" and part.isdecimal():
+        return fold_name(int(part))
+    allowed = "train, validation or test" if column == "split" else "0, 1, … or test"
+    raise UserError(f"{where}: {column} is {word!r}, expected {allowed}.")
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Row number, as a spreadsheet counts, and values by column name, of every row with any."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(enumerate(csv.reader(file), start=1))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"split.file: {path} cannot be read: {reason}.") from None
+    filled = [(n, [value.strip() for value in line]) for n, line in lines if any(line)]
+    if not filled:
+        return []
+    header = [name.lower() for name in filled[0][1]]
+    return [
+        (n, dict(zip(header, line + [""] * len(header), strict=False))) for n, line in filled[1:]
+    ]

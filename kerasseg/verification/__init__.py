@@ -1,0 +1,1 @@
+"""Looking at every case before anything is trained on it. Needs no TensorFlow."""

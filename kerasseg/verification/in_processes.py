@@ -1,0 +1,92 @@
+"""A function over many items in processes of their own, where the death of one is survived."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from kerasseg.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_processes(
+    function: Callable[[T], R], items: Iterable[T], workers: int, died: Callable[[T], R]
+) -> Iterator[R]:
+    """`function` of every item, in order; at most `workers` + 1 are under way or wait.
+
+    `died` gives the result of an item whose process was killed, as the system does with one that
+    takes all memory. One worker is this process itself. Raises `UserError` when no process can
+    be started at all.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    pool = _pool(workers)
+    try:
+        for item in items:
+            waiting.append((item, _submit(pool, function, item)))
+            if len(waiting) <= workers:
+                continue
+            first, future = waiting.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                # Everything under way was lost with the one at fault: each has a go on its own.
+                pool.shutdown()
+                lost = [first, *(other for other, _ in waiting)]
+                waiting.clear()
+                yield from (_alone(function, other, died) for other in lost)
+                pool = _pool(workers)
+        while waiting:
+            first, future = waiting.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                yield _alone(function, first, died)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _alone(function: Callable[[T], R], item: T, died: Callable[[T], R]) -> R:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(function, item).result()
+        except BrokenProcessPool:
+            pass
+    with _pool(1) as pool:
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool:
+            raise UserError(
+                "A reading process ended at once: either memory ran out (try records.workers=1), "
+                "or a script of yours that calls kerasseg lacks `if __name__ == '__main__':` "
+                "around the call."
+            ) from None
+    return died(item)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[T], R], item: T) -> Future[R]:
+    try:
+        return pool.submit(function, item)
+    except BrokenProcessPool as error:  # a process died since the last result was taken
+        future: Future[R] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: a parent that has imported TensorFlow has threads a fork would lose.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_leave_interrupts)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

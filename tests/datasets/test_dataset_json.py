@@ -1,0 +1,183 @@
+"""Layouts msd and nnunet, which both have a dataset.json."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasseg import anatomy
+from kerasseg.datasets.discovery import discover
+from kerasseg.errors import UserError
+from kerasseg.settings.data import DataSettings
+from tests.conftest import LPS, to_file_axes, write_nifti
+
+MSD_ORDER = (anatomy.FLAIR, anatomy.T1, anatomy.T1CE, anatomy.T2)
+MSD_IDS = np.array([0, 2, 1, 3], np.uint8)
+"""Canonical background, NCR, ED, ET -> the ids of the Decathlon."""
+
+
+def msd_settings(root: Path, **more) -> DataSettings:
+    return DataSettings(layout="msd", root=root, **more)
+
+
+def write_msd(root: Path, cases: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
+    for name, (image, label) in cases.items():
+        stacked = np.stack([to_file_axes(np.rint(image[..., c])) for c in range(4)], axis=-1)
+        write_nifti(root / "imagesTr" / f"{name}.nii.gz", stacked.astype(np.int16), LPS)
+        write_nifti(root / "labelsTr" / f"{name}.nii.gz", to_file_axes(MSD_IDS[label]), LPS)
+    description = {
+        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        "labels": {
+            "0": "background",
+            "1": "edema",
+            "2": "non-enhancing tumor",
+            "3": "enhancing tumour",
+        },
+        "training": [
+            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+            for name in cases
+        ],
+        "test": ["./imagesTs/BRATS_485.nii.gz"],
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
+    return description
+
+
+def write_nnunet(root: Path, name: str, phantom: tuple[np.ndarray, np.ndarray], ids) -> None:
+    image, label = phantom
+    for channel in range(4):
+        values = np.rint(image[..., channel]).astype(np.int16)
+        path = root / "imagesTr" / f"{name}_{channel:04d}.nii.gz"
+        write_nifti(path, to_file_axes(values), LPS)
+    ids = np.array(ids, np.uint8)
+    write_nifti(root / "labelsTr" / f"{name}.nii.gz", to_file_axes(ids[label]), LPS)
+
+
+def test_the_decathlon_s_stack_and_labels_become_canonical(tmp_path, phantoms):
+    write_msd(tmp_path / "Task01", {"BRATS_001": phantoms[0], "BRATS_002": phantoms[1]})
+    sources = discover(msd_settings(tmp_path))
+    assert [s.case_id for s in sources] == ["BRATS_001", "BRATS_002"]
+    for source, (image, label) in zip(sources, phantoms[:2], strict=True):
+        case = source.load()
+        np.testing.assert_array_equal(case.image, np.rint(image))
+        np.testing.assert_array_equal(case.label, label)
+    chosen = discover(msd_settings(tmp_path, modalities=("t2", "flair")))[0].load()
+    np.testing.assert_array_equal(chosen.image, np.rint(phantoms[0][0][..., [3, 0]]))
+
+
+def test_files_that_dataset_json_names_but_are_missing(tmp_path, phantoms):
+    write_msd(tmp_path, {"BRATS_001": phantoms[0], "BRATS_002": phantoms[1]})
+    (tmp_path / "imagesTr" / "BRATS_001.nii.gz").unlink()
+    bad, good = discover(msd_settings(tmp_path))
+    with pytest.raises(UserError, match=r"dataset.json: names .*BRATS_001.nii.gz, which does not"):
+        bad.load()
+    assert good.load().label.any()
+
+
+def test_refused_dataset_json(tmp_path, phantoms):
+    description = write_msd(tmp_path, {"BRATS_001": phantoms[0]})
+    path = tmp_path / "dataset.json"
+    for change, words in [
+        ({"labels": {"0": "background", "1": "lesion"}}, "called 'lesion', which is none of"),
+        ({"modality": {"0": "CT"}}, "has no channel flair, only ct"),
+        ({"labels": None}, "is no dataset.json of the Medical Segmentation Decathlon"),
+        ({"training": ["imagesTr/a.nii.gz"]}, "must name an image and a label"),
+    ]:
+        path.write_text(json.dumps(description | change))
+        with pytest.raises(UserError, match=words):
+            discover(msd_settings(tmp_path))
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"dataset.json: cannot be read as JSON"):
+        discover(msd_settings(tmp_path))
+    write_nifti(tmp_path / "imagesTr" / "BRATS_001.nii.gz", np.ones((3, 3, 3, 2), np.int16))
+    path.write_text(json.dumps(description))
+    (source,) = discover(msd_settings(tmp_path))
+    with pytest.raises(UserError, match=r"has 2 channel\(s\), but dataset.json names more"):
+        source.load()
+
+
+NNUNET_CHANNELS = {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"}
+
+
+@pytest.mark.parametrize(
+    ("description", "ids"),
+    [
+        (
+            {
+                "modality": NNUNET_CHANNELS,
+                "labels": {"0": "background", "1": "edema", "2": "NCR/NET", "3": "enhancing"},
+                "training": [{"image": "./imagesTr/BraTS_1.nii.gz", "label": "x"}],
+            },
+            [0, 2, 1, 3],
+        ),
+        (
+            {
+                "channel_names": NNUNET_CHANNELS,
+                "labels": {"background": 0, "necrosis": 1, "peritumoral oedema": 2, "ET": 3},
+                "file_ending": ".nii.gz",
+            },
+            [0, 1, 2, 3],
+        ),
+        (
+            {
+                "channel_names": NNUNET_CHANNELS,
+                "labels": {
+                    "background": 0,
+                    "whole tumor": [1, 2, 3],
+                    "tumor core": [2, 3],
+                    "enhancing tumor": [3],
+                },
+                "regions_class_order": [1, 2, 3],
+            },
+            [0, 2, 1, 3],
+        ),
+    ],
+    ids=["v1", "v2", "v2 regions"],
+)
+def test_both_versions_of_nnunet(tmp_path, phantoms, description, ids):
+    root = tmp_path / "Dataset137_BraTS"
+    write_nnunet(root, "BraTS_1", phantoms[0], ids)
+    (root / "dataset.json").write_text(json.dumps(description))
+    (source,) = discover(DataSettings(layout="nnunet", root=tmp_path))
+    case = source.load()
+    assert case.case_id == "BraTS_1"
+    np.testing.assert_array_equal(case.image, np.rint(phantoms[0][0]))
+    np.testing.assert_array_equal(case.label, phantoms[0][1])
+
+
+def test_nnunet_names_what_a_case_lacks(tmp_path, phantoms):
+    for name in ("a", "b", "c"):
+        write_nnunet(tmp_path, name, phantoms[0], [0, 1, 2, 3])
+    description = {
+        "channel_names": NNUNET_CHANNELS,
+        "labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3},
+        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": ""} for n in "abd"],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "imagesTr" / "a_0002.nii.gz").unlink()
+    (tmp_path / "labelsTr" / "b.nii.gz").unlink()
+    sources = {s.case_id: s for s in discover(DataSettings(layout="nnunet", root=tmp_path))}
+    assert sorted(sources) == ["a", "b", "c", "d"]
+    for name, words in [("a", "a_0002"), ("b", "labelsTr.*b.nii.gz"), ("d", "d_0000")]:
+        with pytest.raises(UserError, match=f"case {name} of .*lacks .*{words}"):
+            sources[name].load()
+    assert sources["c"].load().label.any()
+
+
+def test_a_map_of_one_s_own_goes_before_the_names(tmp_path, phantoms):
+    write_nnunet(tmp_path, "a", phantoms[0], [0, 1, 1, 1])
+    description = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "lesion": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (source,) = discover(
+        DataSettings(
+            layout="nnunet",
+            root=tmp_path,
+            modalities=("flair",),
+            classes="tumour",
+            label_map={0: 0, 1: 1},
+        )
+    )
+    case = source.load()
+    assert case.classes == "tumour"
+    np.testing.assert_array_equal(case.label, phantoms[0][1] > 0)

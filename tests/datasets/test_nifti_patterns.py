@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from kerasseg.datasets.discovery import discover
+from kerasseg.datasets.nifti_patterns import pattern_regex
+from kerasseg.errors import UserError
+from kerasseg.settings.data import DataSettings
+from tests.conftest import LPS, to_file_axes, write_nifti
+
+
+def write(path, array):
+    write_nifti(path, to_file_axes(array), LPS)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "case"),
+    [
+        ("{case}_FLAIR.nii.gz", "p_1_FLAIR.nii.gz", "p_1"),
+        ("{case}/{case}_*_t1.nii", "p_1/p_1_2004_t1.nii", "p_1"),
+        ("{case}/{case}_t1.nii", "p_1/p_2_t1.nii", None),
+        ("scans/**/{case}/anat/t?.nii", "scans/a/b/sub 01/anat/t1.nii", "sub 01"),
+        ("scans/**/{case}/anat/t?.nii", "scans/sub/anat/t1.nii", "sub"),
+        ("{case}.nii", "a/b.nii", None),
+        ("x.y{case}.nii", "xzyb.nii", None),
+    ],
+)
+def test_patterns(pattern, path, case):
+    match = pattern_regex(pattern).fullmatch(path)
+    assert (match["case"] if match else None) == case
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_two_modalities_or_seven(tmp_path, phantoms, count):
+    image, label = phantoms[0]
+    names = ["flair", "t1ce", "dwi", "adc", "swi", "pd", "t2"][:count]
+    for index, name in enumerate(names):
+        write(tmp_path / "s 1" / f"{name}.nii.gz", (np.rint(image[..., 0]) + index).astype("i2"))
+    write(tmp_path / "masks" / "s 1.nii.gz", np.where(label > 0, 5, 0).astype(np.float32))
+    settings = DataSettings(
+        layout="nifti",
+        root=tmp_path,
+        files={name: f"{{case}}/{name}.nii*" for name in names},
+        segmentation="masks/{case}.nii.gz",
+        classes="tumour",
+        label_map={0: 0, 5: 1},
+    )
+    assert settings.modalities == tuple(names)
+    (source,) = discover(settings)
+    case = source.load()
+    assert case.image.shape[-1] == count and case.case_id == "s 1"
+    np.testing.assert_array_equal(case.image[..., 1] - case.image[..., 0], 1)
+    np.testing.assert_array_equal(case.label, label > 0)
+
+
+def test_missing_and_doubled_files_are_named(tmp_path, phantoms):
+    scan = np.rint(phantoms[0][0][..., 0]).astype(np.int16)
+    for path in (
+        "a/x_t1.nii",
+        "a/x_t2.nii",
+        "b/x_t1.nii",
+        "c/x_t1.nii",
+        "c/y_t1.nii",
+        "c/x_t2.nii",
+    ):
+        write(tmp_path / path, scan)
+    files = {"t1": "{case}/*_t1.nii", "t2": "{case}/*_t2.nii"}
+    good, lacking, doubled = discover(DataSettings(layout="nifti", root=tmp_path, files=files))
+    assert good.load().label is None
+    with pytest.raises(UserError, match=r"case b has no t2 \(\{case\}/\*_t2.nii\), only x_t1.nii"):
+        lacking.load()
+    with pytest.raises(UserError, match=r"x_t1.nii and .*y_t1.nii both fit the pattern of t1"):
+        doubled.load()

@@ -1,0 +1,109 @@
+"""Whole volumes through 2-D networks, against a loop over slices and windows."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasseg.config import EvaluationSettings, PipelineSettings
+from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.sliding_window import window_starts, window_weights
+from kerasseg.models.unet import unet
+
+PATCH = (8, 12)
+AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
+
+
+def pipeline(axis="axial", neighbours=0):
+    slices = {"axis": axis, "neighbours": neighbours}
+    return PipelineSettings.model_validate({"patch_size": PATCH, "slices": slices})
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Neighbours -> a network of two modalities whose channels all matter differently."""
+    result = {}
+    for neighbours in (0, 1, 2):
+        keras.utils.set_random_seed(neighbours)
+        network = unet(2 * (1 + 2 * neighbours), 3, (4,), 6, dimensions=2)
+        head = network.get_layer("head")  # fresh probabilities are all near 0.5
+        head.set_weights([w * 4 + 0.1 for w in head.get_weights()])
+        result[neighbours] = network
+    return result
+
+
+def brute_force(network, volume, axis, neighbours, weighting, overlap):
+    """One slice, one window, one channel and one voxel row at a time, in float64."""
+    count = volume.shape[axis]
+    plane_shape = tuple(n for a, n in enumerate(volume.shape[:3]) if a != axis)
+    result = np.zeros((*volume.shape[:3], 3))
+    weights = window_weights((1, *PATCH), weighting)[0]
+    padded = [max(n, p) for n, p in zip(plane_shape, PATCH, strict=True)]
+    before = [(p - n) // 2 for p, n in zip(padded, plane_shape, strict=True)]
+    inner = tuple(slice(b, b + n) for b, n in zip(before, plane_shape, strict=True))
+    for index in range(count):
+        channels = []
+        for offset in range(-neighbours, neighbours + 1):
+            for modality in range(volume.shape[3]):
+                channel = np.zeros(padded, np.float32)
+                if 0 <= index + offset < count:
+                    channel[inner] = volume[..., modality].take(index + offset, axis=axis)
+                channels.append(channel)
+        image = np.stack(channels, axis=-1)
+        total, norm = np.zeros((*padded, 3)), np.zeros((*padded, 1))
+        for _, top, left in window_starts((1, *padded), (1, *PATCH), overlap):
+            box = (slice(top, top + PATCH[0]), slice(left, left + PATCH[1]))
+            total[box] += np.asarray(network(image[box][None]))[0] * weights[..., None]
+            norm[box] += weights[..., None]
+        place = [slice(None)] * 3
+        place[axis] = index
+        result[tuple(place)] = (total / norm)[inner]
+    return result
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("neighbours", [0, 1, 2])
+@pytest.mark.parametrize(("weighting", "batch"), [("gaussian", 5), ("constant", 1)])
+def test_equals_a_loop_over_slices(networks, axis, neighbours, weighting, batch):
+    """Four different sizes, larger and smaller than the window."""
+    volume = np.random.default_rng(0).normal(size=(7, 19, 13, 2)).astype(np.float32)
+    settings = EvaluationSettings(weighting=weighting, window_batch=batch, overlap=0.4)
+    predictor = Predictor(networks[neighbours], pipeline(axis, neighbours), settings)
+    found = predictor.probabilities(volume)
+    expected = brute_force(networks[neighbours], volume, AXES[axis], neighbours, weighting, 0.4)
+    assert found.shape == (7, 19, 13, 3) and found.dtype == np.float32
+    assert expected.std() > 0.02, "the network must tell voxels apart"
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(predictor.masks(volume), found >= 0.5)
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 20, 17, 2), (1, 5, 30, 2)])
+def test_a_picture_is_a_volume_of_one_slice(networks, neighbours, shape):
+    volume = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    settings = EvaluationSettings(window_batch=3)
+    predictor = Predictor(networks[neighbours], pipeline("axial", neighbours), settings)
+    expected = brute_force(networks[neighbours], volume, 0, neighbours, "gaussian", 0.5)
+    np.testing.assert_allclose(predictor.probabilities(volume), expected, atol=1e-5)
+
+
+def test_every_forward_pass_is_a_full_batch_of_windows_but_the_last(networks):
+    sizes = []
+    network = networks[1]
+
+    class Watched(Predictor):
+        def _predict(self, windows):
+            sizes.append(windows.shape)
+            return super()._predict(windows)
+
+    settings = EvaluationSettings(window_batch=4, overlap=0.0)
+    Watched(network, pipeline("axial", 1), settings).probabilities(np.zeros((3, 16, 24, 2)))
+    assert sizes == [(4, *PATCH, 6)] * 3, "3 slices of 4 windows"
+
+
+def test_a_3d_network_gets_whole_patches():
+    keras.utils.set_random_seed(0)
+    network = unet(2, 3, (4,), 6)
+    volume = np.random.default_rng(0).normal(size=(4, 6, 8, 2)).astype(np.float32)
+    settings = PipelineSettings(patch_size=(4, 6, 8))
+    found = Predictor(network, settings, EvaluationSettings()).probabilities(volume)
+    np.testing.assert_allclose(found, np.asarray(network(volume[None]))[0], atol=1e-5)

@@ -1,0 +1,122 @@
+"""A conversion that is killed goes on; two at once do not happen."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kerasseg.errors import UserError
+from kerasseg.records.lock import locked
+from kerasseg.records.store import open_store, update_store
+from tests.conftest import phantom_experiment
+
+MOST_KILLS = 4
+PHANTOMS = "data.phantom={cases: 5, shape: [16,20,18], seed: 5}"
+
+
+def test_dying_at_any_write_loses_no_finished_shard(tmp_path):
+    """Every write of a conversion of 5 cases in shards of 2 is once the last one."""
+    script = Path(__file__).with_name("die_everywhere.py")
+    command = [sys.executable, script, tmp_path, PHANTOMS]
+    command += ["records.workers=1", "records.cases_per_shard=2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path.cwd())
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(runs) > 30 and all(run["died"] for run in runs[:-1]) and not runs[-1]["died"]
+    for run in runs:
+        assert run["same"] and not run["damaged"] and not run["leftovers"], run
+        assert set(run["noted"]) <= set(run["kept"]), run
+    assert max(len(run["noted"]) for run in runs) == 3, "a late death keeps every shard"
+
+
+def test_kill_at_random_moments(tmp_path):
+    """The real command with two processes, killed with its children again and again."""
+    overrides = [
+        "data.phantom={cases: 12, shape: [32,40,36], seed: 5}",
+        "records.cases_per_shard=2",
+        "records.workers=2",
+        f"records.root={tmp_path / 'store'}",
+    ]
+    command = [sys.executable, "-m", "kerasseg.cli", "convert", *overrides]
+    rng = random.Random(0)
+    kills, progress = 0, []
+    while True:
+        patience = rng.uniform(1.0, 3.0) if kills < MOST_KILLS else None
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            process.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            progress.append(len(list((tmp_path / "store").glob("shard-*"))))
+            continue
+        assert process.returncode == 0, process.stderr.read().decode()
+        break
+    assert kills > 0 and progress == sorted(progress), "finished shards are never lost"
+    store = update_store(phantom_experiment(tmp_path, *overrides))
+    assert len(store.rows) == 12 and not store.damaged_records()
+    assert not [p.name for p in store.root.iterdir() if "incomplete" in p.name]
+
+
+def test_a_journal_cut_in_the_middle_of_a_line(tmp_path):
+    experiment = phantom_experiment(tmp_path, "records.cases_per_shard=2")
+    store = open_store(experiment)
+    # Back to the moment before the end: only a journal, whose last line is torn.
+    head = {"settings": store.manifest.settings}
+    lines = [json.dumps(head)]
+    for shard, size in store.manifest.shards.items():
+        rows = [r.model_dump(mode="json") for r in store.manifest.cases if r.shard == shard]
+        lines.append(json.dumps({"shard": shard, "bytes": size, "rows": rows}))
+    (store.root / "journal.jsonl").write_text("\n".join(lines)[:-40])
+    for name in ("store.json", "manifest.jsonl"):
+        (store.root / name).unlink()
+    inodes = {p.name: p.stat().st_ino for p in store.root.glob("shard-*")}
+    again = open_store(experiment)
+    assert again.manifest.data_fingerprint == store.manifest.data_fingerprint
+    kept = sorted(n for n in inodes if (store.root / n).exists())
+    assert kept[:3] == ["shard-00000.tfrecord", "shard-00001.tfrecord", "shard-00002.tfrecord"]
+    assert all((store.root / n).stat().st_ino == inodes[n] for n in kept[:3])
+
+
+def test_an_unfinished_conversion_with_other_settings_is_refused(tmp_path):
+    store = open_store(phantom_experiment(tmp_path))
+    (store.root / "journal.jsonl").write_text(
+        json.dumps({"settings": store.manifest.settings}) + "\n"
+    )
+    (store.root / "store.json").unlink()
+    with pytest.raises(UserError, match=r"unfinished conversion was made with other settings: "):
+        open_store(phantom_experiment(tmp_path, "data.modalities=[t1]"))
+
+
+def test_two_conversions_into_one_folder(tmp_path):
+    experiment = phantom_experiment(tmp_path)
+    (tmp_path / "store").mkdir()
+    code = (
+        "import sys, time, pathlib\n"
+        "from kerasseg.records.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "store"], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        words = rf"process {other.pid} on .* is converting into this folder right now"
+        for act in (open_store, update_store):
+            with pytest.raises(UserError, match=words):
+                act(experiment)
+        other.kill()
+    time.sleep(0.1)
+    assert len(open_store(experiment).rows) == 8, "the lock ended with its holder"
+    with locked(tmp_path / "store"):
+        pass

@@ -1,0 +1,78 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasseg import anatomy
+from kerasseg.training.callbacks.validation_images import ValidationImages
+
+SIZE = (6, 10)
+
+
+class Constant(keras.layers.Layer):
+    """Predicts the first channel of the image everywhere as every channel of the target."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def call(self, image):
+        return keras.ops.repeat(image[..., :1], self.channels, axis=-1)
+
+
+def strip(tmp_path, image, target, *, modalities, channels):
+    """The picture that TensorBoard is given, (patches, h, panels, w, 3) uint8."""
+    network = keras.Sequential([keras.Input(image.shape[1:]), Constant(len(channels))])
+    batches = tf.data.Dataset.from_tensors((image.astype(np.float16), target.astype(np.uint8)))
+    callback = ValidationImages(
+        tmp_path, network, batches, modalities=modalities, channels=channels
+    )
+    callback.on_train_begin()
+    callback.on_epoch_end(0)
+    callback.on_train_end()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "validation")).Reload()
+    (event,) = events.Tensors("modalities, truth, prediction")
+    pictures = [tf.io.decode_png(png).numpy() for png in event.tensor_proto.string_val[2:]]
+    return np.stack(pictures).reshape(len(pictures), SIZE[0], -1, SIZE[1], 3)
+
+
+def rgb(name):
+    code = anatomy.COLOURS[name].lstrip("#")
+    return [int(code[i : i + 2], 16) for i in (0, 2, 4)]
+
+
+@pytest.mark.parametrize("neighbours", [0, 1, 2])
+def test_slices_show_their_modalities_truth_and_prediction(tmp_path, neighbours):
+    """Of 2.5-D channels the middle slice: ramps across it, noise in its neighbours."""
+    channels = 2 * (1 + 2 * neighbours)
+    image = np.random.default_rng(0).normal(size=(3, *SIZE, channels))
+    middle = 2 * neighbours
+    image[..., middle] = np.linspace(0, 1, SIZE[1])
+    image[..., middle + 1] = np.linspace(0, 1, SIZE[0])[:, None]
+    image[..., 0] = image[..., 0] if neighbours else np.linspace(0, 1, SIZE[1])
+    target = np.zeros((3, *SIZE, 1))
+    target[:, 1:3, 4:9] = 1
+    panels = strip(tmp_path, image, target, modalities=2, channels=("tumour",))
+    assert panels.shape == (3, SIZE[0], 4, SIZE[1], 3)
+    first, second = panels[0, :, 0, :, 0].astype(int), panels[0, :, 1, :, 0].astype(int)
+    assert (np.diff(first, axis=1) >= 0).all() and np.ptp(first) > 200
+    assert (np.diff(second, axis=0) >= 0).all() and np.ptp(second) > 200
+    truth, prediction = panels[0, :, 2], panels[0, :, 3]
+    np.testing.assert_array_equal(truth[1:3, 4:9], np.broadcast_to(rgb("tumour"), (2, 5, 3)))
+    assert truth.sum() == truth[1:3, 4:9].sum()
+    found = image[0, ..., 0].astype(np.float16) >= 0.5
+    np.testing.assert_array_equal(prediction.any(axis=-1), found)
+
+
+def test_volumes_show_the_slice_with_most_tumour(tmp_path):
+    image = np.random.default_rng(0).normal(size=(1, 4, *SIZE, 1))
+    target = np.zeros((1, 4, *SIZE, 3))
+    target[0, 2, :4, :5, 1] = 1
+    target[0, 3, 0, 0, 0] = 1
+    panels = strip(tmp_path, image, target, modalities=1, channels=("NCR", "ED", "ET"))
+    assert panels.shape == (1, SIZE[0], 3, SIZE[1], 3)
+    truth = panels[0, :, 1]
+    np.testing.assert_array_equal(truth[:4, :5], np.broadcast_to(rgb("ED"), (4, 5, 3)))
+    assert truth.sum() == truth[:4, :5].sum()
