@@ -202,11 +202,8 @@ def main(what: str, folder: str, layout: str, name: str) -> None:
     """Print seconds, bytes and peak memory as JSON."""
     action = {"store": store, "npy": npy, "gzip": only_gzip, "isal": only_isal}[what]
     result = action(Path(folder) / name, layout)
-    for key, who in (
-        ("parent_gib", resource.RUSAGE_SELF),
-        ("worker_gib", resource.RUSAGE_CHILDREN),
-    ):
-        result[key] = resource.getrusage(who).ru_maxrss / 2**20
+    result["parent_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    result["worker_gib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(json.dumps(result))
 
 

@@ -29,7 +29,11 @@ def run() -> str:
     folder = Path(tempfile.mkdtemp(prefix="kerasseg-bench-"))
     try:
         sizes = measure("benchmarks.patches", "prepare", str(folder))
-        names = {"store": "kerasseg store, 2 patches a volume", "npy": "`.npy`, memory-mapped"}
+        names = {
+            "none": "kerasseg store, 2 patches a volume",
+            "zlib": "the same, records.compression=zlib",
+            "npy": "`.npy`, memory-mapped",
+        }
         rounds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(ROUNDS):
             for name, rates in rounds.items():
@@ -44,30 +48,33 @@ def run() -> str:
     return (
         f"## Reading 64x160x160x4 patches (median of {ROUNDS} x {PATCHES})\n\n"
         f"| | patches/s | bytes per case |\n|---|---|---|\n{rows}\n\n"
-        f"Speed ratio store / npy: {rate['store'] / rate['npy']:.2f}; size ratio "
-        f"{sizes['store'] / sizes['npy']:.2f}. The store's patches are drawn around the tumour, "
+        f"Speed ratio store / npy: {rate['none'] / rate['npy']:.2f}; size ratio "
+        f"{sizes['none'] / sizes['npy']:.2f}. The store's patches are drawn around the tumour, "
         "z-scored, batched by two and checked against their checksums; the plain crops are none "
         "of that."
     )
 
 
-def experiment(folder: Path) -> Experiment:
+def experiment(folder: Path, compression: str) -> Experiment:
     """Phantoms of BraTS's size, stored in `folder`."""
-    size = "[155,240,240]"
     return load_experiment(
         None,
-        [f"data.phantom={{cases: {CASES}, shape: {size}}}", f"records.root={folder / 'store'}"],
+        [
+            f"data.phantom={{cases: {CASES}, shape: [155,240,240]}}",
+            f"records.root={folder / compression}",
+            f"records.compression={compression}",
+        ],
     )
 
 
 def prepare(folder: Path) -> dict[str, float]:
-    """Write both formats; returns bytes per case of each."""
+    """Write every format; returns bytes per case of each."""
     from kerasseg.datasets.discovery import discover
     from kerasseg.records.store import open_store
 
-    store = open_store(experiment(folder))
+    stores = {name: open_store(experiment(folder, name)) for name in ("none", "zlib")}
     total = 0
-    for source in discover(experiment(folder).data):
+    for source in discover(experiment(folder, "none").data):
         case = source.load()
         assert case.label is not None
         image = np.ascontiguousarray(case.image.transpose(3, 0, 1, 2)).astype(np.float16)
@@ -75,17 +82,25 @@ def prepare(folder: Path) -> dict[str, float]:
             path = folder / f"{case.case_id}_{kind}.npy"
             np.save(path, array)
             total += path.stat().st_size
-    return {"store": sum(store.manifest.shards.values()) / CASES, "npy": total / CASES}
+    sizes = {name: sum(s.manifest.shards.values()) / CASES for name, s in stores.items()}
+    return sizes | {"npy": total / CASES}
 
 
-def store_patches(folder: Path) -> Iterator[int]:
+def store_patches(folder: Path, compression: str) -> Iterator[int]:
     """Batches of the training pipeline; yields patches per batch."""
     from kerasseg.pipeline.batches import TrainingBatches
     from kerasseg.records.store import open_store
 
-    wanted = experiment(folder)
+    wanted = experiment(folder, compression)
     store = open_store(wanted)
-    batches = TrainingBatches(store, list(store.rows), wanted.pipeline, batch_size=2, seed=0)
+    batches = TrainingBatches(
+        store,
+        list(store.rows),
+        wanted.pipeline,
+        target=wanted.model.target,
+        batch_size=2,
+        seed=0,
+    )
     for image, _ in batches.dataset():
         yield int(image.shape[0])
 
@@ -110,7 +125,7 @@ def main(what: str, folder: Path) -> None:
     if what == "prepare":
         print(json.dumps(prepare(folder)))
         return
-    source = {"store": store_patches, "npy": npy_patches}[what](folder)
+    source = npy_patches(folder) if what == "npy" else store_patches(folder, what)
     for _ in range(8):
         next(source)
     started, done = time.perf_counter(), 0

@@ -3,7 +3,6 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +133,13 @@ def _announce(
     else:
         say(
             f"Split      {len(split.train)} training, {len(split.validation)} validation, "
-            f"{len(split.test)} test cases, by patient"
+            f"{len(split.test)} test cases, by "
+            f"{'patient' if knows_patients(experiment.data) else 'picture'}"
         )
     for warning in _warnings(experiment):
         say(f"Warning    {warning}", style="bold yellow")
-    for line in _task(experiment):
-        say(line)
+    for heading, words in _task(experiment).items():
+        say(f"{heading:<11}{words}")
     say(f"Network    {network.name}, {network.count_params():,} parameters")
     say(f"Device     {device_name()}")
     say(f"Precision  {precision}")
@@ -149,24 +149,22 @@ def _announce(
     say(f"Run        {folder} (watch: tensorboard --logdir {folder}/tensorboard)")
 
 
-def _task(experiment: Experiment) -> Iterator[str]:
-    """What goes in and what comes out, a line each with its heading."""
+def _task(experiment: Experiment) -> dict[str, str]:
+    """What goes in and what comes out, in words under their headings."""
     target = experiment.model.target
     patch = " x ".join(map(str, experiment.pipeline.patch_size))
-    channels = f"{', '.join(anatomy.TARGETS[target])} ({target})"
     modalities = ", ".join(experiment.data.modalities)
-    slices = experiment.pipeline.slices
+    ends = f"of {patch} voxels: {modalities} -> {', '.join(anatomy.TARGETS[target])} ({target})"
     if experiment.model.dimensions == 3:
-        yield f"Task       3-D patches of {patch} voxels: {modalities} -> {channels}"
-        return
-    yield f"Task       2-D {slices.axis} slices of {patch} voxels: {modalities} -> {channels}"
+        return {"Task": f"3-D patches {ends}"}
+    slices = experiment.pipeline.slices
     kept = {"all": "all", "brain": "those with brain", "tumour": "those with tumour"}
     words = f"{kept[slices.keep]} train"
     if slices.empty_share is not None:
         words += f", {slices.empty_share:.0%} of them without tumour"
     if slices.neighbours:
         words += f", with {slices.neighbours} neighbour(s) on each side as channels"
-    yield f"Slices     {words}"
+    return {"Task": f"2-D {slices.axis} slices {ends}", "Slices": words}
 
 
 def _warnings(experiment: Experiment) -> list[str]:
@@ -193,6 +191,7 @@ def _summary(
     means = {s: mean_scores(r for r in scores if r.split == s) for s in ("validation", "test")}
     return {
         "run": experiment.run.name,
+        "task": "; ".join(_task(experiment).values()),
         "overfit_check": split.overfit_check,
         "warnings": _warnings(experiment),
         "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},

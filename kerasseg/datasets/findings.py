@@ -28,8 +28,11 @@ class Finding:
 
 def findings_of(case: Case) -> Iterator[Finding]:
     """Everything that can be seen in one case alone."""
+    inside = case.image if case.box is None else case.image[case.box]
+    lows, highs = _ranges(inside)
     for channel, modality in enumerate(case.modalities):
-        yield from _channel(case, case.image[..., channel], modality)
+        values = inside[..., channel]
+        yield from _channel(case, values, modality, lows[channel], highs[channel])
     if any(not 0 < size < np.inf for size in case.spacing):
         yield Finding("error", "spacing", f"voxel size {case.spacing} mm is impossible")
     for note in case.notes:
@@ -56,10 +59,20 @@ def check_case(case: Case) -> Case:
     return case
 
 
-def _channel(case: Case, values: np.ndarray, modality: str) -> Iterator[Finding]:
-    if case.box is not None:
-        values = values[case.box]
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
+def _ranges(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each channel of (D, H, W, C); 0 where there is no voxel."""
+    depth, height, width, channels = image.shape
+    if not image.size:
+        return np.zeros(channels), np.zeros(channels)
+    # Over the slow axes first, so that the inner loop is long and contiguous.
+    rows = image.reshape(depth, height, width * channels)
+    low, high = rows.min(axis=(0, 1)), rows.max(axis=(0, 1))
+    return low.reshape(width, channels).min(axis=0), high.reshape(width, channels).max(axis=0)
+
+
+def _channel(
+    case: Case, values: np.ndarray, modality: str, low: float, high: float
+) -> Iterator[Finding]:
     if not (np.isfinite(low) and np.isfinite(high)):  # min and max pass NaN on
         bad = np.argwhere(~np.isfinite(values))
         corner = [s.start for s in case.box] if case.box else [0, 0, 0]
@@ -88,13 +101,13 @@ def _channel(case: Case, values: np.ndarray, modality: str) -> Iterator[Finding]
 
 
 def _label(case: Case, label: np.ndarray) -> Iterator[Finding]:
-    tumour = label > 0
-    count = int(np.count_nonzero(tumour))
+    tumour = np.flatnonzero(label)  # few voxels, so looking at each is cheap
+    count = tumour.size
     if not count:
         yield Finding("warning", "empty segmentation", "the segmentation has no tumour")
         return
-    # Only tumour voxels are looked at: they are few.
-    outside = count - int(np.count_nonzero(case.image[tumour].any(axis=-1)))
+    voxels = case.image.reshape(-1, case.image.shape[-1])[tumour]
+    outside = count - int(np.count_nonzero(voxels.any(axis=-1)))
     if outside > _OUTSIDE_IS_WRONG * count:
         yield Finding(
             "error",

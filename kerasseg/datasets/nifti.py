@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
@@ -18,11 +18,12 @@ from kerasseg.write_aside import write_aside
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _NIFTI2_HEADER_BYTES = 540
+_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # stub: an instance
 _BAD_FILE = (
     TypeError,
     EOFError,
     zlib.error,
-    isal_zlib.error,
+    _ISAL_ERROR,
     ImageFileError,
     HeaderDataError,
     OSError,

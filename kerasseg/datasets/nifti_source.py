@@ -1,5 +1,6 @@
 """`NiftiSource`: a case of one NIfTI file per modality, or of all modalities in one 4-D file."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +92,12 @@ def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box]:
 
     Only the box is written: most of a skull-stripped scan is air, whose pages stay untouched.
     """
-    inside = np.zeros(volumes[0].shape, bool)
-    for volume in volumes:
-        np.logical_or(inside, volume, out=inside)  # NaN counts as something
+    if all(volume.dtype == volumes[0].dtype and volume.dtype.kind in "iu" for volume in volumes):
+        inside = functools.reduce(np.bitwise_or, volumes) != 0  # many times as fast as below
+    else:
+        inside = np.zeros(volumes[0].shape, bool)
+        for volume in volumes:
+            np.logical_or(inside, volume, out=inside)  # NaN counts as something
     box = bounding_box(inside)
     image = np.zeros((*inside.shape, len(volumes)), np.float32)
     for channel, volume in enumerate(volumes):
@@ -104,10 +108,10 @@ def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box]:
 def bounding_box(inside: np.ndarray) -> Box:
     """Smallest box that holds every true voxel of a mask (D, H, W); empty where there is none."""
     # Reduced over contiguous axes first: an order of magnitude faster on large volumes.
-    planes = inside.any(axis=2)
-    hits = planes.any(axis=1), planes.any(axis=0), inside.any(axis=(0, 1))
+    planes = np.any(inside, axis=2)
+    masks = np.any(planes, axis=1), np.any(planes, axis=0), np.any(inside, axis=(0, 1))
     box = []
-    for hit in map(np.flatnonzero, hits):
+    for hit in map(np.flatnonzero, masks):
         box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
     return box[0], box[1], box[2]
 

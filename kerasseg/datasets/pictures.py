@@ -107,7 +107,7 @@ def _check_kind(image: Image.Image, path: Path) -> None:
             f"{path}: has the colour mode {image.mode}, expected grey or RGB: convert it."
         )
     # Pillow has no colour mode of 16 bit and would cut such a file to 8 without a word.
-    raw_modes = [str(tile[3]) for tile in image.tile]
+    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
     if image.mode in ("RGB", "RGBA", "LA") and any("16" in mode for mode in raw_modes):
         raise UserError(
             f"{path}: is a colour picture of 16 bit a channel, which cannot be read without loss: "

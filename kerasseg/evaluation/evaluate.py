@@ -7,7 +7,7 @@ from pathlib import Path
 from kerasseg import anatomy
 from kerasseg.evaluation.figures.drawing import masks_to_label
 from kerasseg.evaluation.figures.overlay import draw_overlay
-from kerasseg.evaluation.figures.views import draw_views
+from kerasseg.evaluation.figures.views import draw_views, has_depth
 from kerasseg.evaluation.scores import CaseScore, score_case
 from kerasseg.inference.predictor import Predictor
 from kerasseg.progress import track
@@ -24,16 +24,16 @@ def evaluate(
 ) -> list[CaseScore]:
     """Segment every case of `splits` (name -> case ids), one in memory at a time.
 
-    Draws the first `overlays` cases of each split into `figures`; a picture, which has one slice,
-    gets no view of three planes.
+    Draws the first `overlays` cases of each split into `figures`.
     """
     jobs = [
         (split, case_id, index < overlays)
         for split, case_ids in splits.items()
         for index, case_id in enumerate(case_ids)
     ]
+    noun = "case" if len(jobs) == 1 else "cases"
     scores = []
-    for split, case_id, draw in track(jobs, len(jobs), f"Segmenting {len(jobs)} whole cases"):
+    for split, case_id, draw in track(jobs, len(jobs), f"Segmenting {len(jobs)} whole {noun}"):
         stored = store.load(case_id)
         case = stored.case
         assert case.label is not None  # a store holds labelled cases only
@@ -45,7 +45,7 @@ def evaluate(
                 f"{name} {score.dice[name]:.2f}" for name in anatomy.TARGETS[target]
             )
             drawings = {f"{case_id}_overlay.png": draw_overlay}
-            if stored.full_shape[0] > 1:
+            if has_depth(stored):
                 drawings[f"{case_id}_views.png"] = draw_views
             for name, drawing in drawings.items():
                 drawing(stored, prediction, target, title, figures / name)

@@ -25,7 +25,8 @@ class CaseStatistics:
     """One case. Without a segmentation what it would have told is None or empty.
 
     shape:        (D, H, W); spacing: (D, H, W) in mm
-    brain_voxels: voxels with a value other than 0 in any modality
+    brain_voxels: voxels with a value other than 0 in any modality; brain_slices: axial slices
+                  from the lowest to the highest of them
     voxels:       class -> labelled voxels
     components:   parts of the tumour that touch nowhere, not even at a corner
     centre:       centre of mass of the tumour in the brain's box, 0..1 along D, H, W
@@ -38,6 +39,7 @@ class CaseStatistics:
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     brain_voxels: int
+    brain_slices: int
     intensities: dict[str, Intensities]
     voxels: dict[str, int] | None = None
     components: int | None = None
@@ -69,6 +71,7 @@ def measure(case: Case) -> CaseStatistics:
         shape=(depth, height, width),
         spacing=case.spacing,
         brain_voxels=int(np.count_nonzero(brain)),
+        brain_slices=brain.shape[0],
         intensities=intensities,
     )
     if case.label is None:
@@ -95,9 +98,7 @@ def _centre(tumour: np.ndarray, tumour_box: Box, brain: Box) -> tuple[float, flo
     # A voxel's centre lies half a voxel behind its corner.
     d, h, w = (
         float((mass + 0.5 + own.start - outer.start) / (outer.stop - outer.start))
-        for mass, own, outer in zip(
-            ndimage.center_of_mass(tumour), tumour_box, brain, strict=True
-        )
+        for mass, own, outer in zip(ndimage.center_of_mass(tumour), tumour_box, brain, strict=True)
     )
     return d, h, w
 

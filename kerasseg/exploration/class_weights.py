@@ -51,7 +51,5 @@ def suggest_class_weights(voxels: Mapping[str, int], classes: str, target: str) 
     if absent or len(channels) == 1:
         return ClassWeights(shares, None, absent)
     raw = np.array(list(shares.values())) ** -0.5
-    weights = {
-        name: round(float(w), 2) for name, w in zip(shares, raw / raw.mean(), strict=True)
-    }
+    weights = {name: round(float(w), 2) for name, w in zip(shares, raw / raw.mean(), strict=True)}
     return ClassWeights(shares, weights, ())

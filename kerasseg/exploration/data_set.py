@@ -95,3 +95,10 @@ class DataSet:
     def sliced(self) -> list[CaseStatistics]:
         """Labelled cases of more than one slice."""
         return [case for case in self.labelled if case.shape[0] > 1]
+
+    @property
+    def tumour_slices(self) -> float:
+        """Share of the brain's axial slices that have tumour, in the cases of several slices."""
+        slices = np.array([case.brain_slices for case in self.sliced])
+        shares = np.array([case.presence[TUMOUR].mean() for case in self.sliced])
+        return float((slices * shares).sum() / max(slices.sum(), 1))

@@ -55,7 +55,8 @@ def intensities_of(values: np.ndarray) -> Intensities:
     if not values.size:
         return Intensities(0, mean, deviation, (0.0, 0.0, 0.0), 0.0, 1.0, np.zeros(1, np.int64))
     low, high, *percentiles = (
-        float(v) for v in np.percentile(values, (*_TAILS, *PERCENTILES), method="closest_observation")
+        float(v)
+        for v in np.percentile(values, (*_TAILS, *PERCENTILES), method="closest_observation")
     )
     if np.array_equal(values, np.rint(values)):
         # Whole numbers must fill bins evenly, or the curve becomes a comb.
@@ -66,6 +67,4 @@ def intensities_of(values: np.ndarray) -> Intensities:
         width = (high - low) / bins or 1.0
     histogram, _ = np.histogram(values, bins, (start, start + width * bins))
     first, median, last = percentiles
-    return Intensities(
-        values.size, mean, deviation, (first, median, last), start, width, histogram
-    )
+    return Intensities(values.size, mean, deviation, (first, median, last), start, width, histogram)

@@ -13,7 +13,10 @@ from kerasseg.pipeline.voxel_rows import voxel_rows
 def draw_patch(
     record: Record, settings: PipelineSettings, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random patch: image (d, h, w, C) float16, label (d, h, w) uint8. `seed` is stateless (2,)."""
+    """A random patch: image (d, h, w, C) float16 and label (d, h, w) uint8.
+
+    `seed` is a stateless seed (2,).
+    """
     start = sample_start(
         record.shape, record.foreground, settings.patch_size, settings.tumour_share, seed
     )

@@ -24,15 +24,22 @@ def voxel_rows(record: Record, start: tf.Tensor, size: Sequence[int] | tf.Tensor
     last = tf.clip_by_value(start + size, 0, record.shape)
     (d, h, w), (d_end, h_end, w_end) = tf.unstack(first), tf.unstack(last)
     first_byte = w // 8
-    # Bytes before the box are counted, but only those of the box are unpacked.
-    rows = record.mask[d:d_end, h:h_end, : -(-w_end // 8)]
-    in_bytes = tf.cast(tf.raw_ops.PopulationCount(x=rows), tf.int32)
-    before = tf.cumsum(in_bytes, axis=-1, exclusive=True)
-    before = (before + record.row_start[d:d_end, h:h_end, tf.newaxis])[..., first_byte:, tf.newaxis]
-    rank = tf.gather(_RANK_IN_BYTE, tf.cast(rows[..., first_byte:], tf.int32))
-    found = tf.maximum(before + rank, 0)
+    in_rows = record.mask[d:d_end, h:h_end]
+    in_box = in_rows[..., first_byte : -(-w_end // 8)]
+    # Of the bytes before the box the bits are only counted; those of the box are unpacked.
+    before = tf.reduce_sum(_set_bits(in_rows[..., :first_byte]), axis=-1)
+    before = (before + record.row_start[d:d_end, h:h_end])[..., tf.newaxis]
+    before += tf.cumsum(_set_bits(in_box), axis=-1, exclusive=True)
+    rank = tf.gather(_RANK_IN_BYTE, tf.cast(in_box, tf.int32))
+    found = tf.maximum(before[..., tf.newaxis] + rank, 0)
     found = tf.reshape(found, tf.stack([d_end - d, h_end - h, 8 * tf.shape(rank)[2]]))
     found = found[..., w - 8 * first_byte : w_end - 8 * first_byte]
-    pads = tf.stack([first - start, start + size - last], axis=1)
+    before_volume = tf.clip_by_value(-start, 0, size)
+    pads = tf.stack([before_volume, size - (last - first) - before_volume], axis=1)
     # Most boxes lie inside, and padding by nothing would still copy them.
     return tf.cond(tf.reduce_any(pads > 0), lambda: tf.pad(found, pads), lambda: found)
+
+
+def _set_bits(values: tf.Tensor) -> tf.Tensor:
+    """How many bits of each uint8 are set, int32."""
+    return tf.cast(tf.raw_ops.PopulationCount(x=values), tf.int32)

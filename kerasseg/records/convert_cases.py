@@ -1,17 +1,15 @@
 """Raw cases -> encoded records, in parallel processes."""
 
-import multiprocessing
-import signal
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
 
 from kerasseg.config import Experiment
 from kerasseg.datasets.read_case import read_case
 from kerasseg.datasets.source import CaseSource
 from kerasseg.errors import UserError
+from kerasseg.in_processes import in_processes
 from kerasseg.records.manifest import CaseRow
 from kerasseg.records.schema import encode
 from kerasseg.records.source_files import describe
@@ -31,35 +29,15 @@ class Converted:
 def convert_cases(experiment: Experiment, sources: Sequence[CaseSource]) -> Iterator[Converted]:
     """Converted cases in order; at most one more than there are processes is in memory."""
     workers = min(experiment.records.workers or usable_cores(), len(sources))
-    if workers <= 1:
-        for source in sources:
-            yield _convert(experiment, source)
-        return
-    # Spawned, not forked: a parent that has imported TensorFlow has threads a fork would lose.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_leave_interrupts) as pool:
-        pending: deque[Future[Converted]] = deque()
-        try:
-            for source in sources:
-                pending.append(pool.submit(_convert, experiment, source))
-                if len(pending) > workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool:
-            raise UserError(
-                "A converting process ended at once: either memory ran out (try "
-                "records.workers=1), or a script of yours that calls kerasseg lacks "
-                "`if __name__ == '__main__':` around the call."
-            ) from None
-        finally:
-            for future in pending:
-                future.cancel()
+    return in_processes(partial(_convert, experiment), sources, workers, _died)
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _died(source: CaseSource) -> NoReturn:
+    # Never skipped as a bad case: the machine is at fault, and the next try may succeed.
+    raise UserError(
+        f"{source.case_id}: the process that converted it was killed, most likely because memory "
+        "ran out: try again with records.workers=1; what is converted already is kept."
+    )
 
 
 def _convert(experiment: Experiment, source: CaseSource) -> Converted:

@@ -23,7 +23,7 @@ that an index of 0 means "not stored".
 | file_shape, file_affine | int64 x 3, bytes | the input file's own grid: (x, y, z) -> RAS mm |
 | mean, std | float x C | intensities over non-zero voxels before the z-score |
 | foreground_<id> | bytes | (N, 3) int16 box coordinates of voxels of that id |
-| brain_voxels, tumour_voxels | bytes | (D + H + W,) int32: how many are in each slice of each axis |
+| brain_voxels, tumour_voxels | bytes | (D + H + W,) int32: how many each slice of each axis has |
 
 All numbers in bytes are little-endian.
 """
@@ -198,7 +198,7 @@ def _voxel_hash(
         values = np.delete(values, without_signal + 1, axis=0)
     digest = hashlib.sha256(np.asarray([*mask.shape, values.shape[-1]], "<i8").tobytes())
     digest.update(np.packbits(mask, axis=-1, bitorder="little").tobytes())
-    digest.update(values)
+    digest.update(values.tobytes())
     return digest.hexdigest()[:32]
 
 

@@ -1,7 +1,5 @@
 """Going on without records that are damaged on the disk (records.on_damaged_record=skip)."""
 
-import dataclasses
-
 from kerasseg.errors import UserError
 from kerasseg.records.parts import SIDES
 from kerasseg.records.split import Split
@@ -27,4 +25,5 @@ def leave_out_damaged(store: RecordStore, split: Split) -> tuple[Split, dict[str
                 f"are damaged, the first: {damaged[cases[0]].rstrip('.')}. Convert anew with "
                 "kerasseg convert --overwrite."
             )
-    return dataclasses.replace(split, **sound), damaged
+    left = Split(sound["train"], sound["validation"], sound["test"], split.overfit_check)
+    return left, damaged

@@ -10,13 +10,13 @@ from kerasseg import anatomy
 from kerasseg.config import Experiment
 from kerasseg.datasets.findings import Finding
 from kerasseg.errors import UserError
+from kerasseg.in_processes import in_processes
 from kerasseg.progress import track
 from kerasseg.records.damage import is_damaged
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest
 from kerasseg.records.schema import StoredCase, decode
 from kerasseg.records.tfrecord import read_record
 from kerasseg.runtime import usable_cores
-from kerasseg.verification.in_processes import in_processes
 from kerasseg.verification.verification import CaseReport, Verification
 
 

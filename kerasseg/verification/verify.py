@@ -2,10 +2,10 @@
 
 from kerasseg.config import Experiment
 from kerasseg.datasets.discovery import discover
+from kerasseg.in_processes import in_processes
 from kerasseg.progress import track
 from kerasseg.runtime import usable_cores
 from kerasseg.verification.compare_cases import compare_cases
-from kerasseg.verification.in_processes import in_processes
 from kerasseg.verification.inspect_case import died, inspect_case
 from kerasseg.verification.patients import patient_findings
 from kerasseg.verification.verification import Verification

@@ -8,7 +8,7 @@ from PIL import Image
 from kerasseg.evaluation.figures import drawing
 from kerasseg.evaluation.figures.overlay import draw_overlay
 from kerasseg.evaluation.figures.training_curves import draw_training_curves
-from kerasseg.evaluation.figures.views import draw_views
+from kerasseg.evaluation.figures.views import draw_views, has_depth
 
 
 def colours(path, name):
@@ -116,3 +116,33 @@ def test_curves_of_every_channel(tmp_path, monkeypatch, target, channels, epochs
     shown = [text.get_text() for text in figures[0].axes[1].get_legend().get_texts()]
     mean = ["mean"] if len(channels) > 1 else []
     assert shown == [*channels, *mean, "best epoch 1"]
+
+
+def test_the_slice_shown_is_that_with_most_truth(phantom_store, tmp_path, words):
+    """False positives elsewhere must not hide what was to be found."""
+    stored = phantom_store.load("phantom_0000")
+    label = stored.case.label
+    most = int((label > 0).sum(axis=(1, 2)).argmax())
+    wrong = np.zeros_like(label)
+    wrong[0] = 2
+    draw_overlay(stored, wrong, "subregions", "case", tmp_path / "truth.png")
+    empty = dataclasses.replace(stored, case=dataclasses.replace(stored.case, label=label * 0))
+    draw_overlay(empty, wrong, "subregions", "case", tmp_path / "healthy.png")
+    first = stored.offset[0]
+    assert f"case, axial slice {most + first}" in words[0]
+    assert f"case, axial slice {first}" in words[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected"),
+    [
+        ((155, 240, 240), (1, 1, 1), True),
+        ((20, 240, 240), (1, 1, 1), False),
+        ((20, 240, 240), (6, 1, 1), True),
+        ((1, 4, 4), (1, 1, 1), False),
+    ],
+)
+def test_three_planes_need_some_depth(phantom_store, shape, spacing, expected):
+    stored = phantom_store.load("phantom_0000")
+    case = dataclasses.replace(stored.case, spacing=spacing)
+    assert has_depth(dataclasses.replace(stored, case=case, full_shape=shape)) is expected

@@ -16,6 +16,7 @@ def page(folder, target="binary", figures=(), **changes):
     ]
     summary = {
         "run": "run",
+        "task": "3-D patches",
         "overfit_check": False,
         "warnings": [],
         "skipped_cases": {},

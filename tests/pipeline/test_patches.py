@@ -1,10 +1,12 @@
 import numpy as np
-import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.pipeline.patches import cut_patch, sample_start
+from kerasseg.config import PipelineSettings
+from kerasseg.pipeline.patches import cut_patch, draw_patch, sample_start
+from tests.pipeline.stored import dense_crop, record_and_volumes
+from tests.records.random_case import random_case
 
 PATCH = (4, 5, 6)
 
@@ -49,25 +51,44 @@ def test_the_same_seed_gives_the_same_place():
     np.testing.assert_array_equal(*draw)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.tuples(*[st.integers(1, 9)] * 3), st.integers(0, 1000), st.sampled_from([0.0, 1.0]))
-def test_a_patch_never_leaves_the_volume_and_small_volumes_are_padded(shape, seed, share):
-    volume = np.arange(1, np.prod(shape) + 1, dtype=np.int32).reshape(shape)
-    centre = voxels(tuple(n - 1 for n in shape))
-    start = sample_start(tf.constant(shape), [centre] * 3, PATCH, share, tf.constant([seed, 0]))
-    patch = cut_patch(tf.constant(volume), start, PATCH).numpy()
-    assert patch.shape == PATCH
-    inside = volume[tuple(slice(s, s + p) for s, p in zip(start.numpy(), PATCH, strict=True))]
-    before = [(p - n) // 2 for p, n in zip(PATCH, inside.shape, strict=True)]
-    box = tuple(slice(b, b + n) for b, n in zip(before, inside.shape, strict=True))
-    expected = np.zeros(PATCH, np.int32)
-    expected[box] = inside
-    np.testing.assert_array_equal(patch, expected)
-    assert inside.shape == tuple(min(p, n) for p, n in zip(PATCH, shape, strict=True))
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 19)),
+    st.sampled_from([1, 4]),
+    st.sampled_from([0.1, 0.7, 1.0]),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 1.0]),
+)
+def test_a_patch_is_the_dense_crop_and_small_volumes_are_padded(
+    shape, channels, brain, seed, share
+):
+    case = random_case(shape, channels=channels, brain=brain, seed=seed)
+    record, image, label = record_and_volumes(case)
+    shape = label.shape  # of the brain box
+    start = sample_start(
+        record.shape, record.foreground, PATCH, share, tf.constant([seed, 0])
+    ).numpy()
+    inside = tuple(slice(s, s + p) for s, p in zip(start, PATCH, strict=True))
+    size = label[inside].shape
+    assert size == tuple(min(p, n) for p, n in zip(PATCH, shape, strict=True)), "never outside"
+    before = [(p - n) // 2 for p, n in zip(PATCH, size, strict=True)]
+    box = tuple(slice(b, b + n) for b, n in zip(before, size, strict=True))
+    for patch, volume in zip(cut_patch(record, start, PATCH), (image, label), strict=True):
+        expected = np.zeros((*PATCH, *volume.shape[3:]), volume.dtype)
+        expected[box] = volume[inside]
+        np.testing.assert_array_equal(patch, expected)
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-def test_channels_stay_together(channels):
-    volume = np.random.default_rng(0).normal(size=(7, 3, 9, channels)).astype(np.float32)
-    patch = cut_patch(tf.constant(volume), tf.constant([2, 0, 1]), PATCH).numpy()
-    np.testing.assert_array_equal(patch[:, 1:4], volume[2:6, :, 1:7])
+def test_a_drawn_patch_is_float16_of_known_size_around_the_tumour():
+    case = random_case((14, 15, 16), channels=3, tumour=0)
+    case.label[7, 8, 9] = 2
+    record, image, label = record_and_volumes(case)
+    chosen = PipelineSettings(patch_size=PATCH, tumour_share=1.0)
+    draw = tf.function(lambda seed: draw_patch(record, chosen, seed))
+    patch, target = draw(tf.constant([1, 2]))
+    assert patch.dtype == tf.float16 and target.dtype == tf.uint8
+    image_spec, label_spec = draw.get_concrete_function(tf.TensorSpec([2], tf.int32)).outputs
+    assert image_spec.shape == (*PATCH, 3) and label_spec.shape == PATCH
+    place = np.argwhere(label)[0] - (2, 2, 3)
+    np.testing.assert_array_equal(patch, dense_crop(image, list(place), list(PATCH)))
+    np.testing.assert_array_equal(target, dense_crop(label, list(place), list(PATCH)))

@@ -1,16 +1,20 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kerasseg.records.normalise import brain_box, z_score
+from kerasseg.records.normalise import brain_mask, z_score
 
 
-def test_z_score_against_the_formula():
+@pytest.mark.parametrize("shape", [(4, 5, 6), (120,)])
+def test_z_score_against_the_formula(shape):
     rng = np.random.default_rng(0)
-    image = rng.normal(500, 90, (4, 5, 6, 3)).astype(np.float32)
-    image[rng.random((4, 5, 6)) < 0.4] = 0
+    image = rng.normal(500, 90, (*shape, 3)).astype(np.float32)
+    image[rng.random(shape) < 0.4] = 0
+    before = image.copy()
     scored, mean, std = z_score(image)
+    np.testing.assert_array_equal(image, before)
     for channel in range(3):
         values = image[..., channel]
         inside = values[values != 0].astype(np.float64)
@@ -20,6 +24,13 @@ def test_z_score_against_the_formula():
         assert np.isclose(mean[channel], inside.mean()) and np.isclose(std[channel], inside.std())
 
 
+def test_mean_and_deviation_are_summed_in_float64():
+    image = np.random.default_rng(0).normal(1000, 0.1, (300_000, 1)).astype(np.float32)
+    _, mean, std = z_score(image)
+    exact = image.astype(np.float64)
+    np.testing.assert_allclose([*mean, *std], [exact.mean(), exact.std()], rtol=1e-12)
+
+
 def test_constant_and_empty_channels_are_finite():
     image = np.zeros((3, 4, 5, 2), np.float32)
     image[..., 0] = 7
@@ -27,16 +38,27 @@ def test_constant_and_empty_channels_are_finite():
     assert np.isfinite(scored).all() and not scored.any() and std == [0.0, 0.0]
 
 
-@given(hnp.arrays(bool, (4, 5, 6, 2)), st.booleans())
-def test_box_holds_every_signal_and_is_tight(signal, with_label):
+@given(hnp.arrays(bool, (4, 5, 6, 2)), hnp.arrays(bool, (4, 5, 6)), st.booleans())
+def test_box_and_mask_hold_every_signal_and_are_tight(signal, labelled, known):
     image = signal.astype(np.float32)
-    label = np.zeros((4, 5, 6), np.uint8)
-    if with_label:
-        label[3, 0, 2] = 1
-    box = brain_box(image, label)
+    label = labelled.astype(np.uint8)
     inside = image.any(axis=-1) | (label > 0)
-    assert inside[box].sum() == inside.sum()
+    hint = brain_mask(image)[0] if known else None
+    box, mask = brain_mask(image, label, hint)
+    np.testing.assert_array_equal(mask, inside[box])
+    assert mask.sum() == inside.sum()
     for axis in range(3):
         if inside.any():
-            faces = np.moveaxis(inside[box], axis, 0)
+            faces = np.moveaxis(mask, axis, 0)
             assert faces[0].any() and faces[-1].any()
+
+
+def test_a_known_box_saves_looking_outside_it_but_for_labels():
+    image = np.zeros((6, 7, 8, 1), np.float32)
+    label = np.zeros((6, 7, 8), np.uint8)
+    image[2, 3, 4], image[5, 6, 7] = 1, 1
+    label[0, 1, 1] = 2
+    known = (slice(1, 4), slice(1, 5), slice(1, 6))
+    assert brain_mask(image, None, known)[0] == (slice(2, 3), slice(3, 4), slice(4, 5))
+    box, mask = brain_mask(image, label, known)
+    assert box == (slice(0, 3), slice(1, 4), slice(1, 5)) and mask.sum() == 2

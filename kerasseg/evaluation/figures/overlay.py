@@ -15,14 +15,14 @@ def draw_overlay(
     stored: StoredCase, prediction: np.ndarray, target: str, title: str, path: Path
 ) -> None:
     """The axial slice with most tumour: every modality, then truth and prediction over FLAIR,
-    or over the first modality where there is no FLAIR.
+    or over the first modality where there is no FLAIR. Without tumour, that with most predicted.
 
     `prediction` (D, H, W) holds labels of the stored box, as `masks_to_label` gives them.
     """
     case = stored.case
     assert case.label is not None
-    tumour = (case.label > 0) | (prediction > 0)
-    areas = tumour.sum(axis=(1, 2))
+    tumour = case.label if case.label.any() else prediction
+    areas = (tumour > 0).sum(axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else case.label.shape[0] // 2
     channels = len(case.modalities)
     figure = Figure(

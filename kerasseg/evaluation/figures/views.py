@@ -15,6 +15,19 @@ _PLANES = (("axial", 0, False), ("coronal", 1, True), ("sagittal", 2, True))
 """Name, axis it cuts, and whether rows must be turned so that the crown of the head is up."""
 
 
+_LEAST_DEPTH = 0.25
+"""Of the height, from which planes across the slices show something. Pictures have less, and
+mostly LGG's stacks, too: their files do not say how far apart the slices lie."""
+
+
+def has_depth(stored: StoredCase) -> bool:
+    """Whether a case is thick enough for three planes."""
+    depth, height = (
+        n * mm for n, mm in zip(stored.full_shape[:2], stored.case.spacing[:2], strict=True)
+    )
+    return stored.full_shape[0] > 1 and depth >= _LEAST_DEPTH * height
+
+
 def draw_views(
     stored: StoredCase, prediction: np.ndarray, target: str, title: str, path: Path
 ) -> None:

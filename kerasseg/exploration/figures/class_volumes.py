@@ -36,53 +36,47 @@ def _draw_volumes(axes: Axes, data_set: DataSet, names: list[str]) -> None:
             places,
             s=14,
             color=colour(name, data_set.classes),
-            alpha=float(np.clip(20 / max(values.size, 1), 0.2, 0.9)),
+            alpha=float(np.clip(60 / max(values.size, 1), 0.3, 0.9)),
             linewidths=0,
         )
         if values.size > 4:
-            axes.boxplot(
-                [values],
-                positions=[row],
-                widths=0.5,
-                orientation="horizontal",
-                manage_ticks=False,
-                showfliers=False,
-                medianprops={"color": "black", "lw": 2},
-            )
+            low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+            axes.barh(row, high - low, 0.5, left=low, fill=False, edgecolor="black")
+            axes.vlines(median, row - 0.25, row + 0.25, color="black", lw=2)
     volume_axis(axes, np.concatenate(every))
     axes.set_yticks(range(len(names)), _row_titles(data_set, names))
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set(title="Volume in the cases that have it", xlabel=data_set.unit)
+    axes.set(title="Size in the cases that have it", xlabel=data_set.unit)
     axes.grid(axis="x", alpha=0.3)
 
 
 def _draw_frequencies(axes: Axes, data_set: DataSet, names: list[str]) -> None:
-    cases = [
-        data_set.cases_with[n] if n in data_set.cases_with else len(data_set.with_tumour)
-        for n in names
-    ]
-    every = max(sum(data_set.voxels.values()), 1)
-    voxels = [data_set.voxels.get(n, every) / every for n in names]
-    rows = np.arange(len(names))
-    colours = [colour(name, data_set.classes) for name in names]
-    shares = np.array(cases) / len(data_set.labelled)
-    for offset, values, alpha in ((-0.2, shares, 1.0), (0.2, np.array(voxels), 0.45)):
-        axes.barh(rows + offset, 100 * values, 0.36, color=colours, alpha=alpha)
-        kind = "of cases" if offset < 0 else "of tumour voxels"
-        for row, value in zip(rows, values, strict=True):
-            inside = value > 0.6
-            axes.annotate(
-                f"{100 * value:.3g} % {kind}",
-                (100 * value, row + offset),
-                (-4 if inside else 4, 0),
-                textcoords="offset points",
-                ha="right" if inside else "left",
-                va="center",
-                fontsize=8,
-            )
-    axes.set_yticks(rows, [""] * len(names))
+    tumour = sum(data_set.voxels.values())
+    for row, name in enumerate(names):
+        shade = colour(name, data_set.classes)
+        cases = data_set.cases_with.get(name, len(data_set.with_tumour))
+        apart = 0.2 if len(names) > 1 and name in data_set.voxels else 0.0
+        _draw_bar(axes, row - apart, cases / len(data_set.labelled), "of cases", shade, 1.0)
+        if apart:
+            share = data_set.voxels[name] / tumour
+            _draw_bar(axes, row + apart, share, "of tumour voxels", shade, 0.45)
+    axes.set_yticks(range(len(names)), [""] * len(names))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(title="How often", xlabel="%", xlim=(0, 100))
+
+
+def _draw_bar(axes: Axes, place: float, share: float, words: str, shade: str, alpha: float) -> None:
+    axes.barh(place, 100 * share, 0.36, color=shade, alpha=alpha)
+    inside = share > 0.6
+    axes.annotate(
+        f"{100 * share:.3g} % {words}",
+        (100 * share, place),
+        (-4 if inside else 4, 0),
+        textcoords="offset points",
+        ha="right" if inside else "left",
+        va="center",
+        fontsize=8,
+    )
 
 
 def _row_titles(data_set: DataSet, names: list[str]) -> list[str]:

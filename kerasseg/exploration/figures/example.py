@@ -1,8 +1,11 @@
 """`example_<name>.png`: one case, every modality and three planes."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import Case
@@ -28,29 +31,32 @@ def draw_example(case: Case, title: str, *, knows_space: bool) -> Figure:
     channels = image.shape[-1]
     names = list(case.modalities)
     base = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
-    flat = label.shape[0] == 1
+    shown = [anatomy.MODALITY_TITLES.get(m, m) for m in names]
 
-    def draw(axes: Axes, plane: str, axis: int, channel: int, *, overlay: bool) -> None:
-        scan, truth = image[..., channel], label
+    def draw(axes: Axes, title: str, axis: int, channel: int, *, overlay: bool) -> None:
         aspect = _aspect(case, label.shape, axis, knows_space)
-        show_slice(axes, _slice(scan, axis, places[axis]), plane, aspect)
-        if overlay and case.label is not None:
-            show_tumour(axes, _slice(truth, axis, places[axis]), target, aspect)
+        show_slice(axes, _slice(image[..., channel], axis, places[axis]), title, aspect)
+        if overlay:
+            show_tumour(axes, _slice(label, axis, places[axis]), target, aspect)
 
-    columns = channels + 1 if flat else max(channels, 3)
-    figure = Figure(figsize=(max(3.0 * columns, 6), 4.1 if flat else 7.4), layout="constrained")
-    rows = np.ravel(figure.subfigures(1 if flat else 2, 1))
-    above = np.ravel(rows[0].subplots(1, channels + 1 if flat else channels))
-    for channel, modality in enumerate(case.modalities):
-        shown = anatomy.MODALITY_TITLES.get(modality, modality)
-        draw(above[channel], shown, 0, channel, overlay=False)
-    planes = _PLANES[:1] if flat else _PLANES
-    below = above[channels:] if flat else rows[1].subplots(1, 3)
-    for axes, (plane, axis) in zip(below, planes, strict=True):
-        heading = f"{plane} {places[axis] + box[axis].start}"
-        if flat:
-            heading = "no segmentation" if case.label is None else "segmentation"
-        draw(axes, heading, axis, base, overlay=True)
+    flat = label.shape[0] == 1
+    layout = ConstrainedLayoutEngine(
+        rect=(0, 0.05, 1, 0.95) if case.label is not None else (0, 0, 1, 1)
+    )
+    if flat:
+        figure = Figure(figsize=(3.2 * (channels + 1), 4.2), layout=layout)
+        *above, panel = figure.subplots(1, channels + 1)
+        draw(panel, "segmentation", 0, base, overlay=True)
+    else:
+        figure = Figure(figsize=(2.9 * max(channels, len(_PLANES)), 7.4), layout=layout)
+        cells = figure.add_gridspec(2, columns := math.lcm(channels, len(_PLANES)))
+        wide, step = columns // channels, columns // len(_PLANES)
+        above = [figure.add_subplot(cells[0, i * wide : (i + 1) * wide]) for i in range(channels)]
+        for i, (plane, axis) in enumerate(_PLANES):
+            panel = figure.add_subplot(cells[1, i * step : (i + 1) * step])
+            draw(panel, f"{plane} {places[axis] + box[axis].start}", axis, base, overlay=True)
+    for channel, axes in enumerate(above):
+        draw(axes, shown[channel], 0, channel, overlay=False)
     figure.suptitle(title, fontsize=12)
     if case.label is not None:
         legend(figure, target)

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter
 
 from kerasseg import anatomy
 
-WHOLE_TUMOUR = "#444444"
+WHOLE_TUMOUR = "#7d7d7d"
 _WIDE = 20.0
 """Largest over smallest volume above which a logarithmic axis shows more."""
 

@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kerasseg.exploration.data_set import DataSet
 from kerasseg.exploration.figures.style import WHOLE_TUMOUR, edges_for, volume_axis
+from kerasseg.exploration.number import number
 
 _MANY_PARTS = 10
 
@@ -17,7 +18,7 @@ def draw_tumour_sizes(data_set: DataSet) -> Figure:
     volume, share, parts = figure.subplots(1, 3)
     cases = data_set.with_tumour
     _histogram(volume, np.array([data_set.volume(case) for case in cases]))
-    volume.set(title="Tumour volume", xlabel=data_set.unit)
+    volume.set(title="Tumour size", xlabel=data_set.unit)
     percent = [100 * (c.tumour_voxels or 0) / max(c.brain_voxels, 1) for c in cases]
     _histogram(share, np.array(percent))
     share.set(title="Share of the brain", xlabel="%")
@@ -34,8 +35,8 @@ def draw_tumour_sizes(data_set: DataSet) -> Figure:
 
 
 def _histogram(axes: Axes, values: np.ndarray) -> None:
-    axes.hist(values, edges_for(values), color=WHOLE_TUMOUR, rwidth=0.95)
+    axes.hist(values, list(edges_for(values)), color=WHOLE_TUMOUR, rwidth=0.95)
     median = float(np.median(values))
-    axes.axvline(median, color="#e6194b", lw=1.5, label=f"median {median:,.3g}")
+    axes.axvline(median, color="#e6194b", lw=1.5, label=f"median {number(median)}")
     volume_axis(axes, values)
     axes.legend(fontsize=8)

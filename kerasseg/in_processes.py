@@ -24,7 +24,7 @@ def in_processes(
     takes all memory. One worker is this process itself. Raises `UserError` when no process can
     be started at all.
     """
-    if workers == 1:
+    if workers <= 1:
         yield from map(function, items)
         return
     waiting: deque[tuple[T, Future[R]]] = deque()

@@ -1,0 +1,28 @@
+"""Records in the graph, and the dense volumes that they stand for."""
+
+import numpy as np
+import tensorflow as tf
+
+from kerasseg.datasets.case import Case
+from kerasseg.pipeline.parse import Record, parse_record
+from kerasseg.records.schema import decode, encode
+
+
+def record_and_volumes(
+    case: Case, compression: str = "none", foreground_voxels: int = 1000
+) -> tuple[Record, np.ndarray, np.ndarray]:
+    """The parsed record, and image (D, H, W, C) float32 and label (D, H, W) out of `decode`."""
+    payload = encode(case, foreground_voxels, compression).payload
+    stored = decode(payload).case
+    assert stored.label is not None
+    return parse_record(tf.constant(payload), case.image.shape[-1]), stored.image, stored.label
+
+
+def dense_crop(volume: np.ndarray, start: list[int], size: list[int]) -> np.ndarray:
+    """A box out of a dense volume, voxel by voxel; zeros where it reaches over the edge."""
+    crop = np.zeros((*size, *volume.shape[3:]), volume.dtype)
+    for place in np.ndindex(*size):
+        voxel = tuple(s + p for s, p in zip(start, place, strict=True))
+        if all(0 <= v < n for v, n in zip(voxel, volume.shape, strict=False)):
+            crop[place] = volume[voxel]
+    return crop
