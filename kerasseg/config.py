@@ -273,6 +273,13 @@ class Experiment(Section):
         return len(self.data.modalities) * (1 + 2 * self.pipeline.slices.neighbours)
 
     @property
+    def run_name(self) -> str:
+        """`run.name`, with the fold where the data are cut into folds: they are runs of their own
+        on one store."""
+        folds = self.split.method == "kfold" or (self.split.method == "file" and self.split.fold)
+        return f"{self.run.name}_fold{self.split.fold}" if folds else self.run.name
+
+    @property
     def store_root(self) -> Path:
         """Folder of the record store."""
         return self.records.root or Path("tfrecords") / self.run.name

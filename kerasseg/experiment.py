@@ -190,7 +190,7 @@ def _summary(
 ) -> dict[str, Any]:
     means = {s: mean_scores(r for r in scores if r.split == s) for s in ("validation", "test")}
     return {
-        "run": experiment.run.name,
+        "run": experiment.run_name,
         "task": "; ".join(_task(experiment).values()),
         "overfit_check": split.overfit_check,
         "warnings": _warnings(experiment),

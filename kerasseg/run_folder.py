@@ -34,8 +34,11 @@ _MUST_MATCH = ("data", "records", "split", "pipeline", "model", "loss", "optimiz
 
 
 def new_run_folder(experiment: Experiment) -> Path:
-    """Make `<run.root>/<run.name>`, or `<run.name>-2`, -3, … where there is one already."""
-    root, name = experiment.run.root, experiment.run.name
+    """Make `<run.root>/<run.name>`, or `<run.name>-2`, -3, … where there is one already.
+
+    Of folds `<run.name>_fold<K>`.
+    """
+    root, name = experiment.run.root, experiment.run_name
     number = 1
     while (folder := _folder(root, name, number)).exists():
         number += 1
@@ -50,7 +53,7 @@ def new_run_folder(experiment: Experiment) -> Path:
 def latest_run_folder(experiment: Experiment) -> Path:
     """The newest run of this name, to resume. Raises `UserError` if there is none, or if its
     config differs in something that changes the training."""
-    root, name = experiment.run.root, experiment.run.name
+    root, name = experiment.run.root, experiment.run_name
     folder = _newest(root, name)
     if folder is None:
         raise UserError(f"--resume: there is no run {name} in {root}: start it without --resume.")
@@ -143,6 +146,6 @@ def _newest(root: Path, name: str) -> Path | None:
     matches = [pattern.fullmatch(path.name) for path in root.iterdir()] if root.is_dir() else []
     for number in sorted((int(match[1] or 1) for match in matches if match), reverse=True):
         config = _folder(root, name, number) / "config.yaml"
-        if config.exists() and load_experiment(config).run.name == name:
+        if config.exists() and load_experiment(config).run_name == name:
             return config.parent
     return None

@@ -12,7 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import LPS, SHAPE, TINY, to_file_axes, write_brats, write_h5_volume, write_nifti
+from kerasseg.errors import UserError
+from kerasseg.records.store import open_store
+from tests.conftest import (
+    LPS,
+    SHAPE,
+    TINY,
+    phantom_experiment,
+    to_file_axes,
+    write_brats,
+    write_h5_volume,
+    write_nifti,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -224,7 +235,17 @@ def test_a_disk_full_of_records_leaves_nothing_half_written(tmp_path, small_disk
     shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
     store = f"records.root={small_disk / 'store'}"
     done = kerasseg("convert", *phantom_arguments(tmp_path), shape, store)
-    assert_one_sentence(done, ["the disk is full", "records.root=FOLDER"])
+    assert_one_sentence(done, ["GB more (1 cases of", "records.root=FOLDER"])
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_while_converting(tmp_path, small_disk, monkeypatch):
+    usage = type("Usage", (), {"free": 10**12})  # what other programs took since it was asked
+    monkeypatch.setattr("kerasseg.records.convert.shutil.disk_usage", lambda path: usage)
+    shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
+    experiment = phantom_experiment(tmp_path, shape, f"records.root={small_disk / 'store'}")
+    with pytest.raises(UserError, match=r"the disk is full.*records.root=FOLDER"):
+        open_store(experiment)
     assert list(small_disk.iterdir()) == []
 
 

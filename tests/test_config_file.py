@@ -53,6 +53,8 @@ def test_overrides_in_order_with_yaml_values():
             "pipeline.patch_size=[32, 48,64]",
             "training.early_stopping_patience=null",
             "run.name=a-b.c",
+            "data.layout=brats_nifti",
+            "data.root=scans",
             "data.label_map={1: 2, 4: 3}",
             "loss.dice.weight=1",
         ],
@@ -62,6 +64,13 @@ def test_overrides_in_order_with_yaml_values():
     assert experiment.training.early_stopping_patience is None
     assert experiment.data.label_map == {1: 2, 4: 3} and experiment.loss.dice.weight == 1
     assert experiment.store_root == Path("tfrecords/a-b.c")
+
+
+LGG = "data.layout=lgg data.root=x model.target=binary"
+PAIRS = (
+    "data.layout=image_pairs data.root=x model.target=binary model.dimensions=2 "
+    "pipeline.patch_size=[32,32]"
+)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +86,45 @@ def test_overrides_in_order_with_yaml_values():
         ("training.batch_size=two", ['found "two" (text)']),
         ("training.precision=float17", ["one of auto, float32, mixed_float16"]),
         ("pipeline.tumour_share=1.5", ["found 1.5", "at least 0.0, at most 1.0"]),
-        ("pipeline.patch_size=[32,32]", ["found [32, 32] (list)", "a list of 3"]),
+        (
+            "pipeline.patch_size=[32,32]",
+            ["patch_size [32, 32] does not fit", "[depth, height, width]"],
+        ),
         ("optimizer.learning_rate=.nan", ["optimizer.learning_rate: found NaN"]),
         ("pipeline.patch_size=[40,50,64]", ["divisible by 16", "[32, 48, 64]"]),
         ("split.validation=0.6 split.test=0.5", ["leaves no patient to train on"]),
         ("data.layout=brats_h5", ["set data.root"]),
         ("data.modalities=[t1,pet]", ["['pet'] do not exist in a phantom"]),
         ("data.modalities=[t1,t1]", ["names a channel twice"]),
+        ('data.label_map={"1":1}', ["data.label_map is not used by data.layout=phantom"]),
+        ("data.layout=lgg data.root=x", ["only tumour from healthy", "set model.target=binary"]),
+        (f"{LGG} data.modalities=[t2]", ["['t2'] do not exist in the files of lgg"]),
+        (f"{LGG} data.classes=subregions", ["data.classes: lgg knows tumour only"]),
+        (f"{LGG} data.spacing=[1,1,1]", ["do not say how large a voxel is"]),
+        (f"{LGG} loss.dice.class_weights=[1,2]", ["has 2 number(s)", "1 channel(s) (tumour)"]),
+        (f"{PAIRS} data.modalities=[red,t1]", ["image_pairs has [grey], or some of"]),
+        (f"{PAIRS} model.dimensions=3", ["does not fit model.dimensions=3"]),
+        (f"{PAIRS} pipeline.slices.axis=coronal", ["axis must be axial"]),
+        (f"{PAIRS} data.patient_pattern=(", ["is no regular expression"]),
+        (f"{PAIRS} data.patient_pattern=^a", ["has no group"]),
+        (f"{PAIRS} data.patient_pattern=(a) data.patient_csv=b", ["are both set: keep one"]),
+        ("data.layout=nifti data.root=x", ["needs a pattern per modality: set data.files"]),
+        ('data.layout=nifti data.root=x data.files={"t1":a.nii}', ["data.files.t1", "no {case}"]),
+        ('data.files={"t1":"{case}.nii"}', ["belong to data.layout=nifti, not phantom"]),
+        (
+            'data.layout=nifti data.root=x data.files={"t1":"/{case}.nii"}',
+            ["must lie below data.root"],
+        ),
+        ("data.layout=msd data.root=x data.classes=tumour", ["needs data.label_map"]),
+        ("data.spacing=[1,1,0]", ["data.spacing", "greater than 0"]),
+        ("model.dimensions=2 pipeline.patch_size=[32,32,32]", ["needs [height, width]"]),
+        ("pipeline.slices.axis=coronal", ["pipeline.slices is for model.dimensions=2"]),
+        (
+            "pipeline.slices.keep=tumour pipeline.slices.empty_share=0.5",
+            ["leaves no empty slice"],
+        ),
+        ("split.method=kfold split.fold=5", ["split.fold 5 does not exist", "0 to 4"]),
+        ("split.method=file", ["split.file=CSV belong together"]),
         ("loss.dice.weight=0 loss.focal.weight=0", ["nothing to learn"]),
         ("training.steps_per_epoch=5", ["not a multiple of training.gradient_accumulation 2"]),
         ("training", ["expected section.key=value"]),
@@ -126,7 +167,7 @@ def test_every_setting_has_a_description_and_limits_where_it_is_a_number():
                 walk(child, f"{path}{name}.")
                 continue
             assert child.get("description"), path + name
-            if child.get("type") in ("integer", "number"):
+            if child.get("type") in ("integer", "number") and "enum" not in child:
                 assert {"minimum", "exclusiveMinimum"} & child.keys(), path + name
 
     walk(schema, "")
@@ -154,8 +195,9 @@ def test_differences_name_what_changed():
 
 
 def test_a_changed_label_map_is_a_difference_and_home_is_home():
-    old = load_experiment(None, ["data.label_map={1: 1}", "run.root=~/runs"])
-    new = load_experiment(None, ["data.label_map={1: 2}"])
+    scans = ["data.layout=brats_nifti", "data.root=scans"]
+    old = load_experiment(None, [*scans, "data.label_map={1: 1}", "run.root=~/runs"])
+    new = load_experiment(None, [*scans, "data.label_map={1: 2}"])
     assert len(differences(old, new, ["data"])) == 1
     assert old.run.root == Path.home() / "runs"
 

@@ -12,9 +12,6 @@ from kerasseg.exploration.case_statistics import TUMOUR, CaseStatistics
 from kerasseg.exploration.measure_cases import LeftOut
 from kerasseg.settings.data import DataSettings
 
-_NO_SPACE = ("lgg", "image_pairs")
-"""Layouts whose files do not say how large a voxel is: their sizes are told in voxels."""
-
 
 @dataclass(frozen=True)
 class DataSet:
@@ -32,7 +29,7 @@ class DataSet:
     @property
     def knows_space(self) -> bool:
         """Whether voxels have a size in mm."""
-        return self.settings.layout not in _NO_SPACE
+        return self.settings.knows_spacing
 
     @cached_property
     def flat(self) -> bool:

@@ -129,8 +129,7 @@ class _BadCases:
                 f"{others} more case(s) are bad too: kerasseg verify names all. " if others else ""
             )
             raise UserError(
-                f"{self.skipped[0].reason}\n{more}To leave bad cases out, set "
-                "data.on_bad_case=skip."
+                f"{self.skipped[0].reason} {more}To leave bad cases out, set data.on_bad_case=skip."
             )
 
     def _files(self, source: CaseSource) -> list[SourceFile]:

@@ -15,7 +15,8 @@ DEFAULT_MODALITIES: dict[str, tuple[str, ...]] = {
 """Of the layouts whose files do not hold BraTS's four."""
 
 
-_TUMOUR_ONLY = ("lgg", "image_pairs")
+_PICTURES = ("lgg", "image_pairs")
+"""Layouts of pictures: their masks know tumour only, and nothing says how large a pixel is."""
 
 
 def _modalities_of_layout(values: dict[str, Any]) -> tuple[str, ...]:
@@ -103,7 +104,7 @@ class DataSettings(Section):
         max_length=16,
     )
     classes: Literal["subregions", "tumour"] = setting(
-        lambda values: "tumour" if values.get("layout") in _TUMOUR_ONLY else "subregions",
+        lambda values: "tumour" if values.get("layout") in _PICTURES else "subregions",
         "What the segmentations tell apart: NCR, ED and ET, or only tumour (1) from healthy (0). "
         "Default of lgg and image_pairs: tumour.",
     )
@@ -189,11 +190,16 @@ class DataSettings(Section):
             raise ValueError(
                 f"data.files and data.segmentation belong to data.layout=nifti, not {self.layout}"
             )
-        if self.spacing is not None and self.layout in _TUMOUR_ONLY:
+        if self.spacing is not None and not self.knows_spacing:
             raise ValueError(
                 f"data.spacing: the files of {self.layout} do not say how large a voxel is"
             )
         return self
+
+    @property
+    def knows_spacing(self) -> bool:
+        """Whether the files say how large a voxel is."""
+        return self.layout not in _PICTURES
 
     def _check_channels(self) -> None:
         known = {
@@ -217,9 +223,9 @@ class DataSettings(Section):
             )
 
     def _check_classes(self) -> None:
-        if self.layout in _TUMOUR_ONLY and self.classes != "tumour":
+        if self.layout in _PICTURES and self.classes != "tumour":
             raise ValueError(f"data.classes: {self.layout} knows tumour only")
-        if self.layout in (*_TUMOUR_ONLY, "brats_h5", "phantom") and self.label_map:
+        if self.layout in (*_PICTURES, "brats_h5", "phantom") and self.label_map:
             raise ValueError(f"data.label_map is not used by data.layout={self.layout}")
         if self.layout in ("phantom", "brats_h5") and self.classes != "subregions":
             raise ValueError(

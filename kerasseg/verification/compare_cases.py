@@ -8,9 +8,6 @@ from kerasseg.datasets.findings import Finding
 from kerasseg.settings.data import DataSettings
 from kerasseg.verification.verification import CaseReport
 
-_NO_GRID = ("lgg", "image_pairs")
-"""Layouts whose files say nothing of space, and whose cases have as many slices as they have."""
-
 _NO_SEGMENTATION = "no segmentation"
 
 V = TypeVar("V")
@@ -20,7 +17,7 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
     """Add to the findings of single cases, and return those of the data set as a whole."""
     _mark_doubles(cases)
     _forgive_missing_segmentations(cases)
-    if settings.layout in _NO_GRID:
+    if not settings.knows_spacing:
         for case in cases:
             case.spacing = None  # the 1 mm of the reader is none that anybody has measured
         return []

@@ -16,8 +16,8 @@ from kerasseg.config_file import load_experiment
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.nifti_source import NiftiSource
 from kerasseg.errors import UserError
-from kerasseg.records.store import open_store
 from kerasseg.in_processes import in_processes
+from kerasseg.records.store import open_store
 from kerasseg.verification.inspect_case import died, inspect_case
 from kerasseg.verification.verification import CaseReport, Verification
 from kerasseg.verification.verify import verify
