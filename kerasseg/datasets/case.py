@@ -23,6 +23,7 @@ class Case:
     attributes: what else the data set knows of the patient or the scan, such as LGG's data.csv
     notes:      what a reader saw and could live with, such as slices without air
     box:        a box outside which the image is known to be 0, so that nobody has to look
+    signal:     (d, h, w) bool of that box: where any channel is not 0; None where nobody looked
     """
 
     case_id: str
@@ -37,3 +38,4 @@ class Case:
     attributes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     box: Box | None = None
+    signal: np.ndarray | None = None

@@ -101,12 +101,12 @@ def _channel(
 
 
 def _label(case: Case, label: np.ndarray) -> Iterator[Finding]:
-    tumour = np.flatnonzero(label)  # few voxels, so looking at each is cheap
-    count = tumour.size
+    count = int(np.count_nonzero(label))
     if not count:
         yield Finding("warning", "empty segmentation", "the segmentation has no tumour")
         return
-    voxels = case.image.reshape(-1, case.image.shape[-1])[tumour]
+    box = case.box or (slice(None),) * 3
+    voxels = case.image[box][label[box] > 0]  # few, so looking at each is cheap
     outside = count - int(np.count_nonzero(voxels.any(axis=-1)))
     if outside > _OUTSIDE_IS_WRONG * count:
         yield Finding(

@@ -47,7 +47,7 @@ class NiftiSource:
             label = canonical_labels(
                 np.ascontiguousarray(grid.to_ours(values)), dict(self.label_map), self.segmentation
             )
-        image, box = _stack([grid.to_ours(volume) for volume in volumes])
+        image, box, signal = _stack([grid.to_ours(volume) for volume in volumes])
         return Case(
             case_id=self.case_id,
             patient_id=self.patient_id,
@@ -59,6 +59,7 @@ class NiftiSource:
             grid=grid,
             classes=self.classes,
             box=box,
+            signal=signal,
         )
 
     def _read_each(self) -> tuple[list[np.ndarray], Grid]:
@@ -87,8 +88,9 @@ def label_pairs(label_map: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(label_map.items()))
 
 
-def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box]:
-    """Volumes (D, H, W) -> (D, H, W, C) float32, and the box outside which all are 0.
+def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box, np.ndarray]:
+    """Volumes (D, H, W) -> (D, H, W, C) float32, the box outside which all are 0, and where in it
+    one of them is not.
 
     Only the box is written: most of a skull-stripped scan is air, whose pages stay untouched.
     """
@@ -102,7 +104,7 @@ def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box]:
     image = np.zeros((*inside.shape, len(volumes)), np.float32)
     for channel, volume in enumerate(volumes):
         image[(*box, channel)] = volume[box]
-    return image, box
+    return image, box, inside[box]
 
 
 def bounding_box(inside: np.ndarray) -> Box:

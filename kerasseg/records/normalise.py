@@ -10,20 +10,27 @@ EPSILON = 1e-8
 
 
 def brain_mask(
-    image: np.ndarray, label: np.ndarray | None = None, known: Box | None = None
+    image: np.ndarray,
+    label: np.ndarray | None = None,
+    known: Box | None = None,
+    signal: np.ndarray | None = None,
 ) -> tuple[Box, np.ndarray]:
     """Smallest box (D, H, W) around the voxels with a signal in any channel, and which they are.
 
     The mask is bool, of the box's shape. A labelled voxel without a signal belongs to it too:
-    cropping must not lose truth. Outside `known` the image is taken to be 0 without looking.
+    cropping must not lose truth. Outside `known` the image is taken to be 0 without looking, and
+    where in it there is a signal may be given, too.
     """
     search = known or tuple(slice(0, n) for n in image.shape[:3])
     if label is not None and known is not None:
         search = _union(known, bounding_box(label > 0))
-    # Channel by channel: a reduction over the short last axis takes three times as long.
-    inside = np.zeros(image[search].shape[:3], bool)
-    for channel in range(image.shape[-1]):
-        inside |= image[(*search, channel)] != 0
+    if known is not None and signal is not None and search == known:
+        inside = signal.copy()
+    else:
+        # Channel by channel: a reduction over the short last axis takes three times as long.
+        inside = np.zeros(image[search].shape[:3], bool)
+        for channel in range(image.shape[-1]):
+            inside |= image[(*search, channel)] != 0
     if label is not None:
         inside |= label[search] > 0
     tight = bounding_box(inside)

@@ -90,12 +90,11 @@ def encode(case: Case, foreground_voxels: int, compression: str = "none") -> Enc
     """
     if case.label is None:
         raise ValueError(f"{case.case_id} has no label")
-    box, mask = brain_mask(case.image, case.label, case.box)
+    box, mask = brain_mask(case.image, case.label, case.box, case.signal)
     stored = np.flatnonzero(mask)
     channels = case.image.shape[-1]
     shape = (*mask.shape, channels)
-    image = np.ascontiguousarray(case.image[box]).reshape(-1, channels)
-    raw = image.take(stored, axis=0)
+    raw = _voxels_at(case.image[box], mask)
     values = np.zeros((stored.size + 1, channels), "<f2")
     values[1:], mean, std = z_score(raw)
     label = np.ascontiguousarray(case.label[box])
@@ -179,6 +178,13 @@ def decode(payload: bytes) -> StoredCase:
     )
     offset, full = features["offset"], features["full_shape"]
     return StoredCase(case, (offset[0], offset[1], offset[2]), (full[0], full[1], full[2]))
+
+
+def _voxels_at(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Voxels (n, C) of (D, H, W, C) where `mask` (D, H, W) is true."""
+    # All channels of a voxel as one item: several times as fast as picking rows of numbers.
+    item = np.dtype((np.void, image.shape[-1] * image.itemsize))
+    return image.view(item)[..., 0][mask].view(image.dtype).reshape(-1, image.shape[-1])
 
 
 def _slice_voxels(mask: np.ndarray) -> bytes:

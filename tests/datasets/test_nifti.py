@@ -89,6 +89,16 @@ def test_nifti_2_and_compressed_files_of_any_name_are_read(tmp_path):
         np.testing.assert_array_equal(voxels, values)
 
 
+def test_a_gzip_file_of_several_members_is_one_scan(tmp_path):
+    values = np.random.default_rng(1).integers(0, 99, (14, 5, 6)).astype(np.int16)
+    write_nifti(tmp_path / "scan.nii", values)
+    data = (tmp_path / "scan.nii").read_bytes()
+    parts = gzip.compress(data[:500]) + gzip.compress(data[500:])
+    (tmp_path / "scan.nii.gz").write_bytes(parts)
+    voxels, _ = read_nifti(tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(voxels, values)
+
+
 def test_writing_gives_back_the_same_file_grid(tmp_path):
     values = np.random.default_rng(1).integers(0, 4, (4, 5, 6)).astype(np.uint8)
     affine = LPS * [2, 1.5, 3, 1]
