@@ -25,7 +25,7 @@ from benchmarks.subprocess_json import measure
 from kerasseg.runtime import usable_cores
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-H5_COPIES, NIFTI_COPIES, FEW, ROUNDS = 4, 24, 4, 3
+H5_COPIES, NIFTI_COPIES, FEW, ROUNDS = 4, 48, 4, 3
 H5_RATIO, SIZE_RATIO, OF_GZIP = 0.8, 0.35, 0.8
 
 

@@ -102,8 +102,10 @@ def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box, np.ndarray]:
             np.logical_or(inside, volume, out=inside)  # NaN counts as something
     box = bounding_box(inside)
     image = np.zeros((*inside.shape, len(volumes)), np.float32)
-    for channel, volume in enumerate(volumes):
-        image[(*box, channel)] = volume[box]
+    depths, rows, columns = box
+    for depth in range(depths.start, depths.stop):  # slice by slice, so that it stays in the cache
+        for channel, volume in enumerate(volumes):
+            image[depth, rows, columns, channel] = volume[depth, rows, columns]
     return image, box, inside[box]
 
 

@@ -96,7 +96,7 @@ def encode(case: Case, foreground_voxels: int, compression: str = "none") -> Enc
     shape = (*mask.shape, channels)
     raw = _voxels_at(case.image[box], mask)
     values = np.zeros((stored.size + 1, channels), "<f2")
-    values[1:], mean, std = z_score(raw)
+    _, mean, std = z_score(raw, out=values[1:])
     label = np.ascontiguousarray(case.label[box])
     labels = np.zeros(stored.size + 1, np.uint8)
     labels[1:] = label.ravel().take(stored)
