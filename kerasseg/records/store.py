@@ -55,7 +55,7 @@ def open_store(experiment: Experiment) -> RecordStore:
 
     A conversion that was stopped goes on. Raises `UserError` for a store made with other settings
     or from other scans (with the differences in words), and for shards that are missing or cut
-    short.
+    short, unless `records.on_damaged_record` is skip.
     """
     root = _store_root(experiment)
     _check_ours(root)
@@ -64,7 +64,8 @@ def open_store(experiment: Experiment) -> RecordStore:
     if manifest is None:
         return RecordStore(root, convert(experiment, root))
     _check_sources(experiment, manifest, root)
-    _check_shards(manifest, root)
+    if experiment.records.on_damaged_record == "stop":
+        _check_shards(manifest, root)
     return RecordStore(root, manifest)
 
 
@@ -191,10 +192,16 @@ def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> No
 def _check_shards(manifest: Manifest, root: Path) -> None:
     for name, size in manifest.shards.items():
         path = root / name
+        cases = [row.case_id for row in manifest.cases if row.shard == name]
+        shown = ", ".join(cases[:3]) + (", …" if len(cases) > 3 else "")
         if not path.exists():
-            raise UserError(f"{path}: this shard of the store is missing. " + UPDATE_REMEDY)
+            raise UserError(
+                f"{path}: this shard of the store, with {len(cases)} case(s) ({shown}), is "
+                f"missing. {UPDATE_REMEDY}"
+            )
         if path.stat().st_size != size:
             raise UserError(
-                f"{path}: is {path.stat().st_size} bytes long, the manifest says {size}: the file "
-                "was cut or overwritten. " + UPDATE_REMEDY
+                f"{path}: is {path.stat().st_size} bytes long, the manifest says {size}: the "
+                f"file, with {len(cases)} case(s) ({shown}), was cut or overwritten. "
+                f"{UPDATE_REMEDY}"
             )

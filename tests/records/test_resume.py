@@ -16,7 +16,7 @@ from kerasseg.records.lock import locked
 from kerasseg.records.store import open_store, update_store
 from tests.conftest import phantom_experiment
 
-MOST_KILLS = 4
+KILLS = 4
 PHANTOMS = "data.phantom={cases: 5, shape: [16,20,18], seed: 5}"
 
 
@@ -35,6 +35,10 @@ def test_dying_at_any_write_loses_no_finished_shard(tmp_path):
     assert max(len(run["noted"]) for run in runs) == 3, "a late death keeps every shard"
 
 
+def count_shards(root: Path) -> int:
+    return len(list(root.glob("shard-*")))
+
+
 def test_kill_at_random_moments(tmp_path):
     """The real command with two processes, killed with its children again and again."""
     overrides = [
@@ -44,24 +48,24 @@ def test_kill_at_random_moments(tmp_path):
         f"records.root={tmp_path / 'store'}",
     ]
     command = [sys.executable, "-m", "kerasseg.cli", "convert", *overrides]
-    rng = random.Random(0)
-    kills, progress = 0, []
-    while True:
-        patience = rng.uniform(1.0, 3.0) if kills < MOST_KILLS else None
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        try:
-            process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-            progress.append(len(list((tmp_path / "store").glob("shard-*"))))
-            continue
-        assert process.returncode == 0, process.stderr.read().decode()
-        break
-    assert kills > 0 and progress == sorted(progress), "finished shards are never lost"
+    store_root, rng = tmp_path / "store", random.Random(0)
+    progress: list[int] = []
+    for kill in range(KILLS):
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        wanted = count_shards(store_root) + kill % 2
+        while process.poll() is None and not (
+            (store_root / "journal.jsonl").exists() and count_shards(store_root) >= wanted
+        ):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.2))
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        progress.append(count_shards(store_root))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert progress and progress == sorted(progress), "finished shards are never lost"
     store = update_store(phantom_experiment(tmp_path, *overrides))
     assert len(store.rows) == 12 and not store.damaged_records()
     assert not [p.name for p in store.root.iterdir() if "incomplete" in p.name]

@@ -212,11 +212,16 @@ def test_a_cut_shard_a_missing_shard_and_a_flipped_byte(tmp_path):
     flipped[store.rows["phantom_0004"].offset + 1000] ^= 1
     for damage, words in [
         (lambda: shard.write_bytes(whole[:-100]), r"shard-00001.tfrecord: is .* cut or overwr"),
-        (shard.unlink, r"shard-00001.tfrecord: this shard of the store is missing"),
+        (shard.unlink, r"shard-00001.tfrecord: this shard .*\(phantom_0003, .*is missing"),
     ]:
         damage()
         with pytest.raises(UserError, match=words):
             open_store(experiment)
+        skipping = phantom_experiment(
+            tmp_path, "records.cases_per_shard=3", "records.on_damaged_record=skip"
+        )
+        assert set(open_store(skipping).damaged_records()) <= {f"phantom_000{i}" for i in (3, 4, 5)}
+        assert "phantom_0005" in open_store(skipping).damaged_records()
         shard.write_bytes(whole)
     shard.write_bytes(flipped)
     damaged = open_store(experiment).damaged_records()
