@@ -174,7 +174,10 @@ def _experiment(config: Path | None, overrides: list[str] | None) -> "Experiment
 
 
 def _output(experiment: "Experiment", output: Path | None) -> Path:
-    return output or Path("reports") / experiment.run.name
+    """The folder for what a verb writes, made if it is missing."""
+    folder = output or Path("reports") / experiment.run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: fast help, one-line errors, exit code 2, nothing left."""
 
+import json
 import os
 import shutil
 import signal
@@ -316,3 +317,54 @@ def test_convert_overwrite_replaces_a_store(tmp_path):
     refused = kerasseg("convert", *changed)
     assert_one_sentence(refused, ["data.phantom.cases is 4 there and 5 in this config"])
     assert "5 cases" in kerasseg("convert", "--overwrite", *changed).stdout
+
+
+def test_verify_writes_a_table_and_a_json_and_its_exit_code_says_errors(tmp_path, phantoms):
+    write_brats(tmp_path / "data", "case_a", phantoms[0])
+    folder = write_brats(tmp_path / "data", "case_b", phantoms[1])
+    arguments = ["verify", "data.layout=brats_nifti", f"data.root={tmp_path / 'data'}"]
+    arguments += ["records.workers=1", "--output", str(tmp_path / "new" / "reports")]
+    good = kerasseg(*arguments)
+    assert good.returncode == 0 and "2 cases: 2 ok" in good.stdout
+    (folder / "case_b_t1.nii.gz").unlink()
+    bad = kerasseg(*arguments)
+    assert bad.returncode == 1 and "1 with errors" in bad.stdout and "no t1 file" in bad.stdout
+    written = json.loads((tmp_path / "new" / "reports" / "verify.json").read_text())
+    assert not written["ok"]
+    assert [case["verdict"] for case in written["cases"]] == ["ok", "error"]
+
+
+def test_verify_records_names_the_damaged_one(tmp_path):
+    arguments = [*phantom_arguments(tmp_path), "records.cases_per_shard=2"]
+    output = ["--output", str(tmp_path / "reports")]
+    missing = kerasseg("verify", "--records", *arguments, *output)
+    assert_one_sentence(missing, ["there is no finished record store", "kerasseg convert"])
+    assert kerasseg("convert", *arguments).returncode == 0
+    assert kerasseg("verify", "--records", *arguments, *output).returncode == 0
+    shard = tmp_path / "store" / "shard-00001.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 4] ^= 1
+    shard.write_bytes(content)
+    done = kerasseg("verify", "--records", *arguments, *output)
+    assert done.returncode == 1 and "phantom_0002" in done.stdout
+    assert kerasseg("convert", *arguments).returncode == 0, "converting repairs it"
+    assert kerasseg("verify", "--records", *arguments, *output).returncode == 0
+
+
+def test_explore_says_where_to_look(tmp_path):
+    arguments = [*phantom_arguments(tmp_path), "--output", str(tmp_path / "reports")]
+    done = kerasseg("explore", *arguments)
+    page = tmp_path / "reports" / "explore" / "explore.html"
+    assert done.returncode == 0 and f"Look at {page}" in done.stdout and page.exists()
+
+
+def test_fold_trains_on_the_others_and_has_a_run_of_its_own(tmp_path):
+    arguments = [*phantom_arguments(tmp_path), "split.folds=4", "split.test=0", "training.epochs=1"]
+    done = kerasseg("train", *arguments, "--fold", "2")
+    assert done.returncode == 0, done.stderr
+    split = json.loads((tmp_path / "runs" / "t_fold2" / "split.json").read_text())
+    (path,) = (tmp_path / "store" / "splits").iterdir()
+    folds = json.loads(path.read_text())["folds"]
+    assert split["validation"] == folds[2] and len(split["train"]) == 3
+    refused = kerasseg("train", *arguments, "--fold", "4")
+    assert_one_sentence(refused, ["split.fold 4 does not exist", "0 to 3"])

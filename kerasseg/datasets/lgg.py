@@ -60,7 +60,7 @@ class LggSource:
         return Case(
             case_id=self.case_id,
             patient_id=self.patient_id,
-            image=np.stack(slices)[..., order].astype(np.float32),
+            image=np.ascontiguousarray(np.stack(slices)[..., order], np.float32),
             label=np.stack(masks).astype(np.uint8) if masks else None,
             spacing=grid.spacing,
             affine=grid.our_affine,

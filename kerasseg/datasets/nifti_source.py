@@ -47,6 +47,12 @@ class NiftiSource:
             label = canonical_labels(
                 np.ascontiguousarray(grid.to_ours(values)), dict(self.label_map), self.segmentation
             )
+        notes = []
+        for index, (modality, volume) in enumerate(zip(self.modalities, volumes, strict=True)):
+            air = air_value(volume)
+            if air:
+                volumes[index] = volume.astype(np.float32) - np.float32(air)
+                notes.append(f"air is {air:g} in the file of {modality}, and was made 0")
         image, box, signal = _stack([grid.to_ours(volume) for volume in volumes])
         return Case(
             case_id=self.case_id,
@@ -58,6 +64,7 @@ class NiftiSource:
             modalities=self.modalities,
             grid=grid,
             classes=self.classes,
+            notes=notes,
             box=box,
             signal=signal,
         )
@@ -81,6 +88,20 @@ class NiftiSource:
                 "or dataset.json is of another data set."
             )
         return [data[..., channel] for channel in self.channels], grid
+
+
+def air_value(volume: np.ndarray) -> float:
+    """What a scan holds around the head: the value of all eight corners, or 0 where they differ.
+
+    Scans that were normalised as a whole have a number other than 0 there; everything that looks
+    for the brain, and the z-score, would take their air for tissue. A constant scan has no air.
+    """
+    corners = volume[:: max(volume.shape[0] - 1, 1), :: max(volume.shape[1] - 1, 1)]
+    corners = corners[:, :, :: max(volume.shape[2] - 1, 1)]
+    value = corners.flat[0]
+    if value == 0 or not np.isfinite(value) or (corners != value).any() or (volume == value).all():
+        return 0.0
+    return float(value)
 
 
 def label_pairs(label_map: Mapping[int, int]) -> tuple[tuple[int, int], ...]:

@@ -182,6 +182,8 @@ def decode(payload: bytes) -> StoredCase:
 
 def _voxels_at(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Voxels (n, C) of (D, H, W, C) where `mask` (D, H, W) is true."""
+    if image.strides[-1] != image.itemsize:
+        image = np.ascontiguousarray(image)
     # All channels of a voxel as one item: several times as fast as picking rows of numbers.
     item = np.dtype((np.void, image.shape[-1] * image.itemsize))
     return image.view(item)[..., 0][mask].view(image.dtype).reshape(-1, image.shape[-1])

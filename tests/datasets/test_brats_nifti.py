@@ -171,3 +171,27 @@ def test_refused_voxels(tmp_path, phantoms, value, words):
     (source,) = discover(settings(tmp_path))
     with pytest.raises(UserError, match=f"case: t2.*{words}"):
         check_case(source.load())
+
+
+def test_air_that_is_not_zero_is_made_zero_and_said(tmp_path, phantoms):
+    """A scan z-scored as a whole: air is one negative number, and some of the brain is negative."""
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    raw = np.rint(phantoms[0][0][..., 3])
+    scored = ((raw - raw.mean()) / raw.std()).astype(np.float32)
+    write_nifti(folder / "case_t2.nii.gz", to_file_axes(scored))
+    (source,) = discover(settings(tmp_path))
+    case = check_case(source.load())
+    np.testing.assert_array_equal(case.image[..., 3] == 0, raw == 0)
+    np.testing.assert_allclose(case.image[..., 3] * raw.std(), raw, rtol=1e-4, atol=1e-2)
+    assert len(case.notes) == 1 and case.notes[0].startswith("air is -")
+
+
+def test_negative_intensities_around_zero_air_stay(tmp_path, phantoms):
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    raw = np.rint(phantoms[0][0][..., 3])
+    centred = np.where(raw != 0, raw - raw.max() / 2, 0).astype(np.int16)
+    write_nifti(folder / "case_t2.nii.gz", to_file_axes(centred))
+    (source,) = discover(settings(tmp_path))
+    case = check_case(source.load())
+    np.testing.assert_array_equal(case.image[..., 3], centred)
+    assert (case.image[..., 3] < 0).any() and not case.notes

@@ -184,3 +184,12 @@ def test_the_voxel_hash_knows_the_same_scan_under_another_name(case):
 def test_a_case_without_a_label_is_refused(case):
     with pytest.raises(ValueError, match="phantom_0000 has no label"):
         schema.encode(dataclasses.replace(case, label=None), 5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_channels_that_lie_apart_in_memory_make_the_same_record(case, axis):
+    """A reader may have stacked its channels along another axis and given a view."""
+    apart = np.moveaxis(np.ascontiguousarray(np.moveaxis(case.image, -1, axis)), axis, -1)
+    assert apart.strides != case.image.strides
+    turned = dataclasses.replace(case, image=apart)
+    assert schema.encode(turned, 100).payload == schema.encode(case, 100).payload
