@@ -82,7 +82,9 @@ def _voxels(raw: bytes, *, named_gz: bool) -> tuple[np.ndarray, np.ndarray]:
     if raw[:2] == _GZIP_MAGIC:
         raw = _decompress(raw)
     elif named_gz and raw:
-        raise ImageFileError("it is named .gz, but it is not compressed with gzip")
+        raise ImageFileError(
+            "it is named .gz, but it is not compressed with gzip; a plain NIfTI file is named .nii"
+        )
     if not raw:
         raise ImageFileError("it is empty")
     for kind in (nib.Nifti1Image, nib.Nifti2Image):

@@ -34,7 +34,9 @@ def test_two_modalities_or_seven(tmp_path, phantoms, count):
     image, label = phantoms[0]
     names = ["flair", "t1ce", "dwi", "adc", "swi", "pd", "t2"][:count]
     for index, name in enumerate(names):
-        write(tmp_path / "s 1" / f"{name}.nii.gz", (np.rint(image[..., 0]) + index).astype("i2"))
+        write(
+            tmp_path / "s 1" / f"{name}.nii.gz", (np.rint(image[..., 0]) * (index + 1)).astype("i2")
+        )
     write(tmp_path / "masks" / "s 1.nii.gz", np.where(label > 0, 5, 0).astype(np.float32))
     settings = DataSettings(
         layout="nifti",
@@ -48,7 +50,7 @@ def test_two_modalities_or_seven(tmp_path, phantoms, count):
     (source,) = discover(settings)
     case = source.load()
     assert case.image.shape[-1] == count and case.case_id == "s 1"
-    np.testing.assert_array_equal(case.image[..., 1] - case.image[..., 0], 1)
+    np.testing.assert_array_equal(case.image[..., 1], 2 * case.image[..., 0])
     np.testing.assert_array_equal(case.label, label > 0)
 
 
