@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.subprocess_json import measure
 from kerasseg.config import Experiment
 from kerasseg.config_file import load_experiment
+from kerasseg.start_tensorflow import start_tensorflow
 
 CASES, PATCH, PATCHES, ROUNDS = 4, (64, 160, 160), 96, 3
 
@@ -88,6 +89,7 @@ def prepare(folder: Path) -> dict[str, float]:
 
 def store_patches(folder: Path, compression: str) -> Iterator[int]:
     """Batches of the training pipeline; yields patches per batch."""
+    start_tensorflow()
     from kerasseg.pipeline.batches import TrainingBatches
     from kerasseg.records.store import open_store
 

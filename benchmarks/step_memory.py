@@ -13,7 +13,12 @@ STEPS = (
     ("[64,96,96]", 2, "[32,64,128,256]", 512),
     ("[64,128,128]", 1, "[32,64,128,256]", 512),
     ("[96,96,96]", 1, "[8,16,32,64]", 128),
+    ("[256,256]", 16, "[32,64,128,256]", 512),
+    ("[192,192]", 4, "[32,64,128,256]", 512),
+    ("[256,256]", 32, "[16,32,64]", 128),
+    ("[512,512]", 4, "[32,64,128,256]", 512),
 )
+"""3-D patches, then slices."""
 
 
 def run() -> str:
@@ -42,6 +47,7 @@ def main(patch: str, batch: str, features: str, bottleneck: str) -> None:
 
     settings = [f"pipeline.patch_size={patch}", f"training.batch_size={batch}"]
     settings += [f"model.features={features}", f"model.bottleneck={bottleneck}"]
+    settings.append(f"model.dimensions={patch.count(',') + 1}")
     experiment = load_experiment(None, settings)
     size = experiment.pipeline.patch_size
     model = compile_for_training(experiment, build_network(experiment), steps_per_epoch=100)

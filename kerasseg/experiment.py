@@ -136,7 +136,7 @@ def _announce(
             f"{len(split.test)} test cases, by "
             f"{'patient' if knows_patients(experiment.data) else 'picture'}"
         )
-    for warning in _warnings(experiment):
+    for warning in _warnings(experiment, store):
         say(f"Warning    {warning}", style="bold yellow")
     for heading, words in _task(experiment).items():
         say(f"{heading:<11}{words}")
@@ -167,15 +167,24 @@ def _task(experiment: Experiment) -> dict[str, str]:
     return {"Task": f"2-D {slices.axis} slices {ends}", "Slices": words}
 
 
-def _warnings(experiment: Experiment) -> list[str]:
+def _warnings(experiment: Experiment, store: RecordStore) -> list[str]:
     """What a reader of the scores must know."""
-    if knows_patients(experiment.data):
-        return []
-    return [
-        "The pictures have no patient ids, so neighbouring slices of one patient may stand on both "
-        "sides of the split and the scores may be too high: set data.patient_pattern or "
-        "data.patient_csv."
-    ]
+    warnings = []
+    if not knows_patients(experiment.data):
+        warnings.append(
+            "The pictures have no patient ids, so neighbouring slices of one patient may stand on "
+            "both sides of the split and the scores may be too high: set data.patient_pattern or "
+            "data.patient_csv."
+        )
+    spacings = sorted({tuple(round(s, 2) for s in row.spacing) for row in store.rows.values()})
+    if experiment.data.knows_spacing and len(spacings) > 1:
+        sizes = (" x ".join(f"{s:g}" for s in spacing) for spacing in (spacings[0], spacings[-1]))
+        warnings.append(
+            f"The cases have {len(spacings)} voxel sizes, from {' to '.join(sizes)} mm (depth x "
+            "height x width), which a network cannot tell apart: bring them to one with "
+            "data.spacing."
+        )
+    return warnings
 
 
 def _summary(
@@ -193,7 +202,7 @@ def _summary(
         "run": experiment.run_name,
         "task": "; ".join(_task(experiment).values()),
         "overfit_check": split.overfit_check,
-        "warnings": _warnings(experiment),
+        "warnings": _warnings(experiment, store),
         "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
         "damaged_records": damaged,
         "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",

@@ -18,7 +18,7 @@ from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.dice import dice
 from kerasseg.records.split import open_split
 from kerasseg.records.store import open_store
-from tests.conftest import SHAPE, TINY, phantom_experiment, write_h5_volume
+from tests.conftest import LPS, SHAPE, TINY, phantom_experiment, write_brats, write_h5_volume
 
 FILES = {
     "config.yaml",
@@ -336,8 +336,12 @@ def test_one_volume_of_h5_slices_to_a_report_that_says_over_fit(tmp_path, phanto
     assert "Over-fit check." in (folder / "report.html").read_text()
 
 
-def test_brats_nifti_files_to_a_report(brats_experiment, tmp_path):
+def test_brats_nifti_files_to_a_report(brats_experiment, brats_root, phantoms, tmp_path):
+    write_brats(brats_root, "thick", phantoms[2], affine=LPS * [1, 1, 3, 1])
     experiment = brats_experiment(f"run.root={tmp_path / 'runs'}", "data.modalities=[flair,t1ce]")
     folder = run_experiment(experiment)
     model = keras.saving.load_model(folder / "checkpoints" / "best.keras")
     assert model.input_shape[-1] == 2
+    (warning,) = json.loads((folder / "summary.json").read_text())["warnings"]
+    assert "2 voxel sizes, from 1 x 1 x 1 to 3 x 1 x 1 mm" in warning
+    assert warning in (folder / "report.html").read_text()

@@ -14,8 +14,8 @@ _INTEGER_TOLERANCE = 1e-3
 
 _NAMES = (
     (re.compile(r"background|^0$"), anatomy.BACKGROUND),
-    (re.compile(r"o?edema|\bed\b|flair"), anatomy.ED),
-    (re.compile(r"necro|non[- _]?enhanc|\bncr\b|\bnet\b"), anatomy.NCR),
+    (re.compile(r"o?edema|\bed\b|flair|snfh"), anatomy.ED),
+    (re.compile(r"necro|non[- _]?enhanc|\bncr\b|\bnetc?\b"), anatomy.NCR),
     (re.compile(r"enhanc|\bet\b"), anatomy.ET),
 )
 """Names that dataset.json files give to labels; the first that fits counts, so that a

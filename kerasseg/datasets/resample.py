@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from kerasseg.datasets.case import Case
-from kerasseg.datasets.grid import spacing_of
+from kerasseg.datasets.grid import Grid, spacing_of
 
 _SAME_SPACING = 1e-3
 """Relative; headers round their voxel sizes."""
@@ -104,9 +104,11 @@ def resample_nearest(
     return _interpolate(label, affine, shape, new_affine, 0)
 
 
-def restore_label(label: np.ndarray, affine: np.ndarray, case_grid: "Case") -> np.ndarray:
-    """Label (D, H, W) on the grid of `affine` -> the voxels of the case's own file (x, y, z)."""
-    grid = case_grid.grid
+def restore_label(label: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
+    """Label (D, H, W), whose indices `affine` takes to RAS mm -> voxels (x, y, z) of `grid`.
+
+    Exact where nothing was resampled, class by class otherwise.
+    """
     ours = label
     if label.shape != grid.our_shape or not np.allclose(affine, grid.our_affine, atol=1e-6):
         ours = resample_label(label, affine, grid.our_shape, grid.our_affine)

@@ -119,7 +119,12 @@ class _BadCases:
 
     def add(self, source: CaseSource, reason: str) -> None:
         self.skipped.append(
-            SkippedCase(case_id=source.case_id, reason=reason, files=self._files(source))
+            SkippedCase(
+                case_id=source.case_id,
+                patient_id=source.patient_id,
+                reason=reason,
+                files=self._files(source),
+            )
         )
 
     def stop_if_any(self) -> None:

@@ -50,10 +50,16 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
                 "it, or remove the case from data.root."
             )
         files = describe(source.files, experiment.data.root)
+        records = experiment.records
+        encoded = encode(case, records.foreground_voxels, records.compression)
     except UserError as error:
         return Converted(source, None, b"", str(error))
-    records = experiment.records
-    encoded = encode(case, records.foreground_voxels, records.compression)
+    except MemoryError:
+        _died(source)
+    except Exception as error:
+        # A file that our readers did not expect is a bad case like any other.
+        reason = f"{source.case_id}: cannot be converted ({type(error).__name__}: {error})."
+        return Converted(source, None, b"", reason)
     row = CaseRow.model_validate(
         {
             "case_id": source.case_id,

@@ -50,6 +50,7 @@ class SkippedCase(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     case_id: str
+    patient_id: str
     reason: str
     files: list[SourceFile]
 

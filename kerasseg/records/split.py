@@ -52,7 +52,8 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
         cases = tuple(patients)
         return Split(cases, cases, (), overfit_check=True)
     if settings.file is not None:
-        left_out = {case.case_id for case in store.manifest.skipped}
+        skipped = store.manifest.skipped
+        left_out = {name for case in skipped for name in (case.case_id, case.patient_id)}
         parts = read_split_csv(settings.file, patients, left_out)
         split = split_of(settings.file, parts, settings)
         check_parts(settings.file, parts, patients, "correct the file")

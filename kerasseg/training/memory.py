@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasseg.config import Experiment
 from kerasseg.errors import UserError
 
-_ACTIVATIONS_PER_LEVEL = {2: 16, 3: 18}
+_ACTIVATIONS_PER_LEVEL = 18
 """Tensors of a level's size alive at the peak of a step: outputs of convolutions, norms and
 activations of both DoubleConvs, the concatenation, and the gradients in flight. Fitted to
 measured peaks of 2-D and 3-D networks (benchmarks/notes.md)."""
@@ -30,7 +30,7 @@ def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_valu
     dimensions = experiment.model.dimensions
     voxels = math.prod(patch_size) * experiment.training.batch_size
     activations = sum(
-        voxels / 2 ** (dimensions * level) * channels * _ACTIVATIONS_PER_LEVEL[dimensions]
+        voxels / 2 ** (dimensions * level) * channels * _ACTIVATIONS_PER_LEVEL
         for level, channels in enumerate(features)
     )
     kernel, up_kernel = 3**dimensions, 2**dimensions

@@ -120,7 +120,7 @@ def test_resizing_is_bilinear_for_pictures_and_nearest_for_masks(tmp_path):
     np.testing.assert_allclose(case.image[0, ..., 0], expected, atol=1e-3)
     # The way back: a mask on the resized grid, in the picture's own pixels.
     resized = np.repeat(MASK > 0, 2, axis=0)[None, :, ::2]
-    back = restore_label(resized, case.affine, case)
+    back = restore_label(resized, case.affine, case.grid)
     assert back.shape == (16, 12, 1)
     assert ((MASK > 0) != back[..., 0].T).mean() < 0.05
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kerasseg.anatomy import BRATS_LABEL_MAP
-from kerasseg.datasets.labels import canonical_labels
+from kerasseg.datasets.labels import canonical_labels, label_map_of_names
 from kerasseg.errors import UserError
 
 DTYPES = [np.uint8, np.int16, np.int32, np.uint16, np.float32, np.float64]
@@ -50,3 +50,16 @@ def test_refused(values, words):
     with pytest.raises(UserError) as error:
         canonical_labels(np.array(values), BRATS_LABEL_MAP, "case/seg.nii")
     assert words in str(error.value) and "case/seg.nii" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("background", "edema", "non-enhancing tumor", "enhancing tumour"),
+        ("Background", "Peritumoral oedema", "NCR/NET", "GD-enhancing tumor"),
+        ("background", "SNFH", "NETC", "ET"),
+        ("0", "surrounding non-enhancing FLAIR hyperintensity", "necrotic core", "Enhancing"),
+    ],
+)
+def test_the_names_that_data_sets_give_to_labels(names):
+    assert label_map_of_names(dict(enumerate(names)), "x") == {0: 0, 1: 2, 2: 1, 3: 3}

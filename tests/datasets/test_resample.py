@@ -7,8 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasseg.datasets.case import Case
+from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.grid import Grid
+from kerasseg.datasets.nifti import write_nifti
+from kerasseg.datasets.read_case import read_case
 from kerasseg.datasets.resample import resample_case, restore_label
+from kerasseg.settings.data import DataSettings
 
 
 def oblique(codes: str, spacing: tuple[float, ...], angle: float) -> np.ndarray:
@@ -53,17 +57,47 @@ def test_to_our_axes_and_back_is_exact(codes, spacing, angle, seed):
     label = np.random.default_rng(seed).integers(0, 4, (7, 5, 6)).astype(np.uint8)
     affine = oblique(codes, spacing, angle)
     case = case_of(label.astype(np.int16), label, affine)
-    np.testing.assert_array_equal(restore_label(case.label, case.affine, case), label)
+    np.testing.assert_array_equal(restore_label(case.label, case.affine, case.grid), label)
     # A voxel of ours lies in the world where it lay in the file.
     index = np.array([1, 2, 3])
     marked = np.zeros(label.shape, np.uint8)
     ours = np.zeros(case.label.shape, np.uint8)
     ours[tuple(index)] = 1
-    marked = restore_label(ours, case.affine, case)
+    marked = restore_label(ours, case.affine, case.grid)
     place = np.argwhere(marked)[0]
     np.testing.assert_allclose(
         (affine @ [*place, 1])[:3], (case.affine @ [*index, 1])[:3], atol=1e-9
     )
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
+@pytest.mark.parametrize("angle", [0.0, 0.2])
+@pytest.mark.parametrize("resampled", [False, True])
+def test_a_segmentation_is_written_in_the_grid_of_the_input_file(tmp_path, codes, angle, resampled):
+    """Files in, a segmentation of ours out: the same voxels at the same place in the world."""
+    affine = oblique(codes, (1.0, 2.0, 2.0), angle)
+    label = np.zeros((14, 11, 12), np.uint8)
+    label[2:10, 3:9, 4:10] = 1
+    label[4:8, 5:8, 6:9] = 3
+    scan = np.where(label > 0, 500, 100).astype(np.int16)
+    scan[0] = 0
+    nib.save(nib.Nifti1Image(scan, affine), tmp_path / "case_flair.nii.gz")
+    nib.save(nib.Nifti1Image(label, affine), tmp_path / "case_seg.nii.gz")
+    data = DataSettings(
+        layout="brats_nifti",
+        root=tmp_path,
+        modalities=("flair",),
+        spacing=(1.0, 1.0, 1.0) if resampled else None,
+    )
+    (source,) = discover(data)
+    case = read_case(source, data)
+    assert (case.image.shape[:3] != case.grid.our_shape) == resampled
+    voxels = restore_label(case.label, case.affine, case.grid)
+    write_nifti(tmp_path / "prediction.nii.gz", voxels, case.grid, "--output")
+    written = nib.load(tmp_path / "prediction.nii.gz")
+    np.testing.assert_allclose(written.affine, affine, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), label)
+    assert nib.aff2axcodes(written.affine) == tuple(codes)
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,7 +126,7 @@ def test_a_ball_survives_resampling_and_the_way_back(codes, spacing, angle):
             for c in (before, after)
         ]
         np.testing.assert_allclose(*places, atol=0.35)
-    back = restore_label(new.label, new.affine, new)
+    back = restore_label(new.label, new.affine, new.grid)
     assert back.shape == label.shape
     overlap = 2 * ((back > 0) & (label > 0)).sum() / ((back > 0).sum() + (label > 0).sum())
     assert overlap > 0.93
@@ -131,4 +165,4 @@ def test_other_axes_are_refused():
     case = case_of(np.ones((4, 5, 6)), label, np.diag([-1.0, -1, 1, 1]))
     turned = oblique("LPS", (1, 1, 1), 0.3)
     with pytest.raises(ValueError, match="different axes"):
-        restore_label(np.zeros((6, 5, 4), np.uint8), Grid((4, 5, 6), turned).our_affine, case)
+        restore_label(np.zeros((6, 5, 4), np.uint8), Grid((4, 5, 6), turned).our_affine, case.grid)

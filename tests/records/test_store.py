@@ -7,6 +7,7 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.records import convert as converting
+from kerasseg.records import convert_cases as converting_cases
 from kerasseg.records.split import open_split
 from kerasseg.records.store import RecordStore, open_store, replace_store, update_store
 from tests.conftest import phantom_experiment, write_brats
@@ -303,3 +304,32 @@ def test_too_little_disk_is_said_at_the_first_case(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"needs about .* GB more \(8 cases.*records.root"):
         open_store(phantom_experiment(tmp_path))
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_reader_that_fails_in_a_way_nobody_expected_makes_a_bad_case(
+    brats_experiment, monkeypatch, skip
+):
+    original = converting_cases.read_case
+
+    def read(source, settings):
+        if source.case_id.endswith("1"):
+            raise KeyError("odd")
+        return original(source, settings)
+
+    monkeypatch.setattr(converting_cases, "read_case", read)
+    if skip:
+        store = open_store(brats_experiment("data.on_bad_case=skip"))
+        assert [case.case_id for case in store.manifest.skipped] == ["BraTS2021_00001"]
+    else:
+        with pytest.raises(UserError, match=r"00001: cannot be converted \(KeyError: 'odd'\)"):
+            open_store(brats_experiment())
+
+
+def test_a_case_that_memory_is_too_small_for_is_never_skipped(brats_experiment, monkeypatch):
+    def read(source, settings):
+        raise MemoryError
+
+    monkeypatch.setattr(converting_cases, "read_case", read)
+    with pytest.raises(UserError, match=r"memory ran out: try again with records.workers=1"):
+        open_store(brats_experiment("data.on_bad_case=skip"))
