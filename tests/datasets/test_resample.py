@@ -97,7 +97,6 @@ def test_a_segmentation_is_written_in_the_grid_of_the_input_file(tmp_path, codes
     written = nib.load(tmp_path / "prediction.nii.gz")
     np.testing.assert_allclose(written.affine, affine, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(written.dataobj), label)
-    assert nib.aff2axcodes(written.affine) == tuple(codes)
 
 
 @settings(max_examples=25, deadline=None)

@@ -53,7 +53,7 @@ def test_a_slice_takes_the_weights_and_activations_of_a_2d_network(monkeypatch):
     levels = ((32, 1), (64, 4), (128, 16), (256, 64), (512, 256))
     values = sum(256 * 256 / shrunk * channels for channels, shrunk in levels)
     found = memory.step_bytes(experiment, (256, 256), 4) - memory.step_bytes(experiment, (0, 0), 4)
-    assert found == pytest.approx(values * memory._ACTIVATIONS_PER_LEVEL[2] * 4)
+    assert found == pytest.approx(values * memory._ACTIVATIONS_PER_LEVEL * 4)
 
 
 def test_3d_weights_are_counted_too():
