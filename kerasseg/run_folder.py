@@ -26,6 +26,7 @@ _MAY_CHANGE = (
     "records.root",
     "records.on_damaged_record",
     "data.root",
+    "data.on_bad_case",
     "pipeline.prefetch",
 )
 """Settings that a resumed run may change: they move files or work about, not results. A damaged

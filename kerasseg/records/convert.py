@@ -24,7 +24,7 @@ from kerasseg.records.manifest import (
     store_settings,
 )
 from kerasseg.records.shard_writer import INCOMPLETE_NAME, SHARD_NAME, ShardWriter
-from kerasseg.records.source_files import SourceFile, describe, unchanged
+from kerasseg.records.source_files import describe, readable, unchanged
 from kerasseg.records.tfrecord import FRAMING_BYTES, read_record
 
 
@@ -123,7 +123,7 @@ class _BadCases:
                 case_id=source.case_id,
                 patient_id=source.patient_id,
                 reason=reason,
-                files=self._files(source),
+                files=describe(readable(source.files), self._root),
             )
         )
 
@@ -136,12 +136,6 @@ class _BadCases:
             raise UserError(
                 f"{self.skipped[0].reason} {more}To leave bad cases out, set data.on_bad_case=skip."
             )
-
-    def _files(self, source: CaseSource) -> list[SourceFile]:
-        try:
-            return describe(source.files, self._root)
-        except UserError:
-            return []  # unreadable files may be what is wrong
 
 
 def _convert_new(

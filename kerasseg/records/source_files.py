@@ -1,5 +1,6 @@
 """The raw files behind a record, and whether they are still the same."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,15 @@ def describe(paths: Sequence[Path], root: Path | None) -> list[SourceFile]:
             )
         )
     return files
+
+
+def readable(paths: Sequence[Path]) -> list[Path]:
+    """Those of a bad case's files that can be opened; the others may be what is wrong with it."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError), path.open("rb"):
+            found.append(path)
+    return found
 
 
 def unchanged(paths: Sequence[Path], root: Path | None, known: Sequence[SourceFile]) -> bool:

@@ -15,7 +15,7 @@ from kerasseg.records.journal import Journal
 from kerasseg.records.lock import locked
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest, store_settings
 from kerasseg.records.schema import StoredCase, decode
-from kerasseg.records.source_files import unchanged
+from kerasseg.records.source_files import readable, unchanged
 from kerasseg.records.tfrecord import read_record
 
 
@@ -162,19 +162,21 @@ def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> No
     if raw is not None and not raw.exists() and str(raw.resolve()) == manifest.data_root:
         return
     sources = {source.case_id: source for source in discover(experiment.data)}
-    known = {row.case_id: row.files for row in manifest.cases}
-    known |= {case.case_id: case.files for case in manifest.skipped}
+    stored = {row.case_id: row.files for row in manifest.cases}
+    skipped = {case.case_id: case.files for case in manifest.skipped}
+    known = stored.keys() | skipped.keys()
     changed = {
         case_id
-        for case_id in sources.keys() & known.keys()
-        if not unchanged(sources[case_id].files, raw, known[case_id])
+        for case_id, source in sources.items()
+        if (case_id in stored and not unchanged(source.files, raw, stored[case_id]))
+        or (case_id in skipped and not unchanged(readable(source.files), raw, skipped[case_id]))
     }
     patients = {row.case_id: row.patient_id for row in manifest.cases}
     regrouped = {c for c in patients.keys() & sources if sources[c].patient_id != patients[c]}
     words = []
     for title, cases in (
-        ("not in the store", sources.keys() - known.keys()),
-        ("only in the store", known.keys() - sources.keys()),
+        ("not in the store", sources.keys() - known),
+        ("only in the store", known - sources.keys()),
         ("changed since", changed),
         ("of another patient now", regrouped),
     ):

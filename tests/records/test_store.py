@@ -333,3 +333,20 @@ def test_a_case_that_memory_is_too_small_for_is_never_skipped(brats_experiment, 
     monkeypatch.setattr(converting_cases, "read_case", read)
     with pytest.raises(UserError, match=r"memory ran out: try again with records.workers=1"):
         open_store(brats_experiment("data.on_bad_case=skip"))
+
+
+def test_a_skipped_case_with_a_link_to_nowhere_stays_skipped_until_it_is_mended(
+    brats_experiment, brats_root
+):
+    path = brats_root / "BraTS2021_00001" / "BraTS2021_00001_t1.nii.gz"
+    content = path.read_bytes()
+    path.unlink()
+    path.symlink_to(brats_root / "nowhere.nii.gz")
+    experiment = brats_experiment("data.on_bad_case=skip")
+    for _ in range(2):
+        assert list(open_store(experiment).rows) == ["BraTS2021_00000"]
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"1 case\(s\) changed since \(BraTS2021_00001\)"):
+        open_store(experiment)
+    assert len(update_store(experiment).rows) == 2
