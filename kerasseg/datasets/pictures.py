@@ -95,8 +95,9 @@ def as_channels(values: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
 
 
 def _check_kind(image: Image.Image, path: Path) -> None:
-    if getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path}: holds {image.n_frames} pages, expected one picture a file.")  # type: ignore[attr-defined]
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise UserError(f"{path}: holds {pages} pages, expected one picture a file.")
     if image.mode in ("P", "PA"):
         raise UserError(
             f"{path}: is a palette picture, whose numbers are places in a table of colours and no "

@@ -39,21 +39,25 @@ def convert(experiment: Experiment, root: Path) -> Manifest:
     that cannot be written.
     """
     sources = discover(experiment.data)
-    with _folder(root), locked(root):
-        return _bring_up_to_date(experiment, sources, root)
+    try:
+        existed = root.exists()
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root), _removed_if_empty(root, existed=existed):
+            return _bring_up_to_date(experiment, sources, root)
+    except OSError as error:
+        raise storage_error(error, f"Writing the record store {root}", "records.root") from error
 
 
 @contextmanager
-def _folder(root: Path) -> Iterator[None]:
-    """Make the folder; remove it again if nothing came to stand in it."""
-    existed = root.exists()
+def _removed_if_empty(root: Path, *, existed: bool) -> Iterator[None]:
+    """Remove a folder that is new if no shard came to stand in it.
+
+    Only under the lock: the folder may be new to another conversion, too.
+    """
     try:
-        root.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        raise storage_error(error, f"Writing the record store {root}", "records.root") from error
     finally:
-        if not existed and root.exists() and not any(SHARD_NAME.fullmatch(n) for n in names(root)):
+        if not existed and not any(SHARD_NAME.fullmatch(name) for name in names(root)):
             shutil.rmtree(root, ignore_errors=True)
 
 

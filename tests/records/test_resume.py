@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kerasseg.errors import UserError
+from kerasseg.records import convert as converting
 from kerasseg.records.lock import locked
 from kerasseg.records.store import open_store, update_store
 from tests.conftest import phantom_experiment
@@ -124,3 +125,14 @@ def test_two_conversions_into_one_folder(tmp_path):
     assert len(open_store(experiment).rows) == 8, "the lock ended with its holder"
     with locked(tmp_path / "store"):
         pass
+
+
+def test_the_loser_of_a_race_leaves_the_folder_to_the_winner(tmp_path, monkeypatch):
+    """Both found no folder, the other was first to lock it, and no shard is finished yet."""
+    root = tmp_path / "store"
+    root.mkdir()
+    (root / "journal.jsonl").write_text("{}\n")
+    monkeypatch.setattr(type(root), "exists", lambda path: False if path == root else path.is_dir())
+    with locked(root), pytest.raises(UserError, match="is converting into this folder"):
+        converting.convert(phantom_experiment(tmp_path), root)
+    assert (root / "journal.jsonl").is_file()
