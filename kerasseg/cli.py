@@ -149,7 +149,8 @@ def show_config(
     ] = False,
 ) -> None:
     """Write the resolved experiment as YAML, every default filled in."""
-    from kerasseg.config_file import dump_experiment, json_schema, load_experiment
+    from kerasseg.config_file import dump_experiment, load_experiment
+    from kerasseg.config_schema import json_schema
 
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2))

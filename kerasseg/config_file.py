@@ -1,17 +1,19 @@
 """YAML and `section.key=value` overrides -> `Experiment`, with messages for people."""
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from kerasseg.config import Experiment
+from kerasseg.config_mistakes import explain, nearest, show
+from kerasseg.config_schema import known_keys, look_up
 from kerasseg.errors import UserError
+from kerasseg.settings.loss import term_name
 
 DEMO_CONFIG = Path(__file__).parent.parent / "configs" / "phantom_3d.yaml"
 """What `python train.py` alone runs."""
@@ -54,7 +56,7 @@ def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> E
     key, what was found, what is allowed and, for an unknown key, the nearest known one.
     """
     values: dict[str, Any] = {}
-    where = "defaults"
+    where = "override"
     if path is not None:
         where = str(path)
         values = _read_yaml(Path(path))
@@ -63,9 +65,8 @@ def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> E
     try:
         return Experiment.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        overridden = {text.partition("=")[0].strip() for text in overrides}
-        lines = [_explain(e, values, where, overridden) for e in error.errors()]
-        raise UserError("\n".join(dict.fromkeys(lines))) from None
+        overridden = [text.partition("=")[0].strip() for text in overrides]
+        raise UserError(explain(error, values, where, overridden)) from None
 
 
 def dump_experiment(experiment: Experiment) -> str:
@@ -75,32 +76,27 @@ def dump_experiment(experiment: Experiment) -> str:
     )
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON schema of a config file, for editors that complete YAML."""
-    schema = Experiment.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "kerasseg experiment"
-    return schema
-
-
-def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterator[str]:
-    """Every setting by its dotted name, sections too."""
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_keys(field.annotation, f"{prefix}{name}.")
-
-
 def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
-    """The settings of `sections` in which two experiments differ: 'key: old -> new'."""
+    """The settings of `sections` in which two experiments differ: 'key: old -> new'.
+
+    Of losses with the same terms the options that differ, else the terms.
+    """
     keys = list(known_keys())
     leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
     before, after = (json.loads(e.model_dump_json()) for e in (old, new))
+    terms = [_term_names(e["loss"]) for e in (before, after)]
+    if terms[0] == terms[1]:
+        at = leaves.index("loss")
+        leaves[at : at + 1] = [f"loss.{i}.{k}" for i, t in enumerate(after["loss"]) for k in t]
     return [
-        f"{key}: {_look_up(before, key)} -> {_look_up(after, key)}"
+        f"{key}: {look_up(before, key)} -> {look_up(after, key)}"
         for key in leaves
-        if key.split(".")[0] in sections and _look_up(before, key) != _look_up(after, key)
+        if key.split(".")[0] in sections and look_up(before, key) != look_up(after, key)
     ]
+
+
+def _term_names(loss: Sequence[Any]) -> list[str]:
+    return [term_name(term) or "?" for term in loss]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -120,7 +116,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a config is sections of `key: value`, found {_show(values)}.")
+        raise UserError(f"{path}: a config is sections of `key: value`, found {show(values)}.")
     return values
 
 
@@ -139,115 +135,43 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506
     except _BAD_YAML:
         raise UserError(f"override {override!r}: the value is not valid YAML.") from None
-    node = values
+    node: Any = values
     *sections, last = key.split(".")
-    for section in sections:
-        child = node.get(section)
-        if child is None:
+    for index, section in enumerate(sections):
+        child = _child(node, section)
+        if child is None and node is values and section == "loss":
+            # A list is replaced as a whole; so that one of its numbers can be, it is put there.
+            child = node[section] = json.loads(Experiment().model_dump_json())[section]
+        elif child is None and isinstance(node, dict):
             child = node[section] = {}
-        if not isinstance(child, dict):
-            raise UserError(f"override {override!r}: {section} is no section.{_nearest(key)}")
+        if not isinstance(child, dict | list):
+            if isinstance(node, list):
+                raise UserError(_not_in_list(override, sections[:index], node))
+            raise UserError(f"override {override!r}: {section} is no section.{nearest(key)}")
         node = child
-    node[last] = value
+    if isinstance(node, dict):
+        node[last] = value
+    elif last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    else:
+        raise UserError(_not_in_list(override, sections, node))
 
 
-def _explain(error: Any, values: dict[str, Any], where: str, overridden: Iterable[str] = ()) -> str:
-    parts = [str(part) for part in error["loc"] if part != "[key]"]
-    if error["type"] == "missing":  # a list that is too short: speak of the list
-        parts.pop()
-    key = ".".join(parts)
-    if any(key == name or key.startswith(name + ".") for name in overridden):
-        where = "override"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: {key}: unknown setting.{_nearest(key)}"
-    if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}."
-    found = _show(_look_up(values, key, default=error["input"]))
-    message = error["msg"].replace("Input should be", "should be")
-    quote = f" Quote it: {key}='\"…\"'." if error["type"] == "string_type" else ""
-    return f"{where}: {key}: found {found}, allowed: {_allowed(key) or message}.{quote}"
+def _not_in_list(override: str, sections: Sequence[str], node: list[Any]) -> str:
+    name = ".".join(sections)
+    if name != "loss":
+        return (
+            f"override {override!r}: {name} is a list of {len(node)}; name one of them by its "
+            "number, from 0."
+        )
+    terms = ", ".join(f"loss.{i} ({term})" for i, term in enumerate(_term_names(node)))
+    return (
+        f"override {override!r}: loss is a list of {len(node)} term(s): {terms}. Name one of them, "
+        "or give the whole list: 'loss=[{dice: 0.5}, {focal: 0.5}]'."
+    )
 
 
-def _nearest(key: str) -> str:
-    known = list(known_keys())
-    last = key.rpartition(".")[2]
-    alike = [n for n in known if difflib.get_close_matches(last, [n.rpartition(".")[2]])]
-    match = difflib.get_close_matches(key, alike, n=1, cutoff=0.6)
-    if not match:
-        tails = {name.rsplit(".", 1)[-1]: name for name in known}
-        match = [tails[tail] for tail in difflib.get_close_matches(last, tails, n=1, cutoff=0.75)]
-    if match:
-        return f" Did you mean {match[0]}?"
-    section = key.rpartition(".")[0]
-    siblings = [n for n in known if n.rpartition(".")[0] == section]
-    return f" Known here: {', '.join(siblings)}." if siblings else ""
-
-
-def _look_up(values: Any, key: str, default: Any = None) -> Any:
-    for part in key.split("."):
-        if isinstance(values, list) and part.isdigit() and int(part) < len(values):
-            values = values[int(part)]
-        elif isinstance(values, dict) and part in values:
-            values = values[part]
-        else:
-            return default
-    return values
-
-
-def _show(value: Any) -> str:
-    kinds = {str: "text", bool: "true/false", int: "whole number", float: "number"}
-    kinds |= {dict: "section", list: "list"}
-    return f"{json.dumps(value, default=str)} ({kinds.get(type(value), type(value).__name__)})"
-
-
-def _allowed(key: str) -> str:
-    schema = json_schema()
-    node: dict[str, Any] = schema
-    for part in key.split("."):
-        node = _resolve(node, schema)
-        if part.isdigit():
-            items = node.get("prefixItems")
-            node = items[min(int(part), len(items) - 1)] if items else node.get("items", {})
-        else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
-    return _describe(_resolve(node, schema), schema)
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
-
-
-def _describe(node: dict[str, Any], schema: dict[str, Any]) -> str:
-    """The words for one JSON-schema node: 'a whole number, at least 1, at most 64'."""
-    if "anyOf" in node:
-        parts = [_describe(_resolve(option, schema), schema) for option in node["anyOf"]]
-        return " or ".join(part for part in parts if part)
-    if "enum" in node:
-        return "one of " + ", ".join(map(str, node["enum"]))
-    if "const" in node:
-        return str(node["const"])
-    if node.get("type") == "array":
-        items = node.get("prefixItems")
-        each = _describe(items[0] if items else node.get("items", {}), schema)
-        return f"a list of {len(items)}, each {each}" if items else f"a list, each {each}"
-    names = {
-        "integer": "a whole number",
-        "number": "a number",
-        "string": "text",
-        "boolean": "true or false",
-        "object": "a section",
-        "null": "null",
-    }
-    limits = {
-        "minimum": "at least {}",
-        "exclusiveMinimum": "above {}",
-        "maximum": "at most {}",
-        "exclusiveMaximum": "under {}",
-        "pattern": "matching {}",
-        "maxLength": "at most {} long",
-    }
-    words = [names.get(node.get("type", ""), "")]
-    words += [text.format(node[key]) for key, text in limits.items() if key in node]
-    return ", ".join(word for word in words if word)
+def _child(node: Any, key: str) -> Any:
+    if isinstance(node, dict):
+        return node.get(key)
+    return node[int(key)] if key.isdigit() and int(key) < len(node) else None

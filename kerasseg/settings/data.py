@@ -48,12 +48,6 @@ class PairSettings(Section):
     mask_suffix: str = setting(
         "", "What a mask's name has after the picture's, such as _mask (before the extension)."
     )
-    size: tuple[Pixels, Pixels] | None = setting(
-        None,
-        "Height and width that pictures (bilinear) and masks (nearest) are resized to; null: as "
-        "they are.",
-        unit="pixels",
-    )
     threshold: int | None = setting(
         None,
         "Mask values from here on are tumour. null: a mask may hold 0 and one other value only, "
@@ -116,6 +110,12 @@ class DataSettings(Section):
         "map it to 0 or 1 yourself.",
     )
     pairs: PairSettings = PairSettings()
+    size: tuple[Pixels, Pixels] | None = setting(
+        None,
+        "lgg and image_pairs: height and width that pictures and masks are resized to; null: as "
+        "they are. Pictures of another proportion are stretched.",
+        unit="pixels",
+    )
     patient_pattern: str | None = setting(
         None,
         "Regular expression whose first group, found in a case's name, is its patient. Default: "
@@ -189,6 +189,11 @@ class DataSettings(Section):
         elif self.files or self.segmentation is not None:
             raise ValueError(
                 f"data.files and data.segmentation belong to data.layout=nifti, not {self.layout}"
+            )
+        if self.size is not None and self.layout not in _PICTURES:
+            raise ValueError(
+                f"data.size is for pictures, and data.layout={self.layout} holds volumes: set "
+                "data.spacing"
             )
         if self.spacing is not None and not self.knows_spacing:
             raise ValueError(
