@@ -29,29 +29,55 @@ LABELS: Final = MappingProxyType({BACKGROUND: "background", NCR: "NCR", ED: "ED"
 SUBREGIONS: Final = MappingProxyType({"NCR": NCR, "ED": ED, "ET": ET})
 """The three sub-regions in the order of a model's output channels."""
 
+TUMOUR: Final = 1
+"""Tumour of any kind, in labels that do not tell the sub-regions apart. The number is that of NCR,
+so it means tumour only beside the class set `tumour` or the target `binary`."""
+
 CLASSES: Final = MappingProxyType(
-    {"subregions": SUBREGIONS, "tumour": MappingProxyType({"tumour": 1})}
+    {"subregions": SUBREGIONS, "tumour": MappingProxyType({"tumour": TUMOUR})}
 )
 """What a data set's segmentations tell apart, and the ids on disk: the three sub-regions, or only
-tumour from healthy (id 1 then means tumour of any kind)."""
+tumour from healthy."""
+
+REGIONS: Final = MappingProxyType({"WT": (NCR, ED, ET), "TC": (NCR, ET), "ET": (ET,)})
+"""BraTS evaluation regions: whole tumour, tumour core, enhancing tumour; each holds the next."""
 
 TARGETS: Final = MappingProxyType(
     {
-        "subregions": MappingProxyType({"NCR": (NCR,), "ED": (ED,), "ET": (ET,)}),
+        "labels": MappingProxyType({name: (i,) for i, name in LABELS.items()}),
+        "subregions": MappingProxyType({name: (i,) for name, i in SUBREGIONS.items()}),
+        "regions": REGIONS,
         "binary": MappingProxyType({"tumour": (NCR, ED, ET)}),
     }
 )
 """What a model predicts: target -> output channel -> the ids on disk that belong to it."""
 
-REGIONS: Final = MappingProxyType({"WT": (NCR, ED, ET), "TC": (NCR, ET), "ET": (ET,)})
-"""BraTS evaluation regions: whole tumour, tumour core, enhancing tumour."""
+ACTIVATIONS: Final = MappingProxyType(
+    {"labels": "softmax", "subregions": "sigmoid", "regions": "sigmoid", "binary": "sigmoid"}
+)
+"""What makes probabilities of a target's logits: softmax where exactly one channel holds."""
+
+
+def tumour_channels(target: str) -> tuple[str, ...]:
+    """The channels of a target without the background: those that are scored."""
+    return tuple(name for name, ids in TARGETS[target].items() if BACKGROUND not in ids)
+
 
 BRATS_LABEL_MAP: Final = MappingProxyType({0: BACKGROUND, 1: NCR, 2: ED, 3: ET, 4: ET})
 """BraTS ids -> canonical. Enhancing tumour is 4 up to BraTS 2021 and 3 from BraTS 2023 on."""
 
 COLOURS: Final = MappingProxyType(
-    {"NCR": "#e6194b", "ED": "#ffd23f", "ET": "#35a7ff", "tumour": "#e6194b"}
+    {
+        "NCR": "#e6194b",
+        "ED": "#ffd23f",
+        "ET": "#35a7ff",
+        "WT": "#ffd23f",
+        "TC": "#e6194b",
+        "tumour": "#e6194b",
+    }
 )
+"""Of every channel but the background, which is not drawn. A region has the colour of the
+sub-region that it alone has: the others are drawn over it, the innermost last."""
 
 BRATS_SLICES: Final = 155
 """Axial slices of every BraTS volume, which is 240 x 240 x 155 voxels of 1 mm."""

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kerasseg import anatomy
-from kerasseg.evaluation.figures.drawing import masks_to_label
 from kerasseg.evaluation.figures.overlay import draw_overlay
 from kerasseg.evaluation.figures.views import draw_views, has_depth
 from kerasseg.evaluation.scores import CaseScore, score_case
 from kerasseg.inference.predictor import Predictor
 from kerasseg.progress import track
 from kerasseg.records.store import RecordStore
+from kerasseg.targets import masks_to_label
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
         if draw:
             prediction = masks_to_label(masks, target)
             title = f"{case_id} ({split}), Dice " + ", ".join(
-                f"{name} {score.dice[name]:.2f}" for name in anatomy.TARGETS[target]
+                f"{name} {score.dice[name]:.2f}" for name in anatomy.tumour_channels(target)
             )
             drawings = {f"{case_id}_overlay.png": draw_overlay}
             if has_depth(stored):

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from kerasseg.evaluation.scores import CaseScore, score_columns
+from kerasseg.evaluation.scores import CaseScore, columns_in_words, score_columns
 from kerasseg.write_aside import write_aside
 
 
@@ -18,7 +18,11 @@ def write_report(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
     )
     text = environment.get_template("report.html").render(
-        folder=folder, summary=summary, scores=scores, columns=score_columns(target)
+        folder=folder,
+        summary=summary,
+        scores=scores,
+        columns=score_columns(target),
+        meaning=columns_in_words(target),
     )
     path = folder / "report.html"
     with write_aside(path, "run.root") as temporary:

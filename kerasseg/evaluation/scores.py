@@ -14,6 +14,10 @@ from kerasseg.write_aside import write_aside
 _UNIONS = ("WT", "TC")
 """Regions that are unions of sub-regions; ET is one itself."""
 
+_SUBREGIONS = "Mean of NCR, ED and ET; WT and TC are the unions NCR+ED+ET and NCR+ET."
+_REGIONS = "Mean of WT (whole tumour), TC (tumour core) and ET (enhancing tumour)."
+_MEANINGS = {"labels": _SUBREGIONS, "subregions": _SUBREGIONS, "regions": _REGIONS, "binary": ""}
+
 
 @dataclass(frozen=True)
 class CaseScore:
@@ -27,25 +31,38 @@ class CaseScore:
 
 
 def score_columns(target: str) -> tuple[str, ...]:
-    """What is scored: the target's channels and, where there are several, their mean, the whole
-    tumour and the tumour core."""
-    channels = anatomy.TARGETS[target]
-    return tuple(channels) if len(channels) == 1 else (*channels, "mean", *_UNIONS)
+    """What is scored: the target's channels but the background; where there are several their
+    mean, and of sub-regions the whole tumour and the tumour core."""
+    channels = anatomy.tumour_channels(target)
+    if len(channels) == 1:
+        return channels
+    return (*channels, "mean", *(region for region in _UNIONS if region not in channels))
+
+
+def columns_in_words(target: str) -> str:
+    """What the columns mean beyond their names; empty where there is nothing to say."""
+    return _MEANINGS[target]
 
 
 def score_case(
     case_id: str, split: str, label: np.ndarray, masks: np.ndarray, target: str
 ) -> CaseScore:
-    """Compare canonical labels (D, H, W) with predicted masks (D, H, W, K), one per channel."""
-    channels = anatomy.TARGETS[target]
-    predicted = {name: masks[..., i] for i, name in enumerate(channels)}
-    scores = {name: dice(np.isin(label, ids), predicted[name]) for name, ids in channels.items()}
-    if len(channels) > 1:
-        scores["mean"] = float(np.mean([scores[name] for name in channels]))
-        for region in _UNIONS:
-            region_ids = anatomy.REGIONS[region]
-            members = [predicted[n] for n, ids in channels.items() if set(ids) <= set(region_ids)]
-            scores[region] = dice(np.isin(label, region_ids), np.logical_or.reduce(members))
+    """Compare canonical labels (D, H, W) with predicted masks (D, H, W, K), one per channel.
+
+    Each channel is scored as it was predicted, also where masks of sub-regions overlap or TC lies
+    outside WT; the unions are those of the sub-regions' masks.
+    """
+    ids = anatomy.TARGETS[target]
+    predicted = {name: masks[..., i] for i, name in enumerate(ids)}
+    channels = anatomy.tumour_channels(target)
+    scores = {name: dice(np.isin(label, ids[name]), predicted[name]) for name in channels}
+    for column in score_columns(target)[len(channels) :]:
+        if column == "mean":
+            scores["mean"] = float(np.mean([scores[name] for name in channels]))
+            continue
+        region_ids = anatomy.REGIONS[column]
+        members = [predicted[name] for name in channels if set(ids[name]) <= set(region_ids)]
+        scores[column] = dice(np.isin(label, region_ids), np.logical_or.reduce(members))
     return CaseScore(case_id, split, scores)
 
 

@@ -54,7 +54,7 @@ def write_page(
         spacings=_counts(tuple(round(s, 3) for s in case.spacing) for case in data_set.cases),
         intensities=_intensities(data_set),
         weights=suggest_class_weights(
-            data_set.voxels, experiment.data.classes, experiment.model.target
+            data_set.voxels, experiment.data.classes, experiment.model.target, experiment.loss
         ),
         tables=tables,
         listed=listed,

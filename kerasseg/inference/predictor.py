@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasseg import targets
 from kerasseg.config import EvaluationSettings, PipelineSettings
 from kerasseg.inference.sliding_window import sliding_window
 from kerasseg.pipeline.slices import AXES
@@ -16,13 +17,21 @@ class Predictor:
     numbers, slices (B, h, w, C (2 n + 1)) to (B, h, w, K). A volume then goes through it slice by
     slice along `pipeline.slices.axis`, each with its n neighbours on both sides as channels: all
     modalities of the first neighbour, then of the next one; zeros outside the volume.
+
+    `target` says what the K channels are and how probabilities become masks.
     """
 
     def __init__(
-        self, network: keras.Model, pipeline: PipelineSettings, settings: EvaluationSettings
+        self,
+        network: keras.Model,
+        pipeline: PipelineSettings,
+        settings: EvaluationSettings,
+        *,
+        target: str,
     ) -> None:
         self.pipeline = pipeline
         self.settings = settings
+        self.target = target
         # Not network.predict: Keras would compile it with XLA, which is slow on a CPU.
         self._forward = tf.function(
             lambda batch: network(batch, training=False), reduce_retracing=True
@@ -36,8 +45,14 @@ class Predictor:
         return np.moveaxis(self._slide(np.moveaxis(volume, axis, 0)), 0, axis)
 
     def masks(self, volume: np.ndarray) -> np.ndarray:
-        """Normalised volume (D, H, W, C) -> one boolean mask per channel (D, H, W, K)."""
-        return self.probabilities(volume) >= self.settings.threshold
+        """Normalised volume (D, H, W, C) -> one boolean mask per channel (D, H, W, K).
+
+        A sigmoid target holds from `evaluation.threshold` on, a softmax target where it is the
+        most probable of the averaged windows.
+        """
+        return targets.probabilities_to_masks(
+            self.probabilities(volume), self.target, self.settings.threshold
+        )
 
     def _slide(self, volume: np.ndarray) -> np.ndarray:
         patch = self.pipeline.patch_size

@@ -2,13 +2,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from matplotlib import colors
 from matplotlib.figure import Figure
 from PIL import Image
 
+from kerasseg import anatomy
 from kerasseg.evaluation.figures import drawing
 from kerasseg.evaluation.figures.overlay import draw_overlay
 from kerasseg.evaluation.figures.training_curves import draw_training_curves
 from kerasseg.evaluation.figures.views import draw_views, has_depth
+from kerasseg.targets import label_to_masks, masks_to_label
 
 
 def colours(path, name):
@@ -20,7 +23,8 @@ def colours(path, name):
         "ED": (red > blue + 60) & (green > blue + 40),
         "NCR": (red > green + 60) & (red > blue + 30),
     }
-    hits["tumour"] = hits["NCR"]
+    hits["tumour"] = hits["TC"] = hits["NCR"]
+    hits["WT"] = hits["ED"]
     return int(hits[name][: int(pixels.shape[0] * 0.9)].sum())
 
 
@@ -40,15 +44,40 @@ def words(monkeypatch):
     return found
 
 
+LEGENDS = {
+    "labels": ["NCR", "ED", "ET"],
+    "subregions": ["NCR", "ED", "ET"],
+    "regions": ["WT (holds TC)", "TC (holds ET)", "ET"],
+    "binary": ["tumour"],
+}
+
+
 @pytest.mark.parametrize("draw", [draw_overlay, draw_views])
-def test_figures_show_truth_and_prediction(phantom_store, tmp_path, draw):
+@pytest.mark.parametrize("target", LEGENDS)
+def test_figures_show_truth_and_prediction(phantom_store, tmp_path, draw, target, words):
+    """Every channel but the background, all of a case that is segmented rightly twice."""
     stored = phantom_store.load("phantom_0000")
-    draw(stored, stored.case.label, "subregions", "perfect", tmp_path / "both.png")
-    draw(stored, stored.case.label * 0, "subregions", "nothing", tmp_path / "truth.png")
-    for name in ("NCR", "ED", "ET"):
+    label = masks_to_label(label_to_masks(stored.case.label, target), target)
+    draw(stored, label, target, "perfect", tmp_path / "both.png")
+    draw(stored, label * 0, target, "nothing", tmp_path / "truth.png")
+    assert [texts[-len(LEGENDS[target]) :] for texts in words] == [LEGENDS[target]] * 2
+    for name in anatomy.tumour_channels(target):
         both, truth = colours(tmp_path / "both.png", name), colours(tmp_path / "truth.png", name)
         assert truth > 20, f"{name} is drawn in the truth"
         assert 1.6 < both / truth < 2.5, f"{name} is drawn in the prediction too"
+
+
+@pytest.mark.parametrize("target", LEGENDS)
+def test_each_voxel_has_the_colour_of_the_innermost_channel(target):
+    """The four labels in a row: the background is left free, and regions hide what holds them."""
+    panel = Figure().add_subplot()
+    drawing.show_tumour(panel, np.array([[0, 1, 2, 3]], np.uint8), target)
+    rgba = panel.get_images()[0].get_array()
+    assert rgba[0, 0].tolist() == [0, 0, 0, 0]
+    names = {"regions": ("TC", "WT", "ET"), "binary": ("tumour",) * 3}
+    for voxel, name in enumerate(names.get(target, ("NCR", "ED", "ET")), start=1):
+        assert rgba[0, voxel, :3].tolist() == list(colors.to_rgb(anatomy.COLOURS[name]))
+        assert 0 < rgba[0, voxel, 3] < 1
 
 
 @pytest.mark.parametrize("draw", [draw_overlay, draw_views])
@@ -99,7 +128,13 @@ def test_a_case_without_tumour_is_drawn(phantom_store, tmp_path, draw):
 
 
 @pytest.mark.parametrize(
-    ("target", "channels"), [("subregions", ("NCR", "ED", "ET")), ("binary", ("tumour",))]
+    ("target", "channels"),
+    [
+        ("labels", ("NCR", "ED", "ET")),
+        ("subregions", ("NCR", "ED", "ET")),
+        ("regions", ("WT", "TC", "ET")),
+        ("binary", ("tumour",)),
+    ],
 )
 @pytest.mark.parametrize("epochs", [1, 40])
 def test_curves_of_every_channel(tmp_path, monkeypatch, target, channels, epochs):

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from kerasseg import anatomy
 from kerasseg.evaluation.report import write_report
 from kerasseg.evaluation.scores import CaseScore, mean_scores, score_columns
 
@@ -38,11 +39,13 @@ def page(folder, target="binary", figures=(), **changes):
     return " ".join(write_report(folder, summary, scores, target).read_text().split())
 
 
-@pytest.mark.parametrize("target", ["subregions", "binary"])
+@pytest.mark.parametrize("target", anatomy.TARGETS)
 def test_the_table_has_the_columns_of_the_target(tmp_path, target):
     text = page(tmp_path, target)
     assert re.findall(r"<th>(\w+)</th>", text) == ["case", "split", *score_columns(target)]
-    assert ("WT and TC are the unions" in text) == (target == "subregions")
+    assert ("WT and TC are the unions" in text) == (target in ("labels", "subregions"))
+    assert ("Mean of WT (whole tumour), TC (tumour core) and" in text) == (target == "regions")
+    assert "<p>A class empty" in text or target != "binary"
     assert text.count("<td>0.250</td>") == 4, "two cases and their means"
     assert "left out" not in text and 'class="warning"' not in text
     assert text.startswith("<!doctype html>")

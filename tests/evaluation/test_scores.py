@@ -3,9 +3,10 @@ import csv
 import numpy as np
 import pytest
 
-from kerasseg.evaluation.figures.drawing import masks_to_label
+from kerasseg import anatomy
 from kerasseg.evaluation.scores import mean_scores, score_case, score_columns, write_metrics
 from kerasseg.metrics.dice import dice
+from kerasseg.targets import convert_masks, label_to_masks
 
 
 def case(seed=0, channels=3):
@@ -32,23 +33,59 @@ def test_the_whole_tumour_is_any_label_and_has_no_second_column():
     assert score_case("a", "test", label, label[..., None] > 0, "binary").dice == {"tumour": 1}
 
 
-def test_a_perfect_case_and_an_empty_one():
+@pytest.mark.parametrize("target", anatomy.TARGETS)
+def test_a_perfect_case_and_an_empty_one(target):
     label, _ = case()
-    masks = np.stack([label == 1, label == 2, label == 3], axis=-1)
-    perfect = score_case("a", "test", label, masks, "subregions").dice
-    assert set(perfect.values()) == {1.0}
-    np.testing.assert_array_equal(masks_to_label(masks, "subregions"), label)
-    empty = score_case("a", "test", label * 0, masks & False, "subregions").dice
+    perfect = score_case("a", "test", label, label_to_masks(label, target), target).dice
+    assert tuple(perfect) == score_columns(target) and set(perfect.values()) == {1.0}
+    empty = score_case("a", "test", label * 0, label_to_masks(label * 0, target), target).dice
     assert set(empty.values()) == {1.0}
+    missed = score_case("a", "test", label, label_to_masks(label * 0, target), target).dice
+    assert set(missed.values()) == {0.0}
 
 
-def test_where_masks_overlap_the_innermost_is_drawn():
-    masks = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1], [0, 1, 0], [0, 0, 0]], bool)
-    np.testing.assert_array_equal(masks_to_label(masks, "subregions"), [3, 1, 3, 2, 0])
-    np.testing.assert_array_equal(masks_to_label(masks[:, :1], "binary"), [1, 1, 0, 0, 0])
+def test_the_background_of_labels_is_not_scored():
+    """They have the columns of sub-regions, and the same scores."""
+    label, _ = case()
+    prediction = np.roll(label, 1, axis=2)
+    scores = score_case("a", "test", label, label_to_masks(prediction, "labels"), "labels").dice
+    assert tuple(scores) == score_columns("labels") == score_columns("subregions")
+    masks = label_to_masks(prediction, "subregions")
+    assert scores == score_case("a", "test", label, masks, "subregions").dice
+    assert 0 < scores["mean"] < 1
 
 
-@pytest.mark.parametrize(("target", "channels"), [("subregions", 3), ("binary", 1)])
+def test_regions_are_scored_as_they_were_predicted():
+    label, masks = case()
+    scores = score_case("a", "test", label, masks, "regions").dice
+    assert tuple(scores) == score_columns("regions") == ("WT", "TC", "ET", "mean")
+    assert scores["WT"] == dice(label > 0, masks[..., 0])
+    assert scores["TC"] == dice((label == 1) | (label == 3), masks[..., 1])
+    assert scores["ET"] == dice(label == 3, masks[..., 2])
+    assert scores["mean"] == pytest.approx((scores["WT"] + scores["TC"] + scores["ET"]) / 3)
+
+
+def test_one_segmentation_scores_the_same_as_whatever_target():
+    label, _ = case()
+    prediction = np.roll(label, 1, axis=0)
+    scores = {
+        target: score_case(
+            "a",
+            "test",
+            label,
+            convert_masks(label_to_masks(prediction, "labels"), "labels", target),
+            target,
+        ).dice
+        for target in anatomy.TARGETS
+    }
+    for region in ("WT", "TC", "ET"):
+        assert len({scores[t][region] for t in ("labels", "subregions", "regions")}) == 1
+    assert scores["binary"]["tumour"] == scores["regions"]["WT"]
+
+
+@pytest.mark.parametrize(
+    ("target", "channels"), [("labels", 4), ("subregions", 3), ("regions", 3), ("binary", 1)]
+)
 def test_the_table(tmp_path, target, channels):
     scores = [score_case(f"c{i}", "test", *case(i, channels), target) for i in range(3)]
     write_metrics(tmp_path / "metrics.csv", scores, target)

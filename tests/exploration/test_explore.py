@@ -126,7 +126,7 @@ def test_the_page_says_the_totals_and_the_weights(explored, phantoms):
         assert f"{count:,}" in text
     weights = counts**-0.5 / (counts**-0.5).mean()
     line = ",".join(f"{round(w, 2):g}" for w in weights)
-    assert f"loss.dice.class_weights=[{line}]" in text
+    assert f"loss.0.weights=[{line}]" in text
 
 
 def test_a_single_channel_needs_no_weights_but_its_share_is_told(tmp_path, phantoms):
@@ -135,7 +135,7 @@ def test_a_single_channel_needs_no_weights_but_its_share_is_told(tmp_path, phant
     brain = sum(np.count_nonzero(image.any(axis=-1)) for image, _ in phantoms)
     assert "model.target=binary has one channel, which needs no weight" in text
     assert f"Its foreground is {100 * tumour / brain:.3g} % of the brain" in text
-    assert "class_weights" not in text
+    assert "loss.0.weights" not in text
 
 
 def test_a_class_that_never_occurs_is_named(tmp_path, phantoms):
@@ -143,7 +143,7 @@ def test_a_class_that_never_occurs_is_named(tmp_path, phantoms):
     write_brats(tmp_path / "scans", "a", (image, np.where(label == 3, 1, label)))
     text = words(explore(brats(tmp_path), tmp_path / "out"))
     assert "ET of model.target=subregions never occurs in these cases" in text
-    assert "class_weights" not in text
+    assert "loss.0.weights" not in text
 
 
 def brats(folder: Path, *overrides: str) -> Experiment:

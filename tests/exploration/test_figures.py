@@ -49,6 +49,16 @@ def test_planes_go_through_the_most_tumour_with_the_crown_up(tmp_path, phantoms)
         np.testing.assert_array_equal(drawn, truth if axis == 0 else truth[::-1])
 
 
+@pytest.mark.parametrize(
+    ("classes", "names"), [("subregions", ["NCR", "ED", "ET"]), ("tumour", ["tumour"])]
+)
+def test_the_legend_names_the_classes_of_the_data_set(tmp_path, classes, names):
+    case = discover(phantom_experiment(tmp_path).data)[0].load()
+    case.classes = classes
+    (legend,) = draw_example(case, "title", knows_space=True).legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+
+
 def test_thick_slices_keep_their_height_and_unknown_ones_are_stretched(tmp_path):
     case = discover(phantom_experiment(tmp_path).data)[0].load()
     case.spacing = (4.0, 1.0, 2.0)

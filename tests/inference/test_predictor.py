@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import pytest
 
+from kerasseg import anatomy
 from kerasseg.config import EvaluationSettings, PipelineSettings
 from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.sliding_window import window_starts, window_weights
 from kerasseg.models.unet import unet
+from kerasseg.settings.model import ModelSettings
 
 PATCH = (8, 12)
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
@@ -24,7 +26,8 @@ def networks():
     result = {}
     for neighbours in (0, 1, 2):
         keras.utils.set_random_seed(neighbours)
-        network = unet(2 * (1 + 2 * neighbours), 3, (4,), 6, dimensions=2)
+        settings = ModelSettings(dimensions=2, features=(4,), bottleneck=6)
+        network = unet(settings, 2 * (1 + 2 * neighbours))
         head = network.get_layer("head")  # fresh probabilities are all near 0.5
         head.set_weights([w * 4 + 0.1 for w in head.get_weights()])
         result[neighbours] = network
@@ -67,7 +70,9 @@ def test_equals_a_loop_over_slices(networks, axis, neighbours, weighting, batch)
     """Four different sizes, larger and smaller than the window."""
     volume = np.random.default_rng(0).normal(size=(7, 19, 13, 2)).astype(np.float32)
     settings = EvaluationSettings(weighting=weighting, window_batch=batch, overlap=0.4)
-    predictor = Predictor(networks[neighbours], pipeline(axis, neighbours), settings)
+    predictor = Predictor(
+        networks[neighbours], pipeline(axis, neighbours), settings, target="subregions"
+    )
     found = predictor.probabilities(volume)
     expected = brute_force(networks[neighbours], volume, AXES[axis], neighbours, weighting, 0.4)
     assert found.shape == (7, 19, 13, 3) and found.dtype == np.float32
@@ -81,7 +86,9 @@ def test_equals_a_loop_over_slices(networks, axis, neighbours, weighting, batch)
 def test_a_picture_is_a_volume_of_one_slice(networks, neighbours, shape):
     volume = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     settings = EvaluationSettings(window_batch=3)
-    predictor = Predictor(networks[neighbours], pipeline("axial", neighbours), settings)
+    predictor = Predictor(
+        networks[neighbours], pipeline("axial", neighbours), settings, target="subregions"
+    )
     expected = brute_force(networks[neighbours], volume, 0, neighbours, "gaussian", 0.5)
     np.testing.assert_allclose(predictor.probabilities(volume), expected, atol=1e-5)
 
@@ -96,14 +103,40 @@ def test_every_forward_pass_is_a_full_batch_of_windows_but_the_last(networks):
             return super()._predict(windows)
 
     settings = EvaluationSettings(window_batch=4, overlap=0.0)
-    Watched(network, pipeline("axial", 1), settings).probabilities(np.zeros((3, 16, 24, 2)))
+    Watched(network, pipeline("axial", 1), settings, target="subregions").probabilities(
+        np.zeros((3, 16, 24, 2))
+    )
     assert sizes == [(4, *PATCH, 6)] * 3, "3 slices of 4 windows"
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5])
+@pytest.mark.parametrize("target", anatomy.TARGETS)
+def test_probabilities_become_the_masks_of_the_target(target, threshold):
+    """Of softmax the largest of the averaged windows, of sigmoids those from the threshold on."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((None, None, None, 2))
+    head = keras.layers.Conv3D(len(anatomy.TARGETS[target]), 3, padding="same")(image)
+    network = keras.Model(image, keras.layers.Activation(anatomy.ACTIVATIONS[target])(head))
+    volume = 3 * np.random.default_rng(0).normal(size=(5, 9, 7, 2)).astype(np.float32)
+    settings = EvaluationSettings(threshold=threshold)
+    patches = PipelineSettings(patch_size=(4, 6, 8))
+    predictor = Predictor(network, patches, settings, target=target)
+    probabilities, masks = predictor.probabilities(volume), predictor.masks(volume)
+    assert masks.dtype == bool and masks.shape == probabilities.shape
+    if target == "labels":
+        assert (masks.sum(axis=-1) == 1).all()
+        np.testing.assert_array_equal(masks.argmax(axis=-1), probabilities.argmax(axis=-1))
+        assert (probabilities.max(axis=-1) < 0.5).any(), "no threshold of 0.5 would find these"
+    else:
+        np.testing.assert_array_equal(masks, probabilities >= threshold)
+    assert all(0 < masks[..., c].mean() < 1 for c in range(masks.shape[-1]))
 
 
 def test_a_3d_network_gets_whole_patches():
     keras.utils.set_random_seed(0)
-    network = unet(2, 3, (4,), 6)
+    network = unet(ModelSettings(features=(4,), bottleneck=6), 2)
     volume = np.random.default_rng(0).normal(size=(4, 6, 8, 2)).astype(np.float32)
     settings = PipelineSettings(patch_size=(4, 6, 8))
-    found = Predictor(network, settings, EvaluationSettings()).probabilities(volume)
+    predictor = Predictor(network, settings, EvaluationSettings(), target="subregions")
+    found = predictor.probabilities(volume)
     np.testing.assert_allclose(found, np.asarray(network(volume[None]))[0], atol=1e-5)

@@ -4,29 +4,31 @@ import pytest
 import tensorflow as tf
 
 from kerasseg import anatomy
+from kerasseg.targets import label_to_masks
 from kerasseg.training.callbacks.validation_images import ValidationImages
 
 SIZE = (6, 10)
 
 
 class Constant(keras.layers.Layer):
-    """Predicts the first channel of the image everywhere as every channel of the target."""
+    """Predicts the first K channels of the image, or its first one K times, as probabilities."""
 
     def __init__(self, channels):
         super().__init__()
         self.channels = channels
 
     def call(self, image):
-        return keras.ops.repeat(image[..., :1], self.channels, axis=-1)
+        if image.shape[-1] < self.channels:
+            return keras.ops.repeat(image[..., :1], self.channels, axis=-1)
+        return image[..., : self.channels]
 
 
-def strip(tmp_path, image, target, *, modalities, channels):
+def strip(tmp_path, image, masks, *, modalities, target):
     """The picture that TensorBoard is given, (patches, h, panels, w, 3) uint8."""
-    network = keras.Sequential([keras.Input(image.shape[1:]), Constant(len(channels))])
-    batches = tf.data.Dataset.from_tensors((image.astype(np.float16), target.astype(np.uint8)))
-    callback = ValidationImages(
-        tmp_path, network, batches, modalities=modalities, channels=channels
-    )
+    layer = Constant(len(anatomy.TARGETS[target]))
+    network = keras.Sequential([keras.Input(image.shape[1:]), layer])
+    batches = tf.data.Dataset.from_tensors((image.astype(np.float16), masks.astype(np.uint8)))
+    callback = ValidationImages(tmp_path, network, batches, modalities=modalities, target=target)
     callback.on_train_begin()
     callback.on_epoch_end(0)
     callback.on_train_end()
@@ -54,7 +56,7 @@ def test_slices_show_their_modalities_truth_and_prediction(tmp_path, neighbours)
     image[..., 0] = image[..., 0] if neighbours else np.linspace(0, 1, SIZE[1])
     target = np.zeros((3, *SIZE, 1))
     target[:, 1:3, 4:9] = 1
-    panels = strip(tmp_path, image, target, modalities=2, channels=("tumour",))
+    panels = strip(tmp_path, image, target, modalities=2, target="binary")
     assert panels.shape == (3, SIZE[0], 4, SIZE[1], 3)
     first, second = panels[0, :, 0, :, 0].astype(int), panels[0, :, 1, :, 0].astype(int)
     assert (np.diff(first, axis=1) >= 0).all() and np.ptp(first) > 200
@@ -71,8 +73,43 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path):
     target = np.zeros((1, 4, *SIZE, 3))
     target[0, 2, :4, :5, 1] = 1
     target[0, 3, 0, 0, 0] = 1
-    panels = strip(tmp_path, image, target, modalities=1, channels=("NCR", "ED", "ET"))
+    panels = strip(tmp_path, image, target, modalities=1, target="subregions")
     assert panels.shape == (1, SIZE[0], 3, SIZE[1], 3)
     truth = panels[0, :, 1]
     np.testing.assert_array_equal(truth[:4, :5], np.broadcast_to(rgb("ED"), (4, 5, 3)))
     assert truth.sum() == truth[:4, :5].sum()
+
+
+@pytest.mark.parametrize(
+    ("target", "colours"),
+    [
+        ("labels", (None, "NCR", "ED", "ET")),
+        ("subregions", (None, "NCR", "ED", "ET")),
+        ("regions", (None, "TC", "WT", "ET")),
+        ("binary", (None, "tumour", "tumour", "tumour")),
+    ],
+)
+def test_every_target_has_its_colours_in_truth_and_prediction(tmp_path, target, colours):
+    """Labels in columns, slices of background only above and below. The prediction is the truth
+    mirrored; its softmax channels stay below 0.5, and the background is black."""
+    label = np.zeros((1, 3, *SIZE), np.uint8)
+    label[0, 1] = np.arange(SIZE[1]) % 4
+    masks = label_to_masks(label, target)
+    low, high = (0.2, 0.4) if target == "labels" else (0.1, 0.9)
+    image = np.zeros((1, 3, *SIZE, 4))
+    image[..., : masks.shape[-1]] = np.where(masks[..., ::-1, :], high, low)
+    panels = strip(tmp_path, image, masks, modalities=4, target=target)
+    assert panels.shape == (1, SIZE[0], 6, SIZE[1], 3)
+    column = [[0, 0, 0] if c is None else rgb(c) for c in colours]
+    expected = np.array([[column[i % 4] for i in range(SIZE[1])]] * SIZE[0])
+    np.testing.assert_array_equal(panels[0, :, 4], expected)
+    np.testing.assert_array_equal(panels[0, :, 5], expected[:, ::-1])
+
+
+def test_where_predictions_overlap_the_innermost_is_shown(tmp_path):
+    """Sigmoids of sub-regions that all hold: enhancing tumour, as in the figures."""
+    image = np.full((1, *SIZE, 3), 0.8)
+    image[:, :3, :, 2] = 0.2
+    panels = strip(tmp_path, image, np.zeros_like(image), modalities=1, target="subregions")
+    prediction = panels[0, :, 2]
+    assert (prediction[:3] == rgb("NCR")).all() and (prediction[3:] == rgb("ET")).all()

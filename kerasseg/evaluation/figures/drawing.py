@@ -1,5 +1,6 @@
 """What the figures share: grey images, coloured tumours, safe saving."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -16,8 +17,6 @@ from kerasseg import anatomy
 from kerasseg.write_aside import write_aside
 
 _TUMOUR_ALPHA = 0.55
-_DRAWING_ORDER = ("tumour", "ED", "NCR", "ET")
-"""Channels from the outermost to the innermost, which is drawn last."""
 
 
 def show_slice(axes: Axes, image: np.ndarray, title: str = "", aspect: float = 1.0) -> None:
@@ -32,30 +31,26 @@ def show_slice(axes: Axes, image: np.ndarray, title: str = "", aspect: float = 1
 
 
 def show_tumour(axes: Axes, label: np.ndarray, target: str, aspect: float = 1.0) -> None:
-    """Lay canonical labels (h, w) over a slice, each channel of `target` in its colour."""
+    """Lay canonical labels (h, w) over a slice, each channel of `target` in its colour.
+
+    Of regions the inner one hides the outer: WT's colour is left where there is no core.
+    """
     rgba = np.zeros((*label.shape, 4))
-    for name, ids in anatomy.TARGETS[target].items():
-        rgba[np.isin(label, ids)] = (*colors.to_rgb(anatomy.COLOURS[name]), _TUMOUR_ALPHA)
+    for name in anatomy.tumour_channels(target):
+        held = np.isin(label, anatomy.TARGETS[target][name])
+        rgba[held] = (*colors.to_rgb(anatomy.COLOURS[name]), _TUMOUR_ALPHA)
     axes.imshow(rgba, aspect=aspect, interpolation="nearest")
 
 
 def legend(figure: Figure, target: str) -> None:
-    """The colours of the target's channels below the figure."""
-    handles = [Patch(color=anatomy.COLOURS[name], label=name) for name in anatomy.TARGETS[target]]
+    """The colours of the target's channels below the figure; of a region also what it holds,
+    because that is drawn in another colour."""
+    ids, words = anatomy.TARGETS[target], {name: name for name in anatomy.tumour_channels(target)}
+    for outer, inner in pairwise(words):
+        if set(ids[inner]) < set(ids[outer]):
+            words[outer] = f"{outer} (holds {inner})"
+    handles = [Patch(color=anatomy.COLOURS[name], label=word) for name, word in words.items()]
     figure.legend(handles=handles, loc="lower center", ncol=len(handles), frameon=False)
-
-
-def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:
-    """Masks (..., K) of the target's channels -> labels (...) for drawing.
-
-    A channel gets the first of its ids. Where several hold, the innermost wins: ET over NCR over
-    ED.
-    """
-    label = np.zeros(masks.shape[:-1], np.uint8)
-    channels = anatomy.TARGETS[target]
-    for name in sorted(channels, key=_DRAWING_ORDER.index):
-        label[masks[..., list(channels).index(name)]] = channels[name][0]
-    return label
 
 
 def save(figure: Figure, path: Path) -> None:

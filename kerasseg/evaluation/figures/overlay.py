@@ -17,7 +17,7 @@ def draw_overlay(
     """The axial slice with most tumour: every modality, then truth and prediction over FLAIR,
     or over the first modality where there is no FLAIR. Without tumour, that with most predicted.
 
-    `prediction` (D, H, W) holds labels of the stored box, as `masks_to_label` gives them.
+    `prediction` (D, H, W) holds labels of the stored box, as `targets.masks_to_label` gives them.
     """
     case = stored.case
     assert case.label is not None

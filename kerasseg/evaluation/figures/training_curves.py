@@ -24,7 +24,7 @@ def draw_training_curves(
     loss.plot(epochs, curve("loss"), label="training", marker=marker)
     loss.plot(epochs, curve("val_loss"), label="validation patches", marker=marker)
     loss.set(title="Loss", xlabel="epoch")
-    channels = anatomy.TARGETS[target]
+    channels = anatomy.tumour_channels(target)
     for name in channels:
         colour = anatomy.COLOURS[name]
         score.plot(epochs, curve(f"val_dice_{name}"), label=name, color=colour, marker=marker)

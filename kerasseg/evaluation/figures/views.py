@@ -34,7 +34,7 @@ def draw_views(
     """Axial, coronal and sagittal planes through the tumour voxel nearest to the tumour's centre.
 
     Rows: image alone, truth, prediction. `prediction` (D, H, W) holds labels of the stored box, as
-    `masks_to_label` gives them; the planes are numbered as in the whole volume.
+    `targets.masks_to_label` gives them; the planes are numbered as in the whole volume.
     """
     case = stored.case
     assert case.label is not None

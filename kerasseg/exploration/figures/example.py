@@ -13,6 +13,9 @@ from kerasseg.evaluation.figures.drawing import legend, show_slice, show_tumour
 from kerasseg.records.normalise import brain_mask
 
 _PLANES = (("axial", 0), ("coronal", 1), ("sagittal", 2))
+_TARGETS = {"subregions": "subregions", "tumour": "binary"}
+"""Classes of a data set -> the target whose channels have their colours."""
+
 _STRETCHED = 0.8
 """Height over width of a plane whose voxels' height nobody knows."""
 
@@ -27,7 +30,7 @@ def draw_example(case: Case, title: str, *, knows_space: bool) -> Figure:
     image = case.image[box]
     label = np.zeros(image.shape[:3], np.uint8) if case.label is None else case.label[box]
     places = [_place(label, axis) for axis, _ in enumerate(label.shape)]
-    target = _target(case.classes)
+    target = _TARGETS[case.classes]
     channels = image.shape[-1]
     names = list(case.modalities)
     base = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
@@ -61,12 +64,6 @@ def draw_example(case: Case, title: str, *, knows_space: bool) -> Figure:
     if case.label is not None:
         legend(figure, target)
     return figure
-
-
-def _target(classes: str) -> str:
-    """The target whose channels are the classes, for their colours."""
-    wanted = set(anatomy.CLASSES[classes])
-    return next(t for t, channels in anatomy.TARGETS.items() if set(channels) == wanted)
 
 
 def _place(label: np.ndarray, axis: int) -> int:

@@ -1,6 +1,5 @@
 """Pictures of validation patches for TensorBoard."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,17 @@ import numpy as np
 import tensorflow as tf
 
 from kerasseg import anatomy
+from kerasseg.targets import masks_to_label, probabilities_to_masks
 
 
 class ValidationImages(keras.callbacks.Callback):
     """Each epoch writes one strip per validation patch: every modality, truth, prediction.
 
-    `batches` yields image (B, d, h, w, C) and target (B, d, h, w, K), or (B, h, w, …) for a 2-D
-    network; its first batch is used. Of a volume the axial slice with most tumour is shown, of
-    neighbouring slices given as channels the middle one. `modalities` is their number,
-    `channels` are the names of the K target channels.
+    `batches` yields image (B, d, h, w, C) and masks (B, d, h, w, K) of `target`, or (B, h, w, …)
+    for a 2-D network; its first batch is used. Of a volume the axial slice with most tumour is
+    shown, of neighbouring slices given as channels the middle one. `modalities` is their number.
+    Where channels overlap, the innermost is shown. Probabilities count from 0.5 on, or where they
+    are the largest, as in the metrics of training.
     """
 
     def __init__(
@@ -27,27 +28,30 @@ class ValidationImages(keras.callbacks.Callback):
         batches: tf.data.Dataset,
         *,
         modalities: int,
-        channels: Sequence[str],
+        target: str,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.network = network
         self.batches = batches
         self.modalities = modalities
-        self.channels = tuple(channels)
+        self.target = target
         self._writer: Any = None
         self._image: Any = None
-        self._target: Any = None
+        self._label: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._writer = tf.summary.create_file_writer(str(self.folder / "validation"))
-        self._image, self._target = (t.numpy() for t in next(iter(self.batches.take(1))))
+        self._image, masks = (t.numpy() for t in next(iter(self.batches.take(1))))
+        self._label = masks_to_label(masks, self.target)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         # Slice by slice through a 3-D network would change the norms; whole patches are exact.
-        prediction = np.asarray(self.network(self._image, training=False)) >= 0.5
+        probabilities = np.asarray(self.network(self._image, training=False))
+        masks = probabilities_to_masks(probabilities, self.target)
+        prediction = masks_to_label(masks, self.target)
         strips = [
-            self._strip(*patch) for patch in zip(self._image, self._target, prediction, strict=True)
+            self._strip(*patch) for patch in zip(self._image, self._label, prediction, strict=True)
         ]
         with self._writer.as_default(step=epoch):
             tf.summary.image("modalities, truth, prediction", np.stack(strips), max_outputs=4)
@@ -56,22 +60,23 @@ class ValidationImages(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self._writer.close()
 
-    def _strip(self, image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    def _strip(self, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """One patch without the batch axis -> (h, (modalities + 2) w, 3) RGB in 0..1."""
         if image.ndim == 4:
-            index = int(target.any(axis=-1).sum(axis=(1, 2)).argmax())
-            image, target, prediction = image[index], target[index], prediction[index]
+            index = int(np.count_nonzero(label, axis=(1, 2)).argmax())
+            image, label, prediction = image[index], label[index], prediction[index]
         first = (image.shape[-1] - self.modalities) // 2
         middle = image[..., first : first + self.modalities]
         panels = [np.repeat(_grey(middle[..., c]), 3, -1) for c in range(self.modalities)]
-        panels += [self._coloured(target), self._coloured(prediction)]
+        panels += [self._coloured(label), self._coloured(prediction)]
         return np.concatenate(panels, axis=1)
 
-    def _coloured(self, mask: np.ndarray) -> np.ndarray:
-        rgb = np.zeros((*mask.shape[:2], 3))
-        for channel, name in enumerate(self.channels):
+    def _coloured(self, label: np.ndarray) -> np.ndarray:
+        rgb = np.zeros((*label.shape, 3))
+        for name in anatomy.tumour_channels(self.target):
             code = anatomy.COLOURS[name].lstrip("#")
-            rgb[mask[..., channel] > 0] = [int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+            held = np.isin(label, anatomy.TARGETS[self.target][name])
+            rgb[held] = [int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]
         return rgb
 
 
