@@ -1,23 +1,62 @@
 """Soft Dice."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
+from kerasseg.losses.overlap import Reduction, class_mean, class_sums
+from kerasseg.losses.segmentation_loss import SegmentationLoss
 
-def soft_dice(y_true: Any, y_pred: Any, smooth: float = 1.0) -> Any:
-    """Soft Dice loss per class, (K,) float32, over the whole batch together.
 
-    y_true, y_pred: (B, ..., K), truth in {0, 1} and probabilities. Per class
-    1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth); Milletari et al. 2016
-    (arXiv:1606.04797) with sums instead of squares.
+def dice(
+    y_true: Any,
+    y_pred: Any,
+    weights: Sequence[float] | None = None,
+    smooth: float = 1.0,
+    reduction: Reduction = "batch",
+    squared: bool = False,
+) -> Any:
+    """1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth) per class, and their mean.
 
-    Empty class: with sum(t) = 0 the loss is sum(p) / (sum(p) + smooth), so it is 0 for an empty
-    prediction and its gradient still pushes false positives down.
+    y_true, y_pred: (B, ..., K), masks and probabilities. `weights` (K,) weigh the classes, `smooth`
+    is in voxels. `squared` has sum(t^2) + sum(p^2) below, as Milletari et al. 2016
+    (arXiv:1606.04797) have it: a half-sure voxel outside the tumour costs half as much.
+
+    Empty class: without a voxel of truth the loss is sum(p) / (sum(p) + smooth), so 0 for an empty
+    prediction, near 1 for some voxels, and its gradient pushes false positives down.
     """
-    # float16 overflows at 65504, and a 128^3 patch has two million voxels.
     y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    axes = tuple(range(len(y_pred.shape) - 1))
-    overlap = ops.sum(y_true * y_pred, axis=axes)
-    total = ops.sum(y_true, axis=axes) + ops.sum(y_pred, axis=axes)
-    return 1.0 - (2.0 * overlap + smooth) / (total + smooth)
+    overlap = class_sums(y_true * y_pred, reduction)
+    true = class_sums(ops.square(y_true) if squared else y_true, reduction)
+    predicted = class_sums(ops.square(y_pred) if squared else y_pred, reduction)
+    return class_mean(1.0 - (2.0 * overlap + smooth) / (true + predicted + smooth), weights)
+
+
+@keras.saving.register_keras_serializable("kerasseg")
+class Dice(SegmentationLoss):
+    """`dice` of logits or probabilities."""
+
+    def __init__(
+        self,
+        weights: Sequence[float] | None = None,
+        smooth: float = 1.0,
+        reduction: Reduction = "batch",
+        squared: bool = False,
+        from_logits: bool = False,
+        activation: str = "sigmoid",
+        name: str = "dice",
+    ) -> None:
+        super().__init__(
+            from_logits,
+            activation,
+            name,
+            weights=weights,
+            smooth=smooth,
+            reduction=reduction,
+            squared=squared,
+        )
+
+    def value(self, y_true: Any, y_pred: Any) -> Any:
+        return dice(y_true, self.probabilities(y_pred), **self.options)

@@ -1,0 +1,125 @@
+"""From the terms of a config to a loss."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pydantic_core import PydanticUndefined
+
+from kerasseg import anatomy
+from kerasseg.config_file import load_experiment
+from kerasseg.losses.build import LOSSES, build_loss
+from kerasseg.settings.loss import TERMS
+from tests.losses import brute_force
+from tests.losses.check_loss import as_probabilities, check_config, masks
+
+SHAPE = (2, 3, 5, 4)
+
+
+def build(target, loss):
+    return build_loss(
+        load_experiment(None, [f"model.target={target}", f"loss={loss}"]).loss, target
+    )
+
+
+def sample(target):
+    activation, channels = anatomy.ACTIVATIONS[target], len(anatomy.TARGETS[target])
+    truth = masks((*SHAPE, channels), activation)
+    logits = np.random.default_rng(1).normal(0, 2, truth.shape).astype(np.float32)
+    return truth, logits, as_probabilities(logits, activation), activation
+
+
+@pytest.mark.parametrize("target", anatomy.TARGETS)
+def test_every_term_by_its_defaults(target):
+    truth, logits, probability, activation = sample(target)
+    for name in TERMS:
+        options = {}
+        if target == "labels" and "weights" in TERMS[name].model_fields and name != "cross_entropy":
+            options = {"weights": (0, 1, 1, 1)}
+        expected = getattr(brute_force, name)(truth, probability, activation, **options)
+        found = build(target, f"[{{{name}: 2}}]")(truth, logits)
+        assert found.shape == () and found.dtype == "float32"
+        np.testing.assert_allclose(found, 2 * expected, rtol=2e-5, err_msg=name)
+
+
+def test_settings_and_classes_have_the_same_options_and_defaults():
+    assert list(LOSSES) == list(TERMS)
+    for name, term in TERMS.items():
+        made = LOSSES[name]().options
+        assert {*made, name} == set(term.model_fields), name
+        assert term.model_fields[name].default is PydanticUndefined
+        for option, default in made.items():
+            assert term.model_fields[option].default == default, (name, option)
+
+
+@pytest.mark.parametrize(
+    ("target", "term", "name", "options"),
+    [
+        ("labels", "dice: 1, weights: [0.1, 4.0, 1.0, 1.0]", "dice", {"weights": (0.1, 4, 1, 1)}),
+        ("labels", "dice: 1, weights: [4, 1, 2]", "dice", {"weights": (0, 4, 1, 2)}),
+        ("subregions", "dice: 1, weights: [4, 1, 2]", "dice", {"weights": (4, 1, 2)}),
+        ("binary", "jaccard: 1, weights: [4]", "jaccard", {}),
+        ("labels", "focal: 1, alpha: 0.8", "focal", {"alpha": (1 - 0.8, 0.8, 0.8, 0.8)}),
+        ("labels", "focal: 1, alpha: [1, 5, 2, 3]", "focal", {"alpha": (1, 5, 2, 3)}),
+        ("binary", "focal: 1, alpha: 0.8", "focal", {"alpha": 0.8}),
+        ("regions", "focal: 1, alpha: 0.8", "focal", {"alpha": (0.8, 0.8, 0.8)}),
+        ("regions", "focal: 1, alpha: [0.8, 0.1, 0.3]", "focal", {"alpha": (0.8, 0.1, 0.3)}),
+        (
+            "labels",
+            "cross_entropy: 1, weights: [1, 5, 2, 3]",
+            "cross_entropy",
+            {"weights": (1, 5, 2, 3)},
+        ),
+    ],
+)
+def test_numbers_per_class(target, term, name, options):
+    truth, logits, probability, activation = sample(target)
+    expected = getattr(brute_force, name)(truth, probability, activation, **options)
+    found = build(target, f"[{{{term}}}]")(truth, logits)
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_the_weighted_sum():
+    truth, logits, probability, activation = sample("subregions")
+    loss = build(
+        "subregions",
+        "[{dice: 0.5, weights: [1.5, 1, 2]}, {focal: 2, gamma: 1}, {top_k: 0}, "
+        "{dice: 1, smooth: 9}]",
+    )
+    assert [part.name for part in loss.losses] == ["dice", "focal", "dice"], "not those of weight 0"
+    expected = (
+        0.5 * brute_force.dice(truth, probability, activation, weights=(1.5, 1, 2))
+        + 2 * brute_force.focal(truth, probability, activation, gamma=1)
+        + brute_force.dice(truth, probability, activation, smooth=9)
+    )
+    np.testing.assert_allclose(loss(truth, logits), expected, rtol=2e-5)
+    check_config(loss, activation, 3)
+
+
+REPLICAS = """
+import numpy as np, tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from kerasseg.config import Experiment
+from kerasseg.losses.build import build_loss
+
+loss = build_loss(Experiment().loss, "subregions")
+truth = np.zeros((1, 3, 2, 3), np.uint8)
+logits = tf.zeros(truth.shape)
+alone = float(loss(truth, logits))
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+parts = strategy.experimental_local_results(strategy.run(lambda: loss(truth, logits)))
+assert len(parts) == 2
+print(alone, *map(float, parts))
+"""
+
+
+def test_each_of_two_replicas_has_half_the_loss_as_keras_adds_their_gradients():
+    done = subprocess.run(
+        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alone, *parts = map(float, done.stdout.split())
+    assert parts == pytest.approx([alone / 2, alone / 2], rel=1e-6)
