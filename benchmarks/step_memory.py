@@ -19,22 +19,36 @@ STEPS = (
     ("[512,512]", 4, "[32,64,128,256]", 512),
 )
 """3-D patches, then slices."""
+RESIDUAL = (
+    "model.encoder_blocks=[1,3,4,4]",
+    "model.decoder_blocks=1",
+    "model.residual=encoder",
+    "model.downsampling=strided",
+    "model.deep_supervision=2",
+)
+GATED = ("model.attention_gates=true", "model.upsampling=interpolate")
+OTHER_NETWORKS = (
+    ("[64,96,80]", 2, "[16,32,64]", 96, *RESIDUAL),
+    ("[48,64,64]", 2, "[16,32,64]", 128, *GATED),
+)
 
 
 def run() -> str:
     """Markdown table: peak above what the process took before its first step, and the estimate."""
     rows = []
-    for patch, batch, features, bottleneck in STEPS:
-        found = measure("benchmarks.step_memory", patch, str(batch), features, str(bottleneck))
-        row = f"| {patch} | {batch} | {features} + {bottleneck} | {found['taken']:.2f} GB "
+    for patch, batch, features, bottleneck, *settings in (*STEPS, *OTHER_NETWORKS):
+        arguments = (patch, str(batch), features, str(bottleneck), *settings)
+        found = measure("benchmarks.step_memory", *arguments)
+        words = " ".join(setting.removeprefix("model.") for setting in settings)
+        row = f"| {patch} | {batch} | {features} + {bottleneck} {words} | {found['taken']:.2f} GB "
         rows.append(row + f"| {found['estimated']:.2f} GB |")
     return (
         "## Memory of a float32 training step\n\n"
-        "| patch | batch | features | taken | estimated |\n|---|---|---|---|---|\n"
+        "| patch | batch | network | taken | estimated |\n|---|---|---|---|---|\n"
     ) + "\n".join(rows)
 
 
-def main(patch: str, batch: str, features: str, bottleneck: str) -> None:
+def main(patch: str, batch: str, features: str, bottleneck: str, *others: str) -> None:
     """Two steps; print peak and estimate in GB as JSON."""
     start_tensorflow()
     import numpy as np
@@ -46,7 +60,7 @@ def main(patch: str, batch: str, features: str, bottleneck: str) -> None:
     from kerasseg.training.memory import step_bytes
 
     settings = [f"pipeline.patch_size={patch}", f"training.batch_size={batch}"]
-    settings += [f"model.features={features}", f"model.bottleneck={bottleneck}"]
+    settings += [f"model.features={features}", f"model.bottleneck={bottleneck}", *others]
     settings.append(f"model.dimensions={patch.count(',') + 1}")
     experiment = load_experiment(None, settings)
     size = experiment.pipeline.patch_size

@@ -1,5 +1,7 @@
 """The same network in float32, for checkpoints that run anywhere."""
 
+from typing import Any
+
 import keras
 
 
@@ -11,11 +13,14 @@ def float32_twin(network: keras.Model) -> keras.Model:
     """
     if all(layer.compute_dtype == "float32" for layer in network.layers):
         return network
-    twin = keras.models.clone_model(
-        network,
-        clone_function=lambda layer: layer.__class__.from_config(
-            {**layer.get_config(), "dtype": "float32"}
-        ),
-    )
+    twin = keras.models.clone_model(network, clone_function=_in_float32)
     twin.set_weights(network.get_weights())
     return twin
+
+
+def _in_float32(operation: Any) -> Any:
+    """A copy of a layer, or of one of the `keras.ops` between them, which have no precision."""
+    config = operation.get_config()
+    if isinstance(operation, keras.layers.Layer):
+        config["dtype"] = "float32"
+    return operation.__class__.from_config(config)

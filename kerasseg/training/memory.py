@@ -1,23 +1,27 @@
 """Whether a training step fits into memory, known before an hour is spent."""
 
-import itertools
 import math
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
+import keras
 import psutil
 import tensorflow as tf
 
 from kerasseg.config import Experiment
 from kerasseg.errors import UserError
+from kerasseg.models.build import build_network
+from kerasseg.models.deep_supervision import supervision_logits
+from kerasseg.settings.model import ModelSettings
 
-_ACTIVATIONS_PER_LEVEL = 18
-"""Tensors of a level's size alive at the peak of a step: outputs of convolutions, norms and
-activations of both DoubleConvs, the concatenation, and the gradients in flight. Fitted to
-measured peaks of 2-D and 3-D networks (benchmarks/notes.md)."""
+_LIVE_SHARE = 1.2
+"""Values alive at the peak of a step per value that goes in or out of a layer: the gradients in
+flight come to those kept for the backward pass. Fitted to measured peaks of 2-D and 3-D networks
+(benchmarks/notes.md)."""
 _COPIES_OF_WEIGHTS = 5
 """Weights, gradients, two AdamW moments, accumulated gradients."""
 _WORKSPACE_BYTES = 400_000_000
@@ -26,19 +30,38 @@ _WORKSPACE_BYTES = 400_000_000
 
 def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_value: int) -> int:
     """Estimated peak memory of one training step in bytes."""
-    features = (*experiment.model.features, experiment.model.bottleneck)
-    dimensions = experiment.model.dimensions
-    voxels = math.prod(patch_size) * experiment.training.batch_size
-    activations = sum(
-        voxels / 2 ** (dimensions * level) * channels * _ACTIVATIONS_PER_LEVEL
-        for level, channels in enumerate(features)
-    )
-    kernel, up_kernel = 3**dimensions, 2**dimensions
-    pairs = list(itertools.pairwise((experiment.input_channels, *features)))
-    encoder = sum(kernel * (a * b + b * b) for a, b in pairs)
-    decoder = sum(kernel * 3 * a * a + up_kernel * a * b for a, b in itertools.pairwise(features))
-    weights = (encoder + decoder) * 4 * _COPIES_OF_WEIGHTS
+    settings = experiment.model
+    values, parameters = _values_and_parameters(settings, experiment.input_channels)
+    padded = (-(-size // settings.stride) * settings.stride for size in patch_size)
+    activations = values * math.prod(padded) * experiment.training.batch_size * _LIVE_SHARE
+    weights = parameters * 4 * _COPIES_OF_WEIGHTS
     return int(activations * bytes_per_value + weights + _WORKSPACE_BYTES)
+
+
+@lru_cache(maxsize=16)
+def _values_and_parameters(settings: ModelSettings, input_channels: int) -> tuple[float, int]:
+    """Values that layers take and give per voxel of the patch, and parameters of the network."""
+    settings = settings.model_copy(
+        update={"pretrained": settings.pretrained.model_copy(update={"weights": "none"})}
+    )
+    # In this scope weights have a shape but no values: a large network is built in no time.
+    with keras.StatelessScope(initialize_variables=False):
+        network = build_network(settings, input_channels)
+        count = network.output.shape[-1]
+        heads = supervision_logits(network, settings.deep_supervision, count)
+    network = keras.Model(network.inputs, [*network.outputs, *heads])
+    tensors = {}
+    for layer in network.layers:
+        tensors.update({id(x): x for x in keras.tree.flatten([layer.input, layer.output])})
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Identity):
+            del tensors[id(layer.output)]  # no values of its own
+    # At the smallest patch without padding every voxel of it stands for one of any larger patch.
+    smallest = (settings.stride,) * settings.dimensions
+    probe = keras.Model(network.inputs, list(tensors.values()))
+    shapes = probe.compute_output_spec(keras.KerasTensor((1, *smallest, input_channels)))
+    values = sum(math.prod(x.shape) for x in shapes)
+    return values / math.prod(smallest), network.count_params()
 
 
 def check_memory(experiment: Experiment, policy: str) -> None:
@@ -50,7 +73,7 @@ def check_memory(experiment: Experiment, policy: str) -> None:
     needed = step_bytes(experiment, patch, width)
     if needed <= available:
         return
-    stride = 2 ** len(experiment.model.features)
+    stride = experiment.model.stride
     smaller = patch
     while step_bytes(experiment, smaller, width) > available and max(smaller) > stride:
         longest = smaller.index(max(smaller))
@@ -58,11 +81,15 @@ def check_memory(experiment: Experiment, policy: str) -> None:
         smaller[longest] -= stride
     fits = step_bytes(experiment, smaller, width) <= available
     remedy = "pipeline.patch_size=" + str(smaller).replace(" ", "") + ", " if fits else ""
+    setting, channels = "model.features", experiment.model.features
+    if experiment.model.network == "pretrained_unet":
+        setting = "model.pretrained.decoder_features"
+        channels = experiment.model.pretrained.decoder_features
     raise UserError(
         f"pipeline.patch_size {patch} with training.batch_size {experiment.training.batch_size} "
-        f"and model.features {list(experiment.model.features)} needs about {needed / 1e9:.1f} GB "
-        f"for a training step, but {available / 1e9:.1f} GB are available on {where}: use "
-        f"{remedy}a smaller training.batch_size or fewer model.features."
+        f"and {setting} {list(channels)} needs about {needed / 1e9:.1f} GB for a training step, "
+        f"but {available / 1e9:.1f} GB are available on {where}: use {remedy}a smaller "
+        f"training.batch_size or fewer {setting}."
     )
 
 

@@ -1,4 +1,5 @@
 import re
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -43,29 +44,98 @@ def test_the_estimate_grows_with_patch_batch_and_features():
 
 
 FLAT = ("model.dimensions=2", "pipeline.patch_size=[256,256]")
+RESENC_M = (
+    "model.features=[32,64,128,256,320]",
+    "model.bottleneck=320",
+    "model.encoder_blocks=[1,3,4,6,6,6]",
+    "model.decoder_blocks=1",
+    "model.residual=encoder",
+    "model.downsampling=strided",
+    "model.deep_supervision=4",
+    "pipeline.patch_size=[160,192,160]",
+)
 
 
-def test_a_slice_takes_the_weights_and_activations_of_a_2d_network(monkeypatch):
-    """All weights are counted (biases and norms apart), and activations shrink by 4 a level."""
+def nothing(experiment):
+    """Bytes of no voxels at all: the weights'."""
+    zero = (0,) * experiment.model.dimensions
+    return memory.step_bytes(experiment, zero, 4) - memory._WORKSPACE_BYTES
+
+
+@pytest.mark.parametrize("overrides", [FLAT, (), ("model.residual=both", "model.kernel=1")])
+def test_all_weights_are_counted(overrides):
+    experiment = load_experiment(None, list(overrides))
+    assert nothing(experiment) == 20 * build_network(experiment).count_params()
+
+
+def test_a_slice_takes_what_goes_in_and_out_of_layers():
+    """Two times three outputs on both sides, upsampled, concatenated; pooled, padded and output."""
     experiment = load_experiment(None, [*FLAT, "training.batch_size=1"])
-    none = memory.step_bytes(experiment, (0, 0), 4) - memory._WORKSPACE_BYTES
-    assert none == pytest.approx(20 * build_network(experiment).count_params(), rel=0.01)
-    levels = ((32, 1), (64, 4), (128, 16), (256, 64), (512, 256))
-    values = sum(256 * 256 / shrunk * channels for channels, shrunk in levels)
+    widths = ((32, 1), (64, 4), (128, 16), (256, 64))
+    levels = sum(256 * 256 // shrunk * channels * 15 for channels, shrunk in widths)
+    pooled = sum(256 * 256 // shrunk // 4 * channels for channels, shrunk in widths)
+    ends = 256 * 256 * (4 + 4 + 4 * 3)  # image and padded image; head, cropped, logits, output
+    values = levels + pooled + ends + 256 * 512 * 6
     found = memory.step_bytes(experiment, (256, 256), 4) - memory.step_bytes(experiment, (0, 0), 4)
-    assert found == pytest.approx(values * memory._ACTIVATIONS_PER_LEVEL * 4)
+    assert found == pytest.approx(values * memory._LIVE_SHARE * 4)
 
 
-def test_3d_weights_are_counted_too():
-    experiment = load_experiment(None)
-    none = memory.step_bytes(experiment, (0, 0, 0), 4) - memory._WORKSPACE_BYTES
-    assert none == pytest.approx(20 * build_network(experiment).count_params(), rel=0.01)
+def test_a_patch_counts_as_it_is_padded():
+    experiment = load_experiment(None, list(FLAT))
+    whole = memory.step_bytes(experiment, (256, 192), 4)
+    assert memory.step_bytes(experiment, (241, 177), 4) == whole
+    assert memory.step_bytes(experiment, (240, 192), 4) < whole
 
 
 def test_neighbouring_slices_count_as_input_channels():
     size = memory.step_bytes(load_experiment(None, FLAT), (256, 256), 4)
     wide = load_experiment(None, [*FLAT, "pipeline.slices.neighbours=8"])
-    assert memory.step_bytes(wide, (256, 256), 4) - size == 20 * 9 * 4 * 16 * 32
+    weights, image = 20 * 9 * 4 * 16 * 32, 2 * 256 * 256 * 4 * 16 * 2
+    expected = weights + image * memory._LIVE_SHARE * 4
+    assert memory.step_bytes(wide, (256, 256), 4) - size == pytest.approx(expected, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("override", "least", "most"),
+    [
+        ("model.encoder_blocks=4", 1.2, 1.5),
+        ("model.residual=both", 2.0, 2.5),
+        ("model.norm=none", 0.6, 0.8),
+        ("model.attention_gates=true", 1.02, 1.1),
+        ("model.upsampling=interpolate", 1.05, 1.3),
+        ("model.deep_supervision=3", 1.0, 1.01),
+    ],
+)
+def test_every_part_of_the_network_counts(override, least, most):
+    def activations(*overrides):
+        experiment = load_experiment(None, [*FLAT, *overrides])
+        whole, none = (memory.step_bytes(experiment, (n, n), 4) for n in (256, 0))
+        return whole - none
+
+    assert least < activations(override) / activations() < most
+
+
+def test_a_pretrained_network_is_counted_without_its_weights(monkeypatch):
+    """Nothing is read or downloaded for it."""
+    network = "model.network=pretrained_unet"
+    encoder = "model.pretrained={encoder: mobilenetv2, weights: missing.h5}"
+    experiment = load_experiment(None, [*FLAT, network, encoder, "training.batch_size=8"])
+    small = memory.step_bytes(experiment, (64, 64), 4)
+    assert memory.step_bytes(experiment, (256, 256), 4) > small > nothing(experiment)
+    available(monkeypatch, 1)
+    with pytest.raises(UserError, match=r"model.pretrained.decoder_features \[16, 32, 64"):
+        memory.check_memory(experiment, "float32")
+
+
+def test_a_large_network_is_searched_quickly(monkeypatch):
+    available(monkeypatch, 16)
+    large = load_experiment(None, list(RESENC_M))
+    started = time.process_time()
+    with pytest.raises(UserError) as error:
+        memory.check_memory(large, "float32")
+    assert time.process_time() - started < 5
+    (override,) = re.findall(r"pipeline\.patch_size=\[[\d,]+\]", str(error.value))
+    memory.check_memory(load_experiment(None, [*RESENC_M, override]), "float32")
 
 
 def test_the_suggested_slice_fits(monkeypatch):
