@@ -7,21 +7,26 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kerasseg import anatomy
 from kerasseg.config import Experiment
 from kerasseg.errors import UserError, storage_error
-from kerasseg.losses.dice_focal import DiceFocal
-from kerasseg.metrics.class_dice import ClassDice
+from kerasseg.losses.build import build_loss
+from kerasseg.models.encoder_layers import encoder_layers
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.records.split import Split
 from kerasseg.records.store import RecordStore
+from kerasseg.training.callbacks.averaged_weights import AveragedWeights
 from kerasseg.training.callbacks.checkpoints import Checkpoints
+from kerasseg.training.callbacks.epoch_line import EpochLine
+from kerasseg.training.callbacks.freeze_encoder import FreezeEncoder
 from kerasseg.training.callbacks.history import History
 from kerasseg.training.callbacks.non_finite import StopOnNonFiniteLoss
+from kerasseg.training.callbacks.reduce_on_plateau import ReduceOnPlateau
+from kerasseg.training.callbacks.save_state import SaveState
 from kerasseg.training.callbacks.stop_on_interrupt import StopOnInterrupt
 from kerasseg.training.callbacks.validation_images import ValidationImages
 from kerasseg.training.optimizer import build_optimizer
 from kerasseg.training.state import FILE_NAME, Progress, load_state
+from kerasseg.training.training_model import TrainingModel
 
 
 def fit(
@@ -48,6 +53,7 @@ def fit(
         seed=experiment.run.seed,
         steps_per_epoch=training.steps_per_epoch,
         steps_multiple=training.gradient_accumulation,
+        augmentation=experiment.augment.preset,
     )
     validation = validation_batches(
         store,
@@ -58,16 +64,13 @@ def fit(
         seed=experiment.run.seed,
     )
     model = compile_for_training(experiment, network, batches.steps_per_epoch)
-    checkpoints = folder / "checkpoints"
-    progress = Progress()
-    if resume and (checkpoints / FILE_NAME).exists():
-        model.optimizer.build(model.trainable_variables)
-        progress = load_state(checkpoints / FILE_NAME, model)
+    state = folder / "checkpoints" / FILE_NAME
+    progress = load_state(state, model) if resume and state.exists() else Progress()
     if progress.stopped_early or progress.epochs >= training.epochs:
         return progress
-    tensorboard = folder / "tensorboard"
+    frozen = FreezeEncoder(encoder_layers(network), training.freeze_encoder_epochs)
     try:
-        with StopOnInterrupt() as interrupt:
+        with StopOnInterrupt() as interrupt, frozen:
             model.fit(
                 batches.dataset(first_epoch=progress.epochs),
                 epochs=training.epochs,
@@ -79,16 +82,8 @@ def fit(
                 callbacks=[
                     interrupt,
                     StopOnNonFiniteLoss(batches.batch_case_ids),
-                    History(folder / "history.csv"),
-                    keras.callbacks.TensorBoard(tensorboard, write_graph=False),
-                    ValidationImages(
-                        tensorboard,
-                        network,
-                        validation,
-                        modalities=len(experiment.data.modalities),
-                        channels=tuple(anatomy.TARGETS[experiment.model.target]),
-                    ),
-                    Checkpoints(network, checkpoints, progress, training.early_stopping_patience),
+                    frozen,
+                    *_epoch_callbacks(experiment, network, validation, folder, progress),
                 ],
             )
     except tf.errors.DataLossError:
@@ -105,34 +100,65 @@ def fit(
     return progress
 
 
+def _epoch_callbacks(
+    experiment: Experiment,
+    network: keras.Model,
+    validation: tf.data.Dataset,
+    folder: Path,
+    progress: Progress,
+) -> list[keras.callbacks.Callback]:
+    """What happens after each epoch, in this order."""
+    settings, tensorboard = experiment.optimizer, folder / "tensorboard"
+    callbacks = [
+        History(folder / "history.csv"),  # adds the learning rate to what the next two show
+        EpochLine(),
+        keras.callbacks.TensorBoard(tensorboard, write_graph=False),
+        ValidationImages(
+            tensorboard,
+            network,
+            validation,
+            modalities=len(experiment.data.modalities),
+            target=experiment.model.target,
+        ),
+        Checkpoints(
+            network,
+            folder / "checkpoints",
+            progress,
+            experiment.training.early_stopping_patience,
+        ),
+    ]
+    if settings.ema is not None:
+        # Those above see the averaged weights, the state below holds the trained ones.
+        callbacks.append(AveragedWeights())
+    if settings.schedule == "plateau":
+        lowest = settings.learning_rate * settings.final_fraction
+        factor, patience = settings.plateau_factor, settings.plateau_patience
+        callbacks.append(ReduceOnPlateau(progress, factor, patience, lowest))
+    return [*callbacks, SaveState(folder / "checkpoints" / FILE_NAME, progress)]
+
+
 def compile_for_training(
     experiment: Experiment, network: keras.Model, steps_per_epoch: int
-) -> keras.Model:
-    """A compiled twin of `network` that shares its weights.
-
-    The network itself stays uncompiled, so that its checkpoint needs no code of ours to load.
-    """
-    loss, training = experiment.loss, experiment.training
-    channels = anatomy.TARGETS[experiment.model.target]
-    metrics = [ClassDice(len(channels), name="dice")]
-    metrics += [ClassDice(len(channels), i, name=f"dice_{n}") for i, n in enumerate(channels)]
-    model = keras.Model(network.inputs, network.outputs, name=network.name)
+) -> TrainingModel:
+    """A compiled twin of `network` that shares its weights; its optimiser is built."""
+    settings = experiment.model
+    loss = build_loss(experiment.loss, settings.target)
+    model = TrainingModel(network, settings.target, loss, settings.deep_supervision)
+    inside = {id(layer) for layer in network.layers}
+    heads = [network.get_layer("head"), *(x for x in model.layers if id(x) not in inside)]
+    optimizer = build_optimizer(
+        experiment.optimizer,
+        experiment.training.epochs,
+        steps_per_epoch,
+        experiment.training.gradient_accumulation,
+        encoder=[v for layer in encoder_layers(network) for v in layer.trainable_variables],
+        heads=[v for layer in heads for v in layer.trainable_variables],
+    )
     model.compile(
-        optimizer=build_optimizer(
-            experiment.optimizer,
-            training.epochs,
-            steps_per_epoch,
-            training.gradient_accumulation,
-        ),
-        loss=DiceFocal(
-            dice_weight=loss.dice.weight,
-            class_weights=experiment.class_weights,
-            smooth=loss.dice.smooth,
-            focal_weight=loss.focal.weight,
-            gamma=loss.focal.gamma,
-        ),
-        metrics=metrics,
+        optimizer,
         # Measured: XLA makes a 3-D step several times slower on a CPU; on GPUs Keras decides.
         jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
     )
+    # Over all variables, while nothing is frozen yet.
+    model.optimizer.build(model.trainable_variables)
     return model

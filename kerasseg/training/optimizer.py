@@ -1,32 +1,30 @@
-"""AdamW with warm-up and cosine."""
+"""The optimiser that a config asks for."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from kerasseg.config import OptimizerSettings
+from kerasseg.settings.optimizer import OptimizerSettings
+from kerasseg.training import adam, muon
+from kerasseg.training.schedules import learning_rate_schedule
+from kerasseg.training.update_rules import UpdateRules
 
 
-def warmup_epochs(settings: OptimizerSettings, epochs: int) -> int:
-    """Warm-up epochs of a run: as configured, but at most half of the run."""
-    return min(settings.warmup_epochs, epochs // 2)
+class Adam(UpdateRules, adam.Adam):
+    """Adam; with weight decay AdamW."""
 
 
-def learning_rate_schedule(
-    settings: OptimizerSettings, epochs: int, steps_per_epoch: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Linear rise to the peak, then a cosine to `final_fraction` of it, per batch.
+class SGD(UpdateRules, keras.optimizers.SGD):
+    """Stochastic gradient descent with momentum."""
 
-    With gradient accumulation Keras still counts batches, not updates, so the schedule is sized
-    in batches and reaches its end with the last one.
-    """
-    warmup = warmup_epochs(settings, epochs) * steps_per_epoch
-    peak = settings.learning_rate
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak / (warmup + 1) if warmup else peak,
-        decay_steps=max(epochs * steps_per_epoch - warmup, 1),
-        alpha=settings.final_fraction,
-        warmup_target=peak if warmup else None,
-        warmup_steps=warmup,
-    )
+
+class Lion(UpdateRules, keras.optimizers.Lion):
+    """Lion (Chen et al. 2023, arXiv:2302.06675)."""
+
+
+class Muon(UpdateRules, muon.Muon):
+    """Muon for kernels, AdamW for the rest."""
 
 
 def build_optimizer(
@@ -34,15 +32,33 @@ def build_optimizer(
     epochs: int,
     steps_per_epoch: int,
     gradient_accumulation: int,
-) -> keras.optimizers.Optimizer:
-    """AdamW on the schedule; norms and biases do not decay.
+    *,
+    encoder: Sequence[keras.Variable] = (),
+    heads: Sequence[keras.Variable] = (),
+) -> UpdateRules:
+    """The optimiser on its schedule.
 
-    The gradients of `gradient_accumulation` batches are averaged before one update.
+    The gradients of `gradient_accumulation` batches are averaged, and clipped, before one update.
+    `encoder`: variables at `encoder_factor` of the learning rate; `heads`: those of the output
+    layers, which Muon leaves to Adam.
     """
-    optimizer = keras.optimizers.AdamW(
-        learning_rate=learning_rate_schedule(settings, epochs, steps_per_epoch),
-        weight_decay=settings.weight_decay,
-        gradient_accumulation_steps=gradient_accumulation if gradient_accumulation > 1 else None,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    common: dict[str, Any] = {
+        "learning_rate": learning_rate_schedule(settings, epochs, steps_per_epoch),
+        "gradient_accumulation_steps": gradient_accumulation if gradient_accumulation > 1 else None,
+        "global_clipnorm": settings.clip_norm,
+        "weight_decay": settings.weight_decay,
+        "encoder": encoder,
+        "encoder_factor": settings.encoder_factor,
+        "average_momentum": settings.ema,
+    }
+    momentum: dict[str, Any] = {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    betas: dict[str, Any] = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
+    match settings.name:
+        case "adam" | "adamw":
+            return Adam(**betas, **common)
+        case "sgd":
+            return SGD(**momentum, **common)
+        case "lion":
+            return Lion(**betas, **common)
+        case "muon":
+            return Muon(**momentum, **betas, heads=heads, **common)

@@ -17,17 +17,20 @@ FILE_NAME = "state.npz"
 
 @dataclass
 class Progress:
-    """How far a run has come: finished epochs, and the best validation Dice so far."""
+    """How far a run has come: finished epochs, the best validation Dice so far, and the epoch after
+    which the learning rate last fell on a plateau."""
 
     epochs: int = 0
     best_score: float = float("-inf")
     best_epoch: int = 0
     stopped_early: bool = False
+    reduced_epoch: int = 0
 
 
 def save_state(path: Path, model: keras.Model, progress: Progress) -> None:
-    """Write weights, optimiser slots and progress, aside first and then in one rename."""
-    arrays = {f"w{i}": np.asarray(v) for i, v in enumerate(model.weights)}
+    """Write weights, dropout's random states, optimiser slots and progress, aside first and then in
+    one rename."""
+    arrays = {f"w{i}": np.asarray(v) for i, v in enumerate(model.variables)}
     arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
     arrays["progress"] = np.array(json.dumps(asdict(progress)))
     with write_aside(path, "run.root") as temporary:
@@ -42,7 +45,7 @@ def load_state(path: Path, model: keras.Model) -> Progress:
     try:
         with np.load(path) as arrays:
             progress = Progress(**json.loads(str(arrays["progress"])))
-            _assign(model.weights, "w", arrays, path)
+            _assign(model.variables, "w", arrays, path)
             _assign(model.optimizer.variables, "o", arrays, path)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):

@@ -1,34 +1,207 @@
-import math
+"""Every optimiser against numpy, with decay, slower encoder, clipping, accumulation, averages."""
+
+import inspect
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from kerasseg.config import OptimizerSettings
-from kerasseg.training.optimizer import build_optimizer, learning_rate_schedule, warmup_epochs
+from kerasseg.settings.optimizer import OptimizerSettings
+from kerasseg.training.optimizer import build_optimizer
+from tests.training.reference_optimizers import REFERENCES, Adam
 
-
-def test_warm_up_then_cosine_to_one_percent():
-    settings = OptimizerSettings(learning_rate=2e-4, warmup_epochs=5, final_fraction=0.01)
-    steps, epochs = 10, 50
-    schedule = learning_rate_schedule(settings, epochs, steps)
-    rates = [float(schedule(step)) for step in range(epochs * steps + 1)]
-    warmup = 5 * steps
-    assert rates[0] == pytest.approx(2e-4 / (warmup + 1)) and max(rates) == pytest.approx(2e-4)
-    assert int(np.argmax(rates)) == warmup
-    assert np.allclose(np.diff(rates[:warmup]), rates[1] - rates[0], rtol=1e-3), "linear"
-    for step in (warmup, 200, 400, 500):
-        progress = (step - warmup) / (epochs * steps - warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        assert rates[step] == pytest.approx(2e-4 * (0.99 * cosine + 0.01), rel=1e-4)
-    assert rates[-1] == pytest.approx(2e-6, rel=1e-4)
+SHAPES = {
+    "encoder/kernel": (3, 2, 1, 2, 4),
+    "encoder/gamma": (4,),
+    "decoder/kernel": (2, 2, 3, 5),
+    "decoder/depthwise": (3, 3, 5, 1),
+    "decoder/bias": (5,),
+    "head/kernel": (1, 1, 5, 3),
+    "head/bias": (3,),
+}
+RATE, DECAY = 0.05, 0.3
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(50, 5), (10, 5), (6, 3), (1, 0)])
-def test_a_short_run_warms_up_for_half_of_it_at_most(epochs, expected):
-    settings = OptimizerSettings(warmup_epochs=5)
-    assert warmup_epochs(settings, epochs) == expected
-    assert float(learning_rate_schedule(settings, epochs, 4)(0)) > 0
+def settings_of(name, **options):
+    base = {"learning_rate": RATE, "schedule": "constant", "warmup_epochs": 0, "name": name}
+    return OptimizerSettings(**{**base, **options})
+
+
+def make_variables(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        n: keras.Variable(rng.normal(size=s), dtype="float32", name=n.split("/")[1])
+        for n, s in SHAPES.items()
+    }
+
+
+def make_gradients(count, seed=1):
+    rng = np.random.default_rng(seed)
+    return [{n: rng.normal(size=s) for n, s in SHAPES.items()} for _ in range(count)]
+
+
+def make_optimizer(settings, variables, accumulation=1):
+    def part(word):
+        return [variable for name, variable in variables.items() if word in name]
+
+    optimizer = build_optimizer(
+        settings, 1, 100, accumulation, encoder=part("encoder"), heads=part("head")
+    )
+    optimizer.build(list(variables.values()))
+    return optimizer
+
+
+def apply(optimizer, variables, gradients):
+    tensors = [keras.ops.cast(gradients[n], "float32") for n in variables]
+    optimizer.apply(tensors, list(variables.values()))
+
+
+def reference(settings, weights, updates):
+    """Weights after updates with these gradients; and their moving averages."""
+    kinds = dict.fromkeys(SHAPES, REFERENCES[settings.name])
+    if settings.name == "muon":
+        kinds |= {n: Adam for n in SHAPES if n not in ("encoder/kernel", "decoder/kernel")}
+    rules = {n: kind(settings) for n, kind in kinds.items()}
+    averages = dict(weights)
+    for t, gradients in enumerate(updates):
+        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+        shrunk = min(1, settings.clip_norm / norm) if settings.clip_norm else 1
+        momentum = min(settings.ema or 0, (1 + t) / (10 + t))
+        for name, gradient in gradients.items():
+            rate = RATE * (settings.encoder_factor if "encoder" in name else 1)
+            w = weights[name]
+            if "kernel" in name or "depthwise" in name:
+                w = w - rate * settings.weight_decay * w
+            weights[name] = rules[name].step(w, gradient * shrunk, rate)
+            averages[name] = momentum * averages[name] + (1 - momentum) * weights[name]
+    return weights, averages
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adam", {}),
+        ("adamw", {"beta_1": 0.8, "beta_2": 0.95}),
+        ("sgd", {}),
+        ("sgd", {"nesterov": False, "momentum": 0.9}),
+        ("lion", {"beta_1": 0.95}),
+        ("muon", {}),
+        ("muon", {"nesterov": False, "momentum": 0.8}),
+    ],
+)
+def test_updates_are_those_of_the_paper(name, options, accumulation):
+    """Six updates of every kind of variable, all rules at once."""
+    settings = settings_of(
+        name, weight_decay=DECAY, encoder_factor=0.2, clip_norm=3.0, ema=0.3, **options
+    )
+    variables = make_variables()
+    start = {n: np.array(v, np.float64) for n, v in variables.items()}
+    optimizer = make_optimizer(settings, variables, accumulation)
+    batches = make_gradients(6 * accumulation)
+    for index, batch in enumerate(batches):
+        before = {n: np.array(v) for n, v in variables.items()}
+        apply(optimizer, variables, batch)
+        if (index + 1) % accumulation:
+            for n, variable in variables.items():
+                np.testing.assert_array_equal(variable, before[n], err_msg="between updates")
+    groups = [batches[i : i + accumulation] for i in range(0, len(batches), accumulation)]
+    updates = [{n: np.mean([b[n] for b in group], axis=0) for n in SHAPES} for group in groups]
+    weights, averages = reference(settings, start, updates)
+    for n, variable in variables.items():
+        np.testing.assert_allclose(variable, weights[n], rtol=1e-4, atol=2e-5, err_msg=n)
+    for n, average in zip(SHAPES, optimizer.averages, strict=True):
+        np.testing.assert_allclose(average, averages[n], rtol=1e-4, atol=2e-5, err_msg=n)
+
+
+def test_the_average_comes_to_its_momentum_and_starts_at_the_weights():
+    """After many updates it is the plain average of momentum 0.5; before one it is the weights."""
+    settings = settings_of("sgd", momentum=0.0, weight_decay=0.0, ema=0.5)
+    variables = make_variables()
+    optimizer = make_optimizer(settings, variables)
+    for variable, average in zip(variables.values(), optimizer.averages, strict=True):
+        np.testing.assert_array_equal(variable, average)
+    for batch in make_gradients(12):
+        before = [np.array(a) for a in optimizer.averages]
+        apply(optimizer, variables, batch)
+    for old, new, variable in zip(before, optimizer.averages, variables.values(), strict=True):
+        np.testing.assert_allclose(new, 0.5 * old + 0.5 * np.array(variable), rtol=1e-5, atol=1e-6)
+    assert make_optimizer(settings_of("sgd"), make_variables()).averages == []
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lion"])
+def test_without_rules_of_ours_it_is_the_optimiser_of_keras(name):
+    own = {
+        "adamw": keras.optimizers.AdamW(RATE, weight_decay=DECAY),
+        "sgd": keras.optimizers.SGD(RATE, momentum=0.99, nesterov=True, weight_decay=DECAY),
+        "lion": keras.optimizers.Lion(RATE, weight_decay=DECAY),
+    }[name]
+    own.exclude_from_weight_decay(var_names=["bias", "gamma"])
+    ours, theirs = make_variables(), make_variables()
+    optimizer = make_optimizer(settings_of(name, weight_decay=DECAY), ours)
+    own.build(list(theirs.values()))
+    for batch in make_gradients(5):
+        apply(optimizer, ours, batch)
+        apply(own, theirs, batch)
+    for n in SHAPES:
+        np.testing.assert_allclose(ours[n], theirs[n], rtol=1e-4, atol=1e-5, err_msg=n)
+
+
+def test_matrices_go_as_by_keras_muon():
+    if "rms_rate" not in inspect.signature(keras.optimizers.Muon).parameters:
+        pytest.skip("this Keras's Muon does not scale its updates")
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=s).astype(np.float32) for s in ((6, 4), (3, 7))]
+    ours, theirs = ([keras.Variable(v) for v in values] for _ in range(2))
+    optimizer = build_optimizer(settings_of("muon", weight_decay=DECAY), 1, 10, 1)
+    own = keras.optimizers.Muon(RATE, weight_decay=DECAY)
+    for _ in range(4):
+        gradients = [keras.ops.cast(rng.normal(size=v.shape), "float32") for v in values]
+        optimizer.apply(gradients, ours)
+        own.apply(gradients, theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_variable_released_later_begins_with_a_step_of_the_rate():
+    """Of a frozen encoder there are no gradients at first; no decay and no moments either."""
+    for name in ("adamw", "muon"):
+        variables = make_variables()
+        optimizer = make_optimizer(settings_of(name, weight_decay=0.0, ema=0.5), variables)
+        frozen = {n: v for n, v in variables.items() if "encoder" in n}
+        trained = {n: v for n, v in variables.items() if n not in frozen}
+        before = {n: np.array(v) for n, v in variables.items()}
+        for batch in make_gradients(20):
+            apply(optimizer, trained, batch)
+        averages = dict(zip(SHAPES, optimizer.averages, strict=True))
+        for n, variable in frozen.items():
+            np.testing.assert_array_equal(variable, before[n])
+            np.testing.assert_array_equal(averages[n], before[n])
+        apply(optimizer, variables, make_gradients(1)[0])
+        moved = np.abs(np.array(variables["encoder/gamma"]) - before["encoder/gamma"])
+        np.testing.assert_allclose(moved, RATE, rtol=1e-3)
+
+
+def test_under_a_scaled_loss_a_batch_that_overflows_changes_nothing():
+    """mixed_float16: Keras wraps the optimiser; clipping and averages act on unscaled gradients."""
+    settings = settings_of("adamw", clip_norm=1.0, ema=0.5, encoder_factor=0.5)
+    plain, scaled = make_variables(), make_variables()
+    optimizer = make_optimizer(settings, plain, accumulation=2)
+    inner = make_optimizer(settings, scaled, accumulation=2)
+    wrapped = keras.optimizers.LossScaleOptimizer(inner, initial_scale=16.0)
+    wrapped.build(list(scaled.values()))
+    broken = {n: np.full(s, np.inf) for n, s in SHAPES.items()}
+    for index, batch in enumerate(make_gradients(4)):
+        apply(optimizer, plain, batch)
+        if index in (0, 3):
+            apply(wrapped, scaled, broken)
+        scale = float(wrapped.dynamic_scale)
+        apply(wrapped, scaled, {n: g * scale for n, g in batch.items()})
+    for n in SHAPES:
+        np.testing.assert_allclose(scaled[n], plain[n], rtol=1e-5, atol=1e-6)
+    for a, b in zip(inner.averages, optimizer.averages, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def quadratic(accumulation: int, batches: list[np.ndarray]) -> np.ndarray:
@@ -49,18 +222,70 @@ def test_accumulating_two_batches_equals_one_of_both():
     np.testing.assert_allclose(quadratic(2, batches), quadratic(1, joined), atol=1e-6)
 
 
-def test_norms_and_biases_do_not_decay():
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lion", "muon"])
+def test_norms_and_biases_do_not_decay(name):
     model = keras.Sequential(
         [
             keras.Input((4, 4, 4, 2)),
             keras.layers.Conv3D(4, 1, bias_initializer="ones"),
             keras.layers.GroupNormalization(-1, beta_initializer="ones"),
+            keras.layers.BatchNormalization(beta_initializer="ones"),
+            keras.layers.Conv3DTranspose(4, 2, bias_initializer="ones"),
+            keras.layers.LayerNormalization(beta_initializer="ones"),
         ]
     )
-    optimizer = build_optimizer(OptimizerSettings(weight_decay=0.5, learning_rate=0.1), 10, 10, 1)
+    settings = OptimizerSettings(name=name, weight_decay=0.5, learning_rate=0.1)
+    optimizer = build_optimizer(settings, 10, 10, 1)
     optimizer.build(model.trainable_variables)
     before = [v.numpy().copy() for v in model.trainable_variables]
     optimizer.apply([v * 0 for v in model.trainable_variables], model.trainable_variables)
     for variable, old in zip(model.trainable_variables, before, strict=True):
         changed = not np.array_equal(variable.numpy(), old)
         assert changed == (variable.name == "kernel"), variable.path
+
+
+SCHEDULES = {
+    "constant": {},
+    "step": {"step_epochs": (1,)},
+    "polynomial": {},
+    "cosine": {},
+    "cosine_restarts": {"restart_epochs": 1},
+    "plateau": {},
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lion", "muon"])
+def test_every_optimiser_follows_every_schedule(name, schedule):
+    """In a compiled step: the decay of a kernel without gradient shows the rate of each batch."""
+    options = {"name": name, "schedule": schedule, "learning_rate": 0.5, "weight_decay": 0.5}
+    settings = OptimizerSettings(warmup_epochs=0, **options, **SCHEDULES[schedule])
+    kernel = keras.Variable(np.ones((2, 3), np.float32))
+    optimizer = build_optimizer(settings, 2, 2, 1)
+    optimizer.build([kernel])
+
+    @tf.function
+    def step():
+        optimizer.apply([tf.zeros((2, 3))], [kernel])
+
+    for _ in range(4):
+        before, rate = kernel.numpy(), float(optimizer.learning_rate)
+        step()
+        np.testing.assert_allclose(kernel, before * (1 - 0.5 * rate), rtol=1e-5)
+    falls = schedule not in ("constant", "plateau")
+    assert (float(optimizer.learning_rate) < 0.5) == falls
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "step", "step_epochs": (3, 9)}, r"begin with 3, inside the 5 epochs"),
+        ({"name": "lion", "beta_1": 0.0}, "lion needs optimizer.beta_1 above 0"),
+        ({"name": "adam", "momentum": 0.5}, "momentum is for optimizer.name=sgd or muon"),
+        ({"power": 2.0}, "power is for optimizer.schedule=polynomial, but it is cosine"),
+        ({"schedule": "plateau", "warmup_epochs": 2}, "plateau starts at the peak"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizerSettings(**options)

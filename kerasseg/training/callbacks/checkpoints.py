@@ -1,19 +1,20 @@
-"""Best and last checkpoint, the state to resume from, and early stopping on the same score."""
+"""Best and last checkpoint, and early stopping on the same score."""
 
 from pathlib import Path
 
 import keras
 
 from kerasseg.models.float32_twin import float32_twin
-from kerasseg.training.state import FILE_NAME, Progress, save_state
+from kerasseg.training.state import Progress
 from kerasseg.write_aside import write_aside
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """After each epoch writes `best.keras` if the validation Dice rose, `last.keras` and the state.
+    """After each epoch writes `best.keras` if the validation Dice rose, and `last.keras`.
 
     `network` is saved without its compile settings, so that plain `keras.saving.load_model`
-    reads it. `patience` epochs without a rise end the fit; None never does.
+    reads it. Keeps `progress`, which `SaveState` writes. `patience` epochs without a rise end the
+    fit; None never does.
     """
 
     def __init__(
@@ -42,7 +43,6 @@ class Checkpoints(keras.callbacks.Callback):
             progress.stopped_early = True
             self.model.stop_training = True
         save_network(self.network, self.folder / "last.keras")
-        save_state(self.folder / FILE_NAME, self.model, progress)
 
 
 def save_network(network: keras.Model, path: Path) -> None:

@@ -1,0 +1,159 @@
+"""Loss of several heads, metrics, and what is shared with the network that is saved."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasseg import anatomy
+from kerasseg.experiment import build_network
+from kerasseg.losses.build import build_loss
+from kerasseg.targets import label_to_masks
+from kerasseg.training.fit import compile_for_training
+from kerasseg.training.training_model import TrainingModel
+from tests.conftest import phantom_experiment
+
+SIZES = {3: (2, 8, 12, 20), 2: (3, 10, 14)}
+"""Batch and axes of an image; not all are divisible by 4."""
+
+
+def make(tmp_path, *options, dimensions=3):
+    patch = {3: "[8,16,24]", 2: "[16,24]"}[dimensions]
+    sizes = (f"model.dimensions={dimensions}", f"pipeline.patch_size={patch}")
+    small = ("model.features=[4,5,6]", "model.encoder_blocks=1", "model.decoder_blocks=1")
+    experiment = phantom_experiment(tmp_path, *small, *sizes, *options)
+    keras.utils.set_random_seed(0)
+    network = build_network(experiment)
+    return experiment, network, compile_for_training(experiment, network, 10)
+
+
+def make_batch(experiment, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = SIZES[experiment.model.dimensions]
+    image = rng.normal(size=(*shape, 4)).astype(np.float32)
+    label = rng.integers(0, 4, shape).astype(np.uint8)
+    return image, label_to_masks(label, experiment.model.target).astype(np.uint8)
+
+
+def as_list(outputs):
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "target", "heads"), [(3, "regions", 2), (2, "labels", 1), (2, "binary", 0)]
+)
+def test_the_loss_is_the_weighted_mean_of_the_heads_and_of_validation_the_main_ones(
+    tmp_path, dimensions, target, heads
+):
+    options = (f"model.target={target}", f"model.deep_supervision={heads}")
+    experiment, network, model = make(tmp_path, *options, dimensions=dimensions)
+    image, masks = make_batch(experiment)
+    outputs = as_list(model(image))
+    assert len(outputs) == heads + 1
+    loss = build_loss(experiment.loss, target)
+    losses = []
+    for level, logits in enumerate(outputs):
+        coarse = masks
+        for axis in range(1, dimensions + 1):
+            places = np.arange(0, masks.shape[axis], 2**level)
+            coarse = np.take(coarse, places, axis=axis)
+        assert logits.shape == coarse.shape and logits.dtype == "float32"
+        losses.append(float(loss(coarse, logits)))
+    weights = {0: [1], 1: [2 / 3, 1 / 3], 2: [4 / 7, 2 / 7, 1 / 7]}[heads]
+    expected = sum(w * value for w, value in zip(weights, losses, strict=True))
+    assert float(model.compute_loss(None, masks, outputs)) == pytest.approx(expected, rel=1e-5)
+    found = model.train_on_batch(image, masks, return_dict=True)
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+    after = as_list(model(image))[0]
+    model.reset_metrics()  # Keras 3.12 goes on counting
+    found = model.test_on_batch(image, masks, return_dict=True)
+    assert found["loss"] == pytest.approx(float(loss(masks, after)), rel=1e-4)
+    assert network.output_shape[-1] == len(anatomy.TARGETS[target])
+    weights = {id(v) for v in model.weights}
+    assert weights >= {id(v) for v in network.weights}
+    assert len(model.weights) - len(network.weights) == 2 * heads, "a kernel and a bias each"
+
+
+def test_every_head_learns_and_moves_the_layers_below_it(tmp_path):
+    experiment, network, model = make(tmp_path, "model.deep_supervision=2", dimensions=2)
+    before = [v.numpy().copy() for v in model.trainable_variables]
+    model.train_on_batch(*make_batch(experiment))
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        assert not np.array_equal(variable, old), variable.path
+    assert network.output_shape == (None, None, None, 3)
+
+
+@pytest.mark.parametrize("target", ["labels", "subregions", "regions", "binary"])
+def test_metrics_are_flat_and_of_the_probabilities(tmp_path, target):
+    experiment, network, model = make(tmp_path, f"model.target={target}", dimensions=2)
+    image, masks = make_batch(experiment)
+    found = model.test_on_batch(image, masks, return_dict=True)
+    channels = anatomy.tumour_channels(target)
+    scores = ("dice", "iou", "precision", "recall")
+    assert found.keys() == {"loss", *scores, *(f"{s}_{c}" for s in scores for c in channels)}
+    probabilities = np.asarray(network(image))
+    chosen = probabilities >= 0.5
+    if target == "labels":
+        chosen = np.eye(4)[probabilities.argmax(-1)] > 0
+    index = list(anatomy.TARGETS[target]).index(channels[-1])
+    truth, prediction = masks[..., index] > 0, chosen[..., index]
+    both = (truth & prediction).sum()
+    name = channels[-1]
+    dice = 2 * both / (truth.sum() + prediction.sum())
+    assert found[f"dice_{name}"] == pytest.approx(dice, abs=1e-6)
+    assert found[f"precision_{name}"] == pytest.approx(both / max(prediction.sum(), 1), abs=1e-6)
+    assert found[f"recall_{name}"] == pytest.approx(both / truth.sum(), abs=1e-6)
+
+
+def test_muon_leaves_every_head_to_adam_and_the_encoder_is_slower(tmp_path):
+    options = ("optimizer.name=muon", "optimizer.encoder_factor=0.1", "model.deep_supervision=1")
+    _, _, model = make(tmp_path, *options, dimensions=2)
+    optimizer = model.optimizer
+    slow, by_adam = set(), set()
+    for index, variable in enumerate(model.trainable_variables):
+        layer = variable.path.split("/")[-2]
+        if optimizer._rate_factors[index] != 1.0:
+            slow.add(layer.partition("_")[0])
+        if len(variable.shape) > 1 and optimizer.squares[index] is not None:
+            by_adam.add(layer)
+    assert slow == {"encoder", "bottleneck"}
+    assert by_adam == {"head", "head_2"}
+
+
+def test_the_clip_bounds_an_accumulated_update(tmp_path):
+    """SGD without momentum at rate 1: the update is the clipped mean gradient."""
+    options = (
+        "optimizer={name: sgd, learning_rate: 1.0, momentum: 0, nesterov: false, "
+        "schedule: constant, warmup_epochs: 0, weight_decay: 0, clip_norm: 0.01}",
+        "training.gradient_accumulation=2",
+    )
+    experiment, _, model = make(tmp_path, *options, dimensions=2)
+    before = [v.numpy().copy() for v in model.trainable_variables]
+
+    def moved():
+        pairs = zip(model.trainable_variables, before, strict=True)
+        return np.sqrt(sum(np.sum((v.numpy() - old) ** 2) for v, old in pairs))
+
+    model.train_on_batch(*make_batch(experiment, 0))
+    assert moved() == 0
+    model.train_on_batch(*make_batch(experiment, 1))
+    assert moved() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_it_trains_in_mixed_float16_with_a_scaled_loss(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        # Strided: TensorFlow has no float16 pooling on a CPU.
+        experiment, _, model = make(
+            tmp_path,
+            "model.downsampling=strided",
+            "model.deep_supervision=1",
+            "optimizer.ema=0.9",
+            dimensions=2,
+        )
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert isinstance(model, TrainingModel)
+        logs = model.train_on_batch(*make_batch(experiment), return_dict=True)
+        assert np.isfinite(logs["loss"])
+        assert all(logits.dtype == "float32" for logits in model(make_batch(experiment)[0]))
+    finally:
+        keras.config.set_dtype_policy("float32")
