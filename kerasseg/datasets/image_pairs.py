@@ -10,7 +10,6 @@ from kerasseg.datasets.case import Case
 from kerasseg.datasets.folders import files_below
 from kerasseg.datasets.grid import lps_grid
 from kerasseg.datasets.pictures import SUFFIXES, as_channels, read_mask, read_picture
-from kerasseg.datasets.resample import affine_of, resample_image, resample_nearest
 from kerasseg.datasets.source import BrokenSource, CaseSource
 from kerasseg.errors import UserError
 from kerasseg.settings.data import DataSettings
@@ -25,7 +24,6 @@ class PairSource:
     picture: Path
     mask: Path | None
     modalities: tuple[str, ...]
-    size: tuple[int, int] | None
     threshold: int | None
 
     @property
@@ -34,7 +32,7 @@ class PairSource:
 
     def load(self) -> Case:
         image = as_channels(read_picture(self.picture), self.modalities)[np.newaxis]
-        _, height, width, _ = image.shape
+        height, width = image.shape[1:3]
         label = None
         if self.mask:
             mask = read_mask(self.mask, self.threshold)
@@ -45,21 +43,13 @@ class PairSource:
                 )
             label = mask[np.newaxis].astype(np.uint8)
         grid = lps_grid((width, height, 1))
-        affine, spacing = grid.our_affine, grid.spacing
-        if self.size is not None and self.size != (height, width):
-            scale = (1.0, height / self.size[0], width / self.size[1])
-            affine = affine_of(grid.our_affine, scale)
-            image = resample_image(image, grid.our_affine, (1, *self.size), affine, order=1)
-            if label is not None:
-                label = resample_nearest(label, grid.our_affine, (1, *self.size), affine)
-            spacing = scale
         return Case(
             case_id=self.case_id,
             patient_id=self.patient_id,
             image=image,
             label=label,
-            spacing=spacing,
-            affine=affine,
+            spacing=grid.spacing,
+            affine=grid.our_affine,
             modalities=self.modalities,
             grid=grid,
             classes="tumour",
@@ -122,7 +112,6 @@ def _source(
         picture=pictures[0],
         mask=masks[0] if masks else None,
         modalities=settings.modalities,
-        size=settings.pairs.size,
         threshold=settings.pairs.threshold,
     )
 

@@ -1,8 +1,9 @@
-"""Reading a case: load it, check it, bring it to the spacing that the experiment asks for."""
+"""Reading a case: load it, check it, bring it to the grid that the experiment asks for."""
 
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.findings import check_case
 from kerasseg.datasets.resample import resample_case
+from kerasseg.datasets.resize import resize_case
 from kerasseg.datasets.source import CaseSource
 from kerasseg.settings.data import DataSettings
 
@@ -13,11 +14,13 @@ def read_case(source: CaseSource, settings: DataSettings) -> Case:
     Raises `UserError` for a file that cannot be read and for anything that
     `findings.findings_of` calls an error.
     """
-    return to_spacing(check_case(source.load()), settings)
+    return to_grid(check_case(source.load()), settings)
 
 
-def to_spacing(case: Case, settings: DataSettings) -> Case:
-    """The case resampled to `data.spacing`, or as it is where none is set."""
+def to_grid(case: Case, settings: DataSettings) -> Case:
+    """The case with pictures of `data.size`, or voxels of `data.spacing`, or as it is."""
+    if settings.size is not None:
+        return resize_case(case, settings.size)
     if settings.spacing is None:
         return case
     order = 3 if settings.interpolation == "cubic" else 1

@@ -97,13 +97,6 @@ def resample_label(
     return result
 
 
-def resample_nearest(
-    label: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray
-) -> np.ndarray:
-    """Label (D, H, W) -> (*shape), each voxel the one nearest to its centre."""
-    return _interpolate(label, affine, shape, new_affine, 0)
-
-
 def restore_label(label: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
     """Label (D, H, W), whose indices `affine` takes to RAS mm -> voxels (x, y, z) of `grid`.
 

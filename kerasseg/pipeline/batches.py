@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config import PipelineSettings
+from kerasseg.pipeline.augment.presets import augment
 from kerasseg.pipeline.parse import Record, parse_record
 from kerasseg.pipeline.patches import draw_patch
 from kerasseg.pipeline.slices import draw_slice
@@ -13,6 +14,8 @@ from kerasseg.pipeline.targets import target_masks
 from kerasseg.records.store import RecordStore
 
 _TRAINING, _VALIDATION = 0, 1
+_AUGMENT = 1 << 20
+"""Stream of a patch's seed that augmentation draws from; where it lies takes the first few."""
 _READ_BUFFER_BYTES = 8 << 20
 _READ_AHEAD = 2
 """Records read at the same time; each is a whole case of up to 30 MB."""
@@ -22,7 +25,8 @@ class TrainingBatches:
     """Endless training batches: image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8.
 
     With a patch size of two numbers they are slices (`pipeline/slices.py`), without d. The K
-    channels are those of `anatomy.TARGETS[target]`.
+    channels are those of `anatomy.TARGETS[target]`. `augmentation` is a preset of
+    `pipeline/augment/presets.py`.
 
     A batch takes its patches from `batch_size` different volumes; each volume, once decoded,
     gives `patches_per_volume` of them to consecutive batches. Every epoch shuffles all cases
@@ -41,6 +45,7 @@ class TrainingBatches:
         seed: int,
         steps_per_epoch: int | None = None,
         steps_multiple: int = 1,
+        augmentation: str = "none",
     ) -> None:
         self.case_ids = tuple(case_ids)
         self.batch_size = batch_size
@@ -50,7 +55,7 @@ class TrainingBatches:
         self.steps_per_epoch = steps_per_epoch or -(-default // steps_multiple) * steps_multiple
         self._groups = -(-self.steps_per_epoch // per_volume)
         self._seed = tf.constant([seed, _TRAINING])
-        self._reader = _Reader(store, case_ids, settings, target)
+        self._reader = _Reader(store, case_ids, settings, target, augmentation)
 
     def dataset(self, first_epoch: int = 0) -> tf.data.Dataset:
         """All batches from epoch `first_epoch` (counted from 0) on, without end."""
@@ -116,7 +121,12 @@ class _Reader:
     """Slots (case index, seed) -> that many patches of the case."""
 
     def __init__(
-        self, store: RecordStore, case_ids: Sequence[str], settings: PipelineSettings, target: str
+        self,
+        store: RecordStore,
+        case_ids: Sequence[str],
+        settings: PipelineSettings,
+        target: str,
+        augmentation: str = "none",
     ) -> None:
         paths, offsets = store.locate(case_ids)
         self._channels = len(store.manifest.settings["data.modalities"])
@@ -124,6 +134,7 @@ class _Reader:
         self._offsets = tf.constant(offsets, tf.int64)
         self._settings = settings
         self._target = target
+        self._augmentation = augmentation
 
     def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
         """Image (d, h, w, C) float16 and target (d, h, w, K) uint8, `count` of each slot.
@@ -166,6 +177,9 @@ class _Reader:
     def _draw(self, record: Record, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         draw = draw_patch if len(self._settings.patch_size) == 3 else draw_slice
         image, label = draw(record, self._settings, seed)
+        image, label = augment(
+            self._augmentation, image, label, self._channels, tf.random.fold_in(seed, _AUGMENT)
+        )
         return image, target_masks(label, self._target)
 
     def _draw_all(self, record: Record, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

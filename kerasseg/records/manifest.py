@@ -121,6 +121,8 @@ def store_settings(experiment: Experiment) -> dict[str, Any]:
     keys = ["layout", "modalities", "classes", "spacing"]
     if data.spacing is not None:
         keys.append("interpolation")
+    if data.size is not None:
+        keys.append("size")
     keys += {
         "brats_h5": ["h5_image_channels", "h5_mask_channels", "h5_slices"],
         "nifti": ["files", "segmentation"],

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from kerasseg.datasets.discovery import discover, knows_patients
-from kerasseg.datasets.resample import restore_label
 from kerasseg.errors import UserError
 from kerasseg.settings.data import DataSettings
 
@@ -105,24 +104,6 @@ def test_a_jpeg_mask_needs_a_threshold(tmp_path):
         load(tmp_path)
     case = load(tmp_path, pairs={"threshold": 128})
     np.testing.assert_array_equal(case.label[0], MASK > 0)
-
-
-def test_resizing_is_bilinear_for_pictures_and_nearest_for_masks(tmp_path):
-    pair(tmp_path)
-    case = load(tmp_path, pairs={"size": (24, 8)})
-    assert case.image.shape == (1, 24, 8, 1) and case.label.shape == (1, 24, 8)
-    assert case.grid.shape == (16, 12, 1) and case.spacing == (1, 0.5, 2)
-    wide = PIXELS.astype(float).reshape(12, 8, 2).mean(axis=2)
-    rows = np.clip(np.arange(24) / 2 - 0.25, 0, 11)
-    low = np.minimum(rows.astype(int), 10)
-    share = (rows - low)[:, None]
-    expected = wide[low] * (1 - share) + wide[low + 1] * share
-    np.testing.assert_allclose(case.image[0, ..., 0], expected, atol=1e-3)
-    # The way back: a mask on the resized grid, in the picture's own pixels.
-    resized = np.repeat(MASK > 0, 2, axis=0)[None, :, ::2]
-    back = restore_label(resized, case.affine, case.grid)
-    assert back.shape == (16, 12, 1)
-    assert ((MASK > 0) != back[..., 0].T).mean() < 0.05
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ READY = [
     ("brats20_flair_2d", "brats21", [], 1),
     ("msd_3d", "msd", [], 1),
     ("lgg_2d", "lgg", [], 18),
-    ("image_pairs_2d", "image_pairs", [], 200),
+    ("pairs_2d", "image_pairs", [], 200),
     (
         "nifti_3d",
         "brats21",

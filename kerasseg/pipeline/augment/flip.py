@@ -1,0 +1,21 @@
+"""Mirroring."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+_SHARE = 0.5
+
+
+def draw_flips(seed: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+    """Whether each of `axes` is mirrored, bool (len(axes),), each with probability 1/2."""
+    return tf.random.stateless_uniform([len(axes)], seed) < _SHARE
+
+
+def flip(
+    image: tf.Tensor, label: tf.Tensor, axes: Sequence[int], flips: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Image (*spatial, C) and label (*spatial) mirrored along those spatial `axes` where `flips`
+    (len(axes),) is true."""
+    chosen = tf.boolean_mask(tf.constant(axes, tf.int32), flips)
+    return tf.reverse(image, chosen), tf.reverse(label, chosen)
