@@ -12,8 +12,10 @@ import kerasseg  # noqa: F401  (its flags must stand before TensorFlow starts)
 from benchmarks import (
     compression,
     conversion,
+    instance_norm,
     memory,
     patches,
+    real_2d,
     static_channels,
     step_memory,
     train_step,
@@ -28,7 +30,12 @@ BENCHMARKS = {
     "memory": memory.run,
 }
 """What `make bench` runs."""
-PROBES = {"static_channels": static_channels.run, "step_memory": step_memory.run}
+PROBES = {
+    "static_channels": static_channels.run,
+    "step_memory": step_memory.run,
+    "instance_norm": instance_norm.run,
+    "real_2d": real_2d.run,
+}
 """Run by name only; their figures stand in notes.md."""
 
 

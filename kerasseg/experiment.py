@@ -17,7 +17,8 @@ from kerasseg.evaluation.figures.training_curves import draw_training_curves
 from kerasseg.evaluation.report import write_report
 from kerasseg.evaluation.scores import CaseScore, mean_scores, write_metrics
 from kerasseg.inference.predictor import Predictor
-from kerasseg.models.unet import unet
+from kerasseg.models import build as models
+from kerasseg.models.init_from import load_initial_weights
 from kerasseg.records.split import Split, open_split
 from kerasseg.records.store import RecordStore, open_store
 from kerasseg.run_folder import (
@@ -33,8 +34,9 @@ from kerasseg.training.devices import device_name
 from kerasseg.training.fit import fit
 from kerasseg.training.leave_out_damaged import leave_out_damaged
 from kerasseg.training.memory import check_memory
-from kerasseg.training.optimizer import warmup_epochs
 from kerasseg.training.precision import choose_precision
+from kerasseg.training.schedules import warmup_epochs
+from kerasseg.training.state import FILE_NAME as STATE_FILE
 from kerasseg.training.state import Progress
 
 
@@ -49,6 +51,12 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     check_memory(experiment, policy)
     old_run = latest_run_folder(experiment) if resume else None
 
+    keras.utils.set_random_seed(experiment.run.seed)
+    keras.config.set_dtype_policy(policy)
+    # Before the store: weights that are missing must not show after an hour of converting.
+    goes_on = old_run is not None and (old_run / "checkpoints" / STATE_FILE).exists()
+    network = build_network(experiment, initial_weights=not goes_on)
+
     store = open_store(experiment)
     whole_split = open_split(store, experiment.split)
     split, damaged = _usable(experiment, store, whole_split)
@@ -56,9 +64,6 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
         check_same_data(old_run, whole_split, store.manifest.data_fingerprint)
     folder = old_run or new_run_folder(experiment)
 
-    keras.utils.set_random_seed(experiment.run.seed)
-    keras.config.set_dtype_policy(policy)
-    network = build_network(experiment)
     _announce(say, experiment, store, split, damaged, network, folder, f"{policy} ({reason})")
     with removed_if_nothing_was_learnt(folder):
         fingerprint = store.manifest.data_fingerprint
@@ -68,7 +73,7 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
     target, figures = experiment.model.target, folder / "figures"
-    predictor = Predictor(best, experiment.pipeline, experiment.evaluation)
+    predictor = Predictor(best, experiment.pipeline, experiment.evaluation, target=target)
     overlays = experiment.evaluation.overlays
     scores = evaluate(predictor, store, splits, target, figures, overlays)
     write_metrics(folder / "metrics.csv", scores, target)
@@ -83,16 +88,19 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     return folder
 
 
-def build_network(experiment: Experiment) -> keras.Model:
-    """The network of `experiment.model`, under the current dtype policy."""
-    return unet(
-        input_channels=experiment.input_channels,
-        output_channels=len(anatomy.TARGETS[experiment.model.target]),
-        features=experiment.model.features,
-        bottleneck=experiment.model.bottleneck,
-        negative_slope=experiment.model.negative_slope,
-        dimensions=experiment.model.dimensions,
-    )
+def build_network(experiment: Experiment, *, initial_weights: bool = True) -> keras.Model:
+    """The network of `experiment.model`, under the current dtype policy.
+
+    Without `initial_weights` neither a pretrained encoder's nor another run's are read: a run that
+    goes on has its own.
+    """
+    settings = experiment.model
+    if not initial_weights:
+        untrained = settings.pretrained.model_copy(update={"weights": "none"})
+        settings = settings.model_copy(update={"pretrained": untrained, "init_from": None})
+    network = models.build_network(settings, experiment.input_channels)
+    load_initial_weights(network, settings)
+    return network
 
 
 def _usable(
@@ -183,6 +191,13 @@ def _warnings(experiment: Experiment, store: RecordStore) -> list[str]:
             f"The cases have {len(spacings)} voxel sizes, from {' to '.join(sizes)} mm (depth x "
             "height x width), which a network cannot tell apart: bring them to one with "
             "data.spacing."
+        )
+    model = experiment.model
+    pretrained = model.network == "pretrained_unet" and model.pretrained.weights != "none"
+    if experiment.training.freeze_encoder_epochs and not (pretrained or model.init_from):
+        warnings.append(
+            "training.freeze_encoder_epochs holds an encoder of random weights still: set it to 0, "
+            "or give the encoder weights with model.init_from or model.pretrained."
         )
     return warnings
 

@@ -299,7 +299,7 @@ def test_pictures_of_unknown_patients_may_leak(tmp_path):
         "model.dimensions=2",
         "model.target=binary",
         "pipeline.patch_size=[16,16]",
-        "loss.dice.class_weights=null",
+        "loss.0.weights=null",
     )
     result = verify(experiment_of(tmp_path / "pairs", *overrides, layout="image_pairs"))
     assert result.ok and result.counts["ok"] == 2
