@@ -32,7 +32,7 @@ demo: $(READY)
 	$(BIN)/python train.py --config configs/phantom_3d.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -70,7 +70,7 @@ def write_data(layout, root, phantoms):
             write_nifti(root / f"p{index}" / "scan_seg.nii.gz", ids.transpose(2, 1, 0))
     elif layout == "lgg":
         for index in range(2):
-            write_scan(root, f"TCGA_CS_494{index}_19960909", slices=5)
+            write_scan(root, f"TCGA_CS_494{index}_1996" + "0" * index, slices=5)
     elif layout == "image_pairs":
         write_pairs(root, phantoms)
 
