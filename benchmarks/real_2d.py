@@ -1,8 +1,9 @@
 """Real LGG patients and real pictures: a ready config scaled down, against a plain U-Net.
 
-Both train for the same number of minutes on the same cores and the same split: every fourth of the
-sorted patients, every fifth of the sorted pictures validates, the others train. The plain U-Net is
-the anchor: 1.9 million parameters, flips and brightness, Dice + BCE, Adam 1e-3 with cosine.
+Both on the same cores and the same split: every fourth of the sorted patients, every fifth of the
+sorted pictures validates, the others train. The plain U-Net is the anchor: 1.9 million parameters,
+flips and brightness, Dice + BCE, Adam 1e-3 with cosine, for 32 and 24 epochs. kerasseg's share of the
+time is smaller: its epochs are chosen to end before the anchor's do.
 """
 
 import csv
@@ -45,7 +46,6 @@ class Job(NamedTuple):
     config: str
     root: str
     every: int
-    minutes: int
     plain: tuple[str, ...]
     ours: tuple[str, ...]
 
@@ -55,10 +55,9 @@ JOBS = {
         "lgg_2d",
         "lgg/kaggle_3m",
         4,
-        12,
-        ("training.epochs=32", "pipeline.patches_per_volume=25"),
+        ("training.epochs=32", "pipeline.patches_per_volume=20"),
         (
-            "training.epochs=40",
+            "training.epochs=30",
             "pipeline.patches_per_volume=25",
             "pipeline.slices={keep: all, empty_share: 0.35}",
         ),
@@ -67,7 +66,6 @@ JOBS = {
         "pairs_2d",
         "image_pairs",
         5,
-        4,
         ("training.epochs=24", "pipeline.patches_per_volume=1"),
         ("training.epochs=40", "pipeline.patches_per_volume=1"),
     ),
@@ -95,7 +93,7 @@ def _table(title: str, job: Job) -> str:
     finally:
         shutil.rmtree(folder)
     return (
-        f"## {title}: every {job.every}th validates, 128 x 128, at most {job.minutes} minutes\n\n"
+        f"## {title}: every {job.every}th validates, 128 x 128\n\n"
         "| | parameters | epochs | mean Dice of the validation cases, last epoch | best epoch "
         "| minutes |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
     )

@@ -22,8 +22,10 @@ _LIVE_SHARE = 1.2
 """Values alive at the peak of a step per value that goes in or out of a layer: the gradients in
 flight come to those kept for the backward pass. Fitted to measured peaks of 2-D and 3-D networks
 (benchmarks/notes.md)."""
-_COPIES_OF_WEIGHTS = 5
-"""Weights, gradients, two AdamW moments, accumulated gradients."""
+_COPIES_OF_WEIGHTS = 3
+"""Weights, gradients, accumulated gradients."""
+_MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "lion": 1, "muon": 1}
+"""Further copies that an optimiser keeps."""
 _WORKSPACE_BYTES = 400_000_000
 """What convolutions and the pipeline take besides, whatever the patch."""
 
@@ -34,7 +36,9 @@ def step_bytes(experiment: Experiment, patch_size: Sequence[int], bytes_per_valu
     values, parameters = _values_and_parameters(settings, experiment.input_channels)
     padded = (-(-size // settings.stride) * settings.stride for size in patch_size)
     activations = values * math.prod(padded) * experiment.training.batch_size * _LIVE_SHARE
-    weights = parameters * 4 * _COPIES_OF_WEIGHTS
+    optimizer = experiment.optimizer
+    copies = _COPIES_OF_WEIGHTS + _MOMENTS[optimizer.name] + (optimizer.ema is not None)
+    weights = parameters * 4 * copies
     return int(activations * bytes_per_value + weights + _WORKSPACE_BYTES)
 
 

@@ -68,6 +68,18 @@ def test_all_weights_are_counted(overrides):
     assert nothing(experiment) == 20 * build_network(experiment).count_params()
 
 
+def test_every_copy_of_the_weights_is_counted():
+    """Weights, gradients, accumulated gradients; then what the optimiser keeps."""
+    copies = {"adam": 5, "sgd": 4, "lion": 4}
+    for name, count in copies.items():
+        for ema, more in (("null", 0), ("0.99", 1)):
+            experiment = load_experiment(
+                None, [f"optimizer={{name: {name}, ema: {ema}}}", "model.features=[4,8]"]
+            )
+            parameters = build_network(experiment).count_params()
+            assert nothing(experiment) == 4 * (count + more) * parameters
+
+
 def test_a_slice_takes_what_goes_in_and_out_of_layers():
     """Two times three outputs on both sides, upsampled, concatenated; pooled, padded and output."""
     experiment = load_experiment(None, [*FLAT, "training.batch_size=1"])
