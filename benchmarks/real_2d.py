@@ -2,8 +2,8 @@
 
 Both on the same cores and the same split: every fourth of the sorted patients, every fifth of the
 sorted pictures validates, the others train. The plain U-Net is the anchor: 1.9 million parameters,
-flips and brightness, Dice + BCE, Adam 1e-3 with cosine, for 32 and 24 epochs. kerasseg's share of the
-time is smaller: its epochs are chosen to end before the anchor's do.
+flips and brightness, Dice + BCE, Adam 1e-3 with cosine, for 32 and 24 epochs. kerasseg's epochs are
+chosen to end before the anchor's do.
 """
 
 import csv
