@@ -57,9 +57,10 @@ JOBS = {
         4,
         ("training.epochs=32", "pipeline.patches_per_volume=20"),
         (
-            "training.epochs=30",
+            "training.epochs=34",
             "pipeline.patches_per_volume=25",
-            "pipeline.slices={keep: all, empty_share: 0.35}",
+            "pipeline.validation_patches_per_volume=24",
+            "pipeline.slices={keep: all}",
         ),
     ),
     "Pictures, 200 pairs": Job(
