@@ -107,12 +107,13 @@ def _part(network: keras.Model, part: str) -> dict[str, keras.layers.Layer]:
 def _values(layer: keras.layers.Layer, source: keras.layers.Layer) -> list[np.ndarray]:
     """The weights of `source` as `layer` takes them."""
     values = []
-    for weight, value in zip(layer.weights, source.get_weights(), strict=True):
-        if len(weight.shape) == 5 and value.ndim == 4:
+    for weight, stored in zip(layer.weights, source.get_weights(), strict=True):
+        value = stored
+        if len(weight.shape) == 5 and stored.ndim == 4:
             depth = weight.shape[0]
             transposed = isinstance(layer, keras.layers.Conv3DTranspose)
             taps = depth / layer.strides[0] if transposed else depth
-            value = inflate_kernel(value, depth, taps=taps)  # noqa: PLW2901
+            value = inflate_kernel(stored, depth, taps=taps)
         values.append(value)
     return values
 
