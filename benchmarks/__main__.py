@@ -14,16 +14,19 @@ from benchmarks import (
     conversion,
     instance_norm,
     memory,
+    optimizers,
     patches,
     real_2d,
     static_channels,
     step_memory,
     train_step,
+    update_step,
 )
 from kerasseg.runtime import usable_cores
 
 BENCHMARKS = {
     "train_step": train_step.run,
+    "update_step": update_step.run,
     "conversion": conversion.run,
     "compression": compression.run,
     "patches": patches.run,
@@ -35,6 +38,7 @@ PROBES = {
     "step_memory": step_memory.run,
     "instance_norm": instance_norm.run,
     "real_2d": real_2d.run,
+    "optimizers": optimizers.run,
 }
 """Run by name only; their figures stand in notes.md."""
 

@@ -35,7 +35,7 @@ def main(word: str) -> None:
 
     settings = ["model.features=[8,16,32]", "model.bottleneck=64"]
     experiment = load_experiment(None, [*settings, "training.gradient_accumulation=1"])
-    model = compile_for_training(experiment, build_network(experiment), steps_per_epoch=100)
+    model = compile_for_training(experiment, build_network(experiment), updates_per_epoch=100)
     rng = np.random.default_rng(0)
     image = rng.normal(size=(*SHAPE, 4)).astype(np.float16)
     target = (rng.random((*SHAPE, 3)) > 0.5).astype(np.uint8)

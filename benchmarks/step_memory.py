@@ -64,7 +64,7 @@ def main(patch: str, batch: str, features: str, bottleneck: str, *others: str) -
     settings.append(f"model.dimensions={patch.count(',') + 1}")
     experiment = load_experiment(None, settings)
     size = experiment.pipeline.patch_size
-    model = compile_for_training(experiment, build_network(experiment), steps_per_epoch=100)
+    model = compile_for_training(experiment, build_network(experiment), updates_per_epoch=100)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     image = np.zeros((int(batch), *size, 4), np.float16)
     target = np.zeros((int(batch), *size, 3), np.uint8)

@@ -53,7 +53,7 @@ def kerasseg_step() -> Callable[[], object]:
 
     loss = f"loss=[{{dice: 0.5, weights: {list(CLASS_WEIGHTS)}}}, {{focal: 0.5}}]"
     experiment = load_experiment(None, [loss, "training.gradient_accumulation=1"])
-    model = compile_for_training(experiment, build_network(experiment), steps_per_epoch=100)
+    model = compile_for_training(experiment, build_network(experiment), updates_per_epoch=100)
     rng = np.random.default_rng(0)
     image = rng.normal(size=(1, *PATCH, CHANNELS)).astype(np.float32)
     target = (rng.random((1, *PATCH, CLASSES)) > 0.5).astype(np.uint8)

@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +15,10 @@ from kerasseg.errors import UserError
 
 if TYPE_CHECKING:
     from kerasseg.config import Experiment
+    from kerasseg.forecast import Share
+    from kerasseg.training.devices import Devices
+
+Result = TypeVar("Result")
 
 app = typer.Typer(
     name="kerasseg",
@@ -36,6 +41,8 @@ FOUND_ERRORS = 1
 """Exit code of `verify` when a case has an error."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+TERMINATED = 143
+"""Exit code after SIGTERM."""
 
 
 Fold = Annotated[
@@ -67,14 +74,23 @@ def train(
         method = "file" if experiment.split.method == "file" else "kfold"
         chosen = [f"split.method={method}", f"split.fold={fold}"]
         experiment = _experiment(config, [*(overrides or ()), *chosen])
-    _start_tensorflow()
+
+    def choose() -> "Devices":
+        from kerasseg.training.devices import choose_devices
+
+        return choose_devices(experiment.training)
+
+    devices = _start_tensorflow(choose)
     from kerasseg.experiment import run_experiment
 
     try:
-        run_experiment(experiment, resume=resume)
-    except KeyboardInterrupt:
-        print("\nStopped. If an epoch was finished, --resume goes on after it.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        run_experiment(experiment, resume=resume, devices=devices)
+    except KeyboardInterrupt as stop:
+        saved = "After the batch in progress; --resume goes on there."
+        number = getattr(stop, "number", None)
+        words = saved if number else "If an epoch was finished, --resume goes on after it."
+        print(f"\nStopped. {words}", file=sys.stderr)
+        raise typer.Exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED) from None
 
 
 @app.command()
@@ -159,12 +175,27 @@ def show_config(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine offers, and what is wrong with it."""
-    _start_tensorflow()
+def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
+    """Say what this machine offers, and what is wrong with it.
+
+    With --config also what a run takes: memory by estimate, time by a few measured batches.
+    """
+    experiment = _experiment(config, overrides) if config or overrides else None
+
+    def choose() -> "Share | None":
+        from kerasseg.forecast import share_of_this_machine
+
+        return share_of_this_machine(experiment) if experiment else None
+
+    share = _start_tensorflow(choose)
     from kerasseg.doctor import examine
 
     examine()
+    if experiment and share:
+        from kerasseg.forecast import forecast
+
+        typer.echo(f"\nThis run: {config or 'the demo'}")
+        forecast(experiment, share)
 
 
 def _experiment(config: Path | None, overrides: list[str] | None) -> "Experiment":
@@ -191,8 +222,8 @@ def train_main() -> None:
     _run(lambda: app(["train", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
 
 
-def _start_tensorflow() -> None:
-    """Start TensorFlow, if Keras is to run on it at all."""
+def _start_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | None:
+    """Start TensorFlow, if Keras is to run on it at all; `prepare` comes before all else."""
     from kerasseg.start_tensorflow import start_tensorflow
 
     backend = os.environ["KERAS_BACKEND"]
@@ -201,7 +232,7 @@ def _start_tensorflow() -> None:
             f"KERAS_BACKEND={backend} is set in your environment, but kerasseg trains on "
             "TensorFlow: unset it, or set KERAS_BACKEND=tensorflow."
         )
-    start_tensorflow()
+    return start_tensorflow(prepare)
 
 
 def _run(program: Callable[[], object]) -> None:

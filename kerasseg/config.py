@@ -37,6 +37,11 @@ class EvaluationSettings(Section):
     weighting: Literal["gaussian", "constant"] = setting(
         "gaussian", "How overlapping windows are averaged."
     )
+    flips: tuple[Literal["depth", "height", "width"], ...] = setting(
+        (),
+        "Test-time augmentation: axes along which each window is mirrored, too. Probabilities are "
+        "averaged over all combinations, of two axes 4, so it takes that many times as long.",
+    )
     window_batch: int = setting(1, "Windows per forward pass.", ge=1, le=1024)
     threshold: float = setting(0.5, "Probability from which a voxel counts.", gt=0.0, lt=1.0)
     overlays: int = setting(4, "Cases drawn per split.", ge=0, le=10_000)
@@ -85,6 +90,7 @@ class Experiment(Section):
             raise ValueError("data.layout=image_pairs holds single slices: set model.dimensions=2")
         if self.data.layout == "image_pairs" and self.pipeline.slices.axis != "axial":
             raise ValueError("data.layout=image_pairs has slices of one plane: axis must be axial")
+        self._check_flips()
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
         stride = self.model.stride
         bad = [size for size in self.pipeline.patch_size if size % stride]
@@ -104,6 +110,17 @@ class Experiment(Section):
                 f"use {-(-steps // accumulation) * accumulation}"
             )
         return self
+
+    def _check_flips(self) -> None:
+        flips, axis = self.evaluation.flips, self.pipeline.slices.axis
+        if len(set(flips)) < len(flips):
+            raise ValueError(f"evaluation.flips {list(flips)} names an axis twice")
+        across = {"axial": "depth", "coronal": "height", "sagittal": "width"}[axis]
+        if self.model.dimensions == 2 and across in flips:
+            raise ValueError(
+                f"evaluation.flips {list(flips)} has {across}, but pipeline.slices.axis={axis} has "
+                f"no {across} within its slices: leave it out"
+            )
 
     def _check_target(self) -> None:
         softmax = anatomy.ACTIVATIONS[self.model.target] == "softmax"

@@ -17,8 +17,8 @@ from kerasseg.runtime import FLAGS
 from kerasseg.training.devices import device_name
 from kerasseg.training.precision import choose_precision
 
-_ENOUGH_MEMORY_GIB = 8
-_ENOUGH_DISK_GIB = 50
+_ENOUGH_MEMORY_GB = 8
+_ENOUGH_DISK_GB = 50
 """A store of BraTS 2021's 1251 cases takes about 36 GB."""
 
 
@@ -38,10 +38,8 @@ def examine() -> None:
     table.add_row("Precision", f"{policy} ({reason})")
     onednn = os.environ["TF_ENABLE_ONEDNN_OPTS"]
     table.add_row("oneDNN", "on" if onednn == "1" else f"off (TF_ENABLE_ONEDNN_OPTS={onednn})")
-    table.add_row(
-        "Memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
-    )
-    table.add_row("Disk here", f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GiB free")
+    table.add_row("Memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
+    table.add_row("Disk here", f"{disk.free / 1e9:.1f} of {disk.total / 1e9:.1f} GB free")
     console.print(table)
 
     warnings = []
@@ -54,14 +52,14 @@ def examine() -> None:
             "nvidia-smi is here but TensorFlow sees no GPU: pip install 'kerasseg[gpu]', and check "
             "that `nvidia-smi` itself works."
         )
-    if memory.available < _ENOUGH_MEMORY_GIB * 2**30:
+    if memory.available < _ENOUGH_MEMORY_GB * 1e9:
         warnings.append(
-            f"less than {_ENOUGH_MEMORY_GIB} GiB of memory are free: use small patches "
+            f"less than {_ENOUGH_MEMORY_GB} GB of memory are free: use small patches "
             "(pipeline.patch_size) and records.workers=1."
         )
-    if disk.free < _ENOUGH_DISK_GIB * 2**30:
+    if disk.free < _ENOUGH_DISK_GB * 1e9:
         warnings.append(
-            f"less than {_ENOUGH_DISK_GIB} GiB of disk are free here: a store of a whole BraTS "
+            f"less than {_ENOUGH_DISK_GB} GB of disk are free here: a store of a whole BraTS "
             "release may not fit; name another disk with records.root."
         )
     for text in warnings:

@@ -1,21 +1,27 @@
 """The main job: an experiment in, a run folder out."""
 
+import json
 import resource
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
+import tensorflow as tf
 from rich.console import Console
 
 from kerasseg import anatomy
 from kerasseg.config import Experiment
+from kerasseg.config_file import dump_experiment
 from kerasseg.datasets.discovery import knows_patients
 from kerasseg.evaluation.evaluate import evaluate
 from kerasseg.evaluation.figures.training_curves import draw_training_curves
 from kerasseg.evaluation.report import write_report
 from kerasseg.evaluation.scores import CaseScore, mean_scores, write_metrics
+from kerasseg.evaluation.volume_validation import VolumeValidation
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
@@ -29,46 +35,87 @@ from kerasseg.run_folder import (
     write_inputs,
     write_json,
 )
+from kerasseg.training.callbacks.from_settings import user_callbacks
 from kerasseg.training.callbacks.history import read_history
-from kerasseg.training.devices import device_name
+from kerasseg.training.devices import Devices, choose_devices, device_name
 from kerasseg.training.fit import fit
 from kerasseg.training.leave_out_damaged import leave_out_damaged
 from kerasseg.training.memory import check_memory
-from kerasseg.training.precision import choose_precision
+from kerasseg.training.precision import check_precision, choose_precision
 from kerasseg.training.schedules import warmup_epochs
 from kerasseg.training.state import FILE_NAME as STATE_FILE
 from kerasseg.training.state import Progress
 
 
-def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
+def run_experiment(
+    experiment: Experiment, *, resume: bool = False, devices: Devices | None = None
+) -> Path | None:
     """Convert, train, evaluate and report; returns the run folder.
 
-    Raises `UserError` for anything the user can mend.
+    `devices` are chosen by the settings if they are not given. Of several machines the chief alone
+    writes a run folder and evaluates; the others return None. Raises `UserError` for anything the
+    user can mend.
     """
+    devices = devices or choose_devices(experiment.training)
+    with devices.loss_explained():
+        return _run(experiment, resume, devices)
+
+
+def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
     started = time.monotonic()
-    say = Console(highlight=False, markup=False, soft_wrap=True).print
+    say = Console(highlight=False, markup=False, soft_wrap=True, quiet=not devices.chief).print
     policy, reason = choose_precision(experiment.training.precision)
-    check_memory(experiment, policy)
+    check_precision(experiment, policy)
+    check_memory(experiment, policy, devices)
+    callbacks = user_callbacks(experiment, writing=devices.chief)
+    devices.check_same("config", dump_experiment(experiment))
     old_run = latest_run_folder(experiment) if resume else None
 
     keras.utils.set_random_seed(experiment.run.seed)
+    if experiment.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(policy)
     # Before the store: weights that are missing must not show after an hour of converting.
-    goes_on = old_run is not None and (old_run / "checkpoints" / STATE_FILE).exists()
-    network = build_network(experiment, initial_weights=not goes_on)
+    state = old_run / "checkpoints" / STATE_FILE if old_run else None
+    state = state if state and state.exists() else None
+    devices.check_same("state to go on from", str(state))
+    with devices.strategy.scope():
+        network = build_network(experiment, initial_weights=state is None)
 
-    store = open_store(experiment)
-    whole_split = open_split(store, experiment.split)
+    store = devices.chief_first(lambda: open_store(experiment))
+    whole_split = devices.chief_first(lambda: open_split(store, experiment.split))
     split, damaged = _usable(experiment, store, whole_split)
+    fingerprint = store.manifest.data_fingerprint
+    devices.check_same("data", fingerprint)
+    devices.check_same("split", json.dumps(split.as_json(), indent=2))
     if old_run:
-        check_same_data(old_run, whole_split, store.manifest.data_fingerprint)
-    folder = old_run or new_run_folder(experiment)
+        check_same_data(old_run, whole_split, fingerprint)
 
-    _announce(say, experiment, store, split, damaged, network, folder, f"{policy} ({reason})")
-    with removed_if_nothing_was_learnt(folder):
-        fingerprint = store.manifest.data_fingerprint
-        write_inputs(folder, experiment, whole_split, fingerprint, device_name())
-        progress = fit(experiment, network, store, split, folder, resume=resume)
+    with ExitStack() as stack:
+        if devices.chief:
+            folder = old_run or new_run_folder(experiment)
+            stack.enter_context(removed_if_nothing_was_learnt(folder))
+            write_inputs(folder, experiment, whole_split, fingerprint, device_name())
+        else:  # it does what the chief does, as they compute together, but nobody reads it
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="kerasseg-worker-")))
+            (folder / "checkpoints").mkdir()
+        precision = f"{policy} ({reason})"
+        _announce(say, experiment, store, split, damaged, network, folder, precision, devices)
+        progress = fit(
+            experiment,
+            network,
+            store,
+            split,
+            folder,
+            devices=devices,
+            state=state,
+            validators=_validators(experiment, network, store, split, devices),
+            callbacks=callbacks,
+        )
+        if not devices.chief:
+            print(f"Worker {devices.worker} is done and waits for the chief, which evaluates.")
+            devices.meet()
+            return None
 
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
@@ -85,7 +132,25 @@ def run_experiment(experiment: Experiment, *, resume: bool = False) -> Path:
     report = write_report(folder, summary, scores, target)
     write_json(folder / "summary.json", summary)
     _conclude(say, summary, report)
+    devices.let_go()
     return folder
+
+
+def _validators(
+    experiment: Experiment,
+    network: keras.Model,
+    store: RecordStore,
+    split: Split,
+    devices: Devices,
+) -> list[keras.callbacks.Callback]:
+    """Validation on whole volumes, where it is asked for."""
+    every = experiment.training.validate_volumes_every
+    if every is None:
+        return []
+    target = experiment.model.target
+    predictor = Predictor(network, experiment.pipeline, experiment.evaluation, target=target)
+    cases, share = split.validation, devices.from_chief
+    return [VolumeValidation(predictor, store, cases, target, every, share)]
 
 
 def build_network(experiment: Experiment, *, initial_weights: bool = True) -> keras.Model:
@@ -122,6 +187,7 @@ def _announce(
     network: keras.Model,
     folder: Path,
     precision: str,
+    devices: Devices,
 ) -> None:
     say(f"Store      {store.root}: {len(store.rows)} cases, {store.manifest.data_fingerprint}")
     if skipped := store.manifest.skipped:
@@ -150,6 +216,9 @@ def _announce(
         say(f"{heading:<11}{words}")
     say(f"Network    {network.name}, {network.count_params():,} parameters")
     say(f"Device     {device_name()}")
+    batch = experiment.training.batch_size
+    parts = f", {batch // devices.replicas} on each device" if devices.replicas > 1 else ""
+    say(f"Strategy   {devices.words}; batches of {batch}{parts}")
     say(f"Precision  {precision}")
     warmup = warmup_epochs(experiment.optimizer, experiment.training.epochs)
     if warmup < experiment.optimizer.warmup_epochs:

@@ -28,10 +28,26 @@ _MAY_CHANGE = (
     "data.root",
     "data.on_bad_case",
     "pipeline.prefetch",
+    "training.devices",
+    "training.strategy",
+    "training.jit_compile",
+    "training.deterministic",
+    "training.validate_volumes_every",
+    "training.callbacks",
 )
 """Settings that a resumed run may change: they move files or work about, not results. A damaged
 record stops a run, so leaving it out must be a way to go on."""
-_MUST_MATCH = ("data", "records", "split", "pipeline", "model", "loss", "optimizer", "training")
+_MUST_MATCH = (
+    "data",
+    "records",
+    "split",
+    "pipeline",
+    "augment",
+    "model",
+    "loss",
+    "optimizer",
+    "training",
+)
 
 
 def new_run_folder(experiment: Experiment) -> Path:

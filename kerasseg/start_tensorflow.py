@@ -4,6 +4,10 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 _START_UP_NOISE = re.compile(
     rb"^(WARNING: All log messages before absl|I\d{4} |W\d{4} .*computation_placer"
@@ -11,11 +15,13 @@ _START_UP_NOISE = re.compile(
 )
 
 
-def start_tensorflow() -> None:
+def start_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | None:
     """Import TensorFlow without the notices it prints past every log level.
 
     They come from C++ before its logger is set up, so standard error is caught as a file
-    meanwhile; every line that is not one of the known notices is passed on.
+    meanwhile; every line that is not one of the known notices is passed on. Returns what `prepare`
+    does, which runs before TensorFlow computes anything: only then can devices be hidden and
+    machines be joined.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -25,6 +31,7 @@ def start_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            result = prepare() if prepare else None
             tf.cast(tf.zeros([1]), tf.float16)
         finally:
             os.dup2(stderr, 2)
@@ -33,3 +40,4 @@ def start_tensorflow() -> None:
             lines = caught.read().splitlines(keepends=True)
             kept = [line for line in lines if not _START_UP_NOISE.match(line)]
             os.write(2, b"".join(kept))
+    return result

@@ -92,8 +92,13 @@ def test_resume_goes_to_the_newest_run_and_refuses_another_config(finished, tmp_
             update={"training": experiment.training.model_copy(update={"epochs": 3})}
         )
         run_experiment(other, resume=True)
+    light = experiment.augment.model_copy(update={"preset": "light"})
+    with pytest.raises(UserError, match=r"augment.preset: none -> light"):
+        run_experiment(experiment.model_copy(update={"augment": light}), resume=True)
     before = (folder / "metrics.csv").read_text()
-    resumed = run_experiment(experiment, resume=True)
+    # Where it is computed does not change what is computed.
+    elsewhere = experiment.training.model_copy(update={"devices": "cpu", "jit_compile": False})
+    resumed = run_experiment(experiment.model_copy(update={"training": elsewhere}), resume=True)
     assert (resumed / "metrics.csv").read_text() == before, "a finished run is evaluated again"
     names = ["tiny-2021", "tiny-7"]
     for name in names:  # other people's runs whose names begin like this one's

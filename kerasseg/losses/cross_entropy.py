@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from kerasseg.losses.activation import Activation, log_likelihood
-from kerasseg.losses.overlap import normalised
+from kerasseg.losses.overlap import batch_mean, normalised
 from kerasseg.losses.segmentation_loss import SegmentationLoss
 
 
@@ -35,7 +35,7 @@ def cross_entropy(
         return -ops.sum(weight * ops.mean(log_p, axis=tuple(range(len(log_p.shape) - 1))))
     voxel_weight = ops.sum(ops.cast(y_true, "float32") * weight, axis=-1, keepdims=True)
     # The mean before the ratio: a sum of millions of equal numbers loses digits in float32.
-    mean_weight = ops.mean(voxel_weight)
+    mean_weight = batch_mean(voxel_weight)
     return -ops.mean(voxel_weight * log_p) / ops.where(mean_weight > 0, mean_weight, 1.0)
 
 

@@ -1,7 +1,9 @@
 """What the losses of the Dice family share: sums of voxels per class, and the mean over classes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, get_args
 
 from keras import ops
@@ -9,6 +11,23 @@ from keras import ops
 Reduction = Literal["batch", "sample"]
 """batch: sums over all voxels of the batch together. sample: over those of each sample, and the
 loss is the mean over samples."""
+
+_sum_over_replicas: ContextVar[Callable[[Any], Any] | None] = ContextVar(
+    "sum_over_replicas", default=None
+)
+
+
+@contextmanager
+def batch_over_replicas(sum_over_replicas: Callable[[Any], Any] | None) -> Iterator[None]:
+    """Within it the batch of reduction `batch` is that of all replicas, not the part of one.
+
+    `sum_over_replicas` adds up a tensor over them, with a gradient; None: there is one only.
+    """
+    token = _sum_over_replicas.set(sum_over_replicas)
+    try:
+        yield
+    finally:
+        _sum_over_replicas.reset(token)
 
 
 def check_reduction(reduction: str) -> Reduction:
@@ -24,7 +43,21 @@ def class_sums(masks: Any, reduction: Reduction) -> Any:
     masks = ops.cast(masks, "float32")
     axes = tuple(range(0 if reduction == "batch" else 1, len(masks.shape) - 1))
     sums = ops.sum(masks, axis=axes)
-    return ops.expand_dims(sums, 0) if reduction == "batch" else sums
+    if reduction == "sample":
+        return sums
+    over_replicas = _sum_over_replicas.get()
+    return ops.expand_dims(over_replicas(sums) if over_replicas else sums, 0)
+
+
+def batch_mean(values: Any) -> Any:
+    """Mean over (B, ...), of several replicas over all their parts; not to be differentiated."""
+    mean, over_replicas = ops.mean(values), _sum_over_replicas.get()
+    if over_replicas is None:
+        return mean
+    size = ops.cast(ops.shape(values)[0], "float32")
+    total = ops.where(size > 0, mean * size, 0.0)  # the part of one may be empty
+    total, size = ops.unstack(over_replicas(ops.stack([total, size])), 2)
+    return total / size
 
 
 def class_mean(losses: Any, weights: Sequence[float] | None) -> Any:

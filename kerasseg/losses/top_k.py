@@ -15,7 +15,7 @@ def top_k(y_true: Any, logits: Any, activation: Activation = "sigmoid", share: f
 
     y_true, logits: (B, ..., K). Of softmax there is one cross-entropy per voxel, of sigmoid one per
     voxel and channel. Wu et al. 2016 (arXiv:1605.06885), there with a threshold on p; a fixed share
-    as in nnU-Net's `TopKLoss`.
+    as in nnU-Net's `TopKLoss`. On several devices the batch is the part that each of them sees.
 
     Empty class: as with `cross_entropy`; its false positives are among the worst.
     """
@@ -29,7 +29,8 @@ def top_k(y_true: Any, logits: Any, activation: Activation = "sigmoid", share: f
 
 
 def _count(size: Any, share: float) -> Any:
-    return ops.maximum(1, ops.cast(share * ops.cast(size, "float64"), "int32"))
+    count = ops.maximum(1, ops.cast(share * ops.cast(size, "float64"), "int32"))
+    return ops.minimum(count, size)  # a batch may be empty
 
 
 @keras.saving.register_keras_serializable("kerasseg")

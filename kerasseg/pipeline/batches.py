@@ -32,6 +32,9 @@ class TrainingBatches:
     gives `patches_per_volume` of them to consecutive batches. Every epoch shuffles all cases
     anew by (seed, epoch) and has exactly `steps_per_epoch` batches. Records are read at their
     offsets, so shuffling needs no buffer and memory does not grow with the number of cases.
+
+    Of several `workers` each gets its part of every batch, (B / workers, …), and reads no other
+    volumes than those: their parts side by side are the batches of one worker.
     """
 
     def __init__(
@@ -46,9 +49,15 @@ class TrainingBatches:
         steps_per_epoch: int | None = None,
         steps_multiple: int = 1,
         augmentation: str = "none",
+        worker: int = 0,
+        workers: int = 1,
     ) -> None:
+        if batch_size % workers:
+            raise ValueError(f"batch_size {batch_size} cannot be shared by {workers} workers")
         self.case_ids = tuple(case_ids)
         self.batch_size = batch_size
+        self._share = batch_size // workers
+        self._worker = worker
         self.settings = settings
         per_volume = settings.patches_per_volume
         default = -(-len(self.case_ids) // batch_size) * per_volume
@@ -57,21 +66,24 @@ class TrainingBatches:
         self._seed = tf.constant([seed, _TRAINING])
         self._reader = _Reader(store, case_ids, settings, target, augmentation)
 
-    def dataset(self, first_epoch: int = 0) -> tf.data.Dataset:
-        """All batches from epoch `first_epoch` (counted from 0) on, without end."""
+    def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> tf.data.Dataset:
+        """All batches from batch `first_batch` of epoch `first_epoch` (both counted from 0) on,
+        without end."""
         per_volume = self.settings.patches_per_volume
+        of_epoch = self._groups * per_volume
+        skipped_groups = first_batch // per_volume
         slots = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(
-            lambda epoch: tf.data.Dataset.from_tensor_slices(self._slots(epoch))
+            lambda epoch: tf.data.Dataset.from_tensor_slices(self._own_slots(epoch))
         )
-        patches = self._reader.patches(slots, per_volume, volumes=self.batch_size)
-        batches = patches.batch(self.batch_size, drop_remainder=True)
-        surplus = self._groups * per_volume - self.steps_per_epoch
-        if surplus:
-            of_epoch = self._groups * per_volume
-            batches = batches.enumerate().filter(
+        slots = slots.skip(skipped_groups * self._share)  # before anything is read
+        patches = self._reader.patches(slots, per_volume, volumes=self._share)
+        batches = patches.batch(self._share, drop_remainder=True)
+        if of_epoch > self.steps_per_epoch:
+            batches = batches.enumerate(skipped_groups * per_volume).filter(
                 lambda index, _: index % of_epoch < self.steps_per_epoch
             )
             batches = batches.map(lambda _, batch: batch)
+        batches = batches.skip(first_batch % per_volume)
         return _finish(batches, self.settings.prefetch, tf.data.INFINITE_CARDINALITY)
 
     def batch_case_ids(self, epoch: int, step: int) -> list[str]:
@@ -79,6 +91,17 @@ class TrainingBatches:
         indices, _ = self._slots(tf.constant(epoch, tf.int64))
         first = step // self.settings.patches_per_volume * self.batch_size
         return [self.case_ids[i] for i in indices.numpy()[first : first + self.batch_size]]
+
+    def _own_slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """This worker's part of `_slots`."""
+        start = self._worker * self._share
+
+        def own(slots: tf.Tensor, *rest: int) -> tf.Tensor:
+            groups = tf.reshape(slots, [self._groups, self.batch_size, *rest])
+            return tf.reshape(groups[:, start : start + self._share], [-1, *rest])
+
+        indices, seeds = self._slots(epoch)
+        return own(indices), own(seeds, 2)
 
     def _slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The volumes of an epoch in order: case index (N,) and a seed for each (N, 2)."""
@@ -102,19 +125,30 @@ def validation_batches(
     target: str,
     batch_size: int,
     seed: int,
+    worker: int = 0,
+    workers: int = 1,
 ) -> tf.data.Dataset:
-    """Fixed patches of every case, the same each time it is iterated; the last batch may be short.
+    """Fixed patches of every case, the same each time it is iterated.
 
-    Image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8; of slices without d.
+    Image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8; of slices without d. Weight (B,)
+    float32: 1, or 0 where the last batches are filled up with zeros. Of several `workers` each gets
+    other cases in as many batches of (B / workers, …).
     """
-    count = len(case_ids)
-    per_volume = settings.validation_patches_per_volume
-    slots = (tf.range(count), _seeds(tf.constant([seed, _VALIDATION]), count))
-    patches = _Reader(store, case_ids, settings, target).patches(
-        tf.data.Dataset.from_tensor_slices(slots), per_volume, volumes=1
-    )
-    batches = patches.batch(batch_size)
-    return _finish(batches, settings.prefetch, -(-count * per_volume // batch_size))
+    count, per_volume = len(case_ids), settings.validation_patches_per_volume
+    share = batch_size // workers
+    batches = -(-(-(-count // workers) * per_volume) // share)
+    own = case_ids[worker::workers]
+    weight = tf.constant(1.0)
+    reader = _Reader(store, case_ids, settings, target)
+    seeds = _seeds(tf.constant([seed, _VALIDATION]), count)
+    slots = (tf.range(count)[worker::workers], seeds[worker::workers])
+    patches = reader.patches(tf.data.Dataset.from_tensor_slices(slots), per_volume, volumes=1)
+    patches = patches.map(lambda image, target: (image, target, weight))
+    missing = batches * share - len(own) * per_volume
+    if missing:
+        zeros = [tf.zeros(spec.shape, spec.dtype) for spec in patches.element_spec]
+        patches = patches.concatenate(tf.data.Dataset.from_tensors(tuple(zeros)).repeat(missing))
+    return _finish(patches.batch(share, drop_remainder=True), settings.prefetch, batches)
 
 
 class _Reader:

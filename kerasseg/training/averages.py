@@ -1,9 +1,26 @@
 """Weights and their exponential moving averages."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import keras
 from keras import ops
 
 from kerasseg.training.update_rules import UpdateRules
+
+
+@contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Within it `model` has the averages that its optimiser keeps, if it keeps any."""
+    optimizer: UpdateRules = model.optimizer
+    if not optimizer.averages:
+        yield
+        return
+    swap_averages(model)
+    try:
+        yield
+    finally:
+        swap_averages(model)
 
 
 def swap_averages(model: keras.Model) -> None:
@@ -12,8 +29,7 @@ def swap_averages(model: keras.Model) -> None:
     Moving statistics of batch normalisation have no average of this kind (they are averages
     already) and stay.
     """
-    # Under mixed_float16 Keras wraps the optimiser in one that scales the loss.
-    optimizer: UpdateRules = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer: UpdateRules = model.optimizer
     for variable, average in zip(model.trainable_variables, optimizer.averages, strict=True):
         value = ops.convert_to_numpy(variable)
         variable.assign(average)

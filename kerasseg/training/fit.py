@@ -2,31 +2,37 @@
 
 import errno
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from kerasseg.config import Experiment
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import storage_error
 from kerasseg.losses.build import build_loss
 from kerasseg.models.encoder_layers import encoder_layers
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.records.split import Split
 from kerasseg.records.store import RecordStore
-from kerasseg.training.callbacks.averaged_weights import AveragedWeights
 from kerasseg.training.callbacks.checkpoints import Checkpoints
 from kerasseg.training.callbacks.epoch_line import EpochLine
 from kerasseg.training.callbacks.freeze_encoder import FreezeEncoder
 from kerasseg.training.callbacks.history import History
-from kerasseg.training.callbacks.non_finite import StopOnNonFiniteLoss
+from kerasseg.training.callbacks.non_finite import StopOnNonFinite
 from kerasseg.training.callbacks.reduce_on_plateau import ReduceOnPlateau
-from kerasseg.training.callbacks.save_state import SaveState
+from kerasseg.training.callbacks.skipped_updates import SkippedUpdates
 from kerasseg.training.callbacks.stop_on_interrupt import StopOnInterrupt
 from kerasseg.training.callbacks.validation_images import ValidationImages
+from kerasseg.training.devices import Devices
+from kerasseg.training.dropout import vary_dropout
+from kerasseg.training.loop import run_epochs
+from kerasseg.training.memory import out_of_memory
 from kerasseg.training.optimizer import build_optimizer
-from kerasseg.training.state import FILE_NAME, Progress, load_state
+from kerasseg.training.state import FILE_NAME, Progress, load_state, save_state
 from kerasseg.training.training_model import TrainingModel
+
+_ONE_DEVICE = Devices(tf.distribute.get_strategy(), "one device")
 
 
 def fit(
@@ -36,55 +42,94 @@ def fit(
     split: Split,
     folder: Path,
     *,
-    resume: bool = False,
+    devices: Devices = _ONE_DEVICE,
+    state: Path | None = None,
+    validators: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Progress:
     """Train `network` in place; checkpoints, history and TensorBoard go into the run `folder`.
 
-    `resume` continues after the last finished epoch. Returns how far the run has come. Raises
-    `UserError` when the loss is not finite any more or a record turns out to be damaged.
+    network:    built under the scope of the strategy of `devices`
+    state:      of an earlier run, to go on from; None to start anew
+    validators: run first of all when an epoch ends; what they add to its logs, the others see
+    callbacks:  the user's
+
+    Returns how far the run has come. Raises `UserError` when loss or gradient are not finite any
+    more or a record turns out to be damaged, and `Stopped` after Ctrl-C or SIGTERM on any machine,
+    when all is saved.
     """
-    training = experiment.training
+    training, pipeline = experiment.training, experiment.pipeline
     batches = TrainingBatches(
         store,
         split.train,
-        experiment.pipeline,
+        pipeline,
         target=experiment.model.target,
         batch_size=training.batch_size,
         seed=experiment.run.seed,
         steps_per_epoch=training.steps_per_epoch,
         steps_multiple=training.gradient_accumulation,
         augmentation=experiment.augment.preset,
+        worker=devices.worker,
+        workers=devices.workers,
     )
     validation = validation_batches(
         store,
         split.validation,
-        experiment.pipeline,
+        pipeline,
         target=experiment.model.target,
         batch_size=training.batch_size,
         seed=experiment.run.seed,
+        worker=devices.worker,
+        workers=devices.workers,
     )
-    model = compile_for_training(experiment, network, batches.steps_per_epoch)
-    state = folder / "checkpoints" / FILE_NAME
-    progress = load_state(state, model) if resume and state.exists() else Progress()
+    accumulation = training.gradient_accumulation
+    updates_per_epoch = batches.steps_per_epoch // accumulation
+    with devices.strategy.scope():
+        model = compile_for_training(experiment, network, updates_per_epoch)
+    progress = load_state(state, model) if state else Progress()
     if progress.stopped_early or progress.epochs >= training.epochs:
         return progress
+    vary_dropout(model)
+
+    def case_ids(epoch: int, update: int) -> list[str]:
+        steps = range(update * accumulation, (update + 1) * accumulation)
+        return [case for step in steps for case in batches.batch_case_ids(epoch, step)]
+
+    def batches_from(epoch: int, update: int) -> Iterable[object]:
+        dataset = batches.dataset(epoch, update * accumulation)
+        distributed: Iterable[object] = devices.distribute(dataset, training.batch_size)
+        return distributed
+
+    def save() -> None:
+        save_state(folder / "checkpoints" / FILE_NAME, model, progress, writing=devices.chief)
+
     frozen = FreezeEncoder(encoder_layers(network), training.freeze_encoder_epochs)
     try:
-        with StopOnInterrupt() as interrupt, frozen:
-            model.fit(
-                batches.dataset(first_epoch=progress.epochs),
+        with StopOnInterrupt(devices.anywhere) as interrupt, frozen:
+            run_epochs(
+                model,
+                batches_from,
+                devices.distribute(validation, training.batch_size),
                 epochs=training.epochs,
-                initial_epoch=progress.epochs,
-                steps_per_epoch=batches.steps_per_epoch,
-                validation_data=validation,
-                shuffle=False,  # the batches are shuffled already
-                verbose=1 if sys.stdout.isatty() else 2,
-                callbacks=[
-                    interrupt,
-                    StopOnNonFiniteLoss(batches.batch_case_ids),
-                    frozen,
-                    *_epoch_callbacks(experiment, network, validation, folder, progress),
-                ],
+                updates_per_epoch=updates_per_epoch,
+                validation_steps=int(validation.cardinality()),
+                progress=progress,
+                callbacks=keras.callbacks.CallbackList(
+                    [
+                        interrupt,
+                        StopOnNonFinite(case_ids),
+                        frozen,
+                        *validators,
+                        *_epoch_callbacks(experiment, network, validation, folder, progress),
+                        *callbacks,
+                    ],
+                    add_history=True,
+                    model=model,
+                    verbose=(1 if sys.stdout.isatty() else 2) if devices.chief else 0,
+                    epochs=training.epochs,
+                    steps=updates_per_epoch,
+                ),
+                save=save,
             )
     except tf.errors.DataLossError:
         store.check_records(dict.fromkeys([*split.train, *split.validation]))
@@ -93,10 +138,7 @@ def fit(
         if "No space left" in error.message:  # TensorFlow's word for a full disk, too
             full = OSError(errno.ENOSPC, "No space left on device")
             raise storage_error(full, f"Writing to {folder}", "run.root") from error
-        raise UserError(
-            f"Memory ran out during training ({str(error.message).splitlines()[0]}): use a smaller "
-            "pipeline.patch_size, training.batch_size or model.features."
-        ) from error
+        raise out_of_memory(experiment, str(error.message), devices) from error
     return progress
 
 
@@ -109,8 +151,16 @@ def _epoch_callbacks(
 ) -> list[keras.callbacks.Callback]:
     """What happens after each epoch, in this order."""
     settings, tensorboard = experiment.optimizer, folder / "tensorboard"
-    callbacks = [
-        History(folder / "history.csv"),  # adds the learning rate to what the next two show
+    callbacks: list[keras.callbacks.Callback] = [
+        Checkpoints(
+            network,
+            folder / "checkpoints",
+            progress,
+            experiment.training.early_stopping_patience,
+            experiment.training.score_smoothing,
+        ),
+        SkippedUpdates(),
+        History(folder / "history.csv"),  # shows the learning rate of the epoch, before it falls
         EpochLine(),
         keras.callbacks.TensorBoard(tensorboard, write_graph=False),
         ValidationImages(
@@ -120,45 +170,45 @@ def _epoch_callbacks(
             modalities=len(experiment.data.modalities),
             target=experiment.model.target,
         ),
-        Checkpoints(
-            network,
-            folder / "checkpoints",
-            progress,
-            experiment.training.early_stopping_patience,
-        ),
     ]
-    if settings.ema is not None:
-        # Those above see the averaged weights, the state below holds the trained ones.
-        callbacks.append(AveragedWeights())
     if settings.schedule == "plateau":
         lowest = settings.learning_rate * settings.final_fraction
         factor, patience = settings.plateau_factor, settings.plateau_patience
         callbacks.append(ReduceOnPlateau(progress, factor, patience, lowest))
-    return [*callbacks, SaveState(folder / "checkpoints" / FILE_NAME, progress)]
+    return callbacks
 
 
 def compile_for_training(
-    experiment: Experiment, network: keras.Model, steps_per_epoch: int
+    experiment: Experiment, network: keras.Model, updates_per_epoch: int
 ) -> TrainingModel:
-    """A compiled twin of `network` that shares its weights; its optimiser is built."""
-    settings = experiment.model
-    loss = build_loss(experiment.loss, settings.target)
-    model = TrainingModel(network, settings.target, loss, settings.deep_supervision)
+    """A compiled twin of `network` that shares its weights; its optimiser is built.
+
+    To be called under the scope of the strategy that `network` was built under.
+    """
+    settings, training = experiment.model, experiment.training
+    model = TrainingModel(
+        network,
+        settings.target,
+        build_loss(experiment.loss, settings.target),
+        settings.deep_supervision,
+        training.gradient_accumulation,
+        experiment.optimizer.clip_norm,
+    )
     inside = {id(layer) for layer in network.layers}
     heads = [network.get_layer("head"), *(x for x in model.layers if id(x) not in inside)]
     optimizer = build_optimizer(
         experiment.optimizer,
-        experiment.training.epochs,
-        steps_per_epoch,
-        experiment.training.gradient_accumulation,
+        training.epochs,
+        updates_per_epoch,
         encoder=[v for layer in encoder_layers(network) for v in layer.trainable_variables],
         heads=[v for layer in heads for v in layer.trainable_variables],
     )
-    model.compile(
-        optimizer,
-        # Measured: XLA makes a 3-D step several times slower on a CPU; on GPUs Keras decides.
-        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
-    )
+    jit_compile = training.jit_compile
+    if jit_compile == "auto" and (
+        training.deterministic or not tf.config.get_visible_devices("GPU")
+    ):
+        jit_compile = False  # measured: XLA makes a 3-D step several times slower on a CPU
+    model.compile(optimizer, jit_compile=jit_compile, auto_scale_loss=False)
     # Over all variables, while nothing is frozen yet.
     model.optimizer.build(model.trainable_variables)
     return model

@@ -30,22 +30,18 @@ class Muon(UpdateRules, muon.Muon):
 def build_optimizer(
     settings: OptimizerSettings,
     epochs: int,
-    steps_per_epoch: int,
-    gradient_accumulation: int,
+    updates_per_epoch: int,
     *,
     encoder: Sequence[keras.Variable] = (),
     heads: Sequence[keras.Variable] = (),
 ) -> UpdateRules:
-    """The optimiser on its schedule.
+    """The optimiser on its schedule, to be made under the strategy's scope.
 
-    The gradients of `gradient_accumulation` batches are averaged, and clipped, before one update.
     `encoder`: variables at `encoder_factor` of the learning rate; `heads`: those of the output
-    layers, which Muon leaves to Adam.
+    layers, which Muon leaves to Adam. Accumulation and clipping are `update.py`'s.
     """
     common: dict[str, Any] = {
-        "learning_rate": learning_rate_schedule(settings, epochs, steps_per_epoch),
-        "gradient_accumulation_steps": gradient_accumulation if gradient_accumulation > 1 else None,
-        "global_clipnorm": settings.clip_norm,
+        "learning_rate": learning_rate_schedule(settings, epochs, updates_per_epoch),
         "weight_decay": settings.weight_decay,
         "encoder": encoder,
         "encoder_factor": settings.encoder_factor,

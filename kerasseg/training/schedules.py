@@ -1,4 +1,4 @@
-"""How the learning rate goes, per batch."""
+"""How the learning rate goes, per update."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from kerasseg.settings.optimizer import OptimizerSettings
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear rise over `steps` batches to `after(0)`, then `after`, counted from there.
+    """Linear rise over `steps` updates to `after(0)`, then `after`, counted from there.
 
-    Batch `s` of the rise has (s + 1) / (steps + 1) of the peak, so none is trained at 0.
+    Update `s` of the rise has (s + 1) / (steps + 1) of the peak, so none is trained at 0.
     """
 
     def __init__(self, after: keras.optimizers.schedules.LearningRateSchedule, steps: int) -> None:
@@ -40,24 +40,26 @@ def warmup_epochs(settings: OptimizerSettings, epochs: int) -> int:
 
 
 def learning_rate_schedule(
-    settings: OptimizerSettings, epochs: int, steps_per_epoch: int
+    settings: OptimizerSettings, epochs: int, updates_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule | float:
-    """The schedule of `settings`; a plain number for `plateau`, which a callback lowers.
+    """The schedule of `settings`; a plain number where callbacks set it: of `plateau`, and of
+    `constant` without a warm-up.
 
-    With gradient accumulation Keras still counts batches, not updates, so the schedule is sized
-    in batches and reaches its end with the last one.
+    It reaches its end with the last update.
     """
     schedules, peak = keras.optimizers.schedules, settings.learning_rate
-    warmup = warmup_epochs(settings, epochs) * steps_per_epoch
-    left = max(epochs * steps_per_epoch - warmup, 1)
+    warmup = warmup_epochs(settings, epochs) * updates_per_epoch
+    left = max(epochs * updates_per_epoch - warmup, 1)
+    if settings.schedule == "constant" and not warmup:
+        return peak  # a variable that callbacks of the user may set
     match settings.schedule:
         case "plateau":
             return peak
         case "constant":
             after = schedules.PiecewiseConstantDecay([left], [peak, peak])
         case "step":
-            # The last batch of an epoch still has the rate that the epoch began with.
-            ends = [epoch * steps_per_epoch - warmup - 1 for epoch in settings.step_epochs or ()]
+            # The last update of an epoch still has the rate that the epoch began with.
+            ends = [epoch * updates_per_epoch - warmup - 1 for epoch in settings.step_epochs or ()]
             values = [peak * settings.step_factor**i for i in range(len(ends) + 1)]
             after = schedules.PiecewiseConstantDecay([float(end) for end in ends], values)
         case "polynomial":
@@ -68,7 +70,7 @@ def learning_rate_schedule(
         case "cosine_restarts":
             after = schedules.CosineDecayRestarts(
                 peak,
-                (settings.restart_epochs or 1) * steps_per_epoch,
+                (settings.restart_epochs or 1) * updates_per_epoch,
                 t_mul=settings.restart_growth,
                 m_mul=settings.restart_decay,
                 alpha=settings.final_fraction,

@@ -1,15 +1,16 @@
 """Everything a run needs to go on after a stop, in one file."""
 
 import json
+import math
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from kerasseg.errors import UserError
+from kerasseg.training.training_model import TrainingModel
 from kerasseg.write_aside import write_aside
 
 FILE_NAME = "state.npz"
@@ -17,36 +18,55 @@ FILE_NAME = "state.npz"
 
 @dataclass
 class Progress:
-    """How far a run has come: finished epochs, the best validation Dice so far, and the epoch after
-    which the learning rate last fell on a plateau."""
+    """How far a run has come.
+
+    epochs:        finished epochs
+    best_score:    highest smoothed validation Dice so far, of `best_epoch`
+    reduced_epoch: the epoch after which the learning rate last fell on a plateau
+    step:          updates done of the unfinished epoch; `logs`: its metrics, once all are done
+    score_sum:     running sum of the smoothed validation Dice
+    """
 
     epochs: int = 0
     best_score: float = float("-inf")
     best_epoch: int = 0
     stopped_early: bool = False
     reduced_epoch: int = 0
+    step: int = 0
+    logs: dict[str, float] = field(default_factory=dict)
+    score_sum: float = 0.0
 
 
-def save_state(path: Path, model: keras.Model, progress: Progress) -> None:
-    """Write weights, dropout's random states, optimiser slots and progress, aside first and then in
-    one rename."""
-    arrays = {f"w{i}": np.asarray(v) for i, v in enumerate(model.variables)}
-    arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
+def save_state(
+    path: Path, model: TrainingModel, progress: Progress, *, writing: bool = True
+) -> None:
+    """Write weights, dropout's random states, optimiser slots, loss scale and progress, within an
+    epoch its metrics too; aside first and then in one rename.
+
+    Of several machines all call it, as metrics are summed over them, and one is `writing`.
+    """
+    arrays = {
+        f"{prefix}{index}": np.asarray(variable.numpy())
+        for prefix, variables in _parts(model, progress).items()
+        for index, variable in enumerate(variables)
+    }
     arrays["progress"] = np.array(json.dumps(asdict(progress)))
+    if not writing:
+        return
     with write_aside(path, "run.root") as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
 
-def load_state(path: Path, model: keras.Model) -> Progress:
-    """Put weights and optimiser slots of `path` into `model`; its optimizer must be built.
+def load_state(path: Path, model: TrainingModel) -> Progress:
+    """Put what `save_state` wrote to `path` into `model`; its optimizer must be built.
 
     Raises `UserError` when the file is damaged or of another network.
     """
     try:
         with np.load(path) as arrays:
             progress = Progress(**json.loads(str(arrays["progress"])))
-            _assign(model.variables, "w", arrays, path)
-            _assign(model.optimizer.variables, "o", arrays, path)
+            for prefix, variables in _parts(model, progress).items():
+                _assign(variables, prefix, arrays, path)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -56,12 +76,25 @@ def load_state(path: Path, model: keras.Model) -> Progress:
     return progress
 
 
+def _parts(model: TrainingModel, progress: Progress) -> dict[str, list[Any]]:
+    """The variables of a run, by the prefix of their names in the file."""
+    parts = {
+        "w": model.variables,
+        "o": model.optimizer.variables,
+        "s": model.loss_scale.variables,
+    }
+    return parts | {"m": model.metrics_variables} if progress.step else parts
+
+
 def _assign(variables: list[Any], prefix: str, arrays: Any, path: Path) -> None:
     stored = sum(1 for name in arrays.files if name.startswith(prefix) and name[1:].isdigit())
-    if stored != len(variables):
+    found = [arrays[f"{prefix}{index}"] for index in range(stored)]
+    if [a.shape for a in found] != [tuple(v.shape) for v in variables]:
         raise UserError(
-            f"{path}: holds {stored} arrays, this network and optimiser have {len(variables)}: "
-            "the run was made with another model; start again without --resume."
+            f"{path}: holds {stored} arrays ({sum(a.size for a in found):,} numbers), this network "
+            f"and optimiser have {len(variables)} ({sum(math.prod(v.shape) for v in variables):,} "
+            "numbers) or others in shape: the run was made with another model; start again without "
+            "--resume."
         )
-    for index, variable in enumerate(variables):
-        variable.assign(arrays[f"{prefix}{index}"])
+    for variable, array in zip(variables, found, strict=True):
+        variable.assign(array)

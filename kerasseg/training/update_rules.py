@@ -18,9 +18,9 @@ class UpdateRules(keras.optimizers.Optimizer):
                       updates, not batches, and rises as (1 + t) / (10 + t) at the start, so that
                       the random weights of the beginning are soon forgotten
 
-    Keras's own `weight_decay` knows one rate for all variables, and its `use_ema` moves with every
-    batch of an accumulation. Clipping and accumulation are Keras's. Variables without a gradient
-    (of frozen layers) are left alone by all of this.
+    Keras's own `weight_decay` knows one rate for all variables, and its `use_ema` averages on each
+    replica. Gradients come averaged over batches and replicas, and clipped, from `update.py`.
+    Variables without a gradient (of frozen layers) are left alone by all of this.
     """
 
     def __init__(
@@ -52,6 +52,9 @@ class UpdateRules(keras.optimizers.Optimizer):
             self.averages = self.add_optimizer_variables(variables, "weight_average")
             for average, variable in zip(self.averages, variables, strict=True):
                 average.assign(variable)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # they are the sum over the replicas already
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)

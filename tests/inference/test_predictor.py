@@ -109,6 +109,65 @@ def test_every_forward_pass_is_a_full_batch_of_windows_but_the_last(networks):
     assert sizes == [(4, *PATCH, 6)] * 3, "3 slices of 4 windows"
 
 
+def mirrored_mean(predict, volume, axes):
+    """Mean over all ways to mirror a whole volume (D, H, W, C), one at a time."""
+    results = []
+    for bits in range(2 ** len(axes)):
+        index = [slice(None)] * 3
+        for place, axis in enumerate(axes):
+            if bits >> place & 1:
+                index[axis] = slice(None, None, -1)
+        index = tuple(index)
+        results.append(predict(volume[index])[index])
+    return np.mean(results, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("flips", "axes"), [(["width"], [2]), (["depth", "height", "width"], [0, 1, 2])]
+)
+def test_flips_of_a_3d_network_are_averaged(flips, axes):
+    keras.utils.set_random_seed(1)
+    image = keras.Input((None, None, None, 2))
+    output = keras.layers.Conv3D(3, 3, padding="same", activation="sigmoid")(image)
+    network = keras.Model(image, output)
+    volume = np.random.default_rng(0).normal(size=(4, 6, 8, 2)).astype(np.float32)
+    patches = PipelineSettings(patch_size=(4, 6, 8))
+    found, plain = (
+        Predictor(network, patches, EvaluationSettings(flips=f), target="regions").probabilities(
+            volume
+        )
+        for f in (flips, ())
+    )
+    expected = mirrored_mean(lambda v: np.asarray(network(v[None]))[0], volume, axes)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - plain).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("axis", "flips", "axes"),
+    [
+        ("axial", ["width"], [2]),
+        ("coronal", ["depth", "width"], [0, 2]),
+        ("sagittal", ["depth"], [0]),
+    ],
+)
+def test_flips_of_slices_stay_in_their_plane(networks, axis, flips, axes):
+    """One window per slice; neighbours stay where they are."""
+    shape = [5, 5, 5]
+    inside = [a for a in range(3) if a != AXES[axis]]
+    shape[inside[0]], shape[inside[1]] = PATCH
+    volume = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
+    settings = EvaluationSettings(flips=flips)
+    predictor = Predictor(networks[1], pipeline(axis, 1), settings, target="subregions")
+
+    def predict(v):
+        return brute_force(networks[1], v, AXES[axis], 1, "gaussian", 0.5)
+
+    found = predictor.probabilities(volume)
+    np.testing.assert_allclose(found, mirrored_mean(predict, volume, axes), atol=1e-5)
+    assert np.abs(found - predict(volume)).max() > 0.01
+
+
 @pytest.mark.parametrize("threshold", [0.2, 0.5])
 @pytest.mark.parametrize("target", anatomy.TARGETS)
 def test_probabilities_become_the_masks_of_the_target(target, threshold):

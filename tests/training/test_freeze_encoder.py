@@ -1,15 +1,21 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from kerasseg.losses.cross_entropy import CrossEntropy
 from kerasseg.models.encoder_layers import encoder_layers
 from kerasseg.settings.optimizer import OptimizerSettings
-from kerasseg.training.callbacks.averaged_weights import AveragedWeights
 from kerasseg.training.callbacks.freeze_encoder import FreezeEncoder
+from kerasseg.training.loop import run_epochs
 from kerasseg.training.optimizer import build_optimizer
+from kerasseg.training.state import Progress
+from kerasseg.training.training_model import TrainingModel
 
 
-def _network() -> keras.Model:
+def _model(
+    optimizer: keras.optimizers.Optimizer, *, accumulation: int = 1, built: bool = True
+) -> TrainingModel:
     """A network of the house in small, with batch normalisation on both sides."""
     keras.utils.set_random_seed(3)
     image = keras.Input((6, 10, 2), name="image")
@@ -20,13 +26,38 @@ def _network() -> keras.Model:
     x = keras.layers.Conv2D(4, 3, padding="same", name="decoder_1_conv_1")(x)
     x = keras.layers.BatchNormalization(name="decoder_1_norm_1")(x)
     x = keras.layers.Conv2D(1, 1, name="head")(x)
-    return keras.Model(image, keras.layers.Activation("linear", dtype="float32")(x))
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    network = keras.Model(image, logits)
+    loss = CrossEntropy(from_logits=True)
+    model = TrainingModel(network, "binary", loss, accumulation=accumulation)
+    model.compile(optimizer, jit_compile=False, auto_scale_loss=False)
+    if built:
+        model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def _data() -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     image = random.normal(2, 3, (8, 6, 10, 2)).astype(np.float32)
-    return image, image[..., :1] > image[..., 1:]
+    return image, (image[..., :1] > image[..., 1:]).astype(np.uint8)
+
+
+def _train(model: TrainingModel, epochs: int, *callbacks, first: int = 0, batch_size: int = 4):
+    """Train on all data in each epoch, and validate."""
+    data = tf.data.Dataset.from_tensor_slices(_data())
+    batches = data.batch(batch_size)
+    steps = int(batches.cardinality())
+    run_epochs(
+        model,
+        lambda epoch, update: batches.repeat(),
+        batches,
+        epochs=epochs,
+        updates_per_epoch=steps // model.accumulation,
+        validation_steps=steps,
+        progress=Progress(epochs=first),
+        callbacks=keras.callbacks.CallbackList([*callbacks], model=model),
+        save=lambda: None,
+    )
 
 
 class _Weights(keras.callbacks.Callback):
@@ -53,15 +84,9 @@ class _Weights(keras.callbacks.Callback):
         self.flags.append([layer.trainable for layer in self.model.layers])
 
 
-def _optimizer(accumulation: int | None = None) -> keras.optimizers.Optimizer:
-    return keras.optimizers.AdamW(0.01, weight_decay=0.5, gradient_accumulation_steps=accumulation)
-
-
-OPTIMIZERS = {
-    "adamw": _optimizer,
-    "scaled_accumulated": lambda: keras.optimizers.LossScaleOptimizer(_optimizer(2)),
-    "averaged": lambda: build_optimizer(OptimizerSettings(ema=0.5, warmup_epochs=0), 4, 2, 1),
-}
+def _optimizer(**settings) -> keras.optimizers.Optimizer:
+    options = {"learning_rate": 0.01, "weight_decay": 0.5, "warmup_epochs": 0, **settings}
+    return build_optimizer(OptimizerSettings(**options), 4, 2)
 
 
 def _moved(before: list[np.ndarray], after: list[np.ndarray]) -> list[bool]:
@@ -69,38 +94,35 @@ def _moved(before: list[np.ndarray], after: list[np.ndarray]) -> list[bool]:
 
 
 @pytest.mark.parametrize(
-    ("name", "built"), [*((name, True) for name in OPTIMIZERS), ("adamw", False)]
+    ("policy", "settings", "options"),
+    [
+        ("float32", {}, {}),
+        ("float32", {}, {"built": False}),
+        ("float32", {"name": "sgd", "ema": 0.5}, {}),
+        ("mixed_float16", {"ema": 0.5}, {"accumulation": 2}),
+    ],
+    ids=["adamw", "not built", "averaged", "scaled, accumulated, averaged"],
 )
-def test_frozen_weights_do_not_move_and_then_they_do(name, built):
+def test_frozen_weights_do_not_move_and_then_they_do(policy, settings, options):
     """Neither by gradients, nor by weight decay, nor by batch statistics."""
-    model = _network()
-    model.compile(OPTIMIZERS[name](), "binary_crossentropy", jit_compile=False)
-    if built:
-        model.optimizer.build(model.trainable_variables)
-    first = {layer.name: layer.get_weights() for layer in model.layers}
-    weights = _Weights()
-    with FreezeEncoder(encoder_layers(model), epochs=2) as freeze:
-        callbacks = [freeze, weights]
-        if name == "averaged":
-            callbacks.append(AveragedWeights())
-        image, truth = _data()
-        model.fit(
-            image,
-            truth,
-            batch_size=4,
-            epochs=4,
-            verbose=0,
-            callbacks=callbacks,
-            validation_data=(image, truth),
-        )
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = _model(_optimizer(**settings), **options)
+        first = {layer.name: layer.get_weights() for layer in model.layers}
+        weights = _Weights()
+        with FreezeEncoder(encoder_layers(model), epochs=2) as freeze:
+            _train(model, 4, freeze, weights)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert int(model.loss_scale.skipped) == 0
     history = [first, *weights.epochs]
-    for name_ in ("encoder_1_conv_1", "encoder_1_norm_1"):
-        count = len(first[name_])
-        moved = [_moved(history[e][name_], history[e + 1][name_]) for e in range(4)]
-        assert moved == [[False] * count] * 2 + [[True] * count] * 2, name_
-    for name_ in ("decoder_1_conv_1", "decoder_1_norm_1", "head"):
+    for name in ("encoder_1_conv_1", "encoder_1_norm_1"):
+        count = len(first[name])
+        moved = [_moved(history[e][name], history[e + 1][name]) for e in range(4)]
+        assert moved == [[False] * count] * 2 + [[True] * count] * 2, name
+    for name in ("decoder_1_conv_1", "decoder_1_norm_1", "head"):
         for epoch in range(4):
-            assert all(_moved(history[epoch][name_], history[epoch + 1][name_])), (name_, epoch)
+            assert all(_moved(history[epoch][name], history[epoch + 1][name])), (name, epoch)
     assert all(all(flags) for flags in weights.flags), (
         "what stands behind it must not see frozen layers"
     )
@@ -109,20 +131,23 @@ def test_frozen_weights_do_not_move_and_then_they_do(name, built):
 
 def test_frozen_norms_run_on_their_stored_statistics():
     """In training as in inference: the loss of the first batch shows it."""
-    image, truth = _data()
     losses = []
+
+    class Losses(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            losses.append(logs["loss"])
+
     for epochs in (0, 1):
-        model = _network()
+        model = _model(_optimizer())
         model.get_layer("encoder_1_norm_1").set_weights(
             [np.ones(4), np.zeros(4), np.full(4, 5.0), np.full(4, 0.1)]
         )
         decoder_norm = model.get_layer("decoder_1_norm_1")
         decoder_norm.trainable = False
-        model.compile(keras.optimizers.SGD(0.0), "binary_crossentropy", jit_compile=False)
-        expected = model.evaluate(image, truth, batch_size=8, verbose=0)
+        image, truth = _data()
+        expected = float(model.loss_of_masks(truth, model(image, training=False)))
         with FreezeEncoder(encoder_layers(model), epochs) as freeze:
-            history = model.fit(image, truth, batch_size=8, verbose=0, callbacks=[freeze])
-        losses.append(history.history["loss"][0])
+            _train(model, 1, freeze, Losses(), batch_size=8)
         assert decoder_norm.trainable is False
     assert losses[1] == pytest.approx(expected, rel=1e-6)
     assert losses[0] != pytest.approx(expected, rel=1e-2)
@@ -130,31 +155,19 @@ def test_frozen_norms_run_on_their_stored_statistics():
 
 @pytest.mark.parametrize(("initial", "frozen"), [(1, True), (2, False)])
 def test_a_resumed_run_counts_from_its_start(initial, frozen):
-    model = _network()
-    model.compile(_optimizer(), "binary_crossentropy", jit_compile=False)
-    image, truth = _data()
-    model.fit(image, truth, batch_size=4, verbose=0)  # a step that was traced with all trained
+    model = _model(_optimizer())
+    _train(model, 1)  # a step that was traced with all trained
     before = model.get_layer("encoder_1_conv_1").get_weights()
     with FreezeEncoder(encoder_layers(model), epochs=2) as freeze:
-        model.fit(
-            image,
-            truth,
-            batch_size=4,
-            epochs=initial + 1,
-            initial_epoch=initial,
-            verbose=0,
-            callbacks=[freeze],
-        )
+        _train(model, initial + 1, freeze, first=initial)
     after = model.get_layer("encoder_1_conv_1").get_weights()
     assert _moved(before, after) == [not frozen] * 2
 
 
 def test_after_an_interrupt_everything_can_be_trained_again():
-    model = _network()
+    model = _model(_optimizer())
     model.get_layer("encoder_1_norm_1").trainable = False  # as its owner wants it
-    model.compile(_optimizer(), "binary_crossentropy", jit_compile=False)
-    image, truth = _data()
     weights = _Weights(interrupt_in=1)
     with pytest.raises(KeyboardInterrupt), FreezeEncoder(encoder_layers(model), 3) as freeze:
-        model.fit(image, truth, batch_size=4, epochs=3, verbose=0, callbacks=[freeze, weights])
+        _train(model, 3, freeze, weights)
     assert [layer.name for layer in model.layers if not layer.trainable] == ["encoder_1_norm_1"]

@@ -1,13 +1,20 @@
+import json
 import re
 import time
 from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 
 from kerasseg.config_file import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.experiment import build_network
+from kerasseg.records.split import Split
 from kerasseg.training import memory
+from kerasseg.training.cluster import read_cluster
+from kerasseg.training.devices import Devices
+from kerasseg.training.fit import fit
+from tests.conftest import phantom_experiment
 
 GIB = 2**30
 
@@ -65,19 +72,25 @@ def nothing(experiment):
 @pytest.mark.parametrize("overrides", [FLAT, (), ("model.residual=both", "model.kernel=1")])
 def test_all_weights_are_counted(overrides):
     experiment = load_experiment(None, list(overrides))
-    assert nothing(experiment) == 20 * build_network(experiment).count_params()
+    assert nothing(experiment) == 24 * build_network(experiment).count_params()
+    assert memory.count_parameters(experiment) == build_network(experiment).count_params()
 
 
-def test_every_copy_of_the_weights_is_counted():
-    """Weights, gradients, accumulated gradients; then what the optimiser keeps."""
-    copies = {"adam": 5, "sgd": 4, "lion": 4}
-    for name, count in copies.items():
-        for ema, more in (("null", 0), ("0.99", 1)):
-            experiment = load_experiment(
-                None, [f"optimizer={{name: {name}, ema: {ema}}}", "model.features=[4,8]"]
-            )
-            parameters = build_network(experiment).count_params()
-            assert nothing(experiment) == 4 * (count + more) * parameters
+@pytest.mark.parametrize(("name", "copies"), [("adam", 5), ("sgd", 4), ("lion", 4), ("muon", 4)])
+@pytest.mark.parametrize(("ema", "averages"), [("null", 0), ("0.99", 1)])
+@pytest.mark.parametrize(("accumulation", "sums"), [(1, 0), (2, 1), (8, 1)])
+def test_every_copy_of_the_weights_is_counted(name, copies, ema, averages, accumulation, sums):
+    """Weights, gradients, the update's; the optimiser's; averages; the sum of gradients so far."""
+    experiment = load_experiment(
+        None,
+        [
+            f"optimizer={{name: {name}, ema: {ema}}}",
+            f"training.gradient_accumulation={accumulation}",
+            "model.features=[4,8]",
+        ],
+    )
+    parameters = build_network(experiment).count_params()
+    assert nothing(experiment) == 4 * (copies + averages + sums) * parameters
 
 
 def test_a_slice_takes_what_goes_in_and_out_of_layers():
@@ -102,7 +115,7 @@ def test_a_patch_counts_as_it_is_padded():
 def test_neighbouring_slices_count_as_input_channels():
     size = memory.step_bytes(load_experiment(None, FLAT), (256, 256), 4)
     wide = load_experiment(None, [*FLAT, "pipeline.slices.neighbours=8"])
-    weights, image = 20 * 9 * 4 * 16 * 32, 2 * 256 * 256 * 4 * 16 * 2
+    weights, image = 24 * 9 * 4 * 16 * 32, 2 * 256 * 256 * 4 * 16 * 2
     expected = weights + image * memory._LIVE_SHARE * 4
     assert memory.step_bytes(wide, (256, 256), 4) - size == pytest.approx(expected, abs=2)
 
@@ -157,3 +170,143 @@ def test_the_suggested_slice_fits(monkeypatch):
         memory.check_memory(large, "float32")
     (override,) = re.findall(r"pipeline\.patch_size=\[[\d,]+\]", str(error.value))
     memory.check_memory(load_experiment(None, ["model.dimensions=2", override]), "float32")
+
+
+def test_the_suggested_batch_fits(monkeypatch):
+    available(monkeypatch, 6)
+    large = load_experiment(None, ["training.batch_size=6"])
+    with pytest.raises(UserError, match=r"and more training.gradient_accumulation") as error:
+        memory.check_memory(large, "float32")
+    (override,) = re.findall(r"training\.batch_size=\d+", str(error.value))
+    batch = int(override.partition("=")[2])
+    memory.check_memory(load_experiment(None, [override]), "float32")
+    with pytest.raises(UserError):
+        one_more = load_experiment(None, [f"training.batch_size={batch + 1}"])
+        memory.check_memory(one_more, "float32")
+
+
+def test_nothing_fits(monkeypatch):
+    available(monkeypatch, 0.1)
+    with pytest.raises(UserError, match=r"use a smaller training.batch_size, or fewer model.feat"):
+        memory.check_memory(load_experiment(None), "float32")
+    with pytest.raises(UserError, match=r"this machine: use fewer model.features\.$"):
+        memory.check_memory(load_experiment(None, ["training.batch_size=1"]), "float32")
+
+
+def gpus(monkeypatch, numbers, free, listed=None):
+    """Visible GPUs of these numbers, and what nvidia-smi says to have free: {id: MiB}."""
+    visible = [SimpleNamespace(name=f"/physical_device:GPU:{n}") for n in numbers]
+    monkeypatch.setattr(memory.tf.config, "get_visible_devices", lambda kind: visible)
+
+    def run(command, **options):
+        (ids,) = [word.removeprefix("--id=") for word in command if word.startswith("--id=")]
+        return SimpleNamespace(stdout="".join(f"{free[i]} MiB\n" for i in ids.split(",")))
+
+    monkeypatch.setattr(memory.subprocess, "run", run)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+
+
+def test_the_gpu_that_is_used_is_asked(monkeypatch):
+    experiment = load_experiment(None)
+    free = {"0": 1000, "1": 2000, "2": 3000, "3": 4000}
+    for numbers, listed, expected in (
+        ([1], None, 2000),
+        ([0, 1], None, 1000),
+        ([1, 2], "3, 2,1", 2000),
+        ([0], "", 1000),
+    ):
+        gpus(monkeypatch, numbers, free, listed)
+        found = memory.step_memory(experiment, "float32")
+        assert found.available == expected * 2**20, (numbers, listed)
+        assert found.where == ("the GPU" if len(numbers) == 1 else "the fullest GPU")
+
+
+def test_each_gpu_has_its_part_of_the_batch(monkeypatch):
+    gpus(monkeypatch, range(4), dict.fromkeys("0123", 20_000))
+    experiment = load_experiment(None, ["training.batch_size=16"])
+    strategy = SimpleNamespace(num_replicas_in_sync=4)
+    four = Devices(strategy, "4 GPUs")
+    alone = load_experiment(None, ["training.batch_size=4"])
+    found = memory.step_memory(experiment, "float32", four)
+    assert found.needed == memory.step_memory(alone, "float32").needed
+    with pytest.raises(UserError, match=r"training.batch_size 16 and"):
+        memory.check_memory(experiment, "float32")
+    monkeypatch.setattr(memory, "_available", lambda: (found.needed - 1, "the fullest GPU"))
+    with pytest.raises(UserError, match=r"batch_size 16 \(4 on each GPU\)") as error:
+        memory.check_memory(experiment, "float32", four)
+    assert "training.batch_size=12 (and more" in str(error.value), "3 on each"
+
+
+def test_the_cpus_of_a_machine_share_its_memory():
+    experiment = load_experiment(None, ["training.batch_size=4"])
+    two = Devices(SimpleNamespace(num_replicas_in_sync=2), "2 CPUs")
+    whole = memory.step_memory(experiment, "float32").needed
+    assert memory.step_memory(experiment, "float32", two).needed == whole
+    workers = {
+        "cluster": {"worker": ["host0:1", "host1:1"]},
+        "task": {"type": "worker", "index": 0},
+    }
+    cluster = read_cluster({"TF_CONFIG": json.dumps(workers)})
+    machines = Devices(SimpleNamespace(num_replicas_in_sync=2), "2 machines", cluster)
+    half = load_experiment(None, ["training.batch_size=2"])
+    expected = memory.step_memory(half, "float32").needed
+    assert memory.step_memory(experiment, "float32", machines).needed == expected
+
+
+def exhausted(message):
+    def run_epochs(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+
+    return run_epochs
+
+
+@pytest.mark.parametrize("network", ["unet", "pretrained_unet"])
+def test_memory_that_runs_out_in_training_names_what_to_lower(
+    phantom_store, tmp_path, monkeypatch, network
+):
+    flat = ("model.dimensions=2", "training.batch_size=4", f"model.network={network}")
+    options = {
+        "unet": ("pipeline.patch_size=[28,20]", "model.features=[4,6]", "model.bottleneck=8"),
+        "pretrained_unet": (
+            "pipeline.patch_size=[96,40]",
+            "model.features=[32,64,128,256]",
+            "model.bottleneck=512",
+            "model.pretrained={encoder: mobilenetv2, weights: none}",
+        ),
+    }[network]
+    experiment = phantom_experiment(tmp_path, *flat, *options)
+    cases = tuple(phantom_store.rows)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    message = "OOM when allocating tensor with shape[4,8,12,16]\n\t [[node of the graph]]"
+    monkeypatch.setattr("kerasseg.training.fit.run_epochs", exhausted(message))
+    with pytest.raises(UserError) as error:
+        split = Split(cases[:3], cases[3:5], ())
+        fit(experiment, build_network(experiment), phantom_store, split, tmp_path / "run")
+    said = str(error.value)
+    assert (
+        "Memory ran out during training (OOM when allocating tensor with shape[4,8,12,16])" in said
+    )
+    assert len(said.splitlines()) == 1
+    features = {"unet": "model.features", "pretrained_unet": "model.pretrained.decoder_features"}
+    names = ("pipeline.patch_size", "training.batch_size", "training.gradient_accumulation")
+    for name in (*names, features[network], "training.precision"):
+        assert name in said, name
+    patch, half = {"unet": ([28, 20], [12, 8]), "pretrained_unet": ([96, 40], [32, 32])}[network]
+    for size in (patch, half):
+        assert str(size) in said
+        assert f"{memory.step_bytes(experiment, size, 4) / 1e9:.1f} GB" in said
+    smaller = f"pipeline.patch_size={half}".replace(" ", "")
+    load_experiment(None, [*flat, *options, smaller])  # it is one that works
+
+
+def test_a_full_disk_is_no_lack_of_memory(phantom_store, tmp_path, monkeypatch):
+    experiment = phantom_experiment(tmp_path)
+    cases = tuple(phantom_store.rows)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    message = "events.out.v2; No space left on device"
+    monkeypatch.setattr("kerasseg.training.fit.run_epochs", exhausted(message))
+    with pytest.raises(UserError, match=r"the disk is full.*run.root=FOLDER"):
+        split = Split(cases[:3], cases[3:5], ())
+        fit(experiment, build_network(experiment), phantom_store, split, tmp_path / "run")

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasseg.losses.segmentation_loss import SegmentationLoss
 from kerasseg.settings.optimizer import OptimizerSettings
 from kerasseg.training.optimizer import build_optimizer
+from kerasseg.training.training_model import TrainingModel
+from kerasseg.training.update import FINITE
+from tests.training.given_gradients import batches_of, given_gradients
 from tests.training.reference_optimizers import REFERENCES, Adam
 
 SHAPES = {
@@ -41,15 +45,25 @@ def make_gradients(count, seed=1):
     return [{n: rng.normal(size=s) for n, s in SHAPES.items()} for _ in range(count)]
 
 
-def make_optimizer(settings, variables, accumulation=1):
+def make_optimizer(settings, variables):
     def part(word):
         return [variable for name, variable in variables.items() if word in name]
 
-    optimizer = build_optimizer(
-        settings, 1, 100, accumulation, encoder=part("encoder"), heads=part("head")
-    )
+    optimizer = build_optimizer(settings, 1, 100, encoder=part("encoder"), heads=part("head"))
     optimizer.build(list(variables.values()))
     return optimizer
+
+
+def make_model(settings, accumulation):
+    """A model whose gradients are given to it, with weights as of `make_variables`."""
+    values = {n: np.array(v) for n, v in make_variables().items()}
+    return given_gradients(
+        SHAPES,
+        lambda variables: make_optimizer(settings, variables),
+        values,
+        accumulation=accumulation,
+        clip_norm=settings.clip_norm,
+    )
 
 
 def apply(optimizer, variables, gradients):
@@ -96,23 +110,21 @@ def test_updates_are_those_of_the_paper(name, options, accumulation):
     settings = settings_of(
         name, weight_decay=DECAY, encoder_factor=0.2, clip_norm=3.0, ema=0.3, **options
     )
-    variables = make_variables()
+    model, variables = make_model(settings, accumulation)
     start = {n: np.array(v, np.float64) for n, v in variables.items()}
-    optimizer = make_optimizer(settings, variables, accumulation)
     batches = make_gradients(6 * accumulation)
-    for index, batch in enumerate(batches):
-        before = {n: np.array(v) for n, v in variables.items()}
-        apply(optimizer, variables, batch)
-        if (index + 1) % accumulation:
-            for n, variable in variables.items():
-                np.testing.assert_array_equal(variable, before[n], err_msg="between updates")
+    iterator = batches_of(batches)
+    for _ in range(6):
+        model.train_function(iterator)
+    assert next(iterator, None) is None, "it has taken all batches"
     groups = [batches[i : i + accumulation] for i in range(0, len(batches), accumulation)]
     updates = [{n: np.mean([b[n] for b in group], axis=0) for n in SHAPES} for group in groups]
     weights, averages = reference(settings, start, updates)
     for n, variable in variables.items():
         np.testing.assert_allclose(variable, weights[n], rtol=1e-4, atol=2e-5, err_msg=n)
-    for n, average in zip(SHAPES, optimizer.averages, strict=True):
+    for n, average in zip(SHAPES, model.optimizer.averages, strict=True):
         np.testing.assert_allclose(average, averages[n], rtol=1e-4, atol=2e-5, err_msg=n)
+    assert int(model.optimizer.iterations) == 6
 
 
 def test_the_average_comes_to_its_momentum_and_starts_at_the_weights():
@@ -154,7 +166,7 @@ def test_matrices_go_as_by_keras_muon():
     rng = np.random.default_rng(0)
     values = [rng.normal(size=s).astype(np.float32) for s in ((6, 4), (3, 7))]
     ours, theirs = ([keras.Variable(v) for v in values] for _ in range(2))
-    optimizer = build_optimizer(settings_of("muon", weight_decay=DECAY), 1, 10, 1)
+    optimizer = build_optimizer(settings_of("muon", weight_decay=DECAY), 1, 10)
     own = keras.optimizers.Muon(RATE, weight_decay=DECAY)
     for _ in range(4):
         gradients = [keras.ops.cast(rng.normal(size=v.shape), "float32") for v in values]
@@ -183,36 +195,61 @@ def test_a_variable_released_later_begins_with_a_step_of_the_rate():
         np.testing.assert_allclose(moved, RATE, rtol=1e-3)
 
 
-def test_under_a_scaled_loss_a_batch_that_overflows_changes_nothing():
-    """mixed_float16: Keras wraps the optimiser; clipping and averages act on unscaled gradients."""
+def test_under_a_scaled_loss_an_update_that_overflows_changes_nothing():
+    """mixed_float16: clipping, averages and the count of updates act on unscaled gradients."""
     settings = settings_of("adamw", clip_norm=1.0, ema=0.5, encoder_factor=0.5)
-    plain, scaled = make_variables(), make_variables()
-    optimizer = make_optimizer(settings, plain, accumulation=2)
-    inner = make_optimizer(settings, scaled, accumulation=2)
-    wrapped = keras.optimizers.LossScaleOptimizer(inner, initial_scale=16.0)
-    wrapped.build(list(scaled.values()))
-    broken = {n: np.full(s, np.inf) for n, s in SHAPES.items()}
-    for index, batch in enumerate(make_gradients(4)):
-        apply(optimizer, plain, batch)
-        if index in (0, 3):
-            apply(wrapped, scaled, broken)
-        scale = float(wrapped.dynamic_scale)
-        apply(wrapped, scaled, {n: g * scale for n, g in batch.items()})
+    exact = [{n: np.round(g * 8) / 32 for n, g in batch.items()} for batch in make_gradients(4)]
+    broken = {n: np.full(s, 1000.0) for n, s in SHAPES.items()}
+    plain, expected = make_model(settings, 2)
+    iterator = batches_of(exact)
+    for _ in range(2):
+        plain.train_function(iterator)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        scaled, found = make_model(settings, 2)
+        first = float(scaled.loss_scale.scale)
+        iterator = batches_of([broken, exact[0], *exact[:2], exact[2], broken, *exact[2:]])
+        for _ in range(4):
+            scaled.train_function(iterator)
+            assert int(scaled.failure) == FINITE
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(scaled.results()["loss"])
+    assert float(scaled.loss_scale.scale) == first / 4 and int(scaled.loss_scale.skipped) == 2
     for n in SHAPES:
-        np.testing.assert_allclose(scaled[n], plain[n], rtol=1e-5, atol=1e-6)
-    for a, b in zip(inner.averages, optimizer.averages, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[n], expected[n], rtol=1e-5, atol=1e-6)
+    for a, b in zip(scaled.optimizer.variables, plain.optimizer.variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=a.path)
+
+
+class SquaredError(SegmentationLoss):
+    """Against the images' first channels, which stand in the masks."""
+
+    def __init__(self):
+        super().__init__(from_logits=True, activation="sigmoid", name="squared_error")
+
+    def value(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred))
 
 
 def quadratic(accumulation: int, batches: list[np.ndarray]) -> np.ndarray:
-    """Weights of a linear layer after steps on the batches."""
+    """Weights of a linear layer after updates on the batches."""
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    image = keras.Input((1, 1, 3))
+    head = keras.layers.Conv2D(1, 1, name="head")
+    logits = keras.layers.Activation("linear", name="logits")(head(image))
+    model = TrainingModel(
+        keras.Model(image, logits), "binary", SquaredError(), accumulation=accumulation
+    )
     settings = OptimizerSettings(learning_rate=0.05, warmup_epochs=0, final_fraction=1.0)
-    model.compile(build_optimizer(settings, 1, 100, accumulation), "mse", jit_compile=False)
-    for batch in batches:
-        model.train_on_batch(batch, batch[:, :2] * 2)
-    return model.layers[0].kernel.numpy()
+    model.compile(build_optimizer(settings, 1, 100), jit_compile=False, auto_scale_loss=False)
+    model.optimizer.build(model.trainable_variables)
+    model.make_train_function()
+    images = np.stack(batches)[:, :, None, None]
+    iterator = iter(tf.data.Dataset.from_tensor_slices((images, images[..., :1] * 2)))
+    for _ in range(len(batches) // accumulation):
+        model.train_function(iterator)
+    return head.kernel.numpy()
 
 
 def test_accumulating_two_batches_equals_one_of_both():
@@ -220,6 +257,7 @@ def test_accumulating_two_batches_equals_one_of_both():
     batches = [rng.normal(size=(4, 3)).astype(np.float32) for _ in range(6)]
     joined = [np.concatenate(batches[i : i + 2]) for i in (0, 2, 4)]
     np.testing.assert_allclose(quadratic(2, batches), quadratic(1, joined), atol=1e-6)
+    assert np.abs(quadratic(1, joined) - quadratic(1, joined[:1])).max() > 0.05
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lion", "muon"])
@@ -235,7 +273,7 @@ def test_norms_and_biases_do_not_decay(name):
         ]
     )
     settings = OptimizerSettings(name=name, weight_decay=0.5, learning_rate=0.1)
-    optimizer = build_optimizer(settings, 10, 10, 1)
+    optimizer = build_optimizer(settings, 10, 10)
     optimizer.build(model.trainable_variables)
     before = [v.numpy().copy() for v in model.trainable_variables]
     optimizer.apply([v * 0 for v in model.trainable_variables], model.trainable_variables)
@@ -257,11 +295,11 @@ SCHEDULES = {
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lion", "muon"])
 def test_every_optimiser_follows_every_schedule(name, schedule):
-    """In a compiled step: the decay of a kernel without gradient shows the rate of each batch."""
+    """In a compiled step: the decay of a kernel without gradient shows the rate of each update."""
     options = {"name": name, "schedule": schedule, "learning_rate": 0.5, "weight_decay": 0.5}
     settings = OptimizerSettings(warmup_epochs=0, **options, **SCHEDULES[schedule])
     kernel = keras.Variable(np.ones((2, 3), np.float32))
-    optimizer = build_optimizer(settings, 2, 2, 1)
+    optimizer = build_optimizer(settings, 2, 2)
     optimizer.build([kernel])
 
     @tf.function

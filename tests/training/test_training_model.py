@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.experiment import build_network
 from kerasseg.losses.build import build_loss
 from kerasseg.targets import label_to_masks
 from kerasseg.training.fit import compile_for_training
-from kerasseg.training.training_model import TrainingModel
 from tests.conftest import phantom_experiment
 
 SIZES = {3: (2, 8, 12, 20), 2: (3, 10, 14)}
@@ -128,32 +128,55 @@ def test_the_clip_bounds_an_accumulated_update(tmp_path):
     )
     experiment, _, model = make(tmp_path, *options, dimensions=2)
     before = [v.numpy().copy() for v in model.trainable_variables]
+    batches = [make_batch(experiment, seed) for seed in (0, 1)]
+    joined = [tf.data.Dataset.from_tensors(batch) for batch in batches]
+    model.make_train_function()
+    model.train_function(iter(joined[0].concatenate(joined[1])))
+    moved = [v.numpy() - old for v, old in zip(model.trainable_variables, before, strict=True)]
+    length = np.sqrt(sum(np.sum(step**2) for step in moved))
+    assert length == pytest.approx(0.01, rel=1e-3)
+    gradients = np.mean([flat_gradient(model, before, *batch) for batch in batches], axis=0)
+    assert np.linalg.norm(gradients) > 0.02, "or there was nothing to clip"
+    expected = -0.01 * gradients / np.linalg.norm(gradients)
+    np.testing.assert_allclose(np.concatenate([m.ravel() for m in moved]), expected, atol=1e-6)
 
-    def moved():
-        pairs = zip(model.trainable_variables, before, strict=True)
-        return np.sqrt(sum(np.sum((v.numpy() - old) ** 2) for v, old in pairs))
 
-    model.train_on_batch(*make_batch(experiment, 0))
-    assert moved() == 0
-    model.train_on_batch(*make_batch(experiment, 1))
-    assert moved() == pytest.approx(0.01, rel=1e-3)
+def flat_gradient(model, weights, image, masks):
+    """Of a batch at these weights, by a tape of its own."""
+    for variable, value in zip(model.trainable_variables, weights, strict=True):
+        variable.assign(value)
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(None, masks, model(image, training=True))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    return np.concatenate([np.ravel(g) for g in gradients])
 
 
-def test_it_trains_in_mixed_float16_with_a_scaled_loss(tmp_path):
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        # Strided: TensorFlow has no float16 pooling on a CPU.
-        experiment, _, model = make(
-            tmp_path,
-            "model.downsampling=strided",
-            "model.deep_supervision=1",
-            "optimizer.ema=0.9",
-            dimensions=2,
-        )
-        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-        assert isinstance(model, TrainingModel)
-        logs = model.train_on_batch(*make_batch(experiment), return_dict=True)
-        assert np.isfinite(logs["loss"])
-        assert all(logits.dtype == "float32" for logits in model(make_batch(experiment)[0]))
-    finally:
-        keras.config.set_dtype_policy("float32")
+@pytest.mark.parametrize(
+    ("policy", "scale", "rounding"), [("mixed_float16", 2**15, 0.05), ("mixed_bfloat16", 1, 0.3)]
+)
+def test_it_trains_in_mixed_precision(tmp_path, policy, scale, rounding):
+    """With a scaled loss in float16; the weights are those of float32, up to rounding."""
+    options = (
+        "model.downsampling=strided",  # TensorFlow has no float16 pooling on a CPU
+        "model.deep_supervision=1",
+        "optimizer={name: sgd, ema: 0.9, learning_rate: 0.1, warmup_epochs: 0}",
+    )
+    moved = []
+    for each in ("float32", policy):
+        keras.config.set_dtype_policy(each)
+        try:
+            experiment, _, model = make(tmp_path, *options, dimensions=2)
+            before = np.concatenate([np.ravel(v) for v in model.trainable_variables])
+            logs = model.train_on_batch(*make_batch(experiment), return_dict=True)
+            assert np.isfinite(logs["loss"]) and int(model.loss_scale.skipped) == 0
+            outputs = model(make_batch(experiment)[0])
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert all(logits.dtype == "float32" for logits in outputs)
+        assert {v.dtype for v in model.trainable_variables} == {"float32"}
+        after = np.concatenate([np.ravel(v) for v in model.trainable_variables])
+        moved.append(after - before)
+    assert model.loss_scale.dynamic == (scale > 1)
+    assert float(model.loss_scale.scale) == scale
+    size = np.linalg.norm(moved[0])
+    assert 0 < np.linalg.norm(moved[1] - moved[0]) < rounding * size

@@ -23,11 +23,17 @@ class Constant(keras.layers.Layer):
         return image[..., : self.channels]
 
 
-def strip(tmp_path, image, masks, *, modalities, target):
-    """The picture that TensorBoard is given, (patches, h, panels, w, 3) uint8."""
+def strip(tmp_path, image, masks, *, modalities, target, fillers=0):
+    """The picture that TensorBoard is given, (patches, h, panels, w, 3) uint8.
+
+    The batch is filled up with `fillers` zeros, as the last ones of a validation are.
+    """
     layer = Constant(len(anatomy.TARGETS[target]))
     network = keras.Sequential([keras.Input(image.shape[1:]), layer])
-    batches = tf.data.Dataset.from_tensors((image.astype(np.float16), masks.astype(np.uint8)))
+    weight = np.repeat(np.float32([1, 0]), [len(image), fillers])
+    image, masks = (np.pad(a, [(0, fillers), *[(0, 0)] * (a.ndim - 1)]) for a in (image, masks))
+    batch = (image.astype(np.float16), masks.astype(np.uint8), weight)
+    batches = tf.data.Dataset.from_tensors(batch)
     callback = ValidationImages(tmp_path, network, batches, modalities=modalities, target=target)
     callback.on_train_begin()
     callback.on_epoch_end(0)
@@ -113,3 +119,14 @@ def test_where_predictions_overlap_the_innermost_is_shown(tmp_path):
     panels = strip(tmp_path, image, np.zeros_like(image), modalities=1, target="subregions")
     prediction = panels[0, :, 2]
     assert (prediction[:3] == rgb("NCR")).all() and (prediction[3:] == rgb("ET")).all()
+
+
+def test_what_only_fills_up_the_batch_is_not_shown(tmp_path):
+    image = np.random.default_rng(0).normal(size=(2, *SIZE, 3))
+    masks = (image > 0).astype(np.uint8)
+    filled, plain = (
+        strip(tmp_path / str(n), image, masks, modalities=1, target="subregions", fillers=n)
+        for n in (2, 0)
+    )
+    assert len(filled) == 2 and filled.any()
+    np.testing.assert_array_equal(filled, plain)

@@ -12,7 +12,10 @@ from kerasseg.evaluation.figures.drawing import save
 def draw_training_curves(
     history: Sequence[dict[str, str]], best_epoch: int, target: str, path: Path
 ) -> None:
-    """Loss, validation Dice per channel and learning rate over epochs, the best epoch marked."""
+    """Loss, validation Dice per channel and learning rate over epochs, the best epoch marked.
+
+    Dice of whole volumes, of the epochs that have it, as diamonds in the channel's colour.
+    """
     epochs = [int(row["epoch"]) for row in history]
 
     def curve(name: str) -> list[float]:
@@ -24,13 +27,18 @@ def draw_training_curves(
     loss.plot(epochs, curve("loss"), label="training", marker=marker)
     loss.plot(epochs, curve("val_loss"), label="validation patches", marker=marker)
     loss.set(title="Loss", xlabel="epoch")
-    channels = anatomy.tumour_channels(target)
+    channels, title = anatomy.tumour_channels(target), "Dice on validation patches"
     for name in channels:
         colour = anatomy.COLOURS[name]
         score.plot(epochs, curve(f"val_dice_{name}"), label=name, color=colour, marker=marker)
+        volumes = f"val_volume_dice_{name}"
+        points = [(int(r["epoch"]), float(r[volumes])) for r in history if r.get(volumes)]
+        if points:
+            title = "Dice on validation patches (lines) and volumes"
+            score.plot(*zip(*points, strict=True), "D", color=colour, markersize=4)
     if len(channels) > 1:
         score.plot(epochs, curve("val_dice"), label="mean", color="black", lw=2, marker=marker)
-    score.set(title="Dice on validation patches", xlabel="epoch", ylim=(0, 1))
+    score.set(title=title, xlabel="epoch", ylim=(0, 1))
     rate.plot(epochs, curve("learning_rate"), color="grey", marker=marker)
     rate.set(title="Learning rate", xlabel="epoch")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras import ops
 
 from kerasseg.write_aside import write_aside
 
@@ -12,7 +13,8 @@ from kerasseg.write_aside import write_aside
 class History(keras.callbacks.Callback):
     """Adds the learning rate to the logs and rewrites `path` after each epoch.
 
-    Rows of epochs that a resumed run repeats are replaced. Epochs count from 1.
+    Rows of epochs that a resumed run repeats are replaced. Epochs count from 1. What only some
+    epochs have is empty in the others.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,7 +25,7 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is None:
             return
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not self.rows and self.path.exists():
             self.rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
         self.rows.append({"epoch": epoch + 1, **{k: f"{float(v):.8g}" for k, v in logs.items()}})
@@ -31,7 +33,8 @@ class History(keras.callbacks.Callback):
             write_aside(self.path, "run.root") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[-1]))
+            columns = dict.fromkeys(name for row in self.rows for name in row)
+            writer = csv.DictWriter(file, list(columns), restval="")
             writer.writeheader()
             writer.writerows(self.rows)
 

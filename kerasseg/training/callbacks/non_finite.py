@@ -1,18 +1,19 @@
-"""Stop when the loss is no number any more."""
+"""Stop when loss or gradient is no number any more."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from kerasseg.errors import UserError
+from kerasseg.training.update import FINITE, LOSS_NOT_FINITE
 
 
-class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Raises `UserError` with epoch, step and the cases of the batch.
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Raises `UserError` with epoch, update and the cases of its batches.
 
-    `case_ids(epoch, step)` names the cases, both counted from 0.
+    The weights are those before that update. Gradients that a smaller loss scale mends do not
+    count. `case_ids(epoch, update)` names the cases, both counted from 0.
     """
 
     def __init__(self, case_ids: Callable[[int, int], list[str]]) -> None:
@@ -24,12 +25,13 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        # Keras logs the epoch's running mean, which is non-finite from the first bad step on.
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            cases = ", ".join(self.case_ids(self.epoch, batch))
+        failure = self.model.failure.numpy()
+        if failure != FINITE:
+            what = "loss" if failure == LOSS_NOT_FINITE else "gradient"
+            cases = ", ".join(dict.fromkeys(self.case_ids(self.epoch, batch)))
             raise UserError(
-                f"The loss became {loss} in epoch {self.epoch + 1}, step {batch + 1}, on patches "
+                f"The {what} is not finite in epoch {self.epoch + 1}, step {batch + 1}, on patches "
                 f"of case(s) {cases}: look at these cases, lower optimizer.learning_rate, or set "
-                "training.precision=float32. The best checkpoint so far is kept."
+                "training.precision=float32. The best checkpoint so far is kept, and the state "
+                "after the last whole epoch."
             )

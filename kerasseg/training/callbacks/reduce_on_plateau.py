@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from kerasseg.training.state import Progress
 
@@ -12,7 +13,7 @@ class ReduceOnPlateau(keras.callbacks.Callback):
 
     It never falls below `lowest`. What it counts from is in `progress`, so a resumed run goes on
     as an uninterrupted one; Keras's `ReduceLROnPlateau` would begin to count anew. To stand behind
-    `Checkpoints`, which keeps `progress`, and before `SaveState`.
+    `Checkpoints`, which keeps `progress`.
     """
 
     def __init__(self, progress: Progress, factor: float, patience: int, lowest: float) -> None:
@@ -25,7 +26,7 @@ class ReduceOnPlateau(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         progress = self.progress
         since = max(progress.best_epoch, progress.reduced_epoch)
-        if progress.epochs - since >= self.patience:
-            rate = float(self.model.optimizer.learning_rate)
+        if epoch + 1 - since >= self.patience:
+            rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             self.model.optimizer.learning_rate = max(rate * self.factor, self.lowest)
-            progress.reduced_epoch = progress.epochs
+            progress.reduced_epoch = epoch + 1

@@ -1,42 +1,61 @@
-"""Ctrl-C between two batches, never in the middle of a checkpoint."""
+"""Ctrl-C and a scheduler's SIGTERM between two batches, never in the middle of a checkpoint."""
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import keras
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-class StopOnInterrupt(keras.callbacks.Callback):
-    """Used as a context around `fit`: raises `KeyboardInterrupt` after the batch in progress.
 
-    Python alone would raise it wherever it happens to be, also inside TensorFlow's callbacks,
-    which swallow it. A second Ctrl-C acts at once. Does nothing outside the main thread, where
-    Python allows no handlers.
+class Stopped(KeyboardInterrupt):
+    """Raised between two batches, where all that a run needs to go on can be saved.
+
+    `number` is that of the signal: SIGINT of Ctrl-C, SIGTERM of `kill`, Slurm, Kubernetes and the
+    clouds' pre-emption.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Used as a context around the training: raises `Stopped` after the batch in progress.
+
+    Python alone would raise `KeyboardInterrupt` wherever it happens to be, also inside
+    TensorFlow's callbacks, which swallow it, and SIGTERM would end the process at once. A second
+    signal of the same kind acts so. Does nothing outside the main thread, where Python allows no
+    handlers.
+
+    `anywhere` tells every machine whether one of them was asked: all stop after the same batch.
+    """
+
+    def __init__(self, anywhere: Callable[[bool], bool] = bool) -> None:
         super().__init__()
-        self.asked = False
-        self._before: Any = None
+        self.anywhere = anywhere
+        self.asked: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnInterrupt":
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._remember)
+            self._before = {number: signal.signal(number, self._remember) for number in _SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self._before)
+        self.asked = number
+        signal.signal(number, self._before[number])
 
     def _stop(self) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
+        if self.anywhere(self.asked is not None):
+            raise Stopped(self.asked or signal.SIGTERM)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._stop()

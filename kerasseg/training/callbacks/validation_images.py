@@ -14,11 +14,11 @@ from kerasseg.targets import masks_to_label, probabilities_to_masks
 class ValidationImages(keras.callbacks.Callback):
     """Each epoch writes one strip per validation patch: every modality, truth, prediction.
 
-    `batches` yields image (B, d, h, w, C) and masks (B, d, h, w, K) of `target`, or (B, h, w, …)
-    for a 2-D network; its first batch is used. Of a volume the axial slice with most tumour is
-    shown, of neighbouring slices given as channels the middle one. `modalities` is their number.
-    Where channels overlap, the innermost is shown. Probabilities count from 0.5 on, or where they
-    are the largest, as in the metrics of training.
+    `batches` yields image (B, d, h, w, C), masks (B, d, h, w, K) of `target`, or (B, h, w, …) for a
+    2-D network, and weight (B,), 0 of fillers; its first batch is used. Of a volume the axial slice
+    with most tumour is shown, of neighbouring slices given as channels the middle one.
+    `modalities` is their number. Where channels overlap, the innermost is shown. Probabilities
+    count from 0.5 on, or where they are the largest, as in the metrics of training.
     """
 
     def __init__(
@@ -42,10 +42,13 @@ class ValidationImages(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._writer = tf.summary.create_file_writer(str(self.folder / "validation"))
-        self._image, masks = (t.numpy() for t in next(iter(self.batches.take(1))))
+        image, masks, weight = (t.numpy() for t in next(iter(self.batches.take(1))))
+        self._image, masks = image[weight > 0], masks[weight > 0]
         self._label = masks_to_label(masks, self.target)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not len(self._image):
+            return  # of several machines this one has no validation case
         # Slice by slice through a 3-D network would change the norms; whole patches are exact.
         probabilities = np.asarray(self.network(self._image, training=False))
         masks = probabilities_to_masks(probabilities, self.target)

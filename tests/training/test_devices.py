@@ -1,0 +1,166 @@
+"""What is chosen on one device, on two, and without what was asked for; what machines tell."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+
+from kerasseg.config_file import load_experiment
+from kerasseg.errors import UserError
+from kerasseg.settings.training import TrainingSettings
+from kerasseg.training import devices as module
+from kerasseg.training.devices import choose_devices
+from tests.training.two_workers import LONG
+from tests.training.worker_processes import REPOSITORY, free_ports, run_workers
+
+TWO = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
+
+
+def settings(**chosen):
+    return TrainingSettings(**chosen)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"devices": "all"}, {"devices": "cpu", "batch_size": 3}])
+def test_one_cpu_needs_no_strategy(chosen):
+    devices = choose_devices(settings(**chosen))
+    assert devices.words == "no strategy (one CPU)" and devices.replicas == 1
+    assert devices.chief and (devices.worker, devices.workers) == (0, 1)
+    images = tf.data.Dataset.range(3)
+    assert devices.distribute(images, 1) is images
+    assert devices.chief_first(lambda: 5) == 5 and devices.from_chief(lambda: {"a": 1}) == {"a": 1}
+    assert devices.anywhere(True) and not devices.anywhere(False)
+    devices.check_same("config", "anything")
+
+
+@pytest.mark.parametrize(("gpus", "here"), [(0, "no GPU"), (2, r"2 GPU\(s\), numbered from 0")])
+def test_a_gpu_that_is_not_there(monkeypatch, gpus, here):
+    found = [tf.config.PhysicalDevice(f"/physical_device:GPU:{i}", "GPU") for i in range(gpus)]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found)
+    with pytest.raises(
+        UserError, match=f"training.devices=gpu:3, but TensorFlow sees {here} .*devices=auto"
+    ):
+        choose_devices(settings(devices="gpu:3"))
+
+
+@pytest.mark.parametrize(("chosen", "left"), [("gpu:1", [1]), ("cpu", []), ("all", None)])
+def test_other_gpus_are_hidden(monkeypatch, chosen, left):
+    found = [tf.config.PhysicalDevice(f"/physical_device:GPU:{i}", "GPU") for i in range(2)]
+    shown = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *given: shown.append(given))
+    monkeypatch.setattr(module, "_of_this_machine", lambda _, gpus: pytest.fail(str(len(gpus))))
+    count = 2 if left is None else len(left)
+    with pytest.raises(pytest.fail.Exception, match=str(count)):
+        choose_devices(settings(devices=chosen))
+    assert shown == ([] if left is None else [([found[i] for i in left], "GPU")])
+
+
+def test_devices_can_be_hidden_only_at_first(monkeypatch):
+    found = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
+
+    def refuse(*given):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found)
+    monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
+    with pytest.raises(UserError, match="devices=cpu cannot be set any more"):
+        choose_devices(settings(devices="cpu"))
+
+
+def test_several_workers_must_be_named(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UserError, match=r"strategy=multi_worker, but .* TF_CONFIG names no"):
+        choose_devices(settings(strategy="multi_worker"))
+
+
+def test_without_a_strategy_tf_config_is_not_looked_at_further(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", TWO)
+    assert choose_devices(settings(strategy="none")).workers == 1
+
+
+def test_two_devices(python):
+    """In a process of its own, where TensorFlow has two logical CPUs."""
+    choices = {
+        "auto": {"batch_size": 4},
+        "mirrored": {"batch_size": 4, "strategy": "mirrored"},
+        "odd": {"batch_size": 3},
+        "small": {"batch_size": 1},
+        "none": {"batch_size": 4, "strategy": "none"},
+        "xla": {"batch_size": 4, "jit_compile": True},
+    }
+    printed = subprocess.run(
+        [python, "-m", "tests.training.two_devices", json.dumps(list(choices.values()))],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = dict(zip(choices, json.loads(printed), strict=True))
+    for name in ("auto", "mirrored"):
+        assert found[name]["words"] == "MirroredStrategy (2 CPUs)"
+        assert found[name]["replicas"] == 2
+        assert found[name]["parts"] == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+    assert "batch_size 3 is over all devices" in found["odd"] and "use 2 or 4." in found["odd"]
+    assert "by 2 of them: use 2." in found["small"]
+    assert "strategy=none, but 2 CPUs" in found["none"]
+    assert "jit_compile=true does not work on 2 devices" in found["xla"]
+
+
+@pytest.mark.parametrize("strategy", ["mirrored", "multi_worker"])
+def test_xla_with_several_devices_is_refused_when_the_config_is_read(strategy):
+    with pytest.raises(UserError, match=f"jit_compile=true does not work with strategy={strategy}"):
+        load_experiment(None, ["training.jit_compile=true", f"training.strategy={strategy}"])
+
+
+def test_what_two_workers_tell_each_other(tmp_path):
+    """The last is that worker 1 ends and the chief says so instead of waiting for it."""
+    command = ["-m", "tests.training.two_workers", str(tmp_path / "made")]
+    ended = run_workers(tmp_path, [command] * 2)
+    for index, worker in enumerate(ended):
+        assert worker.code == 0, worker.stderr
+        lines = worker.stdout.splitlines()
+        assert lines[0].startswith("Waiting for all 2 workers of TF_CONFIG; this is worker ")
+        told = json.loads(lines[1])
+        assert told["worker"] == index and told["replicas"] == 2
+        assert told["words"] == "MultiWorkerMirroredStrategy (TF_CONFIG names 2 workers)"
+        assert told["orders"] == [False, True, True]
+        assert told["scores"]["dice"] == 1 / 3 and math.isnan(told["scores"]["no"])
+        assert told["found"] == (index == 1), "the chief goes first"
+        assert "machines of TF_CONFIG do not have the same config" in told["refused"]
+        assert "'batch: 2' and 'batch: 4' on the chief and on worker 1" in told["refused"]
+        assert LONG not in told["refused"], "only what differs"
+    lost = json.loads(ended[0].stdout.splitlines()[2])
+    assert lost.startswith("Lost worker 1 (localhost:") and lost.endswith("with --resume.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_waits_for_the_others_can_be_stopped(number):
+    """TensorFlow alone would wait in C++, where neither signal ends it."""
+    first, second = free_ports(2)
+    workers = {"worker": [f"localhost:{first}", f"localhost:{second}"]}
+    config = json.dumps({"cluster": workers, "task": {"type": "worker", "index": 0}})
+    command = [sys.executable, "-m", "tests.training.two_workers"]
+    environment = {**os.environ, "TF_CONFIG": config}
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert b"this is worker 0 (the chief)" in process.stdout.readline()
+        time.sleep(1)
+        process.send_signal(number)
+        assert process.wait(60) == -number
+
+
+def test_a_port_that_is_taken(monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("TF_CONFIG", TWO.replace("a:1", f"localhost:{port}"))
+        with pytest.raises(UserError, match=f"cannot listen at localhost:{port} .Address already"):
+            choose_devices(settings())

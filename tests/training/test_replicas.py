@@ -1,0 +1,154 @@
+"""Updates on several replicas (logical CPUs, in processes of their own) against those on one."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasseg.training.update import FINITE, GRADIENT_NOT_FINITE, LOSS_NOT_FINITE
+
+RULES = ("overflow", "clip", "not finite", "batch norm", "dropout", "validation")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Does groups of `replicas_worker`, all in one process, and keeps what they found."""
+
+    @functools.cache
+    def found(replicas, *groups):
+        folder = str(tmp_path_factory.mktemp("replicas"))
+        ran = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tests.training.replicas_worker",
+                str(replicas),
+                folder,
+                *groups,
+            ],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr[-3000:]
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    return found
+
+
+@pytest.mark.parametrize(
+    ("replicas", "group", "name"),
+    [
+        (2, "same", "adamw"),
+        (2, "same", "adamw, all at once"),
+        (2, "same", "sgd, accumulated, clipped"),
+        (2, "same", "muon, averaged, heads"),
+        (2, "same", "lion, accumulated"),
+        (3, "three", "adamw, all at once"),
+    ],
+)
+def test_replicas_that_share_the_batches_do_what_one_does_with_them(run, replicas, group, name):
+    """Four updates with instance norm; Dice and its kin sum over the batch of all replicas."""
+    found = run(replicas, group)[group][name]
+    assert found["start"] == 0, "the same seed, the same network"
+    assert found["moved"] > 0.005
+    assert found["weights"] < 1e-6 and found["slots"] < 1e-6
+    assert ("averages" in found) == ("all at once" in name or "averaged" in name)
+    assert found.get("averages", 0) < 1e-6
+    assert found["spread"] == 0, "all replicas have the same"
+    assert found["failures"] == [FINITE, FINITE]
+    several, one = found["logs"]
+    assert several == pytest.approx(one, abs=1e-6) and 0 < one["dice"] < 1
+
+
+def test_an_overflow_on_one_replica_leaves_everything_on_all_of_them_as_it_was(run):
+    """Weights, slots, averages and moving statistics; the updates around it are made as if it had
+    not been."""
+    found = run(2, *RULES)["overflow"]
+    assert list(found) == ["1", "3"], "batches per update"
+    for case in found.values():
+        states = [(15, 0, 1), (14, 1, 1), (14, 1, 2), (13, 2, 2), (13, 2, 3)]
+        assert case["told"] == [
+            {"failure": FINITE, "scale": 2.0**power, "skipped": skipped, "iterations": iterations}
+            for power, skipped, iterations in states
+        ]
+        assert [moved > 0 for moved in case["changes"]] == [True, False, True, False, True]
+        assert case["from control"] < 1e-6
+        assert np.isfinite(case["loss"]), "or something else was seen than the gradient"
+
+
+def test_the_gradient_of_all_replicas_is_clipped(run):
+    """And not that of each, of which the sum would be longer."""
+    found = run(2, *RULES)["clip"]
+    assert found["norm before"] > 1.5
+    assert found["norm"] == pytest.approx(1.0, rel=1e-6)
+    assert found["from expected"] < 1e-6
+
+
+def test_what_is_not_finite_on_one_replica_is_told_and_changes_nothing_on_any(run):
+    found = run(2, *RULES)["not finite"]
+    assert len(found) == 6
+    for name, told in found.items():
+        expected = LOSS_NOT_FINITE if name.startswith("loss") else GRADIENT_NOT_FINITE
+        assert told["failure"] == expected, name
+        assert told["change"] == 0 and told["iterations"] == 0, name
+        assert told["scale"] == 1
+
+
+def test_batch_norm_sees_each_replica_s_part_by_itself(run):
+    """The gradient is the mean of what each part alone gives, the moving statistics are the mean
+    of those that each part alone leads to, on all replicas."""
+    found = run(2, *RULES)["batch norm"]
+    assert found["statistics"] < 1e-6 and found["weights"] < 1e-6
+    assert min(found["moved"]) > 1e-3 and found["parts differ by"] > 0.1
+    assert found["spread"] == 0
+
+
+def test_dropout_differs_between_replicas_and_the_saved_state_does_not_know(run):
+    found = run(2, *RULES)["dropout"]
+    assert found["as of Keras"] == 0, "on both replicas the same is dropped"
+    assert found["varied"] > 0.1 and found["after updates"] > 0.1
+    for ours, theirs in (found["kept"], found["as on one device"]):
+        assert len(ours) > 1 and ours == theirs
+
+
+def test_scores_of_batches_that_cannot_be_shared_equally(run):
+    """Also where one replica has only what fills up the batch."""
+    found = run(2, *RULES)["validation"]
+    assert len(found) == 4
+    for name, (several, one, counted) in found.items():
+        assert several == pytest.approx(one, rel=1e-6), name
+        assert counted == pytest.approx({n: several[n] for n in counted}, rel=1e-6), name
+        assert bool(counted) == (name in ("one less", "none"))
+        assert len(set(several.values())) > 4
+
+
+@pytest.mark.parametrize(("policy", "scale"), [("mixed_float16", 2.0**15), ("mixed_bfloat16", 1)])
+def test_mixed_precision_learns_with_accumulation_clip_and_averages(run, policy, scale):
+    found = run(2, "precision")["precision"][policy]
+    losses = found["losses"]
+    assert losses[-1] < 0.9 * losses[0]
+    told = {"failure": FINITE, "scale": scale, "skipped": 0, "iterations": len(losses)}
+    assert found["told"] == told
+    assert found["average differs by"] > 1e-4 and found["spread"] == 0
+
+
+def test_a_whole_fit_on_two_replicas_is_that_on_one(run):
+    """With accumulation, clipping, averages and nine validation patches in batches of four; and
+    stopped within an epoch it goes on, with dropout, bit for bit."""
+    found = run(2, "fit")["fit"]
+    assert found["weights"] < 1e-5
+    several, one = found["histories"]
+    assert len(one) == 3 and one[-1]["loss"] < one[0]["loss"]
+    for a, b in zip(several, one, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    resumed, whole = found["resumed histories"]
+    assert found["resumed weights"] == 0 and resumed == whole
+    assert whole[0]["loss"] != several[0]["loss"]
