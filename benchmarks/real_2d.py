@@ -8,6 +8,7 @@ chosen to end before the anchor's do on a processor that computes in bfloat16 (A
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def _table(title: str, job: Job) -> str:
     return (
         f"## {title}: every {job.every}th validates, 128 x 128\n\n"
         "| | parameters | epochs | mean Dice of the validation cases, last epoch | best epoch "
-        "| minutes |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
+        "| minutes | CPU minutes |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 
@@ -118,7 +119,8 @@ def _split(job: Job, folder: Path) -> Path:
 
 
 def _train(job: Job, folder: Path, split: Path, overrides: tuple[str, ...]) -> tuple[str, ...]:
-    """Parameters, epochs, Dice of the last and of the best epoch, minutes."""
+    """Parameters, epochs, Dice of the last and of the best epoch, minutes by the clock and, which
+    other work on the machine does not change, of all cores together."""
     settings = [
         f"data.root={DATA / job.root}",
         f"split={{method: file, file: {split}}}",
@@ -128,7 +130,11 @@ def _train(job: Job, folder: Path, split: Path, overrides: tuple[str, ...]) -> t
         *overrides,
     ]
     command = [sys.executable, "train.py", "--config", f"configs/{job.config}.yaml", *settings]
+    before = os.times()
     subprocess.run(command, check=True, stdout=sys.stderr)
+    after = os.times()
+    cpu = after.children_user + after.children_system
+    cpu -= before.children_user + before.children_system
     newest = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
     summary = json.loads((newest / "summary.json").read_text())
     last = subprocess.run(
@@ -143,6 +149,7 @@ def _train(job: Job, folder: Path, split: Path, overrides: tuple[str, ...]) -> t
         f"{float(last.stdout):.3f}",
         f"{summary['dice']['validation']['tumour']:.3f}",
         f"{summary['minutes']:.1f}",
+        f"{cpu / 60:.1f}",
     )
 
 
