@@ -27,19 +27,28 @@ RESIDUAL = (
     "model.deep_supervision=2",
 )
 GATED = ("model.attention_gates=true", "model.upsampling=interpolate")
+HEAVY = ("[16,32,32]", 1, "[64,128,256,512]", 1024)
+"""90.3 million parameters on a patch so small that they are most of the memory."""
 OTHER_NETWORKS = (
     ("[64,96,80]", 2, "[16,32,64]", 96, *RESIDUAL),
     ("[48,64,64]", 2, "[16,32,64]", 128, *GATED),
+    (*HEAVY, "training.gradient_accumulation=1"),
+    (*HEAVY, "training.gradient_accumulation=2"),
+    (*HEAVY, "optimizer.name=sgd"),
+    (*HEAVY, "optimizer.ema=0.999"),
 )
 
 
 def run() -> str:
-    """Markdown table: peak above what the process took before its first step, and the estimate."""
+    """Markdown table: peak above what the process took before it built the network, and the
+    estimate."""
     rows = []
     for patch, batch, features, bottleneck, *settings in (*STEPS, *OTHER_NETWORKS):
         arguments = (patch, str(batch), features, str(bottleneck), *settings)
         found = measure("benchmarks.step_memory", *arguments)
-        words = " ".join(setting.removeprefix("model.") for setting in settings)
+        words = " ".join(
+            setting.removeprefix("model.").removeprefix("training.") for setting in settings
+        )
         row = f"| {patch} | {batch} | {features} + {bottleneck} {words} | {found['taken']:.2f} GB "
         rows.append(row + f"| {found['estimated']:.2f} GB |")
     return (
@@ -64,8 +73,9 @@ def main(patch: str, batch: str, features: str, bottleneck: str, *others: str) -
     settings.append(f"model.dimensions={patch.count(',') + 1}")
     experiment = load_experiment(None, settings)
     size = experiment.pipeline.patch_size
-    model = compile_for_training(experiment, build_network(experiment), updates_per_epoch=100)
+    tf.zeros([1]) + 1.0  # TensorFlow is up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = compile_for_training(experiment, build_network(experiment), updates_per_epoch=100)
     image = np.zeros((int(batch), *size, 4), np.float16)
     target = np.zeros((int(batch), *size, 3), np.uint8)
     data = iter(tf.data.Dataset.from_tensors((image, target)).repeat())

@@ -67,7 +67,7 @@ def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
     policy, reason = choose_precision(experiment.training.precision)
     check_precision(experiment, policy)
     check_memory(experiment, policy, devices)
-    callbacks = user_callbacks(experiment, writing=devices.chief)
+    callbacks = user_callbacks(experiment, writing=devices.chief, workers=devices.workers)
     devices.check_same("config", dump_experiment(experiment))
     old_run = latest_run_folder(experiment) if resume else None
 

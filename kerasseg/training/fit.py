@@ -23,6 +23,7 @@ from kerasseg.training.callbacks.non_finite import StopOnNonFinite
 from kerasseg.training.callbacks.reduce_on_plateau import ReduceOnPlateau
 from kerasseg.training.callbacks.skipped_updates import SkippedUpdates
 from kerasseg.training.callbacks.stop_on_interrupt import StopOnInterrupt
+from kerasseg.training.callbacks.stop_together import StopTogether
 from kerasseg.training.callbacks.validation_images import ValidationImages
 from kerasseg.training.devices import Devices
 from kerasseg.training.dropout import vary_dropout
@@ -122,6 +123,7 @@ def fit(
                         *validators,
                         *_epoch_callbacks(experiment, network, validation, folder, progress),
                         *callbacks,
+                        StopTogether(devices.anywhere),
                     ],
                     add_history=True,
                     model=model,

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.records.store import open_store
@@ -59,14 +61,13 @@ def contains(volume: np.ndarray, patch: np.ndarray) -> bool:
 
 
 @both
-def test_every_dimension_but_a_short_last_batch_is_known_to_the_graph(
-    kind, phantom_store, tmp_path
-):
+def test_every_dimension_is_known_to_the_graph(kind, phantom_store, tmp_path):
     """Unknown channels make a step several times slower, silently."""
     image, target = make(phantom_store, tmp_path, *kind).dataset().element_spec
     assert image.shape == (2, *SIZE[kind], 4) and target.shape == (2, *SIZE[kind], 3)
-    image, target = make_validation(phantom_store, tmp_path, *kind).element_spec
-    assert image.shape[1:] == (*SIZE[kind], 4) and target.shape[1:] == (*SIZE[kind], 3)
+    image, target, weight = make_validation(phantom_store, tmp_path, *kind).element_spec
+    assert image.shape == (2, *SIZE[kind], 4) and target.shape == (2, *SIZE[kind], 3)
+    assert weight.shape == (2,)
 
 
 def test_neighbours_and_the_target_make_the_channels(phantom_store, tmp_path):
@@ -157,14 +158,47 @@ def test_validation_patches_are_fixed_and_complete(kind, phantom_store, tmp_path
         "pipeline.validation_patches_per_volume=3",
         batch_size=5,
     )
-    first, again = ([x.numpy() for x, _ in dataset] for _ in range(2))
-    assert [len(x) for x in first] == [5, 5, 5, 5, 4] and len(dataset) == 5
-    for x, u in zip(first, again, strict=True):
-        np.testing.assert_array_equal(x, u)
-    patches = np.concatenate(first)
+    first, again = ([[part.numpy() for part in batch] for batch in dataset] for _ in range(2))
+    assert [len(x) for x, *_ in first] == [5] * 5 and len(dataset) == 5
+    for parts, others in zip(first, again, strict=True):
+        for x, u in zip(parts, others, strict=True):
+            np.testing.assert_array_equal(x, u)
+    patches, targets, weight = (np.concatenate(parts) for parts in zip(*first, strict=True))
+    assert weight.dtype == np.float32 and weight.tolist() == [1] * 24 + [0]
+    assert not patches[24].any() and not targets[24].any(), "only fills up the last batch"
     for index, case_id in enumerate(phantom_store.rows):
         case = phantom_store.load(case_id).case
         assert all(contains(case.image, patch) for patch in patches[3 * index : 3 * index + 3])
+
+
+@pytest.mark.parametrize(("cases", "workers"), [(8, 2), (7, 3), (2, 3)])
+def test_each_worker_validates_other_cases_in_as_many_batches(
+    phantom_store, tmp_path, cases, workers
+):
+    """Together those of one worker, each once; of two cases the third worker has none."""
+    ids = list(phantom_store.rows)[:cases]
+    pipeline = phantom_experiment(
+        tmp_path, *SLICES, "pipeline.validation_patches_per_volume=3"
+    ).pipeline
+    found, counts = [], []
+    for worker in range(-1, workers):
+        place = {} if worker < 0 else {"worker": worker, "workers": workers}
+        dataset = validation_batches(
+            phantom_store, ids, pipeline, target="regions", batch_size=6, seed=1, **place
+        )
+        read = [[part.numpy() for part in batch] for batch in dataset]
+        assert len(read) == len(dataset)
+        counts.append(len(read))
+        image, target, weight = (np.concatenate(parts) for parts in zip(*read, strict=True))
+        assert len(weight) == len(read) * (6 if worker < 0 else 6 // workers)
+        kept = weight > 0
+        assert kept.sum() == 3 * len(ids[max(worker, 0) :: workers if worker >= 0 else 1])
+        assert not image[~kept].any() and not target[~kept].any()
+        pairs = zip(image[kept], target[kept], strict=True)
+        found.append([(x.tobytes(), y.tobytes()) for x, y in pairs])
+    assert len(set(counts[1:])) == 1, "or one would wait for another for ever"
+    assert sorted(found[0]) == sorted(pair for own in found[1:] for pair in own)
+    assert len(set(found[0])) == len(found[0])
 
 
 def test_compressed_records_give_the_same_batches(phantom_store, tmp_path):
@@ -176,3 +210,49 @@ def test_compressed_records_give_the_same_batches(phantom_store, tmp_path):
     for (x, y), (u, v) in zip(*batches, strict=True):
         np.testing.assert_array_equal(x, u)
         np.testing.assert_array_equal(y, v)
+
+
+@settings(
+    deadline=None,
+    max_examples=8,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.data())
+def test_workers_share_the_batches_and_a_later_batch_can_be_the_first(
+    phantom_store, tmp_path, data
+):
+    """For any sizes: the parts of all workers, side by side, are the batches of one, and begun at a
+    batch they are those that are left, over the end of the epoch."""
+    cases = data.draw(st.integers(1, 8), "cases")
+    workers = data.draw(st.integers(1, 3), "workers")
+    batch_size = workers * data.draw(st.integers(1, 2), "share")
+    per_volume = data.draw(st.integers(1, 3), "patches per volume")
+    steps = data.draw(st.none() | st.integers(1, 7), "steps per epoch")
+    pipeline = phantom_experiment(
+        tmp_path, *SLICES, f"pipeline.patches_per_volume={per_volume}"
+    ).pipeline
+
+    def batches(**place) -> TrainingBatches:
+        ids = list(phantom_store.rows)[:cases]
+        options = {"target": "binary", "seed": 7, "steps_per_epoch": steps, **place}
+        return TrainingBatches(phantom_store, ids, pipeline, batch_size=batch_size, **options)
+
+    alone = batches()
+    epoch = data.draw(st.integers(0, 1), "epoch")
+    first = data.draw(st.integers(0, alone.steps_per_epoch), "first batch")
+    count = alone.steps_per_epoch - first + 2
+    everything = take(alone.dataset(), (epoch + 1) * alone.steps_per_epoch + 2)[-count:]
+    parts = [
+        take(batches(worker=n, workers=workers).dataset(epoch, first), count)
+        for n in range(workers)
+    ]
+    for step, expected in enumerate(everything):
+        for index in range(2):
+            shares = [own[step][index] for own in parts]
+            assert {len(share) for share in shares} == {batch_size // workers}
+            np.testing.assert_array_equal(np.concatenate(shares), expected[index])
+
+
+def test_a_batch_that_workers_cannot_share_is_refused(phantom_store, tmp_path):
+    with pytest.raises(ValueError, match="batch_size 3 cannot be shared by 2 workers"):
+        make(phantom_store, tmp_path, batch_size=3, worker=0, workers=2)

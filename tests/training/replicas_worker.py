@@ -21,10 +21,11 @@ from kerasseg.experiment import build_network
 from kerasseg.records.split import Split
 from kerasseg.records.store import open_store
 from kerasseg.settings.optimizer import OptimizerSettings
+from kerasseg.settings.training import TrainingSettings
 from kerasseg.targets import label_to_masks
 from kerasseg.training.callbacks.history import read_history
 from kerasseg.training.callbacks.stop_on_interrupt import Stopped
-from kerasseg.training.devices import Devices
+from kerasseg.training.devices import Devices, choose_devices
 from kerasseg.training.dropout import vary_dropout
 from kerasseg.training.fit import compile_for_training, fit
 from kerasseg.training.optimizer import build_optimizer
@@ -79,13 +80,18 @@ def spread(devices, variables):
     """Largest difference between the replicas' copies of them."""
     values = [getattr(v, "value", v) for v in variables]
     parts = [devices.strategy.experimental_local_results(value) for value in values]
-    return max(float(np.ptp([copy.numpy() for copy in copies], axis=0).max()) for copies in parts)
+    return largest(np.ptp([copy.numpy() for copy in copies], axis=0) for copies in parts)
+
+
+def largest(arrays):
+    """Of all magnitudes; no number if one is none."""
+    return float(np.max([np.abs(array).max() for array in arrays]))
 
 
 def difference(ours, theirs):
     """Largest one of the arrays that two runs have under the same names."""
     assert ours.keys() == theirs.keys() and ours
-    return max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours)
+    return largest(ours[name] - theirs[name] for name in ours)
 
 
 def values(variables):
@@ -148,6 +154,7 @@ def same(devices, folder, *names):
     """Several replicas against one."""
     found = {}
     for name in names or SAME:
+        devices = choose_devices(TrainingSettings(batch_size=BATCH))  # as each run of a process
         options = (*SAME[name], "optimizer.warmup_epochs=0")
         one = trained(one_device(), folder, *options)
         several = trained(devices, folder, *options)
@@ -264,7 +271,7 @@ def all_copies(devices, model):
 
 
 def change(before, after):
-    return max(float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True))
+    return largest(a - b for a, b in zip(before, after, strict=True))
 
 
 def update(model, iterator):
@@ -322,13 +329,13 @@ def clip(devices, folder):
         "nesterov": False,
     }
     data = gradients(3, devices.replicas)
-    model = given(devices, settings, accumulation=3)
+    model = given(devices, settings, accumulation=3, factor=10.0)
     before = model.get_weights()[: len(SHAPES)]
     update(model, batches_of(data, devices))
     after = model.get_weights()[: len(SHAPES)]
     step = np.concatenate([np.ravel(b - a) for a, b in zip(before, after, strict=True)])
     parts = [np.concatenate([np.ravel(g) for g in part.values()]) for b in data for part in b]
-    mean = np.mean(parts, axis=0)
+    mean = 10 * np.mean(parts, axis=0)
     expected = -mean / np.linalg.norm(mean)
     return {
         "norm": float(np.linalg.norm(step)),
@@ -389,14 +396,14 @@ def batch_norm(devices, folder):
     mean = [np.mean(parts, axis=0) for parts in zip(*alone, strict=True)]
     found = model.get_weights()
 
-    def largest(indices, ours, theirs):
-        return max(float(np.abs(ours[i] - theirs[i]).max()) for i in indices)
+    def apart(indices, ours, theirs):
+        return largest(ours[i] - theirs[i] for i in indices)
 
     return {
-        "statistics": largest(statistics, found, mean),
-        "weights": largest(trained, found, mean),
-        "moved": [largest(part, found, start) for part in (statistics, trained)],
-        "parts differ by": largest(statistics, *alone[:2]),
+        "statistics": apart(statistics, found, mean),
+        "weights": apart(trained, found, mean),
+        "moved": [apart(part, found, start) for part in (statistics, trained)],
+        "parts differ by": apart(statistics, *alone[:2]),
         "spread": spread(devices, model.variables),
     }
 
@@ -530,9 +537,7 @@ def main(replicas, folder, *groups):
     (cpu,) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration()] * int(replicas)
     tf.config.set_logical_device_configuration(cpu, parts)
-    # One for the whole process: TensorFlow cannot tell the sums of two strategies apart.
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(int(replicas))])
-    devices = Devices(strategy, "logical CPUs")
+    devices = choose_devices(TrainingSettings(batch_size=BATCH))
     found = {}
     for group in groups:
         keras.config.set_dtype_policy("float32")

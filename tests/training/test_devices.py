@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -16,6 +17,8 @@ from kerasseg.config_file import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.settings.training import TrainingSettings
 from kerasseg.training import devices as module
+from kerasseg.training.callbacks.from_settings import user_callbacks
+from kerasseg.training.callbacks.stop_together import StopTogether
 from kerasseg.training.devices import choose_devices
 from tests.training.two_workers import LONG
 from tests.training.worker_processes import REPOSITORY, free_ports, run_workers
@@ -156,6 +159,28 @@ def test_who_waits_for_the_others_can_be_stopped(number):
         time.sleep(1)
         process.send_signal(number)
         assert process.wait(60) == -number
+
+
+def test_a_callback_that_stops_one_machine_stops_all():
+    heard = []
+
+    def anywhere(here):
+        heard.append(here)
+        return True
+
+    callback = StopTogether(anywhere)
+    callback.set_model(keras.Model())
+    callback.model.stop_training = False
+    callback.on_epoch_end(0)
+    assert heard == [False] and callback.model.stop_training is True
+
+
+def test_a_backup_of_one_machine_is_refused():
+    backup = "training.callbacks=[{keras.callbacks.BackupAndRestore: {backup_dir: backup}}]"
+    experiment = load_experiment(None, [backup])
+    assert len(user_callbacks(experiment, writing=True)) == 1
+    with pytest.raises(UserError, match="BackupAndRestore would take one machine back"):
+        user_callbacks(experiment, writing=True, workers=2)
 
 
 def test_a_port_that_is_taken(monkeypatch):

@@ -22,15 +22,9 @@ def run(tmp_path_factory):
     @functools.cache
     def found(replicas, *groups):
         folder = str(tmp_path_factory.mktemp("replicas"))
+        module = "tests.training.replicas_worker"
         ran = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "tests.training.replicas_worker",
-                str(replicas),
-                folder,
-                *groups,
-            ],
+            [sys.executable, "-m", module, str(replicas), folder, *groups],
             capture_output=True,
             text=True,
             cwd=Path(__file__).parents[2],
@@ -79,7 +73,7 @@ def test_an_overflow_on_one_replica_leaves_everything_on_all_of_them_as_it_was(r
             {"failure": FINITE, "scale": 2.0**power, "skipped": skipped, "iterations": iterations}
             for power, skipped, iterations in states
         ]
-        assert [moved > 0 for moved in case["changes"]] == [True, False, True, False, True]
+        assert case["changes"][1::2] == [0, 0] and min(case["changes"][::2]) > 0.001
         assert case["from control"] < 1e-6
         assert np.isfinite(case["loss"]), "or something else was seen than the gradient"
 

@@ -130,3 +130,23 @@ def test_what_only_fills_up_the_batch_is_not_shown(tmp_path):
     )
     assert len(filled) == 2 and filled.any()
     np.testing.assert_array_equal(filled, plain)
+
+
+def test_a_machine_without_a_validation_case_shows_nothing(tmp_path):
+    """Its batches are zeros only, in number those of the other machines."""
+    zeros = np.zeros((2, *SIZE, 3))
+    batch = zeros.astype(np.float16), zeros.astype(np.uint8), np.zeros(2, np.float32)
+    network = keras.Sequential([keras.Input(zeros.shape[1:]), Constant(3)])
+    callback = ValidationImages(
+        tmp_path,
+        network,
+        tf.data.Dataset.from_tensors(batch),
+        modalities=1,
+        target="subregions",
+    )
+    callback.on_train_begin()
+    callback.on_epoch_end(0)
+    callback.on_train_end()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert EventAccumulator(str(tmp_path / "validation")).Reload().Tags()["tensors"] == []

@@ -22,7 +22,9 @@ _WATCHERS = (
 )
 
 
-def user_callbacks(experiment: Experiment, *, writing: bool) -> list[keras.callbacks.Callback]:
+def user_callbacks(
+    experiment: Experiment, *, writing: bool, workers: int = 1
+) -> list[keras.callbacks.Callback]:
     """The callbacks of `training.callbacks`.
 
     Without `writing`, on a machine that is not the chief, those of Keras that write files are left
@@ -35,7 +37,7 @@ def user_callbacks(experiment: Experiment, *, writing: bool) -> list[keras.callb
         for path, arguments in entry.items()
     ]
     for callback in made:
-        _check(callback, experiment)
+        _check(callback, experiment, workers)
     return [c for c in made if writing or not isinstance(c, _WRITERS)]
 
 
@@ -63,7 +65,7 @@ def _make(path: str, arguments: dict[str, Any]) -> keras.callbacks.Callback:
         ) from None
 
 
-def _check(callback: keras.callbacks.Callback, experiment: Experiment) -> None:
+def _check(callback: keras.callbacks.Callback, experiment: Experiment, workers: int) -> None:
     name, optimizer = type(callback).__name__, experiment.optimizer
     free = optimizer.schedule == "constant" and not optimizer.warmup_epochs
     if isinstance(callback, _RATE_SETTERS) and not free:
@@ -80,6 +82,11 @@ def _check(callback: keras.callbacks.Callback, experiment: Experiment) -> None:
         raise UserError(
             f"training.callbacks: {name} cannot know whether {callback.monitor} is to rise or to "
             "fall: add mode: max, or mode: min, to its arguments."
+        )
+    if isinstance(callback, keras.callbacks.BackupAndRestore) and workers > 1:
+        raise UserError(
+            "training.callbacks: BackupAndRestore would take one machine back and leave the others "
+            "where they are: leave it out and go on with --resume, which takes all."
         )
     if isinstance(callback, keras.callbacks.BackupAndRestore) and optimizer.ema is not None:
         # It is called while the model holds the averages, and would go on to train those.
