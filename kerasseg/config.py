@@ -133,10 +133,11 @@ class Experiment(Section):
                 continue
             turned = [sizes.get(name) for name in term.rotate90.axes]
             if None in turned or turned[0] != turned[1] or len(set(term.rotate90.axes)) < 2:
+                plane = list(term.rotate90.axes)
                 raise ValueError(
-                    f"augment.transforms: rotate90 in the plane of {list(term.rotate90.axes)} needs "
-                    f"two axes of the same size, but the patch has {sizes}: change "
-                    "pipeline.patch_size, or give other axes"
+                    f"augment.transforms: rotate90 in the plane of {plane} needs two axes of "
+                    f"the same size, but the patch has {sizes}: change pipeline.patch_size, or "
+                    "give other axes"
                 )
 
     def _check_target(self) -> None:
