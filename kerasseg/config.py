@@ -91,6 +91,7 @@ class Experiment(Section):
         if self.data.layout == "image_pairs" and self.pipeline.slices.axis != "axial":
             raise ValueError("data.layout=image_pairs has slices of one plane: axis must be axial")
         self._check_flips()
+        self._check_quarter_turns()
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
         stride = self.model.stride
         bad = [size for size in self.pipeline.patch_size if size % stride]
@@ -121,6 +122,23 @@ class Experiment(Section):
                 f"evaluation.flips {list(flips)} has {across}, but pipeline.slices.axis={axis} has "
                 f"no {across} within its slices: leave it out"
             )
+
+    def _check_quarter_turns(self) -> None:
+        names = ["depth", "height", "width"]
+        if self.model.dimensions == 2:
+            del names[("axial", "coronal", "sagittal").index(self.pipeline.slices.axis)]
+        sizes = dict(zip(names, self.pipeline.patch_size, strict=True))
+        for term in self.augment.transforms or ():
+            if term.rotate90 is None:
+                continue
+            turned = [sizes.get(name) for name in term.rotate90.axes]
+            if None in turned or turned[0] != turned[1] or len(set(term.rotate90.axes)) < 2:
+                plane = list(term.rotate90.axes)
+                raise ValueError(
+                    f"augment.transforms: rotate90 in the plane of {plane} needs two axes of "
+                    f"the same size, but the patch has {sizes}: change pipeline.patch_size, or "
+                    "give other axes"
+                )
 
     def _check_target(self) -> None:
         softmax = anatomy.ACTIVATIONS[self.model.target] == "softmax"

@@ -6,12 +6,13 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config import PipelineSettings
-from kerasseg.pipeline.augment.presets import augment
+from kerasseg.pipeline.augment.compose import Patch, augment
 from kerasseg.pipeline.parse import Record, parse_record
 from kerasseg.pipeline.patches import draw_patch
-from kerasseg.pipeline.slices import draw_slice
+from kerasseg.pipeline.slices import AXES, draw_slice
 from kerasseg.pipeline.targets import target_masks
 from kerasseg.records.store import RecordStore
+from kerasseg.settings.augment import Spatial, Transform
 
 _TRAINING, _VALIDATION = 0, 1
 _AUGMENT = 1 << 20
@@ -25,8 +26,8 @@ class TrainingBatches:
     """Endless training batches: image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8.
 
     With a patch size of two numbers they are slices (`pipeline/slices.py`), without d. The K
-    channels are those of `anatomy.TARGETS[target]`. `augmentation` is a preset of
-    `pipeline/augment/presets.py`.
+    channels are those of `anatomy.TARGETS[target]`. `transforms` are applied to
+    each patch (`pipeline/augment/compose.py`).
 
     A batch takes its patches from `batch_size` different volumes; each volume, once decoded,
     gives `patches_per_volume` of them to consecutive batches. Every epoch shuffles all cases
@@ -48,7 +49,7 @@ class TrainingBatches:
         seed: int,
         steps_per_epoch: int | None = None,
         steps_multiple: int = 1,
-        augmentation: str = "none",
+        transforms: Sequence[Transform] = (),
         worker: int = 0,
         workers: int = 1,
     ) -> None:
@@ -64,7 +65,7 @@ class TrainingBatches:
         self.steps_per_epoch = steps_per_epoch or -(-default // steps_multiple) * steps_multiple
         self._groups = -(-self.steps_per_epoch // per_volume)
         self._seed = tf.constant([seed, _TRAINING])
-        self._reader = _Reader(store, case_ids, settings, target, augmentation)
+        self._reader = _Reader(store, case_ids, settings, target, transforms)
 
     def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> tf.data.Dataset:
         """All batches from batch `first_batch` of epoch `first_epoch` (both counted from 0) on,
@@ -160,7 +161,7 @@ class _Reader:
         case_ids: Sequence[str],
         settings: PipelineSettings,
         target: str,
-        augmentation: str = "none",
+        transforms: Sequence[Transform] = (),
     ) -> None:
         paths, offsets = store.locate(case_ids)
         self._channels = len(store.manifest.settings["data.modalities"])
@@ -168,7 +169,16 @@ class _Reader:
         self._offsets = tf.constant(offsets, tf.int64)
         self._settings = settings
         self._target = target
-        self._augmentation = augmentation
+        self._transforms = tuple(transforms)
+        self._spatial = next((t for t in self._transforms if isinstance(t, Spatial)), None)
+        slices = settings.slices
+        two_d = len(settings.patch_size) == 2
+        self._patch = Patch(
+            settings.patch_size,
+            self._channels,
+            2 * slices.neighbours + 1 if two_d else 1,
+            AXES[slices.axis] if two_d else None,
+        )
 
     def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
         """Image (d, h, w, C) float16 and target (d, h, w, K) uint8, `count` of each slot.
@@ -210,10 +220,9 @@ class _Reader:
 
     def _draw(self, record: Record, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         draw = draw_patch if len(self._settings.patch_size) == 3 else draw_slice
-        image, label = draw(record, self._settings, seed)
-        image, label = augment(
-            self._augmentation, image, label, self._channels, tf.random.fold_in(seed, _AUGMENT)
-        )
+        image, label = draw(record, self._settings, seed, self._spatial)
+        own = tf.random.fold_in(seed, _AUGMENT)
+        image, label = augment(self._transforms, image, label, self._patch, own)
         return image, target_masks(label, self._target)
 
     def _draw_all(self, record: Record, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -5,22 +5,34 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from kerasseg.config import PipelineSettings
+from kerasseg.pipeline.augment.spatial import warped
 from kerasseg.pipeline.parse import Record
 from kerasseg.pipeline.take_rows import take_rows
 from kerasseg.pipeline.voxel_rows import voxel_rows
+from kerasseg.settings.augment import Spatial
+
+_WARP = 1 << 19
+"""Stream of a patch's seed that its warp draws from."""
 
 
 def draw_patch(
-    record: Record, settings: PipelineSettings, seed: tf.Tensor
+    record: Record, settings: PipelineSettings, seed: tf.Tensor, spatial: Spatial | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """A random patch: image (d, h, w, C) float16 and label (d, h, w) uint8.
 
-    `seed` is a stateless seed (2,).
+    `seed` is a stateless seed (2,). With `spatial` the patch is resampled from a region of the
+    volume that is just large enough, so that nothing is lost at its edges.
     """
-    start = sample_start(
-        record.shape, record.foreground, settings.patch_size, settings.tumour_share, seed
-    )
-    return cut_patch(record, start, settings.patch_size)
+    size = settings.patch_size
+    start = sample_start(record.shape, record.foreground, size, settings.tumour_share, seed)
+    if spatial is None:
+        return cut_patch(record, start, size)
+
+    def region(first: tf.Tensor, extent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = voxel_rows(record, start - padding(record.shape, size) + first, extent)
+        return take_rows(record.values, rows), take_rows(record.labels, rows)
+
+    return warped(region, size, spatial, tf.random.fold_in(seed, _WARP))
 
 
 def sample_start(

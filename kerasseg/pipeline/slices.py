@@ -3,17 +3,21 @@
 import tensorflow as tf
 
 from kerasseg.config import PipelineSettings, SliceSettings
+from kerasseg.pipeline.augment.spatial import warped
 from kerasseg.pipeline.parse import Record
 from kerasseg.pipeline.patches import padding, pick
 from kerasseg.pipeline.take_rows import take_rows
 from kerasseg.pipeline.voxel_rows import voxel_rows
+from kerasseg.settings.augment import Spatial
 
+_WARP = 1 << 19
+"""Stream of a patch's seed that its warp draws from."""
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
 """The axis of (D, H, W) that a plane stands across."""
 
 
 def draw_slice(
-    record: Record, settings: PipelineSettings, seed: tf.Tensor
+    record: Record, settings: PipelineSettings, seed: tf.Tensor, spatial: Spatial | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """A random patch of a random slice: image (h, w, C * (2n + 1)) float16, label (h, w) uint8.
 
@@ -21,7 +25,8 @@ def draw_slice(
     channel (i + n) * C + c is modality c of the slice i further on, and 0 outside the volume.
     On a slice with tumour the patch is centred on one of its tumour voxels with probability
     `settings.tumour_share`, moved inwards where it would leave the volume; otherwise every place
-    is equally likely. `seed` is a stateless seed (2,).
+    is equally likely. `seed` is a stateless seed (2,). `spatial` is as in `draw_patch`, within the
+    plane and the same for all slices.
     """
     axis = AXES[settings.slices.axis]
     plane = [a for a in range(3) if a != axis]
@@ -42,17 +47,21 @@ def draw_slice(
         return tf.clip_by_value(voxel - tf.constant(patch_size) // 2, 0, limit)
 
     start = tf.cond(if_tumour, centred, lambda: pick(place, limit + 1))
-    row, column = tf.unstack(start - padding(shape, patch_size))
+    start -= padding(shape, patch_size)
     thickness = 2 * neighbours + 1
-    first = _insert([row, column], axis, index - neighbours)
-    rows = voxel_rows(record, tf.stack(first), _insert([*patch_size], axis, thickness))
-    rows = tf.ensure_shape(tf.transpose(rows, [*plane, axis]), [*patch_size, thickness])
-    image = take_rows(record.values, rows)
     channels = thickness * record.values.shape[1]
-    return (
-        tf.reshape(image, [*patch_size, channels]),
-        take_rows(record.labels, rows[..., neighbours]),
-    )
+
+    def region(first: tf.Tensor, extent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        corner = _insert(tf.unstack(start + first), axis, index - neighbours)
+        size = tf.stack(_insert(tf.unstack(extent), axis, tf.constant(thickness)))
+        rows = tf.transpose(voxel_rows(record, tf.stack(corner), size), [*plane, axis])
+        image = tf.reshape(take_rows(record.values, rows), [*tf.unstack(extent), channels])
+        return image, take_rows(record.labels, rows[..., neighbours])
+
+    if spatial is not None:
+        return warped(region, patch_size, spatial, tf.random.fold_in(seed, _WARP))
+    image, label = region(tf.zeros([2], tf.int32), tf.constant(patch_size))
+    return tf.ensure_shape(image, [*patch_size, channels]), tf.ensure_shape(label, patch_size)
 
 
 def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf.Tensor:

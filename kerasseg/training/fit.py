@@ -12,6 +12,7 @@ from kerasseg.config import Experiment
 from kerasseg.errors import storage_error
 from kerasseg.losses.build import build_loss
 from kerasseg.models.encoder_layers import encoder_layers
+from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.records.split import Split
 from kerasseg.records.store import RecordStore
@@ -69,7 +70,7 @@ def fit(
         seed=experiment.run.seed,
         steps_per_epoch=training.steps_per_epoch,
         steps_multiple=training.gradient_accumulation,
-        augmentation=experiment.augment.preset,
+        transforms=transforms_of(experiment.augment),
         worker=devices.worker,
         workers=devices.workers,
     )

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-_SHARE = 0.5
 
-
-def draw_flips(seed: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
-    """Whether each of `axes` is mirrored, bool (len(axes),), each with probability 1/2."""
-    return tf.random.stateless_uniform([len(axes)], seed) < _SHARE
+def draw_flips(seed: tf.Tensor, axes: Sequence[int], share: float = 0.5) -> tf.Tensor:
+    """Whether each of `axes` is mirrored, bool (len(axes),), each with probability `share`."""
+    return tf.random.stateless_uniform([len(axes)], seed) < share
 
 
 def flip(
