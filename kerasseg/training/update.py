@@ -72,7 +72,11 @@ def make_update(model: "TrainingModel") -> Step:
         totals = strategy.run(gradients_of, iterator.get_next())
 
         def more(count: Any, totals: Any) -> tuple[Any, Any]:
-            others = strategy.run(gradients_of, iterator.get_next())
+            # Else the first two batches would run side by side, their activations both in memory.
+            done = [x for total in totals for x in strategy.experimental_local_results(total)]
+            with tf.control_dependencies(done):
+                batch = iterator.get_next()
+            others = strategy.run(gradients_of, batch)
             return count + 1, strategy.run(_sums, (totals, others))
 
         if model.accumulation > 1:
@@ -80,7 +84,7 @@ def make_update(model: "TrainingModel") -> Step:
                 lambda count, _: count < model.accumulation,
                 more,
                 (tf.constant(1), totals),
-                parallel_iterations=1,  # or the next batch's activations would fill memory, too
+                parallel_iterations=1,  # for the same reason
             )
         gradients, norm, loss = strategy.run(reduced, (totals,))
         gradients_are_finite = tf.math.is_finite(_first(strategy, norm))
