@@ -6,13 +6,14 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config import PipelineSettings
-from kerasseg.pipeline.augment.compose import Patch, augment
-from kerasseg.pipeline.parse import Record, parse_record
+from kerasseg.pipeline.augment.compose import augment
+from kerasseg.pipeline.augment.patch import Patch
+from kerasseg.pipeline.parse import Record, TableSizes, parse_record
 from kerasseg.pipeline.patches import draw_patch
-from kerasseg.pipeline.slices import AXES, draw_slice
+from kerasseg.pipeline.slices import draw_slice
 from kerasseg.pipeline.targets import target_masks
 from kerasseg.records.store import RecordStore
-from kerasseg.settings.augment import Spatial, Transform
+from kerasseg.settings.augment import Transform
 
 _TRAINING, _VALIDATION = 0, 1
 _AUGMENT = 1 << 20
@@ -170,15 +171,8 @@ class _Reader:
         self._settings = settings
         self._target = target
         self._transforms = tuple(transforms)
-        self._spatial = next((t for t in self._transforms if isinstance(t, Spatial)), None)
-        slices = settings.slices
-        two_d = len(settings.patch_size) == 2
-        self._patch = Patch(
-            settings.patch_size,
-            self._channels,
-            2 * slices.neighbours + 1 if two_d else 1,
-            AXES[slices.axis] if two_d else None,
-        )
+        self._patch = Patch.of(settings, self._channels)
+        self._sizes = TableSizes.of(store.rows.values())
 
     def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
         """Image (d, h, w, C) float16 and target (d, h, w, K) uint8, `count` of each slot.
@@ -192,7 +186,7 @@ class _Reader:
             num_parallel_calls=_READ_AHEAD,
             deterministic=True,
         ).map(
-            lambda serialized, seed: (parse_record(serialized, self._channels), seed),
+            lambda serialized, seed: (parse_record(serialized, self._channels, self._sizes), seed),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -220,14 +214,13 @@ class _Reader:
 
     def _draw(self, record: Record, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         draw = draw_patch if len(self._settings.patch_size) == 3 else draw_slice
-        image, label = draw(record, self._settings, seed, self._spatial)
+        image, label = draw(record, self._settings, seed, self._transforms)
         own = tf.random.fold_in(seed, _AUGMENT)
         image, label = augment(self._transforms, image, label, self._patch, own)
         return image, target_masks(label, self._target)
 
     def _draw_all(self, record: Record, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        size = self._settings.patch_size
-        channels = self._channels * (2 * self._settings.slices.neighbours + 1)
+        size, channels = self._settings.patch_size, self._patch.channel_count
         classes = len(anatomy.TARGETS[self._target])
         return tf.map_fn(
             lambda seed: self._draw(record, seed),

@@ -1,9 +1,11 @@
 """One serialized record -> tensors, inside the graph."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from kerasseg.records.manifest import CaseRow
 from kerasseg.records.schema import FOREGROUND_KEYS
 
 _BYTES = (
@@ -22,31 +24,59 @@ _FEATURES = {
 }
 
 
-class Record(NamedTuple):
-    """A record as `records/schema.py` describes it: a dense volume is never made of it.
+class Voxels(NamedTuple):
+    """The stored voxels of a case, as `records/schema.py` describes them; a dense volume is never
+    made of them.
 
-    shape:         (3,) int32, D, H, W of the brain box
-    mask:          (D, H, ceil(W / 8)) uint8, a bit per voxel
-    row_start:     (D, H) int32, voxels stored before the row
-    values:        (n + 1, C) float16, the stored voxels; the first is background
-    labels:        (n + 1,) uint8
+    shape:      (3,) int32, D, H, W of the brain box
+    bits:       (b,) uint8, a bit per voxel of the box, rows of W padded to bytes
+    byte_start: (b,) int32, voxels stored before each byte
+    values:     (n, C) float16; the first is background
+    labels:     (n,) uint8
+    """
+
+    shape: tf.Tensor
+    bits: tf.Tensor
+    byte_start: tf.Tensor
+    values: tf.Tensor
+    labels: tf.Tensor
+
+
+class Record(NamedTuple):
+    """A record.
+
     foreground:    for each class, (N, 3) int32 coordinates of its voxels
     brain_voxels:  (D + H + W,) int32, stored voxels in each slice of each axis
     tumour_voxels: (D + H + W,) int32
     """
 
-    shape: tf.Tensor
-    mask: tf.Tensor
-    row_start: tf.Tensor
-    values: tf.Tensor
-    labels: tf.Tensor
+    voxels: Voxels
     foreground: tuple[tf.Tensor, ...]
     brain_voxels: tf.Tensor
     tumour_voxels: tf.Tensor
 
 
-def parse_record(serialized: tf.Tensor, channels: int) -> Record:
-    """The tensors of one record.
+class TableSizes(NamedTuple):
+    """Room for the largest of some records, so that their tensors are of one shape.
+
+    Compiled functions are compiled for shapes.
+    """
+
+    bytes: int
+    rows: int
+
+    @classmethod
+    def of(cls, rows: Iterable[CaseRow]) -> "TableSizes":
+        """For any of these cases."""
+        sizes = [(row.shape, row.stored_rows) for row in rows]
+        return cls(
+            max(d * h * (-(-w // 8)) for (d, h, w, _), _ in sizes),
+            max(stored for _, stored in sizes),
+        )
+
+
+def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes) -> Record:
+    """The tensors of one record, its voxels filled up with zeros to `sizes`.
 
     `channels` = C must be known beforehand: a training step traced for an unknown number of
     channels took more than twice as long (benchmarks/notes.md).
@@ -62,14 +92,28 @@ def parse_record(serialized: tf.Tensor, channels: int) -> Record:
     def integers(key: str) -> tf.Tensor:
         return tf.io.decode_raw(features[key], tf.int32)
 
+    depth, height, width = tf.unstack(shape)
     bits = tf.io.decode_raw(features["mask"], tf.uint8)
-    bytes_per_row = -(-shape[2] // 8)
-    return Record(
+    by_row = tf.reshape(bits, tf.stack([depth, height, (width + 7) // 8]))
+    counts = tf.cast(tf.raw_ops.PopulationCount(x=by_row), tf.int32)
+    row_start = tf.reshape(integers("row_start"), tf.stack([depth, height, 1]))
+    byte_start = tf.reshape(row_start + tf.cumsum(counts, axis=-1, exclusive=True), [-1])
+    missing = [[0, sizes.bytes - tf.size(bits)]]
+    # There is no padding for float16.
+    values = tf.io.decode_raw(
+        unpacked("values"), tf.uint16, fixed_length=sizes.rows * channels * tf.uint16.size
+    )
+    voxels = Voxels(
         shape=shape,
-        mask=tf.reshape(bits, tf.stack([shape[0], shape[1], bytes_per_row])),
-        row_start=tf.reshape(integers("row_start"), shape[:2]),
-        values=tf.reshape(tf.io.decode_raw(unpacked("values"), tf.float16), [-1, channels]),
-        labels=tf.io.decode_raw(unpacked("labels"), tf.uint8),
+        bits=tf.ensure_shape(tf.pad(bits, missing), [sizes.bytes]),
+        byte_start=tf.ensure_shape(tf.pad(byte_start, missing), [sizes.bytes]),
+        values=tf.bitcast(tf.reshape(values, [sizes.rows, channels]), tf.float16),
+        labels=tf.ensure_shape(
+            tf.io.decode_raw(unpacked("labels"), tf.uint8, fixed_length=sizes.rows), [sizes.rows]
+        ),
+    )
+    return Record(
+        voxels=voxels,
         foreground=tuple(
             tf.cast(tf.reshape(tf.io.decode_raw(features[key], tf.int16), [-1, 3]), tf.int32)
             for key in FOREGROUND_KEYS

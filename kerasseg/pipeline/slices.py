@@ -1,23 +1,23 @@
-"""Which slice of a volume a 2-D network gets, and cutting a patch out of it."""
+"""Which slice of a volume a 2-D network gets, and where its patch lies."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from kerasseg.config import PipelineSettings, SliceSettings
-from kerasseg.pipeline.augment.spatial import warped
+from kerasseg.pipeline.augment.patch import AXES, Patch
+from kerasseg.pipeline.cut import cut
 from kerasseg.pipeline.parse import Record
-from kerasseg.pipeline.patches import padding, pick
-from kerasseg.pipeline.take_rows import take_rows
+from kerasseg.pipeline.patches import padding, pick, sample_voxel
 from kerasseg.pipeline.voxel_rows import voxel_rows
-from kerasseg.settings.augment import Spatial
-
-_WARP = 1 << 19
-"""Stream of a patch's seed that its warp draws from."""
-AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
-"""The axis of (D, H, W) that a plane stands across."""
+from kerasseg.settings.augment import Transform
 
 
 def draw_slice(
-    record: Record, settings: PipelineSettings, seed: tf.Tensor, spatial: Spatial | None = None
+    record: Record,
+    settings: PipelineSettings,
+    seed: tf.Tensor,
+    transforms: Sequence[Transform] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """A random patch of a random slice: image (h, w, C * (2n + 1)) float16, label (h, w) uint8.
 
@@ -25,43 +25,38 @@ def draw_slice(
     channel (i + n) * C + c is modality c of the slice i further on, and 0 outside the volume.
     On a slice with tumour the patch is centred on one of its tumour voxels with probability
     `settings.tumour_share`, moved inwards where it would leave the volume; otherwise every place
-    is equally likely. `seed` is a stateless seed (2,). `spatial` is as in `draw_patch`, within the
-    plane and the same for all slices.
+    is equally likely. With `settings.class_shares` a tumour voxel is drawn first, and the slice is
+    the one that it lies in. `seed` is a stateless seed (2,). Of `transforms` those of the patch's
+    place take effect (`cut`), within the plane and the same for all slices.
     """
-    axis = AXES[settings.slices.axis]
-    plane = [a for a in range(3) if a != axis]
-    patch_size, neighbours = settings.patch_size, settings.slices.neighbours
+    patch = Patch.of(settings, record.voxels.values.shape[1])
+    assert patch.across is not None
+    axis, plane = patch.across, list(patch.inside)
+    size = tf.constant(patch.size, tf.int32)
     slice_seed, chance_seed, place_seed = (tf.random.fold_in(seed, stream) for stream in range(3))
-    index = sample_slice(record, settings.slices, slice_seed)
-    shape = tf.gather(record.shape, plane)
-    limit = tf.maximum(shape - tf.constant(patch_size, tf.int32), 0)
+    shape = tf.gather(record.voxels.shape, plane)
+    limit = tf.maximum(shape - size, 0)
     place = tf.random.stateless_uniform([2], place_seed)
     chance = tf.random.stateless_uniform([], chance_seed)
-    if_tumour = tf.logical_and(
-        chance < settings.tumour_share, _voxels_along(record.tumour_voxels, record, axis)[index] > 0
-    )
+    index = sample_slice(record, settings.slices, slice_seed)
+    anywhere = pick(place, limit + 1)
+    if settings.class_shares is not None:
+        wanted, voxel = sample_voxel(record.foreground, settings, chance, place)
+        index = tf.where(wanted, voxel[axis], index)
+        centre = tf.gather(voxel, plane)
+    else:
+        wanted = _voxels_along(record.tumour_voxels, record, axis)[index] > 0
+        wanted = tf.logical_and(chance < settings.tumour_share, wanted)
 
-    def centred() -> tf.Tensor:
-        voxels = _tumour_in(record, axis, index)
-        voxel = tf.gather(voxels[pick(place[0], tf.shape(voxels)[0])], plane)
-        return tf.clip_by_value(voxel - tf.constant(patch_size) // 2, 0, limit)
+        def tumour_voxel() -> tf.Tensor:
+            voxels = _tumour_in(record, axis, index)
+            return tf.gather(voxels[pick(place[0], tf.shape(voxels)[0])], plane)
 
-    start = tf.cond(if_tumour, centred, lambda: pick(place, limit + 1))
-    start -= padding(shape, patch_size)
-    thickness = 2 * neighbours + 1
-    channels = thickness * record.values.shape[1]
-
-    def region(first: tf.Tensor, extent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        corner = _insert(tf.unstack(start + first), axis, index - neighbours)
-        size = tf.stack(_insert(tf.unstack(extent), axis, tf.constant(thickness)))
-        rows = tf.transpose(voxel_rows(record, tf.stack(corner), size), [*plane, axis])
-        image = tf.reshape(take_rows(record.values, rows), [*tf.unstack(extent), channels])
-        return image, take_rows(record.labels, rows[..., neighbours])
-
-    if spatial is not None:
-        return warped(region, patch_size, spatial, tf.random.fold_in(seed, _WARP))
-    image, label = region(tf.zeros([2], tf.int32), tf.constant(patch_size))
-    return tf.ensure_shape(image, [*patch_size, channels]), tf.ensure_shape(label, patch_size)
+        centre = tf.cond(wanted, tumour_voxel, lambda: tf.zeros([2], tf.int32))
+    start = tf.where(wanted, tf.clip_by_value(centre - size // 2, 0, limit), anywhere)
+    start -= padding(shape, patch.size)
+    first = tf.stack(_insert(tf.unstack(start), axis, index - settings.slices.neighbours))
+    return cut(record.voxels, first, patch, transforms, seed)
 
 
 def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf.Tensor:
@@ -89,15 +84,17 @@ def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf
 
 def _voxels_along(voxels: tf.Tensor, record: Record, axis: int) -> tf.Tensor:
     """The part of `brain_voxels` or `tumour_voxels` that counts the slices along one axis."""
-    return tf.split(voxels, record.shape, num=3)[axis]
+    return tf.split(voxels, record.voxels.shape, num=3)[axis]
 
 
 def _tumour_in(record: Record, axis: int, index: tf.Tensor) -> tf.Tensor:
     """Coordinates (N, 3) int32 of the tumour voxels of a slice, as if it were the first."""
-    sizes = tf.unstack(record.shape)
-    sizes[axis] = tf.constant(1)
-    start = tf.stack(_insert([0, 0], axis, index))
-    label = take_rows(record.labels, voxel_rows(record, start, tf.stack(sizes)))
+    lines = [
+        tf.reshape(tf.range(size), [-1 if a == own else 1 for a in range(3)])
+        for own, size in enumerate(tf.unstack(record.voxels.shape))
+    ]
+    lines[axis] = tf.reshape(index, [1, 1, 1])
+    label = tf.gather(record.voxels.labels, voxel_rows(record.voxels, *lines))
     return tf.cast(tf.where(label > 0), tf.int32)
 
 

@@ -79,6 +79,7 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
             "files": files,
             "attributes": case.attributes,
             "notes": case.notes,
+            "stored_voxels": encoded.stored_voxels,
         }
     )
     return Converted(source, row, encoded.payload)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ class CaseRow(BaseModel):
     files: list[SourceFile]
     attributes: dict[str, str]
     notes: list[str]
+    stored_voxels: int | None = None
+    """Not known of stores that an older kerasseg made."""
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of the record's `values`, background's included, or as many as there can be."""
+        return 1 + (math.prod(self.shape[:3]) if self.stored_voxels is None else self.stored_voxels)
 
 
 class SkippedCase(BaseModel):

@@ -80,6 +80,7 @@ class EncodedCase:
     mean: list[float]
     std: list[float]
     voxel_hash: str
+    stored_voxels: int
 
 
 def encode(case: Case, foreground_voxels: int, compression: str = "none") -> EncodedCase:
@@ -146,6 +147,7 @@ def encode(case: Case, foreground_voxels: int, compression: str = "none") -> Enc
         mean=mean,
         std=std,
         voxel_hash=_voxel_hash(mask, values, stored, without_signal),
+        stored_voxels=int(stored.size),
     )
 
 

@@ -1,10 +1,14 @@
 """Section `pipeline`: how patches are drawn from the store."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from kerasseg.settings.base import Section, Voxels, setting
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+_TUMOUR_SHARE = 0.6
 
 
 class SliceSettings(Section):
@@ -53,12 +57,18 @@ class PipelineSettings(Section):
     )
     slices: SliceSettings = SliceSettings()
     tumour_share: float = setting(
-        0.6,
+        _TUMOUR_SHARE,
         "Share of the patches centred on a tumour voxel (first a class that is present, then one "
         "of its voxels); the others lie anywhere. In 2-D: of the patches from slices with tumour.",
         unit="fraction",
         ge=0.0,
         le=1.0,
+    )
+    class_shares: dict[Literal["NCR", "ED", "ET", "tumour"], Share] | None = setting(
+        None,
+        "In place of tumour_share: the share of the patches centred on each class, such as {NCR: "
+        "0.3, ED: 0.1, ET: 0.3}; the others lie anywhere. In 2-D the voxel chooses the slice, too.",
+        unit="fraction",
     )
     patches_per_volume: int = setting(
         2, "Patches taken each time a volume is decoded.", ge=1, le=256
@@ -67,3 +77,36 @@ class PipelineSettings(Section):
         2, "Fixed patches per validation case, looked at after each epoch.", ge=1, le=256
     )
     prefetch: int = setting(2, "Batches made ahead of the model.", unit="batches", ge=0, le=64)
+
+    @property
+    def centred_share(self) -> float:
+        """Share of the patches centred on tumour of any kind."""
+        if self.class_shares is None:
+            return self.tumour_share
+        return sum(self.class_shares.values())
+
+    @model_validator(mode="after")
+    def _check(self) -> "PipelineSettings":
+        shares = self.class_shares
+        if shares is None:
+            return self
+        if sum(shares.values()) > 1 + 1e-6:
+            raise ValueError(
+                f"pipeline.class_shares {shares} add up to {sum(shares.values()):.3g}: they are "
+                "shares of all patches, so 1 at most"
+            )
+        if "tumour" in shares and len(shares) > 1:
+            raise ValueError(
+                f"pipeline.class_shares {shares}: tumour stands for all classes of data that do not "
+                "tell them apart: name either it or sub-regions"
+            )
+        for name, given in (
+            ("tumour_share", self.tumour_share != _TUMOUR_SHARE),
+            ("slices.empty_share", self.slices.empty_share is not None),
+        ):
+            if given:
+                raise ValueError(
+                    f"pipeline.class_shares and pipeline.{name} both say where patches lie: leave "
+                    "one of them out"
+                )
+        return self

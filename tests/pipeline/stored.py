@@ -4,8 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasseg.datasets.case import Case
-from kerasseg.pipeline.parse import Record, parse_record
+from kerasseg.pipeline.parse import Record, TableSizes, parse_record
 from kerasseg.records.schema import decode, encode
+
+SIZES = TableSizes(bytes=700, rows=5200)
+"""Room for every case of these tests, so that functions are compiled once."""
 
 
 def record_and_volumes(
@@ -15,7 +18,8 @@ def record_and_volumes(
     payload = encode(case, foreground_voxels, compression).payload
     stored = decode(payload).case
     assert stored.label is not None
-    return parse_record(tf.constant(payload), case.image.shape[-1]), stored.image, stored.label
+    record = parse_record(tf.constant(payload), case.image.shape[-1], SIZES)
+    return record, stored.image, stored.label
 
 
 def dense_crop(volume: np.ndarray, start: list[int], size: list[int]) -> np.ndarray:

@@ -1,10 +1,13 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasseg.config import PipelineSettings
-from kerasseg.pipeline.patches import cut_patch, draw_patch, sample_start
+from kerasseg.pipeline.augment.patch import Patch
+from kerasseg.pipeline.cut import cut
+from kerasseg.pipeline.patches import draw_patch, padding, sample_start
 from tests.pipeline.stored import dense_crop, record_and_volumes
 from tests.records.random_case import random_case
 
@@ -15,10 +18,12 @@ def voxels(*points: tuple[int, int, int]) -> tf.Tensor:
     return tf.constant(points or np.zeros((0, 3)), tf.int32)
 
 
-def starts(shape, foreground, share, count=300):
+def starts(shape, foreground, share, count=300, **chosen):
+    settings = PipelineSettings(patch_size=PATCH, tumour_share=share, **chosen)
+
     @tf.function
     def one(seed):
-        return sample_start(tf.constant(shape), foreground, PATCH, share, seed)
+        return sample_start(tf.constant(shape), foreground, settings, seed)
 
     return np.stack([one(tf.constant([i, 9])).numpy() for i in range(count)])
 
@@ -39,6 +44,26 @@ def test_the_share_is_kept_and_the_rest_lies_anywhere():
     others = found[~centred]
     for axis, last in enumerate((7, 7, 7)):
         assert set(others[:, axis]) == set(range(last + 1)), "every place, both edges included"
+
+
+@pytest.mark.parametrize(
+    ("shares", "present", "expected"),
+    [
+        ({"NCR": 0.2, "ED": 0.1, "ET": 0.5}, "NCR ED ET", {"NCR": 0.2, "ED": 0.1, "ET": 0.5}),
+        ({"ET": 0.6}, "NCR ED ET", {"ET": 0.6}),
+        ({"NCR": 0.4, "ET": 0.4}, "ED ET", {"ED": 0.2, "ET": 0.6}),
+        ({"tumour": 0.7}, "NCR", {"NCR": 0.7}),
+        ({"ED": 0.9}, "", {}),
+    ],
+)
+def test_each_class_has_its_share_or_gives_it_to_those_that_are_present(shares, present, expected):
+    places = {"NCR": (2, 3, 3), "ED": (5, 5, 5), "ET": (8, 7, 9)}
+    foreground = [voxels(*([p] if name in present else [])) for name, p in places.items()]
+    # A class that a volume lacks is replaced by one of those present, each as likely.
+    found = starts((11, 12, 13), foreground, 0.6, count=600, class_shares=shares)
+    for name, place in places.items():
+        share = (found == np.subtract(place, (2, 2, 3))).all(axis=1).mean()
+        assert abs(share - expected.get(name, 0.0)) < 0.07, name
 
 
 def test_without_tumour_every_place_is_equally_likely():
@@ -65,15 +90,18 @@ def test_a_patch_is_the_dense_crop_and_small_volumes_are_padded(
     case = random_case(shape, channels=channels, brain=brain, seed=seed)
     record, image, label = record_and_volumes(case)
     shape = label.shape  # of the brain box
+    chosen = PipelineSettings(patch_size=PATCH, tumour_share=share)
     start = sample_start(
-        record.shape, record.foreground, PATCH, share, tf.constant([seed, 0])
+        record.voxels.shape, record.foreground, chosen, tf.constant([seed, 0])
     ).numpy()
     inside = tuple(slice(s, s + p) for s, p in zip(start, PATCH, strict=True))
     size = label[inside].shape
     assert size == tuple(min(p, n) for p, n in zip(PATCH, shape, strict=True)), "never outside"
     before = [(p - n) // 2 for p, n in zip(PATCH, size, strict=True)]
     box = tuple(slice(b, b + n) for b, n in zip(before, size, strict=True))
-    for patch, volume in zip(cut_patch(record, start, PATCH), (image, label), strict=True):
+    first = start - padding(record.voxels.shape, PATCH)
+    found = cut(record.voxels, first, Patch.of(chosen, channels))
+    for patch, volume in zip(found, (image, label), strict=True):
         expected = np.zeros((*PATCH, *volume.shape[3:]), volume.dtype)
         expected[box] = volume[inside]
         np.testing.assert_array_equal(patch, expected)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasseg.pipeline.augment.drawing import uniform
 from kerasseg.pipeline.augment.moments import extremes
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import BiasField
 
 
@@ -17,6 +18,7 @@ def draw_bias_field(seed: tf.Tensor, dimensions: int, settings: BiasField) -> tf
     return uniform(seed, 0, [count], -strength, strength)
 
 
+@compiled
 def multiply_bias_field(image: tf.Tensor, coefficients: tf.Tensor, order: int) -> tf.Tensor:
     """Image (*spatial, C) times exp(polynomial), the same for all channels.
 

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from kerasseg.pipeline.augment.along_axes import along_axes
 from kerasseg.pipeline.augment.drawing import of_channels
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import Blur
 
 _TRUNCATE = 4.0
@@ -15,6 +16,7 @@ def draw_blur(seed: tf.Tensor, channels: int, settings: Blur) -> tf.Tensor:
     return of_channels(seed, 0, channels, settings.sigma, settings.p_channel, 0.0)
 
 
+@compiled
 def blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     """Image (*spatial, C), each channel convolved with a Gaussian of `sigma` (C,) voxels.
 

