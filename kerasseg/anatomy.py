@@ -96,4 +96,6 @@ BRATS_LESIONS: Final = MappingProxyType(
     {"GLI": (3, 50.0), "SSA": (3, 50.0), "PED": (3, 50.0), "MEN": (1, 50.0), "MET": (1, 2.0)}
 )
 """Challenge of BraTS 2023 -> how its lesion-wise scores find lesions: by how many voxels the truth
-is dilated, and the volume in mm^3 that a lesion must exceed."""
+is dilated, and the volume in mm^3 that a lesion must exceed (eval.py of
+github.com/rachitsaluja/BraTS-2023-Metrics, and the organisers' post synapse.org
+syn51156910, thread 10357)."""

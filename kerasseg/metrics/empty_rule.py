@@ -18,9 +18,11 @@ class EmptyRule:
 
     Overlap is Dice, IoU, precision, recall and normalised surface Dice, 0..1; distance is HD95 and
     ASSD in mm. The rule holds for all of them as soon as one mask is empty, also where a formula
-    would still give a number. The defaults are those of BraTS up to 2022: perfect where nothing is
-    rightly found; no overlap, and the diagonal of a BraTS volume, where only one is empty. NaN says
-    that a case shall not count: `EmptyRule(*(math.nan,) * 4)`. ValueError: outside these ranges.
+    would still give a number. The defaults are the rule of BraTS up to 2021 for Dice and HD95, as
+    nnU-Net's script for BraTS 2020 writes it down, and the same for the others: perfect where
+    nothing is rightly found; no overlap, and the diagonal of a BraTS volume, where only one is
+    empty. NaN says that a case shall not count: `EmptyRule(*(math.nan,) * 4)`. ValueError: outside
+    these ranges.
     """
 
     overlap_both_empty: float = 1.0

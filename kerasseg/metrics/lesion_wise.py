@@ -11,6 +11,8 @@ from kerasseg.metrics.bounding_box import bounding_box
 from kerasseg.metrics.components import NEIGHBOURS, Components
 from kerasseg.metrics.surfels import Surfels
 
+Box = tuple[slice, ...]
+
 
 @dataclass(frozen=True)
 class LesionSettings:
@@ -107,9 +109,6 @@ def lesion_wise(
         dice = sum(lesion.dice for lesion in scored) / total
         hd95 = (sum(lesion.hd95 for lesion in scored) + invented * settings.penalty) / total
     return LesionWise(dice, hd95, found, invented, len(scored) - found, lesions)
-
-
-Box = tuple[slice, ...]
 
 
 def _lesions(

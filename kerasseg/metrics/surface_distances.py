@@ -35,7 +35,11 @@ class SurfaceDistances:
     @property
     def hd95(self) -> float:
         """95th percentile of the Hausdorff distance in mm: the larger of the two directions' 95th
-        percentiles, each interpolated linearly (as MONAI; MedPy takes that of all together)."""
+        percentiles, each interpolated linearly.
+
+        As MONAI; MedPy takes one percentile of both together. BraTS 2023 measures between pieces of
+        surface weighed by their area, `Surfels.hd95`, and gets a slightly different number.
+        """
         return float(max(np.percentile(self.of_truth, 95), np.percentile(self.of_prediction, 95)))
 
     @property

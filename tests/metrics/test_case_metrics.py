@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
@@ -141,6 +141,7 @@ def test_tolerance_reaches_the_surface_dice():
     assert values == [0.0, 1.0]
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS)
 def test_symmetric_but_for_the_names(truth, prediction):
     there = case_metrics(truth, prediction, (1.0, 2.0, 3.0)).values
@@ -151,6 +152,7 @@ def test_symmetric_but_for_the_names(truth, prediction):
     assert there["volume_error"] == pytest.approx(-back["volume_error"])
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_identical_masks_are_perfect(mask):
     values = case_metrics(mask, mask, (0.5, 2.0, 1.0)).values
@@ -160,6 +162,7 @@ def test_identical_masks_are_perfect(mask):
         assert values[name] == 0
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS, st.integers(0, 3), st.integers(0, 2))
 def test_air_around_changes_specificity_only(truth, prediction, before, after):
     wide = [
@@ -171,6 +174,7 @@ def test_air_around_changes_specificity_only(truth, prediction, before, after):
     assert wider == pytest.approx(values, nan_ok=True)
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS)
 def test_bounds(truth, prediction):
     values = case_metrics(truth, prediction, UNIT).values

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
@@ -11,6 +11,7 @@ SPACING = (0.7, 2.5, 1.1)
 
 
 @pytest.mark.parametrize("patience", [0.0, 1e9], ids=["transform", "tree"])
+@settings(deadline=None)
 @given(points=POINTS, others=POINTS)
 def test_against_all_pairs(patience, points, others):
     points, others = np.array(points), np.array(others)

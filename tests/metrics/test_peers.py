@@ -20,6 +20,7 @@ def ours(truth, prediction, spacing):
     return case_metrics(truth, prediction, spacing, MetricSettings(tolerance=TOLERANCE)).values
 
 
+@pytest.mark.slow
 def test_monai():
     monai = pytest.importorskip("monai.metrics", reason="the extra `peers` is not installed")
     torch = pytest.importorskip("torch")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -34,6 +34,7 @@ def test_against_every_pair_of_surface_voxels():
     assert compared > 130
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_surface_is_what_touches_the_outside(mask):
     np.testing.assert_array_equal(np.argwhere(surface(mask)), surface_points(mask).reshape(-1, 3))
@@ -52,18 +53,21 @@ def test_surface_of_one_voxel_is_the_voxel():
     assert surface(np.ones((1, 1, 1), bool)).all()
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS, SPACINGS)
 def test_symmetric(truth, prediction, spacing):
     assume(truth.any() and prediction.any())
     assert scores(truth, prediction, spacing) == pytest.approx(scores(prediction, truth, spacing))
 
 
+@settings(deadline=None)
 @given(MASKS, SPACINGS)
 def test_identical_masks_are_perfect(mask, spacing):
     assume(mask.any())
     assert scores(mask, mask, spacing, tolerance=0.0) == (0.0, 0.0, 1.0)
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS, SPACINGS, st.sampled_from([0.25, 2.0, 8.0]))
 def test_distances_scale_with_the_spacing(truth, prediction, spacing, factor):
     assume(truth.any() and prediction.any())
@@ -72,6 +76,7 @@ def test_distances_scale_with_the_spacing(truth, prediction, spacing, factor):
     assert scores(truth, prediction, wider)[:2] == pytest.approx((factor * hd95, factor * assd))
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS, SPACINGS, st.floats(0, 10))
 def test_bounds(truth, prediction, spacing, tolerance):
     assume(truth.any() and prediction.any())
