@@ -110,6 +110,15 @@ def test_near_pieces_are_one_lesion_small_ones_are_left_out():
     assert wider.missed == 2
 
 
+def test_dilation_reaches_over_edges_and_not_over_corners():
+    truth, beside, diagonal = np.zeros((3, 5, 6, 7), bool)
+    truth[2, 2, 2] = beside[2, 3, 3] = diagonal[3, 3, 3] = True
+    settings = LesionSettings(dilation=1, smallest=0.0)
+    for prediction, found in ((beside, 1), (diagonal, 0)):
+        got = lesion_wise(truth, Components.of_mask(prediction), (1.0, 1.0, 1.0), settings)
+        assert (got.found, got.invented, got.missed) == (found, 1 - found, 1 - found)
+
+
 def test_a_component_counts_for_each_lesion_that_it_meets():
     truth, prediction = np.zeros((2, 5, 6, 40), bool)
     truth[1:3, 1:3, 1:15] = truth[1:3, 1:3, 22:36] = True

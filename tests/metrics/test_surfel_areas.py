@@ -39,3 +39,24 @@ def test_axes_belong_to_their_spacing():
     voxels = np.random.default_rng(0).random((4, 5, 6)) < 0.4
     turned = area(voxels.transpose(2, 0, 1), (3.0, 1.0, 2.0))
     assert area(voxels, (1.0, 2.0, 3.0)) == pytest.approx(turned)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "expected"),
+    [
+        (["000"], 0.216506),
+        (["000", "001"], 0.707107),
+        (["000", "011"], 0.433013),
+        (["000", "111"], 0.433013),
+        (["000", "001", "010"], 1.149519),
+        (["000", "001", "110"], 0.923613),
+        (["000", "001", "010", "011"], 1.0),
+        (["000", "001", "010", "100"], 1.299038),
+        (["000", "001", "011", "111"], 1.573132),
+        (["000", "001", "110", "111"], 1.414214),
+    ],
+)
+def test_the_shapes_of_a_unit_cube(voxels, expected):
+    """The numbers are those of surface-distance's table, for where it is not installed."""
+    code = sum(2 ** int(voxel, base=2) for voxel in voxels)
+    assert surfel_areas((1.0, 1.0, 1.0))[code] == pytest.approx(expected, abs=1e-6)
