@@ -21,6 +21,7 @@ from benchmarks import (
     step_memory,
     train_step,
     update_step,
+    volume_metrics,
 )
 from kerasseg.runtime import usable_cores
 
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "compression": compression.run,
     "patches": patches.run,
     "memory": memory.run,
+    "volume_metrics": volume_metrics.run,
 }
 """What `make bench` runs."""
 PROBES = {

@@ -1,5 +1,6 @@
 """The domain's constants: modalities, label ids, tumour sub-regions and regions, their colours."""
 
+import math
 from types import MappingProxyType
 from typing import Final
 
@@ -81,3 +82,20 @@ sub-region that it alone has: the others are drawn over it, the innermost last."
 
 BRATS_SLICES: Final = 155
 """Axial slices of every BraTS volume, which is 240 x 240 x 155 voxels of 1 mm."""
+
+BRATS_SHAPE: Final = (BRATS_SLICES, 240, 240)
+"""Voxels (D, H, W) of every BraTS volume; each is 1 mm wide."""
+
+BRATS_DIAGONAL: Final = math.hypot(*BRATS_SHAPE)
+"""Diagonal of a BraTS volume, 373.13 mm: the Hausdorff distance where one of two masks is empty."""
+
+BRATS_LESION_DISTANCE: Final = 374.0
+"""mm of HD95 for a lesion that was missed or invented, in the lesion-wise scores of BraTS 2023."""
+
+BRATS_LESIONS: Final = MappingProxyType(
+    {"GLI": (3, 50.0), "SSA": (3, 50.0), "PED": (3, 50.0), "MEN": (1, 50.0), "MET": (1, 2.0)}
+)
+"""Challenge of BraTS 2023 -> how its lesion-wise scores find lesions: by how many voxels the truth
+is dilated, and the volume in mm^3 that a lesion must exceed (eval.py of
+github.com/rachitsaluja/BraTS-2023-Metrics, and the organisers' post synapse.org
+syn51156910, thread 10357)."""
