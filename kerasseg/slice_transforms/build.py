@@ -5,6 +5,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -15,16 +16,20 @@ from kerasseg.slice_transforms.refused import REFUSED
 SETTING = "augment.albumentations"
 
 
+@lru_cache(maxsize=1)
 def import_albumentations() -> ModuleType:
     """The package, imported when it is first named. Raises `ValueError` where it is missing."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise its import asks the network
     try:
         import albumentations
+        import cv2
     except ImportError as error:
         raise ValueError(
             f"{SETTING} needs Albumentations, which cannot be imported ({error}): "
             "pip install 'kerasseg[albumentations]'"
         ) from error
+    # Slices are made side by side already: benchmarks/albumentations_threads.py.
+    cv2.setNumThreads(0)
     return albumentations
 
 

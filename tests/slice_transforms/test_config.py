@@ -1,11 +1,14 @@
 """What a config may say of Albumentations: every mistake is a line before any training."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from kerasseg.config_file import load_experiment
 from kerasseg.errors import UserError
+from kerasseg.slice_transforms.build import import_albumentations
 
 SLICES = ["model.dimensions=2", "pipeline.patch_size=[16,24]", "model.features=[4,8]"]
 
@@ -58,6 +61,20 @@ def test_neither_volumes_nor_a_machine_without_it(monkeypatch):
     with pytest.raises(UserError, match=r"augment.albumentations is for model.dimensions=2"):
         load_experiment(None, ["augment.albumentations=[{Blur: {}}]"])
     monkeypatch.setitem(sys.modules, "albumentations", None)
+    import_albumentations.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'kerasseg\[albumentations\]'"):
         load("[{Blur: {blur_limit: 5}}]")
     load("[]")
+
+
+def test_it_is_imported_only_when_named_and_without_asking_the_network():
+    """And leaves OpenCV one thread, of which tf.data has several."""
+    pytest.importorskip("albumentations")
+    program = (
+        "import os, sys\nfrom kerasseg.config_file import load_experiment\n"
+        f"load_experiment(None, {SLICES})\nassert 'albumentations' not in sys.modules\n"
+        f"load_experiment(None, [*{SLICES}, 'augment.albumentations=[{{Blur: {{}}}}]'])\n"
+        "assert os.environ['NO_ALBUMENTATIONS_UPDATE'] == '1'\nimport cv2\n"
+        "assert cv2.getNumThreads() == 1 and 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
