@@ -10,6 +10,7 @@ from pathlib import Path
 
 import kerasseg  # noqa: F401  (its flags must stand before TensorFlow starts)
 from benchmarks import (
+    albumentations_threads,
     compression,
     conversion,
     instance_norm,
@@ -41,6 +42,7 @@ PROBES = {
     "instance_norm": instance_norm.run,
     "real_2d": real_2d.run,
     "optimizers": optimizers.run,
+    "albumentations_threads": albumentations_threads.run,
 }
 """Run by name only; their figures stand in notes.md."""
 

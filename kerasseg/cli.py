@@ -156,6 +156,27 @@ def explore(
     typer.echo(f"Look at {page}")
 
 
+@app.command()
+def show_batch(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    examples: Annotated[int, typer.Option(min=1, max=64, help="Patches, a row each.")] = 6,
+    epoch: Annotated[int, typer.Option(min=1, help="The epoch they are of.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of run.seed.")
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Draw training patches as they are cut and as they are augmented, with their labels."""
+    experiment = _experiment(config, overrides)
+    _start_tensorflow()
+    from kerasseg.show_batch import show_batch as show_patches
+
+    path = _output(experiment, output) / "show_batch.png"
+    show_patches(experiment, path, examples=examples, epoch=epoch, seed=seed)
+    typer.echo(f"Look at {path}")
+
+
 @app.command(name="config")
 def show_config(
     overrides: Overrides = None,

@@ -18,6 +18,7 @@ from kerasseg.settings.optimizer import OptimizerSettings
 from kerasseg.settings.pipeline import PipelineSettings, SliceSettings
 from kerasseg.settings.store import RecordSettings, SplitSettings
 from kerasseg.settings.training import TrainingSettings
+from kerasseg.slice_transforms.check import check_slice_transforms
 
 
 class RunSettings(Section):
@@ -90,6 +91,7 @@ class Experiment(Section):
             raise ValueError("data.layout=image_pairs holds single slices: set model.dimensions=2")
         if self.data.layout == "image_pairs" and self.pipeline.slices.axis != "axial":
             raise ValueError("data.layout=image_pairs has slices of one plane: axis must be axial")
+        self._check_albumentations()
         self._check_flips()
         self._check_quarter_turns()
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
@@ -111,6 +113,21 @@ class Experiment(Section):
                 f"use {-(-steps // accumulation) * accumulation}"
             )
         return self
+
+    def _check_albumentations(self) -> None:
+        if not self.augment.albumentations:
+            return
+        if self.model.dimensions == 3:
+            raise ValueError(
+                "augment.albumentations is for model.dimensions=2: its transforms are of slices; "
+                "use augment.transforms"
+            )
+        check_slice_transforms(
+            self.augment.albumentations,
+            self.pipeline.patch_size,
+            len(self.data.modalities),
+            1 + 2 * self.pipeline.slices.neighbours,
+        )
 
     def _check_flips(self) -> None:
         flips, axis = self.evaluation.flips, self.pipeline.slices.axis

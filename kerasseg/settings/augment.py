@@ -1,6 +1,6 @@
 """Section `augment`: how training patches are varied."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -232,6 +232,12 @@ class Term(Section):
         return self
 
 
+class Albumentations(Transform):
+    """Albumentations' transforms, one after the other (`slice_transforms/`)."""
+
+    terms: tuple[dict[str, dict[str, Any]], ...]
+
+
 class AugmentSettings(Section):
     """Augmentation of training patches; validation patches stay as they are."""
 
@@ -245,6 +251,12 @@ class AugmentSettings(Section):
         None,
         "A list of your own in the preset's place, such as [{flip: {axes: [width]}}, {blur: {p: "
         "0.1}}]; they are applied in this order, spatial before all others.",
+    )
+    albumentations: tuple[dict[str, dict[str, Any]], ...] = setting(
+        (),
+        "Slices only: transforms of Albumentations by name, such as [{HorizontalFlip: {p: 0.5}}, "
+        "{ElasticTransform: {alpha: 40, p: 0.3}}]; applied to the patch in this order, before "
+        "those of preset or transforms.",
     )
 
     @model_validator(mode="after")

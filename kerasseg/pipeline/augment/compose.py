@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from kerasseg.pipeline.augment.albumentations import apply_albumentations
 from kerasseg.pipeline.augment.bias_field import draw_bias_field, multiply_bias_field
 from kerasseg.pipeline.augment.blur import blur, draw_blur
 from kerasseg.pipeline.augment.brightness import add_brightness, draw_brightness
@@ -46,6 +47,8 @@ def augment(
         own = tf.random.fold_in(seed, index)
         if isinstance(transform, settings.Rotate90):
             pixels, label = _turn(transform, pixels, label, patch, own)
+        elif isinstance(transform, settings.Albumentations):
+            pixels, label = apply_albumentations(transform, pixels, label, patch.modalities, own)
         elif not isinstance(transform, _WHERE_IT_IS_CUT):
             pixels = _change(transform, pixels, patch, own)
     return tf.cast(pixels, tf.float16), label

@@ -3,6 +3,7 @@
 import math
 
 from kerasseg.settings.augment import (
+    Albumentations,
     AugmentSettings,
     Blur,
     Brightness,
@@ -52,7 +53,8 @@ PRESETS: dict[str, tuple[Transform, ...]] = {
 
 
 def transforms_of(settings: AugmentSettings) -> tuple[Transform, ...]:
-    """The list that a config asks for."""
+    """The list that a config asks for, Albumentations' first."""
+    first = (Albumentations(terms=settings.albumentations),) if settings.albumentations else ()
     if settings.transforms is not None:
-        return tuple(term.transform for term in settings.transforms)
-    return PRESETS[settings.preset]
+        return (*first, *(term.transform for term in settings.transforms))
+    return (*first, *PRESETS[settings.preset])
