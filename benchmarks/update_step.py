@@ -21,7 +21,6 @@ LARGE = ("model.features=[32,64,128,256]", "model.bottleneck=512", "training.bat
 JOBS = {
     "1.4 M parameters, 2 of 32x48x48": (),
     "22.6 M parameters, 1 of 32x64x64": ("pipeline.patch_size=[32,64,64]", *LARGE),
-    "22.6 M parameters, 1 of 64x96x96": ("pipeline.patch_size=[64,96,96]", *LARGE),
 }
 """Changes to configs/phantom_3d.yaml."""
 CLIPS = ("null", "1.0")

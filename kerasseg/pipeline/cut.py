@@ -56,7 +56,9 @@ def cut(
     def bent() -> tuple[tf.Tensor, tf.Tensor]:
         return cut_warped(voxels, first, warp, patch, spatial.labels, bent=True)
 
-    unbent = lambda: tf.cond(moves, affine, straight)  # noqa: E731
+    def unbent() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cond(moves, affine, straight)
+
     if spatial.elastic == 0.0 or spatial.p_elastic == 0.0:
         return unbent()
     return tf.cond(bends, bent, unbent)

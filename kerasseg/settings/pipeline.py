@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from kerasseg.settings.base import Section, Voxels, setting
 
-
 Share = Annotated[float, Field(ge=0, le=1)]
 _TUMOUR_SHARE = 0.6
 

@@ -51,9 +51,9 @@ def test_a_record_is_parsed_as_the_schema_says(compression):
 
 
 def test_the_graph_knows_the_channels():
-    parse = tf.function(lambda serialized: parse_record(serialized, 2, SIZES)).get_concrete_function(
-        tf.TensorSpec([], tf.string)
-    )
+    parse = tf.function(
+        lambda serialized: parse_record(serialized, 2, SIZES)
+    ).get_concrete_function(tf.TensorSpec([], tf.string))
     assert parse.structured_outputs.voxels.values.shape == (SIZES.rows, 2)
     record = parse(tf.constant(encode(random_case((3, 4, 5)), 10).payload))
     assert record.voxels.values.dtype == tf.float16

@@ -42,7 +42,7 @@ def scan(shape, channels):
 @pytest.mark.parametrize(
     ("transforms", "shape", "channels", "across"),
     [
-                (PRESETS["light"], (9, 12, 10), 2, None),
+        (PRESETS["light"], (9, 12, 10), 2, None),
         (PRESETS["nnunet"], (9, 12, 10), 2, None),
         (PRESETS["classic_2d"], (19, 26), 2, 0),
         (PRESETS["nnunet"], (19, 26), 6, 1),
