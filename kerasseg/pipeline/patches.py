@@ -81,7 +81,7 @@ def sample_voxel(
 
 def share_of(settings: PipelineSettings, name: str) -> float:
     """That of a class by its name; tumour of any kind has the number of the first sub-region."""
-    shares: dict[str, float] = {**(settings.class_shares or {})}
+    shares = {str(key): share for key, share in (settings.class_shares or {}).items()}
     if anatomy.SUBREGIONS[name] == anatomy.TUMOUR and "tumour" in shares:
         return shares["tumour"]
     return shares.get(name, 0.0)

@@ -96,8 +96,8 @@ class PipelineSettings(Section):
             )
         if "tumour" in shares and len(shares) > 1:
             raise ValueError(
-                f"pipeline.class_shares {shares}: tumour stands for all classes of data that do not "
-                "tell them apart: name either it or sub-regions"
+                f"pipeline.class_shares {shares}: tumour stands for all classes of data that do "
+                "not tell them apart: name either it or sub-regions"
             )
         for name, given in (
             ("tumour_share", self.tumour_share != _TUMOUR_SHARE),
