@@ -92,6 +92,7 @@ class Experiment(Section):
         if self.data.layout == "image_pairs" and self.pipeline.slices.axis != "axial":
             raise ValueError("data.layout=image_pairs has slices of one plane: axis must be axial")
         self._check_albumentations()
+        self._check_class_shares()
         self._check_flips()
         self._check_quarter_turns()
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
@@ -128,6 +129,15 @@ class Experiment(Section):
             len(self.data.modalities),
             1 + 2 * self.pipeline.slices.neighbours,
         )
+
+    def _check_class_shares(self) -> None:
+        known = anatomy.CLASSES[self.data.classes]
+        unknown = [name for name in self.pipeline.class_shares or () if name not in known]
+        if unknown:
+            raise ValueError(
+                f"pipeline.class_shares names {unknown[0]}, but the segmentations of "
+                f"data.layout={self.data.layout} tell apart: {', '.join(known)}"
+            )
 
     def _check_flips(self) -> None:
         flips, axis = self.evaluation.flips, self.pipeline.slices.axis

@@ -25,6 +25,7 @@ from kerasseg.evaluation.volume_validation import VolumeValidation
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
+from kerasseg.pipeline.check_store import check_store
 from kerasseg.records.split import Split, open_split
 from kerasseg.records.store import RecordStore, open_store
 from kerasseg.run_folder import (
@@ -87,6 +88,7 @@ def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
     split, damaged = _usable(experiment, store, whole_split)
     fingerprint = store.manifest.data_fingerprint
     devices.check_same("data", fingerprint)
+    check_store(experiment, store, split.train)
     devices.check_same("split", json.dumps(split.as_json(), indent=2))
     if old_run:
         check_same_data(old_run, whole_split, fingerprint)

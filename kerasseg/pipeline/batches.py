@@ -4,31 +4,24 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from kerasseg import anatomy
 from kerasseg.config import PipelineSettings
-from kerasseg.pipeline.augment.compose import augment
-from kerasseg.pipeline.augment.patch import Patch
-from kerasseg.pipeline.parse import Record, TableSizes, parse_record
-from kerasseg.pipeline.patches import draw_patch
-from kerasseg.pipeline.slices import draw_slice
-from kerasseg.pipeline.targets import target_masks
+from kerasseg.pipeline.patch_reader import PatchReader, seeds_of
+from kerasseg.pipeline.record_cache import RecordCache
 from kerasseg.records.store import RecordStore
 from kerasseg.settings.augment import Transform
 
 _TRAINING, _VALIDATION = 0, 1
-_AUGMENT = 1 << 20
-"""Stream of a patch's seed that augmentation draws from; where it lies takes the first few."""
-_READ_BUFFER_BYTES = 8 << 20
-_READ_AHEAD = 2
-"""Records read at the same time; each is a whole case of up to 30 MB."""
 
 
 class TrainingBatches:
     """Endless training batches: image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8.
 
     With a patch size of two numbers they are slices (`pipeline/slices.py`), without d. The K
-    channels are those of `anatomy.TARGETS[target]`. `transforms` are applied to
-    each patch (`pipeline/augment/compose.py`).
+    channels are those of `anatomy.TARGETS[target]`. `transforms` are applied to each patch
+    (`pipeline/augment/compose.py`); with `augment_later` those that the device can do are left to
+    it (`augment_batch`), and a third tensor (B, 2) has their seeds.
+
+    `cache` is where records are read from in the store's place.
 
     A batch takes its patches from `batch_size` different volumes; each volume, once decoded,
     gives `patches_per_volume` of them to consecutive batches. Every epoch shuffles all cases
@@ -53,6 +46,8 @@ class TrainingBatches:
         transforms: Sequence[Transform] = (),
         worker: int = 0,
         workers: int = 1,
+        cache: RecordCache = None,
+        augment_later: bool = False,
     ) -> None:
         if batch_size % workers:
             raise ValueError(f"batch_size {batch_size} cannot be shared by {workers} workers")
@@ -66,7 +61,9 @@ class TrainingBatches:
         self.steps_per_epoch = steps_per_epoch or -(-default // steps_multiple) * steps_multiple
         self._groups = -(-self.steps_per_epoch // per_volume)
         self._seed = tf.constant([seed, _TRAINING])
-        self._reader = _Reader(store, case_ids, settings, target, transforms)
+        self._reader = PatchReader(
+            store, case_ids, settings, target, transforms, cache, augment_later
+        )
 
     def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> tf.data.Dataset:
         """All batches from batch `first_batch` of epoch `first_epoch` (both counted from 0) on,
@@ -115,7 +112,7 @@ class TrainingBatches:
             )
             for round_index in range(-(-count // cases))
         ]
-        seeds = _seeds(tf.random.fold_in(epoch_seed, -1), count)
+        seeds = seeds_of(tf.random.fold_in(epoch_seed, -1), count)
         return tf.concat(rounds, axis=0)[:count], seeds
 
 
@@ -129,6 +126,7 @@ def validation_batches(
     seed: int,
     worker: int = 0,
     workers: int = 1,
+    cache: RecordCache = None,
 ) -> tf.data.Dataset:
     """Fixed patches of every case, the same each time it is iterated.
 
@@ -141,8 +139,8 @@ def validation_batches(
     batches = -(-(-(-count // workers) * per_volume) // share)
     own = case_ids[worker::workers]
     weight = tf.constant(1.0)
-    reader = _Reader(store, case_ids, settings, target)
-    seeds = _seeds(tf.constant([seed, _VALIDATION]), count)
+    reader = PatchReader(store, case_ids, settings, target, cache=cache)
+    seeds = seeds_of(tf.constant([seed, _VALIDATION]), count)
     slots = (tf.range(count)[worker::workers], seeds[worker::workers])
     patches = reader.patches(tf.data.Dataset.from_tensor_slices(slots), per_volume, volumes=1)
     patches = patches.map(lambda image, target: (image, target, weight))
@@ -151,103 +149,6 @@ def validation_batches(
         zeros = [tf.zeros(spec.shape, spec.dtype) for spec in patches.element_spec]
         patches = patches.concatenate(tf.data.Dataset.from_tensors(tuple(zeros)).repeat(missing))
     return _finish(patches.batch(share, drop_remainder=True), settings.prefetch, batches)
-
-
-class _Reader:
-    """Slots (case index, seed) -> that many patches of the case."""
-
-    def __init__(
-        self,
-        store: RecordStore,
-        case_ids: Sequence[str],
-        settings: PipelineSettings,
-        target: str,
-        transforms: Sequence[Transform] = (),
-    ) -> None:
-        paths, offsets = store.locate(case_ids)
-        self._channels = len(store.manifest.settings["data.modalities"])
-        self._paths = tf.constant(paths)
-        self._offsets = tf.constant(offsets, tf.int64)
-        self._settings = settings
-        self._target = target
-        self._transforms = tuple(transforms)
-        self._patch = Patch.of(settings, self._channels)
-        self._sizes = TableSizes.of(store.rows.values())
-
-    def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
-        """Image (d, h, w, C) float16 and target (d, h, w, K) uint8, `count` of each slot.
-
-        The patches of `volumes` consecutive slots take turns.
-        """
-        records = slots.interleave(
-            self._read,
-            cycle_length=_READ_AHEAD,
-            block_length=1,
-            num_parallel_calls=_READ_AHEAD,
-            deterministic=True,
-        ).map(
-            lambda serialized, seed: (parse_record(serialized, self._channels, self._sizes), seed),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        # What waits for its turn is what is smaller: a volume rather than all its patches, the
-        # slices rather than the volume.
-        if len(self._settings.patch_size) == 3:
-            turns = records.interleave(
-                lambda record, seed: tf.data.Dataset.from_tensor_slices(_seeds(seed, count)).map(
-                    lambda patch_seed: (record, patch_seed)
-                ),
-                cycle_length=volumes,
-                block_length=1,
-            )
-            return turns.map(self._draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        slices = records.map(
-            lambda record, seed: self._draw_all(record, _seeds(seed, count)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return slices.interleave(
-            lambda image, target: tf.data.Dataset.from_tensor_slices((image, target)),
-            cycle_length=volumes,
-            block_length=1,
-        )
-
-    def _draw(self, record: Record, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        draw = draw_patch if len(self._settings.patch_size) == 3 else draw_slice
-        image, label = draw(record, self._settings, seed, self._transforms)
-        own = tf.random.fold_in(seed, _AUGMENT)
-        image, label = augment(self._transforms, image, label, self._patch, own)
-        return image, target_masks(label, self._target)
-
-    def _draw_all(self, record: Record, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        size, channels = self._settings.patch_size, self._patch.channel_count
-        classes = len(anatomy.TARGETS[self._target])
-        return tf.map_fn(
-            lambda seed: self._draw(record, seed),
-            seeds,
-            fn_output_signature=(
-                tf.TensorSpec([*size, channels], tf.float16),
-                tf.TensorSpec([*size, classes], tf.uint8),
-            ),
-        )
-
-    def _read(self, index: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
-        # The public TFRecordDataset starts at a file's head; the op beneath can start at a record.
-        record = tf.data.experimental.from_variant(
-            tf.raw_ops.TFRecordDatasetV2(
-                filenames=self._paths[index : index + 1],
-                compression_type="",
-                buffer_size=tf.constant(_READ_BUFFER_BYTES, tf.int64),
-                byte_offsets=self._offsets[index : index + 1],
-            ),
-            tf.TensorSpec([], tf.string),
-        )
-        return record.take(1).map(lambda serialized: (serialized, seed))
-
-
-def _seeds(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """`count` seeds (count, 2) out of one."""
-    return tf.map_fn(lambda i: tf.random.fold_in(seed, i), tf.range(count))
 
 
 def _finish(batches: tf.data.Dataset, prefetch: int, cardinality: int) -> tf.data.Dataset:

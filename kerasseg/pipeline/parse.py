@@ -75,8 +75,8 @@ class TableSizes(NamedTuple):
         )
 
 
-def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes) -> Record:
-    """The tensors of one record, its voxels filled up with zeros to `sizes`.
+def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes | None = None) -> Record:
+    """The tensors of one record, its voxels filled up with zeros to `sizes` if there are any.
 
     `channels` = C must be known beforehand: a training step traced for an unknown number of
     channels took more than twice as long (benchmarks/notes.md).
@@ -98,26 +98,45 @@ def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes) -> Rec
     counts = tf.cast(tf.raw_ops.PopulationCount(x=by_row), tf.int32)
     row_start = tf.reshape(integers("row_start"), tf.stack([depth, height, 1]))
     byte_start = tf.reshape(row_start + tf.cumsum(counts, axis=-1, exclusive=True), [-1])
-    missing = [[0, sizes.bytes - tf.size(bits)]]
-    # There is no padding for float16.
-    values = tf.io.decode_raw(
-        unpacked("values"), tf.uint16, fixed_length=sizes.rows * channels * tf.uint16.size
-    )
-    voxels = Voxels(
-        shape=shape,
-        bits=tf.ensure_shape(tf.pad(bits, missing), [sizes.bytes]),
-        byte_start=tf.ensure_shape(tf.pad(byte_start, missing), [sizes.bytes]),
-        values=tf.bitcast(tf.reshape(values, [sizes.rows, channels]), tf.float16),
-        labels=tf.ensure_shape(
-            tf.io.decode_raw(unpacked("labels"), tf.uint8, fixed_length=sizes.rows), [sizes.rows]
+    # There is no padded float16.
+    room = None if sizes is None else sizes.rows * channels * tf.uint16.size
+    values = tf.io.decode_raw(unpacked("values"), tf.uint16, fixed_length=room)
+    rows = None if sizes is None else sizes.rows
+    record = Record(
+        voxels=Voxels(
+            shape=shape,
+            bits=bits,
+            byte_start=byte_start,
+            values=tf.bitcast(tf.reshape(values, [-1, channels]), tf.float16),
+            labels=tf.io.decode_raw(unpacked("labels"), tf.uint8, fixed_length=rows),
         ),
-    )
-    return Record(
-        voxels=voxels,
         foreground=tuple(
             tf.cast(tf.reshape(tf.io.decode_raw(features[key], tf.int16), [-1, 3]), tf.int32)
             for key in FOREGROUND_KEYS
         ),
         brain_voxels=integers("brain_voxels"),
         tumour_voxels=integers("tumour_voxels"),
+    )
+    return record if sizes is None else filled(record, sizes)
+
+
+def filled(record: Record, sizes: TableSizes) -> Record:
+    """The record, its voxels filled up with zeros to `sizes`."""
+
+    def fill(part: tf.Tensor, size: int) -> tf.Tensor:
+        missing = size - tf.shape(part)[0]
+        pads = [[0, missing], *[[0, 0]] * (len(part.shape) - 1)]
+        padded = tf.cond(missing > 0, lambda: tf.pad(part, pads), lambda: part)
+        return tf.ensure_shape(padded, [size, *part.shape[1:]])
+
+    voxels = record.voxels
+    shape = tf.ensure_shape(voxels.shape, [3])
+    return record._replace(
+        voxels=Voxels(
+            shape=shape,
+            bits=fill(voxels.bits, sizes.bytes),
+            byte_start=fill(voxels.byte_start, sizes.bytes),
+            values=fill(voxels.values, sizes.rows),
+            labels=fill(voxels.labels, sizes.rows),
+        )
     )

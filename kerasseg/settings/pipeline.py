@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kerasseg.settings.base import Section, Voxels, setting
+from kerasseg.settings.base import Folder, Section, Voxels, setting
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _TUMOUR_SHARE = 0.6
@@ -75,6 +75,19 @@ class PipelineSettings(Section):
     validation_patches_per_volume: int = setting(
         2, "Fixed patches per validation case, looked at after each epoch.", ge=1, le=256
     )
+    cache: Literal["none", "memory", "disk"] = setting(
+        "none",
+        "none: records are read and decoded each time. memory: the decoded cases stay in memory, "
+        "if they fit. disk: unpacked copies in cache_root, for a store that is compressed or slow.",
+    )
+    cache_root: Folder | None = setting(
+        None, "Folder of the copies of cache=disk; null: STORE.cache, beside the store."
+    )
+    augment_on: Literal["host", "device"] = setting(
+        "host",
+        "host: by the processors that make the batches. device: by the device that trains, in its "
+        "step, if the processors cannot keep up; warps, flips and Albumentations stay with them.",
+    )
     prefetch: int = setting(2, "Batches made ahead of the model.", unit="batches", ge=0, le=64)
 
     @property
@@ -86,6 +99,11 @@ class PipelineSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "PipelineSettings":
+        if self.cache_root is not None and self.cache != "disk":
+            raise ValueError(
+                f"pipeline.cache_root is for pipeline.cache=disk, but it is {self.cache}: leave it "
+                "out"
+            )
         shares = self.class_shares
         if shares is None:
             return self

@@ -37,11 +37,14 @@ def time_batches(experiment: Experiment, devices: Devices) -> Iterator[float]:
         yield time.perf_counter() - started
 
 
-def _random_batch(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
+def _random_batch(experiment: Experiment) -> tuple[np.ndarray, ...]:
     """As the pipeline's: image (B, *patch, C) float16 and masks (B, *patch, K) uint8."""
     rng = np.random.default_rng(experiment.run.seed)
     shape = (experiment.training.batch_size, *experiment.pipeline.patch_size)
     image = rng.standard_normal((*shape, experiment.input_channels), np.float32)
     label = rng.integers(0, len(anatomy.LABELS), shape, np.uint8)
     masks = label_to_masks(label, experiment.model.target)
-    return image.astype(np.float16), masks.astype(np.uint8)
+    batch = (image.astype(np.float16), masks.astype(np.uint8))
+    if experiment.pipeline.augment_on == "host":
+        return batch
+    return *batch, rng.integers(0, 2**31, (len(image), 2), np.int32)

@@ -43,7 +43,11 @@ class Devices(Machines):
         `batch_size` is that of all machines together.
         """
         if self.replicas == 1:
-            return batches
+            gpus = tf.config.list_logical_devices("GPU")
+            if not gpus:
+                return batches
+            # The next batch is copied while this one is computed; a strategy does so by itself.
+            return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
         parts = batches.rebatch(batch_size // self.replicas)
         if batches.cardinality() == tf.data.INFINITE_CARDINALITY:
             counted = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)

@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -12,8 +12,11 @@ from kerasseg.config import Experiment
 from kerasseg.errors import storage_error
 from kerasseg.losses.build import build_loss
 from kerasseg.models.encoder_layers import encoder_layers
+from kerasseg.pipeline.augment.augment_batch import augment_batch
+from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
+from kerasseg.pipeline.record_cache import DiskCache, open_cache
 from kerasseg.records.split import Split
 from kerasseg.records.store import RecordStore
 from kerasseg.training.callbacks.checkpoints import Checkpoints
@@ -61,6 +64,8 @@ def fit(
     when all is saved.
     """
     training, pipeline = experiment.training, experiment.pipeline
+    cases = dict.fromkeys([*split.train, *split.validation])
+    cache = open_cache(pipeline, store, list(cases))
     batches = TrainingBatches(
         store,
         split.train,
@@ -71,6 +76,8 @@ def fit(
         steps_per_epoch=training.steps_per_epoch,
         steps_multiple=training.gradient_accumulation,
         transforms=transforms_of(experiment.augment),
+        cache=cache,
+        augment_later=pipeline.augment_on == "device",
         worker=devices.worker,
         workers=devices.workers,
     )
@@ -83,6 +90,7 @@ def fit(
         seed=experiment.run.seed,
         worker=devices.worker,
         workers=devices.workers,
+        cache=cache,
     )
     accumulation = training.gradient_accumulation
     updates_per_epoch = batches.steps_per_epoch // accumulation
@@ -135,7 +143,9 @@ def fit(
                 save=save,
             )
     except tf.errors.DataLossError:
-        store.check_records(dict.fromkeys([*split.train, *split.validation]))
+        if isinstance(cache, DiskCache):
+            cache.check_records()
+        store.check_records(cases)
         raise
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in error.message:  # TensorFlow's word for a full disk, too
@@ -189,6 +199,7 @@ def compile_for_training(
     To be called under the scope of the strategy that `network` was built under.
     """
     settings, training = experiment.model, experiment.training
+    on_device = experiment.pipeline.augment_on == "device"
     model = TrainingModel(
         network,
         settings.target,
@@ -196,6 +207,7 @@ def compile_for_training(
         settings.deep_supervision,
         training.gradient_accumulation,
         experiment.optimizer.clip_norm,
+        _augmentation(experiment) if on_device else None,
     )
     inside = {id(layer) for layer in network.layers}
     heads = [network.get_layer("head"), *(x for x in model.layers if id(x) not in inside)]
@@ -215,3 +227,10 @@ def compile_for_training(
     # Over all variables, while nothing is frozen yet.
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _augmentation(experiment: Experiment) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """What the device does to its part of a batch."""
+    transforms = transforms_of(experiment.augment)
+    patch = Patch.of(experiment.pipeline, len(experiment.data.modalities))
+    return lambda images, masks, seeds: augment_batch(transforms, images, masks, seeds, patch)

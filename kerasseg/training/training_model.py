@@ -28,6 +28,7 @@ class TrainingModel(keras.Model):
 
     accumulation: batches whose gradients are averaged before one update
     clip_norm:    largest global norm of that gradient; None for no limit
+    augmentation: (image, masks, seeds) -> image, masks, if batches have seeds (pipeline.augment_on)
 
     A step of it, in Keras's `fit` or in `loop.py`, is an update (`update.py`). To be made under the
     scope of the strategy that it is to be trained with; its precision is that of Keras's global
@@ -42,6 +43,7 @@ class TrainingModel(keras.Model):
         supervision: int = 0,
         accumulation: int = 1,
         clip_norm: float | None = None,
+        augmentation: Callable[..., tuple[Any, Any]] | None = None,
     ) -> None:
         self.train_function: Any  # a step, or None before it is made
         self.test_function: Any
@@ -58,6 +60,7 @@ class TrainingModel(keras.Model):
         self.head_weights = tuple(2.0**-level / total for level in range(supervision + 1))
         self.accumulation = accumulation
         self.clip_norm = clip_norm
+        self.augmentation = augmentation
         self.moving_statistics = [
             v.value for v in self.non_trainable_variables if v.dtype == "float32"
         ]

@@ -34,6 +34,10 @@ def make_update(model: "TrainingModel") -> Step:
     variables, statistics = model.trainable_variables, model.moving_statistics
     replicas = strategy.num_replicas_in_sync
 
+    def next_batch(iterator: Any) -> Any:
+        batch = iterator.get_next()
+        return batch if model.augmentation is None else strategy.run(model.augmentation, batch)
+
     def gradients_of(image: Any, masks: Any) -> list[Any]:
         """Of one replica's part of a batch; behind them its loss."""
         with tf.GradientTape() as tape, batch_over_replicas(_sum_over(replicas)):
@@ -69,13 +73,13 @@ def make_update(model: "TrainingModel") -> Step:
     @tf.autograph.experimental.do_not_convert
     def update(iterator: Any) -> Logs:
         before = strategy.run(copied)
-        totals = strategy.run(gradients_of, iterator.get_next())
+        totals = strategy.run(gradients_of, next_batch(iterator))
 
         def more(count: Any, totals: Any) -> tuple[Any, Any]:
             # Else the first two batches would run side by side, their activations both in memory.
             done = [x for total in totals for x in strategy.experimental_local_results(total)]
             with tf.control_dependencies(done):
-                batch = iterator.get_next()
+                batch = next_batch(iterator)
             others = strategy.run(gradients_of, batch)
             return count + 1, strategy.run(_sums, (totals, others))
 

@@ -26,6 +26,8 @@ from kerasseg.settings import augment as settings
 _CHANCE, _DRAW = 0, 1
 """Streams of a transform's seed: whether it happens, and how."""
 _WHERE_IT_IS_CUT = (settings.Flip, settings.Spatial)
+ANYWHERE, HOST, DEVICE = "anywhere", "host", "device"
+"""Where transforms are applied: all here, or those that only the host can do, or the others."""
 
 
 def augment(
@@ -34,24 +36,33 @@ def augment(
     label: tf.Tensor,
     patch: Patch,
     seed: tf.Tensor,
+    where: str = ANYWHERE,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Image (*size, C) float16 and label (*size) uint8 -> the same, varied.
+    """Image (*size, C) float16 and label (*size) or masks (*size, K) uint8 -> the same, varied.
 
     `seed` (2,) alone decides what happens. `Flip` and `Spatial` are left out here: they take place
     where the patch is cut out of its volume (`pipeline/cut.py`).
     """
-    if all(isinstance(transform, _WHERE_IT_IS_CUT) for transform in transforms):
+    chosen = [(i, t) for i, t in enumerate(transforms) if _belongs(t, where)]
+    if not chosen:
         return image, label
     pixels = tf.cast(image, tf.float32)
-    for index, transform in enumerate(transforms):
+    for index, transform in chosen:
         own = tf.random.fold_in(seed, index)
         if isinstance(transform, settings.Rotate90):
             pixels, label = _turn(transform, pixels, label, patch, own)
         elif isinstance(transform, settings.Albumentations):
             pixels, label = apply_albumentations(transform, pixels, label, patch.modalities, own)
-        elif not isinstance(transform, _WHERE_IT_IS_CUT):
+        else:
             pixels = _change(transform, pixels, patch, own)
     return tf.cast(pixels, tf.float16), label
+
+
+def _belongs(transform: settings.Transform, where: str) -> bool:
+    if isinstance(transform, _WHERE_IT_IS_CUT):
+        return False
+    host_only = isinstance(transform, settings.Albumentations)
+    return where == ANYWHERE or host_only == (where == HOST)
 
 
 def _turn(

@@ -1,0 +1,170 @@
+"""Records kept where they are quicker to get at: in memory, or unpacked in a folder."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from kerasseg.config import PipelineSettings
+from kerasseg.errors import UserError
+from kerasseg.pipeline.parse import Record, TableSizes, filled, parse_record
+from kerasseg.progress import track
+from kerasseg.records import example
+from kerasseg.records.store import RecordStore
+from kerasseg.records.tfrecord import FRAMING_BYTES, read_record, write_record
+from kerasseg.write_aside import write_aside
+
+_LEAST_FREE = 0.1
+"""Share of the available memory that a cache leaves to everything else."""
+_ALIGNMENT = 64
+"""Bytes; TensorFlow takes arrays so aligned over without a copy."""
+
+
+class MemoryCache:
+    """The records of some cases, decoded, in memory.
+
+    Raises `UserError` before anything is read if they do not fit.
+    """
+
+    def __init__(self, store: RecordStore, case_ids: Sequence[str]) -> None:
+        case_ids = tuple(dict.fromkeys(case_ids))
+        self._channels = len(store.manifest.settings["data.modalities"])
+        self._sizes = TableSizes.of(store.rows.values())
+        self.places = {case_id: place for place, case_id in enumerate(case_ids)}
+        _check_memory(sum(_decoded_bytes(store, case_id) for case_id in case_ids), len(case_ids))
+        self._records = []
+        for case_id in track(case_ids, len(case_ids), f"Caching {len(case_ids)} cases in memory"):
+            row = store.rows[case_id]
+            payload = read_record(store.root / row.shard, row.offset, case_id)
+            record = parse_record(tf.constant(payload), self._channels)
+            self._records.append([_aligned(part) for part in tf.nest.flatten(record)])
+        self._types = [part.dtype for part in tf.nest.flatten(record)]
+        self._form = record
+
+    def reader(self, case_ids: Sequence[str]) -> Callable[[tf.Tensor], Record]:
+        """In the graph: index in `case_ids` -> record, filled up as `parse_record` does."""
+        places = tf.constant([self.places[case_id] for case_id in case_ids])
+
+        def read(index: tf.Tensor) -> Record:
+            # Not stateful: under op determinism tf.data would call it for one case at a time.
+            parts = tf.numpy_function(
+                lambda place: self._records[place], [places[index]], self._types, stateful=False
+            )
+            for part, known in zip(parts, tf.nest.flatten(self._form), strict=True):
+                part.set_shape([None, *known.shape[1:]])
+            return filled(tf.nest.pack_sequence_as(self._form, parts), self._sizes)
+
+        return read
+
+
+class DiskCache:
+    """Copies of the records of some cases, unpacked, a file each, in a folder of their own.
+
+    For stores that are compressed, or lie on a slow disk. What is there already is kept. Raises
+    `UserError` before anything is written if the disk is too small.
+    """
+
+    def __init__(self, store: RecordStore, case_ids: Sequence[str], folder: Path) -> None:
+        manifest = store.manifest
+        self.folder = folder / f"{manifest.data_fingerprint}-{manifest.fingerprint}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        numbers = {case_id: number for number, case_id in enumerate(store.rows)}
+        self._paths = {c: self.folder / f"case-{numbers[c]:06d}.tfrecord" for c in case_ids}
+        missing = [case_id for case_id, path in self._paths.items() if not path.exists()]
+        needed = sum(_decoded_bytes(store, case_id) for case_id in missing)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"pipeline.cache=disk needs {needed / 1e9:.1f} GB in {self.folder} for "
+                f"{len(missing)} cases, but {free / 1e9:.1f} GB are free there: name another disk "
+                "with pipeline.cache_root, or use pipeline.cache=none."
+            )
+        words = f"Caching {len(missing)} cases in {self.folder}"
+        for case_id in track(missing, len(missing), words) if missing else ():
+            row = store.rows[case_id]
+            payload = unpacked(read_record(store.root / row.shard, row.offset, case_id))
+            with (
+                write_aside(self._paths[case_id], "pipeline.cache_root") as temporary,
+                temporary.open("wb") as file,
+            ):
+                write_record(file, payload)
+
+    def locate(self, case_ids: Sequence[str]) -> tuple[list[str], list[int]]:
+        """Files and byte offsets of the cases' records."""
+        return [str(self._paths[case_id]) for case_id in case_ids], [0] * len(case_ids)
+
+    def check_records(self) -> None:
+        """Read every copy again. Raises `UserError` naming one that is damaged."""
+        for case_id, path in self._paths.items():
+            try:
+                read_record(path, 0, case_id)
+            except UserError:
+                raise UserError(
+                    f"{path}: this copy of the record of case {case_id} (pipeline.cache=disk) is "
+                    "damaged or gone: delete it, it is made again from the store."
+                ) from None
+
+
+RecordCache = MemoryCache | DiskCache | None
+
+
+def open_cache(
+    settings: PipelineSettings, store: RecordStore, case_ids: Sequence[str]
+) -> RecordCache:
+    """What `pipeline.cache` asks for, filled with these cases."""
+    if settings.cache == "memory":
+        return MemoryCache(store, case_ids)
+    if settings.cache == "disk":
+        root = settings.cache_root or store.root.with_name(f"{store.root.name}.cache")
+        return DiskCache(store, case_ids, root)
+    return None
+
+
+def unpacked(payload: bytes) -> bytes:
+    """A record's bytes -> those of the same without compression."""
+    features = example.parse(payload)
+    if features["compression"] == [b"none"]:
+        return payload
+    import zlib
+
+    for key in ("values", "labels"):
+        features[key] = [zlib.decompress(features[key][0])]
+    features["compression"] = [b"none"]
+    return example.serialize(features)
+
+
+def _decoded_bytes(store: RecordStore, case_id: str) -> int:
+    """Of a record in memory or unpacked on the disk, at most."""
+    row = store.rows[case_id]
+    d, h, w, channels = row.shape
+    if row.stored_voxels is None and store.manifest.settings["records.compression"] == "none":
+        voxels = row.payload_bytes
+    else:
+        voxels = row.stored_rows * (2 * channels + 1)
+    mask = d * h * (-(-w // 8))
+    limit = int(store.manifest.settings["records.foreground_voxels"])
+    foreground = 12 * sum(min(count, limit) for count in row.voxels.values())
+    return voxels + 5 * mask + foreground + 4 * d * h + 8 * (d + h + w) + FRAMING_BYTES
+
+
+def _check_memory(needed: int, cases: int) -> None:
+    available = psutil.virtual_memory().available
+    if needed > available * (1 - _LEAST_FREE):
+        raise UserError(
+            f"pipeline.cache=memory needs {needed / 1e9:.1f} GB for the {cases} training and "
+            f"validation cases, but {available / 1e9:.1f} GB of memory are available and training "
+            "itself needs some: use pipeline.cache=disk or none."
+        )
+
+
+def _aligned(part: tf.Tensor) -> np.ndarray:
+    """A copy as an array that begins at a multiple of `_ALIGNMENT`."""
+    array = part.numpy()
+    buffer = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    first = -buffer.ctypes.data % _ALIGNMENT
+    aligned = buffer[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    aligned[...] = array
+    return aligned
