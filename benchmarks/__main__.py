@@ -17,6 +17,7 @@ from benchmarks import (
     optimizers,
     patches,
     real_2d,
+    sliding_window,
     static_channels,
     step_memory,
     train_step,
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "compression": compression.run,
     "patches": patches.run,
     "memory": memory.run,
+    "sliding_window": sliding_window.run,
 }
 """What `make bench` runs."""
 PROBES = {
