@@ -13,7 +13,9 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     a picture's holes are those of the picture.
     """
     filled = mask.copy()
-    box = bounding_box(mask)
-    inner = np.squeeze(mask[box], axis=tuple(a for a, n in enumerate(mask.shape) if n == 1))
-    filled[box] = ndimage.binary_fill_holes(inner).reshape(mask[box].shape)
+    flat = tuple(axis for axis, size in enumerate(mask.shape) if size == 1)
+    if mask.any() and len(flat) < mask.ndim:
+        box = bounding_box(mask)
+        inner = np.squeeze(mask[box], axis=flat)
+        filled[box] = ndimage.binary_fill_holes(inner).reshape(mask[box].shape)
     return filled
