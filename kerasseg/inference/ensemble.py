@@ -84,7 +84,7 @@ class Ensemble:
         return total
 
     def members(self, scan: Any, spacing: Sequence[float] | None = None) -> Iterator[np.ndarray]:
-        """Probabilities, or votes, (D, H, W, K) of each predictor; `probabilities` is their mean."""
+        """Probabilities, or votes, (D, H, W, K) of each predictor: what the mean is of."""
         for predictor in self.predictors:
             if self.combine == "vote":
                 yield predictor.masks(scan, spacing)
@@ -96,7 +96,8 @@ class Ensemble:
 
         spacing: voxel size (D, H, W) in mm; None: that of the scan if it knows, else 1 mm
         """
-        size = spacing or getattr(scan, "spacing", (1.0, 1.0, 1.0))
+        known = getattr(scan, "spacing", (1.0, 1.0, 1.0))
+        size: Sequence[float] = known if spacing is None else spacing
         threshold = _MAJORITY if self.combine == "vote" else self.threshold
         return finished_masks(
             self.probabilities(scan, spacing), self.target, size, threshold, self.postprocessing

@@ -61,7 +61,8 @@ class LoadedRun:
 
         spacing: voxel size (D, H, W) in mm, instead of the case's
         """
-        return self.predictor.masks_of(self.probabilities(scan), spacing or scan.spacing)
+        size = scan.spacing if spacing is None else spacing
+        return self.predictor.masks_of(self.probabilities(scan), size)
 
     def _prepare(self, scan: Case) -> Case:
         """The case as the network's training saw it, but not cropped."""

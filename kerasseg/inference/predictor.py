@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasseg import anatomy
-from kerasseg.inference.accumulators import choose_accumulator
+from kerasseg.inference.accumulators import HostAccumulator, choose_accumulator
 from kerasseg.inference.clean_up.finished_masks import finished_masks
 from kerasseg.inference.orientations import Orientation, orientations
 from kerasseg.inference.sliding_window import sliding_window
@@ -87,7 +87,8 @@ class Predictor:
 
         spacing: voxel size (D, H, W) in mm; None: 1 mm
         """
-        return self.masks_of(self.probabilities(volume), spacing or _ONE_MILLIMETRE)
+        size = _ONE_MILLIMETRE if spacing is None else spacing
+        return self.masks_of(self.probabilities(volume), size)
 
     def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """What `masks` makes of probabilities (D, H, W, K)."""
@@ -96,22 +97,26 @@ class Predictor:
         )
 
     def _slide(self, volume: np.ndarray, chosen: Sequence[Orientation]) -> np.ndarray:
-        def predict(windows: np.ndarray) -> Any:
-            return self._predict(windows, chosen)
-
-        def predict_slices(windows: np.ndarray) -> Any:
-            """(B, 2 n + 1, h, w, C) -> (B, 1, h, w, K)."""
-            count, _, height, width, _ = windows.shape
-            channels = np.moveaxis(windows, 1, 3).reshape(count, height, width, -1)
-            return self._predict(channels, chosen)[:, tf.newaxis]
-
         patch, axis, settings = self.pipeline.patch_size, self._axis, self.settings
         channels = anatomy.TARGETS[self.target].values()
         softmax = anatomy.ACTIVATIONS[self.target] == "softmax"
         gpus = len(tf.config.list_logical_devices("GPU"))
         voxels = int(np.prod(volume.shape[:3]))
+        accumulator = choose_accumulator(voxels, len(channels), settings.device_memory, gpus)
+
+        def predict(windows: np.ndarray) -> Any:
+            """(B, d + 2 n, h, w, C) -> (B, d, h, w, K); slices have a depth of 1."""
+            if axis is not None:
+                count, _, height, width, _ = windows.shape
+                windows = np.moveaxis(windows, 1, 3).reshape(count, height, width, -1)
+            found = self._predict(windows, chosen)
+            if axis is not None:
+                found = found[:, tf.newaxis]
+            # A whole batch at once, as TensorFlow copies a tensor for every part that is taken.
+            return found.numpy() if accumulator is HostAccumulator else found
+
         result = sliding_window(
-            predict if axis is None else predict_slices,
+            predict,
             volume if axis is None else np.moveaxis(volume, axis, 0),
             patch if axis is None else (1, *patch),
             [float(softmax and anatomy.BACKGROUND in ids) for ids in channels],
@@ -120,13 +125,13 @@ class Predictor:
             batch=settings.window_batch,
             context=0 if axis is None else self.pipeline.slices.neighbours,
             brain_box=settings.brain_box,
-            accumulator=choose_accumulator(voxels, len(channels), settings.device_memory, gpus),
+            accumulator=accumulator,
         )
         return result if axis is None else np.moveaxis(result, 0, axis)
 
     def _predict(self, windows: np.ndarray, chosen: Sequence[Orientation]) -> Any:
-        total = None
+        total: Any = 0.0
         for orientation in chosen:
             found = orientation.undo(self._forward(orientation.apply(windows)))
-            total = found if total is None else total + found
-        return total if len(chosen) == 1 else total / len(chosen)
+            total = found if len(chosen) == 1 else total + found / len(chosen)
+        return total

@@ -53,10 +53,8 @@ def sliding_window(
     # The same of all windows: along an axis where the box is smaller there is one alone.
     inside, _ = shared_part(next(grid.starts()), size, box)
     weights = window_weights(size, weighting)[inside]
-    # As wide as the predictions: multiplying by weights that are broadcast is slow.
-    wide_weights = np.repeat(weights[..., np.newaxis], len(background), axis=-1)
-    certain = np.broadcast_to(np.asarray(background, np.float32), wide_weights.shape)
-    sums = accumulator(result[box], wide_weights)
+    certain = np.broadcast_to(np.asarray(background, np.float32), (*weights.shape, len(background)))
+    sums = accumulator(result[box], weights)
 
     pending: list[tuple[Start, np.ndarray]] = []
 

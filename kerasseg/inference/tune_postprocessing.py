@@ -36,9 +36,9 @@ def tune_postprocessing(
 
     One operation after the other, of each channel by itself: the threshold (of `threshold` and
     `THRESHOLDS`; not of a softmax target), the smallest component, the largest alone, holes; at
-    last the rule for enhancing tumour. Each takes the value of its grid by which the Dice, mean over
-    the cases and over all channels but the background, is highest; of equals the first, which is
-    off. What was chosen before stays.
+    last the rule for enhancing tumour. Each takes the value of its grid by which the Dice, mean
+    over the cases and over all channels but the background, is highest; of equals the first, which
+    is off. What was chosen before stays.
 
     Choose on cases that were not trained on, and report on others still. `cases` is gone through
     once for every value, so it may read each case when asked for it.

@@ -36,10 +36,10 @@ def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
         if mean is None or squares is None:
             mean, squares = member.astype(np.float32), np.zeros(member.shape, np.float32)
             continue
-        for plane, average, square in zip(member, mean, squares, strict=True):
-            before = plane - average
-            average += before / count
-            square += before * (plane - average)
+        for index, plane in enumerate(member):
+            before = plane - mean[index]
+            mean[index] += before / count
+            squares[index] += before * (plane - mean[index])
     if mean is None or squares is None:
         raise ValueError("uncertainty needs at least one member, found none")
     squares /= count

@@ -32,7 +32,7 @@ class WindowGrid:
 
     def starts(self) -> Iterator[Start]:
         """First voxel of each window."""
-        yield from itertools.product(*self.axes)  # type: ignore[misc]
+        yield from itertools.product(*self.axes)
 
     def starts_over(self, box: Box) -> Iterator[Start]:
         """First voxel of each window that has voxels in `box`, which is given in the volume."""
@@ -40,7 +40,7 @@ class WindowGrid:
             [s for s in starts if s < part.stop and s + size > part.start]
             for starts, part, size in zip(self.axes, box, self.window, strict=True)
         ]
-        yield from itertools.product(*axes)  # type: ignore[misc]
+        yield from itertools.product(*axes)
 
     def tiles(self) -> Iterator[Box]:
         """The box in pieces no larger than a window, which do not overlap."""
@@ -48,7 +48,7 @@ class WindowGrid:
             [slice(i, min(i + size, part.stop)) for i in range(part.start, part.stop, size)]
             for part, size in zip(self.box, self.window, strict=True)
         )
-        yield from itertools.product(*pieces)  # type: ignore[misc]
+        yield from itertools.product(*pieces)
 
 
 def shared_part(start: Sequence[int], size: Sequence[int], box: Box) -> tuple[Box, Box]:

@@ -84,9 +84,7 @@ def test_post_processing_of_the_ensemble_knows_the_spacing():
 def test_ensembles_are_predictors_too(members):
     nested = Ensemble([Ensemble(members[:1]), members[1]])
     flat = Ensemble(members[:2])
-    np.testing.assert_allclose(
-        nested.probabilities(VOLUME), flat.probabilities(VOLUME), atol=1e-6
-    )
+    np.testing.assert_allclose(nested.probabilities(VOLUME), flat.probabilities(VOLUME), atol=1e-6)
     assert nested.name == "unet_3d + unet_2d"
 
 

@@ -259,9 +259,7 @@ def test_turns_of_slices(networks):
     expected = [
         np.rot90(plain.probabilities(np.rot90(volume, k, (0, 2))), -k, (0, 2)) for k in range(4)
     ]
-    np.testing.assert_allclose(
-        turned.probabilities(volume), np.mean(expected, axis=0), atol=1e-5
-    )
+    np.testing.assert_allclose(turned.probabilities(volume), np.mean(expected, axis=0), atol=1e-5)
 
 
 def test_the_mean_of_the_members_over_many_windows(networks):
@@ -270,9 +268,7 @@ def test_the_mean_of_the_members_over_many_windows(networks):
     volume = np.random.default_rng(0).normal(size=(3, 19, 25, 2)).astype(np.float32)
     members = list(predictor.members(volume))
     assert len(members) == 4
-    np.testing.assert_allclose(
-        np.mean(members, axis=0), predictor.probabilities(volume), atol=1e-5
-    )
+    np.testing.assert_allclose(np.mean(members, axis=0), predictor.probabilities(volume), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,9 @@ def test_windows_of_air_are_background_without_a_look(kind, accumulator):
         batch=2,
         accumulator=accumulator,
     )
-    everything = np.prod([len(starts_of(n, w, 0.3)) for n, w in zip((11, 19, 23), WINDOW, strict=True)])
+    everything = np.prod(
+        [len(starts_of(n, w, 0.3)) for n, w in zip((11, 19, 23), WINDOW, strict=True)]
+    )
     assert all(seen) and 0 < len(seen) < everything
     expected = brute_force(volume, "gaussian", 0.3, BACKGROUNDS[kind])
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -19,8 +19,9 @@ def clean_up(
 
     Channel by channel in the order of the target: small components go, the largest stays, holes
     are filled; then the rule for enhancing tumour. What is taken from a region is taken from the
-    regions inside it, too, and what is added is added to those around it. Holes of a sub-region are filled with voxels that belong to none. Of
-    `labels` the background is what is left. `masks` stays as it is.
+    regions inside it, too, and what is added is added to those around it. Holes of a sub-region are
+    filled with voxels that belong to none. Of `labels` the background is what is left. `masks`
+    stays as it is.
     """
     if settings == PostprocessingSettings(thresholds=settings.thresholds):
         return masks
@@ -28,11 +29,12 @@ def clean_up(
     channels = list(anatomy.TARGETS[target])
     tumour = [channels.index(name) for name in anatomy.tumour_channels(target)]
     nested = target == "regions"
+    minimum = {str(name): volume for name, volume in settings.minimum_volume.items()}
     for index in tumour:
         name, before = channels[index], masks[..., index].copy()
         after = before
-        if settings.minimum_volume.get(name, 0.0):
-            after = remove_small(after, settings.minimum_volume[name], spacing)
+        if minimum.get(name):
+            after = remove_small(after, minimum[name], spacing)
         if name in settings.keep_largest:
             after = keep_largest(after)
         masks[..., index] = after

@@ -21,7 +21,7 @@ def finished_masks(
     threshold: of the channels that have none in `settings.thresholds`
     spacing:   voxel size (D, H, W) in mm
     """
-    channels = anatomy.TARGETS[target]
-    thresholds = [settings.thresholds.get(name, threshold) for name in channels]  # type: ignore[call-overload]
+    own = {str(name): value for name, value in settings.thresholds.items()}
+    thresholds = [own.get(name, threshold) for name in anatomy.TARGETS[target]]
     masks = targets.probabilities_to_masks(probabilities, target, thresholds)
     return clean_up(masks, target, spacing, settings)

@@ -14,7 +14,7 @@ NCR, ED, ET = anatomy.NCR, anatomy.ED, anatomy.ET
 
 
 def tumour():
-    """A large tumour of all three, whose edema has a hole, and a small one with enhancing tumour."""
+    """A large tumour of all three, whose edema has a hole, and a small one of two."""
     label = np.zeros((5, 14, 16), np.uint8)
     label[1:4, 1:8, 1:8] = ED
     label[2, 2:5, 2:5] = NCR
