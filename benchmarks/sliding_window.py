@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.subprocess_json import measure
 from benchmarks.torch_unet import torch_unet
 
-ROUNDS = 3
+ROUNDS = 2
 WINDOW, OVERLAP = (96, 96, 96), 0.5
 FEATURES, BOTTLENECK = (8, 16, 32, 64), 128
 CASE = Path(__file__).parents[2] / "shared" / "data" / "brats21"

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config import EvaluationSettings, PipelineSettings
+from kerasseg.inference.accumulators import DeviceAccumulator
 from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.window_grid import WindowGrid
 from kerasseg.inference.window_weights import window_weights
@@ -344,3 +345,19 @@ def test_masks_are_cleaned_up_with_the_spacing_of_the_case():
     )
     np.testing.assert_array_equal(predictor.masks(volume, (2.0, 2.0, 2.0)), volume > 0)
     assert not predictor.masks(volume).any()
+
+
+@pytest.mark.parametrize(("limit", "sums"), [(1.0, 1), (0.0, 0)])
+def test_sums_are_kept_on_a_gpu_within_the_limit(networks, monkeypatch, limit, sums):
+    """With a GPU that is none: TensorFlow's device is the processor here."""
+    finished = []
+    finish = DeviceAccumulator.finish
+    monkeypatch.setattr(DeviceAccumulator, "finish", lambda a: (finished.append(a), finish(a)))
+    volume = np.random.default_rng(0).normal(size=(3, 19, 13, 2)).astype(np.float32)
+    settings = EvaluationSettings(device_memory=limit, window_batch=2)
+    predictor = Predictor(networks[0], pipeline(), settings, target="subregions")
+    expected = predictor.probabilities(volume)
+    assert not finished
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["one"])
+    np.testing.assert_allclose(predictor.probabilities(volume), expected, atol=1e-6)
+    assert len(finished) == sums
