@@ -4,6 +4,7 @@
 windows of 96^3, overlap 0.5, Gaussian weights, one window per forward pass, float32, all cores;
 from the normalised array to the probabilities. Fresh processes take turns. The case is
 BraTS2021_00006 where it is there (../shared/data), else noise in a box of the size of its brain.
+`python -m benchmarks.sliding_window monai case.npy 4` measures one side, with batches of 4.
 """
 
 import json
@@ -76,7 +77,9 @@ def prepare(path: Path) -> dict[str, str]:
     return {"case": "made up"}
 
 
-def kerasseg_window(path: Path, *, brain_box: bool) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def kerasseg_window(
+    path: Path, batch: int, *, brain_box: bool
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """One window, to warm up, and the whole case, through `Predictor`."""
     from kerasseg.start_tensorflow import start_tensorflow
 
@@ -90,7 +93,7 @@ def kerasseg_window(path: Path, *, brain_box: bool) -> tuple[Callable[[], Any], 
     from kerasseg.settings.pipeline import PipelineSettings
 
     network = unet(ModelSettings(features=FEATURES, bottleneck=BOTTLENECK), 4)
-    settings = EvaluationSettings(overlap=OVERLAP, window_batch=1, brain_box=brain_box)
+    settings = EvaluationSettings(overlap=OVERLAP, window_batch=batch, brain_box=brain_box)
     pipeline = PipelineSettings(patch_size=WINDOW)
     predictor = Predictor(network, pipeline, settings, target="subregions")
     volume = np.load(path)
@@ -98,7 +101,7 @@ def kerasseg_window(path: Path, *, brain_box: bool) -> tuple[Callable[[], Any], 
     return lambda: predictor.probabilities(window), lambda: predictor.probabilities(volume)
 
 
-def monai_window(path: Path) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def monai_window(path: Path, batch: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """The same through `monai.inferers.sliding_window_inference`."""
     # MONAI imports TensorFlow where it is installed, which would count as memory of its own.
     for module in ("tensorflow", "tensorboard", "keras"):
@@ -112,26 +115,28 @@ def monai_window(path: Path) -> tuple[Callable[[], Any], Callable[[], Any]]:
     volume = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.load(path), -1, 0))[None])
 
     def infer(image: torch.Tensor) -> torch.Tensor:
-        return sliding_window_inference(image, WINDOW, 1, network, overlap=OVERLAP, mode="gaussian")
+        return sliding_window_inference(
+            image, WINDOW, batch, network, overlap=OVERLAP, mode="gaussian"
+        )
 
     return lambda: infer(torch.ones((1, 4, *WINDOW))), lambda: infer(volume)
 
 
-def main(name: str, path: Path) -> None:
+def main(name: str, path: Path, batch: int = 1) -> None:
     """Print the seconds of one case and the peak memory of this process as JSON."""
     if name == "prepare":
         print(json.dumps(prepare(path)))
         return
     if name == "monai":
-        warm_up, whole = monai_window(path)
+        warm_up, whole = monai_window(path, batch)
     else:
-        warm_up, whole = kerasseg_window(path, brain_box=name == "kerasseg_box")
+        warm_up, whole = kerasseg_window(path, batch, brain_box=name == "kerasseg_box")
     warm_up()
     started, processor = time.perf_counter(), time.process_time()
     result = whole()
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    assert 0 <= float(result.min()) <= float(result.max()) <= 1
+    assert 0 <= float(result.min()) <= float(result.max()) <= 1.001  # rounding
     own = peak - mapped_files()
     measured = {"seconds": seconds, "processor": processor, "peak_gib": peak, "own_gib": own}
     print(json.dumps(measured))
@@ -145,4 +150,4 @@ def mapped_files() -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
