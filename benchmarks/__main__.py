@@ -18,6 +18,7 @@ from benchmarks import (
     optimizers,
     patches,
     real_2d,
+    sliding_window,
     static_channels,
     step_memory,
     train_step,
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "patches": patches.run,
     "memory": memory.run,
     "volume_metrics": volume_metrics.run,
+    "sliding_window": sliding_window.run,
 }
 """What `make bench` runs."""
 PROBES = {

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.subprocess_json import measure
+from benchmarks.torch_unet import torch_unet
 from kerasseg.start_tensorflow import start_tensorflow
 
 ROUNDS, WARMUP, STEPS = 3, 3, 10
@@ -67,44 +68,7 @@ def pytorch_step() -> Callable[[], object]:
     import torch
     from torch import nn
 
-    def double_conv(inputs: int, outputs: int) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for channels in (inputs, outputs):
-            layers += [
-                nn.Conv3d(channels, outputs, 3, padding=1),
-                nn.InstanceNorm3d(outputs, affine=True),
-                nn.LeakyReLU(0.01, inplace=True),
-            ]
-        return nn.Sequential(*layers)
-
-    class UNet(nn.Module):
-        def __init__(self, features: tuple[int, ...] = (32, 64, 128, 256)) -> None:
-            super().__init__()
-            widths = (CHANNELS, *features)
-            self.down = nn.ModuleList(
-                double_conv(a, b) for a, b in zip(widths, features, strict=False)
-            )
-            self.bottleneck = double_conv(features[-1], 512)
-            wide = (*features[1:], 512)
-            self.up = nn.ModuleList(
-                nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in zip(features, wide, strict=True)
-            )
-            self.merge = nn.ModuleList(double_conv(2 * a, a) for a in features)
-            self.head = nn.Conv3d(features[0], CLASSES, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            skips = []
-            for block in self.down:
-                x = block(x)
-                skips.append(x)
-                x = nn.functional.max_pool3d(x, 2)
-            x = self.bottleneck(x)
-            for level in reversed(range(len(self.up))):
-                x = self.merge[level](torch.cat([skips[level], self.up[level](x)], 1))
-            return torch.sigmoid(self.head(x))
-
-    torch.manual_seed(0)
-    model = UNet()
+    model = torch_unet((32, 64, 128, 256), 512, CHANNELS, CLASSES)
     assert sum(p.numel() for p in model.parameters()) == 22_583_875
     optimizer = torch.optim.AdamW(model.parameters(), 2e-4)
     image = torch.randn(1, CHANNELS, *PATCH)

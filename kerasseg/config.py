@@ -4,7 +4,6 @@ Reading it from YAML, with overrides and messages for people, is `config_file`'s
 """
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import model_validator
 
@@ -12,10 +11,12 @@ from kerasseg import anatomy
 from kerasseg.settings.augment import AugmentSettings
 from kerasseg.settings.base import Folder, Section, setting
 from kerasseg.settings.data import DataSettings
+from kerasseg.settings.evaluation import PLANES, EvaluationSettings
 from kerasseg.settings.loss import DiceTerm, FocalTerm, LossTerm, check_terms
 from kerasseg.settings.model import ModelSettings
 from kerasseg.settings.optimizer import OptimizerSettings
 from kerasseg.settings.pipeline import PipelineSettings, SliceSettings
+from kerasseg.settings.postprocessing import PostprocessingSettings, check_postprocessing
 from kerasseg.settings.store import RecordSettings, SplitSettings
 from kerasseg.settings.training import TrainingSettings
 from kerasseg.slice_transforms.check import check_slice_transforms
@@ -29,23 +30,6 @@ class RunSettings(Section):
     )
     root: Folder = setting(Path("runs"), "Folder that holds the run folders.")
     seed: int = setting(0, "Seed of weights, sampling and shuffling.", ge=0, le=2**31 - 1)
-
-
-class EvaluationSettings(Section):
-    """Whole volumes through the sliding window."""
-
-    overlap: float = setting(0.5, "Overlap of neighbouring windows.", unit="fraction", ge=0, lt=1)
-    weighting: Literal["gaussian", "constant"] = setting(
-        "gaussian", "How overlapping windows are averaged."
-    )
-    flips: tuple[Literal["depth", "height", "width"], ...] = setting(
-        (),
-        "Test-time augmentation: axes along which each window is mirrored, too. Probabilities are "
-        "averaged over all combinations, of two axes 4, so it takes that many times as long.",
-    )
-    window_batch: int = setting(1, "Windows per forward pass.", ge=1, le=1024)
-    threshold: float = setting(0.5, "Probability from which a voxel counts.", gt=0.0, lt=1.0)
-    overlays: int = setting(4, "Cases drawn per split.", ge=0, le=10_000)
 
 
 class Experiment(Section):
@@ -66,6 +50,7 @@ class Experiment(Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    postprocessing: PostprocessingSettings = PostprocessingSettings()
 
     @model_validator(mode="after")
     def _check(self) -> "Experiment":
@@ -94,6 +79,8 @@ class Experiment(Section):
         self._check_albumentations()
         self._check_class_shares()
         self._check_flips()
+        self._check_rotations()
+        check_postprocessing(self.postprocessing, self.model.target)
         self._check_quarter_turns()
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
         stride = self.model.stride
@@ -141,8 +128,6 @@ class Experiment(Section):
 
     def _check_flips(self) -> None:
         flips, axis = self.evaluation.flips, self.pipeline.slices.axis
-        if len(set(flips)) < len(flips):
-            raise ValueError(f"evaluation.flips {list(flips)} names an axis twice")
         across = {"axial": "depth", "coronal": "height", "sagittal": "width"}[axis]
         if self.model.dimensions == 2 and across in flips:
             raise ValueError(
@@ -150,11 +135,33 @@ class Experiment(Section):
                 f"no {across} within its slices: leave it out"
             )
 
-    def _check_quarter_turns(self) -> None:
+    def _check_rotations(self) -> None:
+        sizes = self._patch_sizes()
+        for plane in self.evaluation.rotations:
+            axes = PLANES[plane]
+            turned = [sizes.get(name) for name in axes]
+            if None in turned:
+                raise ValueError(
+                    f"evaluation.rotations has {plane}, but slices of "
+                    f"pipeline.slices.axis={self.pipeline.slices.axis} can only be turned in their "
+                    "own plane: leave it out"
+                )
+            if turned[0] != turned[1]:
+                raise ValueError(
+                    f"evaluation.rotations has {plane}, the plane of {axes[0]} and {axes[1]}, but "
+                    f"the patch has {sizes}: give both the same size in pipeline.patch_size, or "
+                    "leave it out"
+                )
+
+    def _patch_sizes(self) -> dict[str, int]:
+        """The patch's size along each axis that it has, by the axis's name."""
         names = ["depth", "height", "width"]
         if self.model.dimensions == 2:
             del names[("axial", "coronal", "sagittal").index(self.pipeline.slices.axis)]
-        sizes = dict(zip(names, self.pipeline.patch_size, strict=True))
+        return dict(zip(names, self.pipeline.patch_size, strict=True))
+
+    def _check_quarter_turns(self) -> None:
+        sizes = self._patch_sizes()
         for term in self.augment.transforms or ():
             if term.rotate90 is None:
                 continue

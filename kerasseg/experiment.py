@@ -122,7 +122,7 @@ def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
     target, figures = experiment.model.target, folder / "figures"
-    predictor = Predictor(best, experiment.pipeline, experiment.evaluation, target=target)
+    predictor = _predictor(experiment, best)
     overlays = experiment.evaluation.overlays
     scores = evaluate(predictor, store, splits, target, figures, overlays)
     write_metrics(folder / "metrics.csv", scores, target)
@@ -150,7 +150,7 @@ def _validators(
     if every is None:
         return []
     target = experiment.model.target
-    predictor = Predictor(network, experiment.pipeline, experiment.evaluation, target=target)
+    predictor = _predictor(experiment, network)
     cases, share = split.validation, devices.from_chief
     return [VolumeValidation(predictor, store, cases, target, every, share)]
 
@@ -168,6 +168,16 @@ def build_network(experiment: Experiment, *, initial_weights: bool = True) -> ke
     network = models.build_network(settings, experiment.input_channels)
     load_initial_weights(network, settings)
     return network
+
+
+def _predictor(experiment: Experiment, network: keras.Model) -> Predictor:
+    return Predictor(
+        network,
+        experiment.pipeline,
+        experiment.evaluation,
+        target=experiment.model.target,
+        postprocessing=experiment.postprocessing,
+    )
 
 
 def _usable(

@@ -4,6 +4,7 @@ A label (...) holds canonical ids (`anatomy.LABELS`). Masks (..., K) hold one bo
 `anatomy.TARGETS[target]`. `docs/targets.md` has the rules in one table.
 """
 
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -41,18 +42,19 @@ def label_to_masks(label: np.ndarray, target: str) -> np.ndarray:
 
 
 def probabilities_to_masks(
-    probabilities: np.ndarray, target: str, threshold: float = 0.5
+    probabilities: np.ndarray, target: str, threshold: float | Sequence[float] = 0.5
 ) -> np.ndarray:
     """Probabilities (..., K) -> masks (..., K) bool.
 
     A softmax target holds in its most probable channel only (the first of equals), whatever the
-    threshold. Each channel of a sigmoid target holds from the threshold on.
+    threshold. Each channel of a sigmoid target holds from the threshold on, which is one for all or
+    one for each.
     """
     _check_channels(probabilities, target)
     if anatomy.ACTIVATIONS[target] == "softmax":
         channels = np.arange(probabilities.shape[-1])
         return probabilities.argmax(axis=-1)[..., np.newaxis] == channels
-    return probabilities >= threshold
+    return probabilities >= np.asarray(threshold, probabilities.dtype)
 
 
 def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:

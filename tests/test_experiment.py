@@ -110,6 +110,17 @@ def test_resume_goes_to_the_newest_run_and_refuses_another_config(finished, tmp_
         run_experiment(phantom_experiment(tmp_path), resume=True)
 
 
+def test_a_finished_run_is_evaluated_with_other_post_processing(finished):
+    """Nothing is as large as a litre, so every mask is empty: Dice 0, or 1 without that class."""
+    experiment, _ = finished
+    litre = dict.fromkeys(("NCR", "ED", "ET"), 1e6)
+    settings = experiment.postprocessing.model_copy(update={"minimum_volume": litre})
+    folder = run_experiment(experiment.model_copy(update={"postprocessing": settings}), resume=True)
+    with (folder / "metrics.csv").open() as file:
+        values = {float(row[f"dice_{c}"]) for row in csv.DictReader(file) for c in litre}
+    assert values <= {0.0, 1.0} and 0.0 in values
+
+
 def test_resume_refuses_another_split_and_other_data(tmp_path):
     experiment = phantom_experiment(tmp_path, "split.test=0.25")
     folder = run_experiment(experiment)

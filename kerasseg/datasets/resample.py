@@ -97,6 +97,17 @@ def resample_label(
     return result
 
 
+def resample_probabilities(
+    probabilities: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray
+) -> np.ndarray:
+    """Probabilities (D, H, W, K) -> (*shape, K) float32, linearly: what adds up to 1 still does."""
+    result = np.empty((*shape, probabilities.shape[-1]), np.float32)
+    for channel in range(result.shape[-1]):
+        values = probabilities[..., channel]
+        result[..., channel] = _interpolate(values, affine, shape, new_affine, 1)
+    return result
+
+
 def restore_label(label: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
     """Label (D, H, W), whose indices `affine` takes to RAS mm -> voxels (x, y, z) of `grid`.
 

@@ -37,7 +37,7 @@ def evaluate(
         stored = store.load(case_id)
         case = stored.case
         assert case.label is not None  # a store holds labelled cases only
-        masks = predictor.masks(case.image)
+        masks = predictor.masks(case.image, case.spacing)
         score = score_case(case_id, split, case.label, masks, target)
         if draw:
             prediction = masks_to_label(masks, target)

@@ -1,18 +1,24 @@
 """`Predictor`: a network that takes whole volumes."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasseg import targets
-from kerasseg.config import EvaluationSettings, PipelineSettings
+from kerasseg import anatomy
+from kerasseg.inference.accumulators import HostAccumulator, choose_accumulator
+from kerasseg.inference.clean_up.finished_masks import finished_masks
+from kerasseg.inference.orientations import Orientation, orientations
 from kerasseg.inference.sliding_window import sliding_window
 from kerasseg.pipeline.slices import AXES
+from kerasseg.settings.evaluation import EvaluationSettings
+from kerasseg.settings.pipeline import PipelineSettings
+from kerasseg.settings.postprocessing import PostprocessingSettings
 
-_AXIS_NAMES = ("depth", "height", "width")
+_AXIS_NAMES: Final = ("depth", "height", "width")
+_ONE_MILLIMETRE: Final = (1.0, 1.0, 1.0)
 
 
 class Predictor:
@@ -25,8 +31,12 @@ class Predictor:
 
     `target` says what the K channels are and how probabilities become masks.
 
-    With `evaluation.flips` every window goes through the network mirrored along each combination
-    of these axes of the volume, too, and the probabilities, mirrored back, are averaged.
+    Air is 0 in every channel. Outside the smallest box around the brain (`evaluation.brain_box`),
+    and where a window sees nothing but air, everything is background for certain: probability 1 of
+    the background of a softmax target, 0 of every channel of a sigmoid target.
+
+    With `evaluation.flips` and `evaluation.rotations` every window goes through the network
+    mirrored and turned, too, and the probabilities, brought back, are averaged.
     """
 
     def __init__(
@@ -36,70 +46,92 @@ class Predictor:
         settings: EvaluationSettings,
         *,
         target: str,
+        postprocessing: PostprocessingSettings = PostprocessingSettings(),  # noqa: B008 (frozen)
     ) -> None:
+        self._network = network
         self.pipeline = pipeline
         self.settings = settings
         self.target = target
-        slices = len(pipeline.patch_size) == 2
-        self._axis = AXES[pipeline.slices.axis] if slices else None
-        self._flips = _flips(settings.flips, self._axis)
-        # Not network.predict: Keras would compile it with XLA, which is slow on a CPU.
+        self.postprocessing = postprocessing
+        patch = pipeline.patch_size
+        self._axis = AXES[pipeline.slices.axis] if len(patch) == 2 else None
+        axes = [name for index, name in enumerate(_AXIS_NAMES) if index != self._axis]
+        self._orientations = orientations(settings, axes)
+        # Not network.predict: Keras would compile it with XLA, which is slow on a CPU. One
+        # signature: the last batch may be smaller, and must not be traced anew.
+        signature = [tf.TensorSpec((None, *patch, network.inputs[0].shape[-1]))]
         self._forward = tf.function(
-            lambda batch: network(batch, training=False), reduce_retracing=True
+            lambda batch: network(batch, training=False), input_signature=signature
         )
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self._network.name
 
     def probabilities(self, volume: np.ndarray) -> np.ndarray:
         """Normalised volume (D, H, W, C) -> probabilities (D, H, W, K) float32."""
-        if self._axis is None:
-            return self._slide(volume)
-        return np.moveaxis(self._slide(np.moveaxis(volume, self._axis, 0)), 0, self._axis)
+        return self._slide(volume, self._orientations)
 
-    def masks(self, volume: np.ndarray) -> np.ndarray:
+    def members(self, volume: np.ndarray) -> Iterator[np.ndarray]:
+        """The probabilities (D, H, W, K) of each orientation by itself; their mean is that of
+        `probabilities`. Without test-time augmentation there is one."""
+        for orientation in self._orientations:
+            yield self._slide(volume, [orientation])
+
+    def masks(self, volume: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
         """Normalised volume (D, H, W, C) -> one boolean mask per channel (D, H, W, K).
 
-        A sigmoid target holds from `evaluation.threshold` on, a softmax target where it is the
-        most probable of the averaged windows.
+        A sigmoid target holds from its threshold on, a softmax target where it is the most probable
+        of the averaged windows; then `postprocessing` is done.
+
+        spacing: voxel size (D, H, W) in mm; None: 1 mm
         """
-        return targets.probabilities_to_masks(
-            self.probabilities(volume), self.target, self.settings.threshold
+        size = _ONE_MILLIMETRE if spacing is None else spacing
+        return self.masks_of(self.probabilities(volume), size)
+
+    def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """What `masks` makes of probabilities (D, H, W, K)."""
+        return finished_masks(
+            probabilities, self.target, spacing, self.settings.threshold, self.postprocessing
         )
 
-    def _slide(self, volume: np.ndarray) -> np.ndarray:
-        patch = self.pipeline.patch_size
-        slices = len(patch) == 2
-        return sliding_window(
-            self._predict_slices if slices else self._predict,
-            volume,
-            (1, *patch) if slices else patch,
-            overlap=self.settings.overlap,
-            weighting=self.settings.weighting,
-            batch=self.settings.window_batch,
-            context=self.pipeline.slices.neighbours if slices else 0,
+    def _slide(self, volume: np.ndarray, chosen: Sequence[Orientation]) -> np.ndarray:
+        patch, axis, settings = self.pipeline.patch_size, self._axis, self.settings
+        channels = anatomy.TARGETS[self.target].values()
+        softmax = anatomy.ACTIVATIONS[self.target] == "softmax"
+        gpus = len(tf.config.list_logical_devices("GPU"))
+        voxels = int(np.prod(volume.shape[:3]))
+        accumulator = choose_accumulator(voxels, len(channels), settings.device_memory, gpus)
+
+        def predict(windows: np.ndarray) -> Any:
+            """(B, d + 2 n, h, w, C) -> (B, d, h, w, K); slices have a depth of 1."""
+            if axis is not None:
+                count, _, height, width, _ = windows.shape
+                windows = np.moveaxis(windows, 1, 3).reshape(count, height, width, -1)
+            found = self._predict(windows, chosen)
+            if axis is not None:
+                found = found[:, tf.newaxis]
+            # A whole batch at once, as TensorFlow copies a tensor for every part that is taken.
+            return found.numpy() if accumulator is HostAccumulator else found
+
+        result = sliding_window(
+            predict,
+            volume if axis is None else np.moveaxis(volume, axis, 0),
+            patch if axis is None else (1, *patch),
+            [float(softmax and anatomy.BACKGROUND in ids) for ids in channels],
+            overlap=settings.overlap,
+            weighting=settings.weighting,
+            batch=settings.window_batch,
+            context=0 if axis is None else self.pipeline.slices.neighbours,
+            brain_box=settings.brain_box,
+            accumulator=accumulator,
         )
+        return result if axis is None else np.moveaxis(result, 0, axis)
 
-    def _predict(self, windows: np.ndarray) -> np.ndarray:
-        mean = np.zeros((), np.float32)
-        for axes in self._flips:
-            mirrored = np.ascontiguousarray(np.flip(windows, axes))
-            mean = mean + np.flip(self._forward(tf.constant(mirrored)).numpy(), axes)
-        return mean / len(self._flips)
-
-    def _predict_slices(self, windows: np.ndarray) -> np.ndarray:
-        """(B, 2 n + 1, h, w, C) -> (B, 1, h, w, K)."""
-        count, _, height, width, _ = windows.shape
-        channels = np.moveaxis(windows, 1, 3).reshape(count, height, width, -1)
-        return self._predict(channels)[:, np.newaxis]
-
-
-def _flips(names: Sequence[str], slice_axis: int | None) -> list[tuple[int, ...]]:
-    """Every combination of the named axes, none of them first, as axes of a batch of windows.
-
-    Slices lie across `slice_axis`, which a batch of them does not have.
-    """
-    axes = [axis for axis in range(3) if axis != slice_axis]
-    places = [1 + axes.index(_AXIS_NAMES.index(name)) for name in names]
-    return [
-        chosen
-        for count in range(len(places) + 1)
-        for chosen in itertools.combinations(places, count)
-    ]
+    def _predict(self, windows: np.ndarray, chosen: Sequence[Orientation]) -> Any:
+        total: Any = 0.0
+        for orientation in chosen:
+            found = orientation.undo(self._forward(orientation.apply(windows)))
+            total = found if len(chosen) == 1 else total + found / len(chosen)
+        return total

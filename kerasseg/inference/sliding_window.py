@@ -1,92 +1,118 @@
 """A volume of any size through a network of fixed window size."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-Weighting = Literal["gaussian", "constant"]
-
-_GAUSSIAN_SIGMA = 1 / 8
-"""Standard deviation as a fraction of the window (Isensee et al. 2021, nnU-Net)."""
-_SMALLEST_WEIGHT = 1e-3
-"""Relative to the centre; keeps corners that only one window reaches from dividing by ~0."""
+from kerasseg.datasets.case import Box
+from kerasseg.inference.accumulators import Accumulator, HostAccumulator
+from kerasseg.inference.brain_box import brain_box as find_brain_box
+from kerasseg.inference.window_grid import Start, WindowGrid, shared_part
+from kerasseg.inference.window_weights import Weighting, window_weights
 
 
 def sliding_window(
-    predict: Callable[[np.ndarray], np.ndarray],
+    predict: Callable[[np.ndarray], Any],
     volume: np.ndarray,
     window: Sequence[int],
+    background: Sequence[float],
     *,
     overlap: float = 0.5,
     weighting: Weighting = "gaussian",
     batch: int = 1,
     context: int = 0,
+    brain_box: bool = False,
+    accumulator: Callable[[np.ndarray, np.ndarray], Accumulator] = HostAccumulator,
 ) -> np.ndarray:
     """Volume (D, H, W, C) -> weighted mean of the windows' predictions (D, H, W, K) float32.
 
     `predict` maps (B, *window, C) float32 to (B, *window, K); the last batch may be smaller.
     Windows overlap by at least the fraction `overlap` and are spread evenly from edge to edge. A
-    volume smaller than the window is padded evenly with zeros (air), and cut back.
+    volume smaller than the window is surrounded by zeros (air).
 
-    With `context`, `predict` is given that many planes more on both sides of the first axis,
-    (B, d + 2 context, h, w, C), zeros outside the volume, and still returns (B, d, h, w, K).
+    background: the K probabilities of air. A window whose input is 0 throughout has them for
+                certain and does not go through `predict`
+    context:    `predict` is given that many planes more on both sides of the first axis,
+                (B, d + 2 context, h, w, C), zeros outside the volume, and still returns
+                (B, d, h, w, K)
+    brain_box:  the windows are spread over the smallest box around all voxels that are not 0;
+                outside of it everything is `background`
+
+    Besides volume and result it takes the memory of a few windows, whatever the volume's size.
     """
-    shape = volume.shape[:3]
-    padded = [max(n, w) for n, w in zip(shape, window, strict=True)]
-    before = [(p - n) // 2 for p, n in zip(padded, shape, strict=True)]
-    inner = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
-    source = np.zeros((padded[0] + 2 * context, *padded[1:], volume.shape[3]), np.float32)
-    source[context : context + padded[0]][inner] = volume
-    weights = window_weights(window, weighting)
-    total: np.ndarray | None = None
-    weight_sum = np.zeros(padded, np.float32)
-    for places in _batches(window_starts(padded, window, overlap), batch):
-        boxes = [
-            tuple(slice(s, s + w) for s, w in zip(start, window, strict=True)) for start in places
-        ]
-        windows = np.stack([source[_widened(box, context)] for box in boxes])
-        predictions = np.asarray(predict(windows), np.float32)
-        if total is None:
-            total = np.zeros((*padded, predictions.shape[-1]), np.float32)
-        for box, prediction in zip(boxes, predictions, strict=True):
-            total[box] += prediction * weights[..., np.newaxis]
-            weight_sum[box] += weights
-    assert total is not None  # there is always at least one window
-    total /= weight_sum[..., np.newaxis]
-    return total[inner]
+    depth, height, width = window
+    size = (depth, height, width)
+    result = np.zeros((*volume.shape[:3], len(background)), np.float32)
+    box = find_brain_box(volume) if brain_box else _whole(volume)
+    if brain_box:
+        _fill_outside(result, box, background)
+    if box[0].stop == box[0].start:
+        return result
+    grid = WindowGrid(box, size, overlap)
+    # The same of all windows: along an axis where the box is smaller there is one alone.
+    inside, _ = shared_part(next(grid.starts()), size, box)
+    weights = window_weights(size, weighting)[inside]
+    certain = np.broadcast_to(np.asarray(background, np.float32), (*weights.shape, len(background)))
+    sums = accumulator(result[box], weights)
+
+    pending: list[tuple[Start, np.ndarray]] = []
+
+    def flush() -> None:
+        if pending:
+            predictions = predict(np.stack([window for _, window in pending]))
+            for (start, _), values in zip(pending, predictions, strict=True):
+                sums.add(shared_part(start, size, box)[1], values[inside])
+            pending.clear()
+
+    for start in grid.starts():
+        source = _read(volume, start, size, context)
+        if source.any():
+            pending.append((start, source))
+            if len(pending) == batch:
+                flush()
+        elif any(background):
+            sums.add(shared_part(start, size, box)[1], certain)
+    flush()
+    sums.finish()
+    _divide(result, grid, weights)
+    return result
 
 
-def window_starts(
-    shape: Sequence[int], window: Sequence[int], overlap: float
-) -> list[tuple[int, ...]]:
-    """First voxels of the windows over `shape`, evenly spread and touching both edges."""
-    axes = []
-    for length, size in zip(shape, window, strict=True):
-        step = max(int(size * (1 - overlap)), 1)
-        count = -(-(length - size) // step) + 1
-        axes.append([round(i * (length - size) / max(count - 1, 1)) for i in range(count)])
-    return list(itertools.product(*axes))
+def _whole(volume: np.ndarray) -> Box:
+    depth, height, width = volume.shape[:3]
+    return slice(0, depth), slice(0, height), slice(0, width)
 
 
-def window_weights(window: Sequence[int], weighting: Weighting) -> np.ndarray:
-    """Weight of each voxel of a window in the mean, (d, h, w) float32, 1 at most."""
-    if weighting == "constant":
-        return np.ones(window, np.float32)
-    axes = []
-    for size in window:
-        offset = np.arange(size) - (size - 1) / 2
-        axes.append(np.exp(-0.5 * (offset / (size * _GAUSSIAN_SIGMA)) ** 2))
-    weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    return np.maximum(weights / weights.max(), _SMALLEST_WEIGHT).astype(np.float32)
+def _fill_outside(result: np.ndarray, box: Box, background: Sequence[float]) -> None:
+    for channel, value in enumerate(background):
+        if value:
+            result[..., channel] = value
+            result[(*box, channel)] = 0
 
 
-def _widened(box: tuple[slice, ...], context: int) -> tuple[slice, ...]:
-    """A box of the volume -> the same with its context in the source, which starts earlier."""
-    return (slice(box[0].start, box[0].stop + 2 * context), *box[1:])
+def _read(volume: np.ndarray, start: Start, size: Start, context: int) -> np.ndarray:
+    """A window with its context, (d + 2 context, h, w, C) float32, zeros outside the volume."""
+    first = (start[0] - context, *start[1:])
+    length = (size[0] + 2 * context, *size[1:])
+    inside, place = shared_part(first, length, _whole(volume))
+    if all(part.stop - part.start == n for part, n in zip(inside, length, strict=True)):
+        return np.asarray(volume[place], np.float32)
+    window = np.zeros((*length, volume.shape[3]), np.float32)
+    window[inside] = volume[place]
+    return window
 
 
-def _batches(items: list[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
+def _divide(result: np.ndarray, grid: WindowGrid, weights: np.ndarray) -> None:
+    """Divide by the sum of the weights at each voxel, computed tile by tile to save memory.
+
+    `weights` (a, b, c) are those of a window's part in the box.
+    """
+    for tile in grid.tiles():
+        norm = np.zeros([part.stop - part.start for part in tile], np.float32)
+        for start in grid.starts_over(tile):
+            first = [max(s, part.start) for s, part in zip(start, grid.box, strict=True)]
+            inside, place = shared_part(first, weights.shape, tile)
+            norm[place] += weights[inside]
+        for channel in range(result.shape[-1]):
+            result[(*tile, channel)] /= norm

@@ -16,7 +16,8 @@ class Shifted:
         self.labels = [store.load(case_id).case.label for case_id in case_ids]
         self.target = target
 
-    def masks(self, image):
+    def masks(self, image, spacing):
+        assert tuple(spacing) == (1.0, 1.0, 1.0)
         label = self.labels.pop(0).copy()
         assert label.shape == image.shape[:3]
         label[(label > 0).any(axis=(1, 2)).argmax()] = 0

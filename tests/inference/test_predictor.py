@@ -1,15 +1,22 @@
 """Whole volumes through 2-D networks, against a loop over slices and windows."""
 
+import functools
+import itertools
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config import EvaluationSettings, PipelineSettings
+from kerasseg.inference.accumulators import DeviceAccumulator
 from kerasseg.inference.predictor import Predictor
-from kerasseg.inference.sliding_window import window_starts, window_weights
+from kerasseg.inference.window_grid import WindowGrid
+from kerasseg.inference.window_weights import window_weights
 from kerasseg.models.unet import unet
 from kerasseg.settings.model import ModelSettings
+from kerasseg.settings.postprocessing import PostprocessingSettings
 
 PATCH = (8, 12)
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
@@ -34,6 +41,12 @@ def networks():
     return result
 
 
+@functools.cache
+def compiled(network):
+    """The network as a graph: several times as fast as layer by layer."""
+    return tf.function(network)
+
+
 def brute_force(network, volume, axis, neighbours, weighting, overlap):
     """One slice, one window, one channel and one voxel row at a time, in float64."""
     count = volume.shape[axis]
@@ -53,9 +66,10 @@ def brute_force(network, volume, axis, neighbours, weighting, overlap):
                 channels.append(channel)
         image = np.stack(channels, axis=-1)
         total, norm = np.zeros((*padded, 3)), np.zeros((*padded, 1))
-        for _, top, left in window_starts((1, *padded), (1, *PATCH), overlap):
+        whole = (slice(0, 1), slice(0, padded[0]), slice(0, padded[1]))
+        for _, top, left in WindowGrid(whole, (1, *PATCH), overlap).starts():
             box = (slice(top, top + PATCH[0]), slice(left, left + PATCH[1]))
-            total[box] += np.asarray(network(image[box][None]))[0] * weights[..., None]
+            total[box] += np.asarray(compiled(network)(image[box][None]))[0] * weights[..., None]
             norm[box] += weights[..., None]
         place = [slice(None)] * 3
         place[axis] = index
@@ -98,15 +112,58 @@ def test_every_forward_pass_is_a_full_batch_of_windows_but_the_last(networks):
     network = networks[1]
 
     class Watched(Predictor):
-        def _predict(self, windows):
+        def _predict(self, windows, chosen):
             sizes.append(windows.shape)
-            return super()._predict(windows)
+            return super()._predict(windows, chosen)
 
     settings = EvaluationSettings(window_batch=4, overlap=0.0)
     Watched(network, pipeline("axial", 1), settings, target="subregions").probabilities(
-        np.zeros((3, 16, 24, 2))
+        np.ones((3, 16, 24, 2))
     )
     assert sizes == [(4, *PATCH, 6)] * 3, "3 slices of 4 windows"
+
+
+def test_a_smaller_last_batch_is_no_other_trace(networks):
+    settings = EvaluationSettings(window_batch=3, overlap=0.0)
+    predictor = Predictor(networks[0], pipeline(), settings, target="subregions")
+    predictor.probabilities(np.ones((5, 8, 12, 2), np.float32))
+    predictor.probabilities(np.ones((4, 11, 25, 2), np.float32))
+    assert predictor._forward.experimental_get_tracing_count() == 1
+
+
+def test_weights_are_those_of_the_network_now(networks):
+    """Volumes are validated while the network is trained."""
+    network = keras.models.clone_model(networks[0])
+    volume = np.random.default_rng(0).normal(size=(2, 8, 12, 2)).astype(np.float32)
+    predictor = Predictor(network, pipeline(), EvaluationSettings(), target="subregions")
+    before = predictor.probabilities(volume)
+    network.get_layer("head").bias.assign([3.0, 3.0, 3.0])
+    assert (predictor.probabilities(volume) > before).all()
+
+
+def test_outside_the_brain_is_background_for_certain(networks):
+    """A softmax network: background 1; without evaluation.brain_box windows with brain in them
+    are looked at as a whole."""
+    image = keras.Input((None, None, 2))
+    head = keras.layers.Conv2D(4, 1, activation="softmax")(image)
+    network = keras.Model(image, head)
+    volume = np.zeros((6, 16, 24, 2), np.float32)
+    volume[2:4, 3:7, 5:9] = np.random.default_rng(0).normal(size=(2, 4, 4, 2))
+    boxed, whole = (
+        Predictor(
+            network, pipeline(), EvaluationSettings(brain_box=box, overlap=0.0), target="labels"
+        ).probabilities(volume)
+        for box in (True, False)
+    )
+    box = (slice(2, 4), slice(3, 7), slice(5, 9))
+    looked_at = (slice(2, 4), slice(0, 8), slice(0, 12))
+    for found, inside in ((boxed, box), (whole, looked_at)):
+        certain = np.ones(volume.shape[:3], bool)
+        certain[inside] = False
+        np.testing.assert_allclose(found[certain], [[1, 0, 0, 0]] * certain.sum(), atol=1e-6)
+        expected = np.asarray(network(volume))[inside]
+        np.testing.assert_allclose(found[inside], expected, atol=1e-6)
+        assert (found[inside][..., 0] < 0.9).all()
 
 
 def mirrored_mean(predict, volume, axes):
@@ -141,6 +198,78 @@ def test_flips_of_a_3d_network_are_averaged(flips, axes):
     expected = mirrored_mean(lambda v: np.asarray(network(v[None]))[0], volume, axes)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(found - plain).max() > 0.05
+
+
+def all_ways(volume, flips, planes):
+    """(way there, way back) of every flip, and of each quarter turn of it, by NumPy."""
+    ways = []
+    turns = [(0, (0, 1))] + [(k, plane) for plane in planes for k in (1, 2, 3)]
+    for bits in itertools.product([False, True], repeat=len(flips)):
+        axes = [axis for axis, on in zip(flips, bits, strict=True) if on]
+        for k, plane in turns:
+            there = np.rot90(np.flip(volume, axes), k, plane)
+            ways.append((there, lambda x, k=k, p=plane, a=axes: np.flip(np.rot90(x, -k, p), a)))
+    return ways
+
+
+PLANES = {"axial": (1, 2), "coronal": (0, 2), "sagittal": (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "flips", "rotations", "count"),
+    [
+        ((4, 6, 6), [], ["axial"], 4),
+        ((4, 6, 6), ["depth"], ["axial"], 8),
+        ((6, 4, 6), ["width"], ["coronal"], 8),
+        ((6, 6, 4), ["depth", "height", "width"], ["sagittal"], 16),
+        ((6, 6, 6), [], ["axial", "sagittal"], 7),
+    ],
+)
+def test_turns_are_averaged(shape, flips, rotations, count):
+    """The mean of all ways without those that come to the same, and each by itself."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((None, None, None, 2))
+    output = keras.layers.Conv3D(3, 3, padding="same", activation="sigmoid")(image)
+    network = keras.Model(image, output)
+    volume = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
+    settings = EvaluationSettings(flips=flips, rotations=rotations)
+    predictor = Predictor(network, PipelineSettings(patch_size=shape), settings, target="regions")
+    ways = {}  # of ways that show the network the same volume only one counts
+    axes = [("depth", "height", "width").index(name) for name in flips]
+    for there, back in all_ways(volume, axes, [PLANES[name] for name in rotations]):
+        ways[there.tobytes()] = back(np.asarray(network(there[None]))[0])
+    assert len(ways) == count
+    expected = list(ways.values())
+    members = list(predictor.members(volume))
+    assert len(members) == count
+    for member in expected:
+        assert min(np.abs(member - found).max() for found in members) < 1e-5
+    found = predictor.probabilities(volume)
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-5)
+    assert np.abs(found - expected[0]).max() > 0.02
+
+
+def test_turns_of_slices(networks):
+    patches = PipelineSettings.model_validate(
+        {"patch_size": (8, 8), "slices": {"axis": "coronal", "neighbours": 1}}
+    )
+    volume = np.random.default_rng(0).normal(size=(8, 3, 8, 2)).astype(np.float32)
+    plain = Predictor(networks[1], patches, EvaluationSettings(), target="subregions")
+    settings = EvaluationSettings(rotations=["coronal"])
+    turned = Predictor(networks[1], patches, settings, target="subregions")
+    expected = [
+        np.rot90(plain.probabilities(np.rot90(volume, k, (0, 2))), -k, (0, 2)) for k in range(4)
+    ]
+    np.testing.assert_allclose(turned.probabilities(volume), np.mean(expected, axis=0), atol=1e-5)
+
+
+def test_the_mean_of_the_members_over_many_windows(networks):
+    settings = EvaluationSettings(flips=["height", "width"], window_batch=4)
+    predictor = Predictor(networks[0], pipeline(), settings, target="subregions")
+    volume = np.random.default_rng(0).normal(size=(3, 19, 25, 2)).astype(np.float32)
+    members = list(predictor.members(volume))
+    assert len(members) == 4
+    np.testing.assert_allclose(np.mean(members, axis=0), predictor.probabilities(volume), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -199,3 +328,36 @@ def test_a_3d_network_gets_whole_patches():
     predictor = Predictor(network, settings, EvaluationSettings(), target="subregions")
     found = predictor.probabilities(volume)
     np.testing.assert_allclose(found, np.asarray(network(volume[None]))[0], atol=1e-5)
+
+
+def test_masks_are_cleaned_up_with_the_spacing_of_the_case():
+    """Two specks of 4 voxels: 32 mm^3 at a spacing of 2 mm, 4 mm^3 where nobody says."""
+    image = keras.Input((None, None, None, 1))
+    network = keras.Model(image, keras.layers.Activation("sigmoid")(image))
+    volume = np.full((4, 6, 8, 1), -2, np.float32)
+    volume[1, 1, 1:5] = volume[3, 5, 4:8] = 2
+    predictor = Predictor(
+        network,
+        PipelineSettings(patch_size=(4, 6, 8)),
+        EvaluationSettings(),
+        target="binary",
+        postprocessing=PostprocessingSettings(minimum_volume={"tumour": 5}),
+    )
+    np.testing.assert_array_equal(predictor.masks(volume, (2.0, 2.0, 2.0)), volume > 0)
+    assert not predictor.masks(volume).any()
+
+
+@pytest.mark.parametrize(("limit", "sums"), [(1.0, 1), (0.0, 0)])
+def test_sums_are_kept_on_a_gpu_within_the_limit(networks, monkeypatch, limit, sums):
+    """With a GPU that is none: TensorFlow's device is the processor here."""
+    finished = []
+    finish = DeviceAccumulator.finish
+    monkeypatch.setattr(DeviceAccumulator, "finish", lambda a: (finished.append(a), finish(a)))
+    volume = np.random.default_rng(0).normal(size=(3, 19, 13, 2)).astype(np.float32)
+    settings = EvaluationSettings(device_memory=limit, window_batch=2)
+    predictor = Predictor(networks[0], pipeline(), settings, target="subregions")
+    expected = predictor.probabilities(volume)
+    assert not finished
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["one"])
+    np.testing.assert_allclose(predictor.probabilities(volume), expected, atol=1e-6)
+    assert len(finished) == sums

@@ -1,13 +1,21 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.inference.sliding_window import sliding_window, window_starts, window_weights
+from kerasseg.inference.accumulators import (
+    DeviceAccumulator,
+    HostAccumulator,
+    choose_accumulator,
+)
+from kerasseg.inference.brain_box import brain_box
+from kerasseg.inference.sliding_window import sliding_window
 
 WINDOW = (4, 6, 5)
+BACKGROUNDS = {"sigmoid": (0.0, 0.0), "softmax": (1.0, 0.0)}
 
 
 def network(batch: np.ndarray) -> np.ndarray:
@@ -16,32 +24,78 @@ def network(batch: np.ndarray) -> np.ndarray:
     return np.stack([batch[..., 0] + ramp, batch.sum(axis=-1) * ramp], axis=-1)
 
 
-def brute_force(volume, starts, weights):
-    """One window and one voxel at a time, in float64."""
-    total = np.zeros((*volume.shape[:3], 2))
-    norm = np.zeros(volume.shape[:3])
-    for start in starts:
-        box = tuple(slice(s, s + w) for s, w in zip(start, WINDOW, strict=True))
-        output = network(volume[box][np.newaxis])[0]
-        for d, h, w in np.ndindex(*WINDOW):
-            place = (start[0] + d, start[1] + h, start[2] + w)
-            total[place] += output[d, h, w] * weights[d, h, w]
-            norm[place] += weights[d, h, w]
+def gaussian(window):
+    """The weights by their formula, one axis and one voxel at a time."""
+    weights = np.zeros(window)
+    for place in np.ndindex(*window):
+        exponent = 0.0
+        for p, n in zip(place, window, strict=True):
+            exponent += ((p - (n - 1) / 2) / (n / 8)) ** 2
+        weights[place] = np.exp(-exponent / 2)
+    return np.maximum(weights / weights.max(), 1e-3)
+
+
+def starts_of(length, size, overlap):
+    """Edge to edge, the fewest that overlap enough, evenly."""
+    if length <= size:
+        return [-((size - length) // 2)]
+    step = max(int(size * (1 - overlap)), 1)
+    count = 2
+    while (length - size) / (count - 1) > step:
+        count += 1
+    return [round(place) for place in np.linspace(0, length - size, count)]
+
+
+def brute_force(volume, weighting, overlap, background=None, predict=network):
+    """One window and one voxel at a time, in float64; air outside the volume."""
+    channels = 2
+    shape = volume.shape[:3]
+    weights = gaussian(WINDOW) if weighting == "gaussian" else np.ones(WINDOW)
+    total, norm = np.zeros((*shape, channels)), np.zeros(shape)
+    axes = [starts_of(n, w, overlap) for n, w in zip(shape, WINDOW, strict=True)]
+    for start in itertools.product(*axes):
+        window = np.zeros((*WINDOW, volume.shape[3]))
+        voxels = []
+        for place in np.ndindex(*WINDOW):
+            voxel = tuple(s + p for s, p in zip(start, place, strict=True))
+            if all(0 <= v < n for v, n in zip(voxel, shape, strict=True)):
+                window[place] = volume[voxel]
+                voxels.append((place, voxel))
+        if background is not None and not window.any():
+            output = np.broadcast_to(background, (*WINDOW, channels))
+        else:
+            output = predict(window[np.newaxis])[0]
+        for place, voxel in voxels:
+            total[voxel] += output[place] * weights[place]
+            norm[voxel] += weights[place]
     return total / norm[..., np.newaxis]
 
 
+@pytest.mark.parametrize("accumulator", [HostAccumulator, DeviceAccumulator])
 @pytest.mark.parametrize("weighting", ["gaussian", "constant"])
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.7])
-def test_equals_the_brute_force_loop(weighting, batch, overlap):
+@pytest.mark.parametrize(("batch", "overlap"), [(1, 0.0), (3, 0.5), (4, 0.7)])
+def test_equals_the_brute_force_loop(weighting, batch, overlap, accumulator):
     volume = np.random.default_rng(0).normal(size=(7, 13, 9, 3)).astype(np.float32)
-    starts = window_starts(volume.shape[:3], WINDOW, overlap)
-    expected = brute_force(volume, starts, window_weights(WINDOW, weighting))
     found = sliding_window(
-        network, volume, WINDOW, overlap=overlap, weighting=weighting, batch=batch
+        network,
+        volume,
+        WINDOW,
+        (0, 0),
+        overlap=overlap,
+        weighting=weighting,
+        batch=batch,
+        accumulator=accumulator,
     )
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, brute_force(volume, weighting, overlap), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 13, 9), (9, 2, 4), (1, 1, 1), (4, 6, 5)])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_volume_smaller_than_the_window_lies_in_air(shape, boxed):
+    volume = np.random.default_rng(0).normal(size=(*shape, 3)).astype(np.float32)
+    found = sliding_window(network, volume, WINDOW, (0, 0), brain_box=boxed)
+    np.testing.assert_allclose(found, brute_force(volume, "gaussian", 0.5), atol=1e-5)
 
 
 @settings(max_examples=50)
@@ -60,22 +114,84 @@ def test_a_local_network_comes_back_unchanged_whatever_the_size(shape, overlap, 
         assert len(windows) <= batch
         return windows * 2 + 1
 
-    found = sliding_window(local, volume, WINDOW, overlap=overlap, batch=batch)
+    found = sliding_window(local, volume, WINDOW, (0, 0), overlap=overlap, batch=batch)
     assert sizes == {WINDOW}
     np.testing.assert_allclose(found, volume * 2 + 1, atol=1e-5)
 
 
-def test_starts_touch_both_edges_and_overlap_enough():
-    starts = window_starts((10, 11, 5), WINDOW, 0.5)
-    for axis, (length, size) in enumerate(zip((10, 11, 5), WINDOW, strict=True)):
-        places = sorted({s[axis] for s in starts})
-        assert places[0] == 0 and places[-1] == length - size
-        assert all(b - a <= size * 0.5 for a, b in itertools.pairwise(places))
+def head_in_air():
+    """A volume in whose middle there is a head, in one channel only, with air inside it, too."""
+    volume = np.zeros((11, 19, 23, 3), np.float32)
+    head = np.random.default_rng(3).normal(size=(6, 9, 7))
+    head[2:4, 2:5, 3:5] = 0
+    volume[4:10, 5:14, 13:20, 1] = head
+    return volume, (slice(4, 10), slice(5, 14), slice(13, 20))
 
 
-def test_gaussian_weights_against_the_formula():
-    weights = window_weights(WINDOW, "gaussian")
-    grid = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in WINDOW], indexing="ij"))
-    sigma = np.array(WINDOW)[:, None, None, None] / 8
-    expected = np.exp(-0.5 * (grid / sigma) ** 2).prod(axis=0)
-    np.testing.assert_allclose(weights, np.maximum(expected / expected.max(), 1e-3), rtol=1e-5)
+@pytest.mark.parametrize("kind", BACKGROUNDS)
+@pytest.mark.parametrize("accumulator", [HostAccumulator, DeviceAccumulator])
+def test_windows_of_air_are_background_without_a_look(kind, accumulator):
+    volume, _ = head_in_air()
+    seen = []
+
+    def watched(windows):
+        seen.extend(window.any() for window in windows)
+        return network(windows)
+
+    found = sliding_window(
+        watched,
+        volume,
+        WINDOW,
+        BACKGROUNDS[kind],
+        overlap=0.3,
+        batch=2,
+        accumulator=accumulator,
+    )
+    everything = np.prod(
+        [len(starts_of(n, w, 0.3)) for n, w in zip((11, 19, 23), WINDOW, strict=True)]
+    )
+    assert all(seen) and 0 < len(seen) < everything
+    expected = brute_force(volume, "gaussian", 0.3, BACKGROUNDS[kind])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found[0, 0, 0], BACKGROUNDS[kind], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", BACKGROUNDS)
+def test_the_brain_box_alone(kind):
+    volume, box = head_in_air()
+    found = sliding_window(network, volume, WINDOW, BACKGROUNDS[kind], brain_box=True)
+    expected = np.broadcast_to(BACKGROUNDS[kind], found.shape).astype(float)
+    expected[box] = brute_force(volume[box], "gaussian", 0.5, BACKGROUNDS[kind])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    nothing = sliding_window(None, 0 * volume, WINDOW, BACKGROUNDS[kind], brain_box=True)
+    np.testing.assert_array_equal(nothing, np.broadcast_to(BACKGROUNDS[kind], found.shape))
+
+
+def test_the_box_holds_every_signal():
+    volume, box = head_in_air()
+    assert brain_box(volume) == box
+    assert brain_box(0 * volume) == (slice(0, 0),) * 3
+    volume[10, 18, 22, 2] = np.nan
+    assert brain_box(volume) == (slice(4, 11), slice(5, 19), slice(13, 23))
+
+
+def test_the_limit_chooses_the_memory():
+    million = 2**20
+    assert choose_accumulator(million, 4, limit=1 / 64, gpus=1) is DeviceAccumulator
+    assert choose_accumulator(million + 1, 4, limit=1 / 64, gpus=1) is HostAccumulator
+    assert choose_accumulator(million, 4, limit=1 / 64, gpus=0) is HostAccumulator
+    assert choose_accumulator(1, 1, limit=0, gpus=1) is HostAccumulator
+
+
+def test_memory_beyond_input_and_output_does_not_grow_with_the_volume():
+    def peak(depth):
+        volume = np.ones((depth, 12, 14, 2), np.float32)
+        tracemalloc.start()
+        result = sliding_window(lambda windows: windows, volume, WINDOW, (0, 0), batch=2)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - result.nbytes
+
+    peak(10)
+    small, large = peak(20), peak(120)
+    assert large < small + 20_000, "a copy of the input would take 134,400 bytes more"
