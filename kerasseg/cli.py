@@ -29,6 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+bench = typer.Typer(help="Measure parts of kerasseg on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file of the experiment.")
 ]
@@ -217,6 +220,22 @@ def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
 
         typer.echo(f"\nThis run: {config or 'the demo'}")
         forecast(experiment, share)
+
+
+@bench.command(name="data")
+def bench_data(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="How long the pipeline is run.")
+    ] = 10.0,
+) -> None:
+    """Measure the input pipeline: patches a second, its slowest stage, what would help."""
+    experiment = _experiment(config, overrides)
+    _start_tensorflow()
+    from kerasseg.bench_data import bench_data as measure
+
+    measure(experiment, seconds)
 
 
 def _experiment(config: Path | None, overrides: list[str] | None) -> "Experiment":

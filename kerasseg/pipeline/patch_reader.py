@@ -58,7 +58,7 @@ class PatchReader:
 
         The patches of `volumes` consecutive slots take turns.
         """
-        records = self._records(slots)
+        records = self.records(slots)
         # What waits for its turn is what is smaller: a volume rather than all its patches, the
         # slices rather than the volume.
         if len(self._settings.patch_size) == 3:
@@ -81,7 +81,7 @@ class PatchReader:
             block_length=1,
         )
 
-    def _records(self, slots: tf.data.Dataset) -> tf.data.Dataset:
+    def records(self, slots: tf.data.Dataset) -> tf.data.Dataset:
         """The record and the seed of each slot."""
         cached = self._cached
         if cached is not None:
@@ -90,15 +90,19 @@ class PatchReader:
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
+        return self.serialized(slots).map(
+            lambda serialized, seed: (parse_record(serialized, self._channels, self._sizes), seed),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def serialized(self, slots: tf.data.Dataset) -> tf.data.Dataset:
+        """The bytes of the record and the seed of each slot."""
         return slots.interleave(
             self._read,
             cycle_length=_READ_AHEAD,
             block_length=1,
             num_parallel_calls=_READ_AHEAD,
-            deterministic=True,
-        ).map(
-            lambda serialized, seed: (parse_record(serialized, self._channels, self._sizes), seed),
-            num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
 

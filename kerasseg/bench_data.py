@@ -1,0 +1,209 @@
+"""`kerasseg bench data`: how fast the input pipeline is, and what holds it up."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from kerasseg import anatomy
+from kerasseg.config import Experiment
+from kerasseg.pipeline.augment.presets import transforms_of
+from kerasseg.pipeline.batches import TrainingBatches
+from kerasseg.pipeline.check_store import check_store
+from kerasseg.pipeline.patch_reader import PatchReader, seeds_of
+from kerasseg.pipeline.record_cache import MemoryCache, RecordCache, open_cache
+from kerasseg.progress import track
+from kerasseg.records.split import open_split
+from kerasseg.records.store import RecordStore, open_store
+from kerasseg.runtime import usable_cores
+from kerasseg.settings.augment import Flip, Spatial, Transform
+
+_PATCHES = 24
+"""Measured of each stage, one after the other on one core at a time."""
+
+
+@dataclass(frozen=True)
+class DataSpeed:
+    """What was measured.
+
+    patches_per_second: of the whole pipeline, all cores
+    megabytes_read:     from the store, a patch
+    megabytes_patch:    image and target of a patch
+    stages:             seconds of processor time a patch, by stage in order
+    """
+
+    patches_per_second: float
+    megabytes_read: float
+    megabytes_patch: float
+    stages: dict[str, float]
+
+    @property
+    def slowest(self) -> str:
+        """The stage that takes most."""
+        return max(self.stages, key=lambda stage: self.stages[stage])
+
+
+def bench_data(experiment: Experiment, seconds: float = 10.0) -> DataSpeed:
+    """Measure and print: patches and megabytes a second, the share of each stage, what would help.
+
+    The pipeline runs for about `seconds`. Converts the scans if needed.
+    """
+    store = open_store(experiment)
+    split = open_split(store, experiment.split)
+    check_store(experiment, store, split.train)
+    cache = open_cache(experiment.pipeline, store, split.train)
+    rate = _rate(_batches(experiment, store, split.train, cache), seconds)
+    speed = DataSpeed(
+        rate,
+        0.0 if isinstance(cache, MemoryCache) else _megabytes_read(experiment, store, split.train),
+        _megabytes_patch(experiment),
+        _stages(experiment, store, split.train, cache),
+    )
+    _show(experiment, speed)
+    return speed
+
+
+def _batches(
+    experiment: Experiment, store: RecordStore, case_ids: Any, cache: RecordCache
+) -> TrainingBatches:
+    return TrainingBatches(
+        store,
+        case_ids,
+        experiment.pipeline,
+        target=experiment.model.target,
+        batch_size=experiment.training.batch_size,
+        seed=experiment.run.seed,
+        transforms=transforms_of(experiment.augment),
+        cache=cache,
+        augment_later=experiment.pipeline.augment_on == "device",
+    )
+
+
+def _rate(batches: TrainingBatches, seconds: float) -> float:
+    """Patches a second of the pipeline as training asks for them, after a first batch of each
+    volume in turn."""
+    iterator = iter(batches.dataset())
+    for _ in range(batches.settings.patches_per_volume + batches.settings.prefetch):
+        next(iterator)
+    started, taken = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        next(iterator)
+        taken += batches.batch_size
+    return taken / (time.perf_counter() - started)
+
+
+def _stages(
+    experiment: Experiment, store: RecordStore, case_ids: Any, cache: RecordCache
+) -> dict[str, float]:
+    """Processor seconds a patch of each stage, alone. What is drawn at random is the same in all
+    runs, so a stage is what it adds to those before it."""
+    settings, target = experiment.pipeline, experiment.model.target
+    transforms = transforms_of(experiment.augment)
+    placed = tuple(t for t in transforms if isinstance(t, Flip | Spatial))
+    seed = tf.constant([experiment.run.seed, 0])
+    per_volume = settings.patches_per_volume
+    volumes = max(2, -(-_PATCHES // per_volume))
+
+    def reader(chosen: tuple[Transform, ...], later: bool = False) -> PatchReader:
+        return PatchReader(store, case_ids, settings, target, chosen, cache, later)
+
+    slots = tf.data.Dataset.from_tensor_slices(
+        (tf.range(volumes) % len(case_ids), seeds_of(seed, volumes))
+    )
+
+    def drawn(chosen: tuple[Transform, ...], later: bool = False) -> tf.data.Dataset:
+        return reader(chosen, later).patches(slots, per_volume, volumes=1)
+
+    later = settings.augment_on == "device"
+    jobs: dict[str, Callable[[], tf.data.Dataset]] = {}
+    if not isinstance(cache, MemoryCache):
+        jobs["read"] = lambda: reader(()).serialized(slots)
+    jobs["decode"] = lambda: reader(()).records(slots)
+    jobs["cut"] = lambda: drawn(())
+    if placed:
+        jobs["flip and warp"] = lambda: drawn(placed)
+    if len(placed) < len(transforms):
+        jobs["augment"] = lambda: drawn(transforms, later)
+    total = {}
+    for name in track(list(jobs), len(jobs), "Measuring each stage"):
+        times = []
+        dataset = jobs[name]()
+        for number in range(3):  # the first one compiles
+            started = _processor_seconds()
+            for _ in dataset:
+                pass
+            if number:
+                times.append((_processor_seconds() - started) / (volumes * per_volume))
+        total[name] = min(times)
+    stages, before = {}, 0.0
+    for name, seconds in total.items():
+        stages[name] = max(seconds - before, 0.0)
+        before = max(before, seconds)
+    return stages
+
+
+def _processor_seconds() -> float:
+    times = psutil.Process().cpu_times()
+    return float(times.user + times.system)
+
+
+def _megabytes_read(experiment: Experiment, store: RecordStore, case_ids: Any) -> float:
+    """From the store, a patch."""
+    mean = sum(store.rows[case_id].payload_bytes for case_id in case_ids) / len(case_ids)
+    return mean / experiment.pipeline.patches_per_volume / 1e6
+
+
+def _megabytes_patch(experiment: Experiment) -> float:
+    voxels = math.prod(experiment.pipeline.patch_size)
+    classes = len(anatomy.TARGETS[experiment.model.target])
+    return voxels * (2 * experiment.input_channels + classes) / 1e6
+
+
+def _show(experiment: Experiment, speed: DataSpeed) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    size = experiment.training.batch_size
+    patch = " x ".join(map(str, experiment.pipeline.patch_size))
+    rate, cores = speed.patches_per_second, usable_cores()
+    read = rate * speed.megabytes_read
+    words = f"{read:.0f} MB/s read" if read else "nothing read (pipeline.cache=memory)"
+    console.print(
+        f"Patches    {rate:.1f} a second of {patch} voxels on {cores} cores: "
+        f"{rate * speed.megabytes_patch:.0f} MB/s made, {words}"
+    )
+    batch = "a batch" if size == 1 else f"a batch of {size}"
+    console.print(f"Feeds      a device that takes {size / rate:.2g} s or more for {batch}")
+    table = Table("stage", "ms a patch", "share", box=None)
+    total = sum(speed.stages.values()) or 1.0
+    for name, seconds in speed.stages.items():
+        table.add_row(name, f"{1e3 * seconds:.1f}", f"{seconds / total:.0%}")
+    console.print(table)
+    console.print(f"Slowest    {speed.slowest}: {advice(experiment, speed.slowest)}")
+
+
+def advice(experiment: Experiment, stage: str) -> str:
+    """Which setting to change where this stage holds the others up."""
+    pipeline, augmentation = experiment.pipeline, experiment.augment
+    if stage in ("read", "decode"):
+        more = f"raise pipeline.patches_per_volume above {pipeline.patches_per_volume}"
+        ways = [more]
+        if pipeline.cache == "none":
+            ways.append("pipeline.cache=memory, if the cases fit")
+            if experiment.records.compression != "none":
+                ways.append("pipeline.cache=disk, as the store is compressed")
+        return ", or ".join(ways)
+    if stage == "cut":
+        return "the least there is to do; smaller patches (pipeline.patch_size), or more cores"
+    if stage == "flip and warp":
+        return "lower p_rotation, p_scale or p_elastic of spatial, or elastic=0"
+    ways = ["lower the p of blur, low_resolution, gamma and noise"]
+    if augmentation.albumentations:
+        ways.append("replace Albumentations by kerasseg's own transforms")
+    if pipeline.augment_on == "host":
+        ways.append("pipeline.augment_on=device, if that is a GPU")
+    return ", or ".join(ways)
