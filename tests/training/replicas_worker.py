@@ -408,6 +408,33 @@ def batch_norm(devices, folder):
     }
 
 
+def augmentation(devices, folder):
+    """Scans that the devices vary, with a seed for each."""
+    varied = (
+        "pipeline.augment_on=device",
+        "augment.transforms=[{gaussian_noise: {p: 1.0, variance: [0.5, 1.0]}}, {scaling: {}}]",
+        "training.gradient_accumulation=2",
+        "optimizer={name: sgd, learning_rate: 0.1}",
+    )
+    weights = []
+    for strategy, options in (
+        (devices, varied),
+        (one_device(), varied),
+        (one_device(), varied[2:]),
+    ):
+        experiment, model = compiled(strategy, folder, *options)
+        image, masks = scans(experiment, 2 * model.accumulation * BATCH)
+        arrays = [image.astype(np.float16), masks]
+        if model.augmentation is not None:
+            arrays.append(np.stack([np.arange(len(image)), np.ones(len(image))], 1).astype("int32"))
+        iterator = batches(strategy, tuple(arrays))
+        for _ in range(2):
+            update(model, iterator)
+        weights.append(values(model.trainable_variables))
+    several, one, plain = weights
+    return {"weights": difference(several, one), "varied": difference(one, plain)}
+
+
 def dropout(devices, folder):
     """The same scans on all replicas, dropped and not."""
     options = ("model.dropout={rate: 0.5, place: everywhere}", "optimizer.learning_rate=1e-9")
@@ -526,6 +553,7 @@ GROUPS = {
     "clip": clip,
     "not finite": not_finite,
     "batch norm": batch_norm,
+    "augmentation": augmentation,
     "dropout": dropout,
     "validation": validation,
     "precision": precision,

@@ -12,7 +12,7 @@ import pytest
 
 from kerasseg.training.update import FINITE, GRADIENT_NOT_FINITE, LOSS_NOT_FINITE
 
-RULES = ("overflow", "clip", "not finite", "batch norm", "dropout", "validation")
+RULES = ("overflow", "clip", "not finite", "batch norm", "augmentation", "dropout", "validation")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,13 @@ def test_batch_norm_sees_each_replica_s_part_by_itself(run):
     assert found["statistics"] < 1e-6 and found["weights"] < 1e-6
     assert min(found["moved"]) > 1e-3 and found["parts differ by"] > 0.1
     assert found["spread"] == 0
+
+
+def test_each_replica_varies_its_part_of_the_batch_as_one_would(run):
+    """pipeline.augment_on=device."""
+    found = run(2, *RULES)["augmentation"]
+    assert found["weights"] < 1e-6
+    assert found["varied"] > 1e-4
 
 
 def test_dropout_differs_between_replicas_and_the_saved_state_does_not_know(run):
