@@ -13,6 +13,7 @@ from kerasseg.settings.augment import AugmentSettings
 from kerasseg.settings.base import Folder, Section, setting
 from kerasseg.settings.data import DataSettings
 from kerasseg.settings.loss import DiceTerm, FocalTerm, LossTerm, check_terms
+from kerasseg.settings.metrics import MetricsSection
 from kerasseg.settings.model import ModelSettings
 from kerasseg.settings.optimizer import OptimizerSettings
 from kerasseg.settings.pipeline import PipelineSettings, SliceSettings
@@ -66,6 +67,7 @@ class Experiment(Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    metrics: MetricsSection = MetricsSection()
 
     @model_validator(mode="after")
     def _check(self) -> "Experiment":
