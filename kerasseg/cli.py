@@ -217,22 +217,39 @@ def evaluate(
             raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
         from kerasseg.evaluation.evaluate_files import evaluate_files
 
-        settings = load_experiment(None, changed).metrics
-        page = evaluate_files(predictions, truths, output or Path("evaluation"), labels, settings)
+        section = load_experiment(None, changed).metrics
+        page = evaluate_files(predictions, truths, output or Path("evaluation"), labels, section)
         typer.echo(f"Look at {page}")
         return
     if not runs:
         raise UserError("Nothing to evaluate: name run folders, or --pred and --truth folders.")
     if labels or output:
         raise UserError("--labels and --output are for --pred and --truth, not for runs.")
-    if split not in ("test", "validation", "train"):
-        raise UserError(f"--split {split}: expected test, validation or train.")
+    _check_split(split)
     settings = load_experiment(None, changed).metrics if changed else None
     _start_tensorflow()
     from kerasseg.evaluation.evaluate_runs import evaluate_runs
 
     for page in evaluate_runs(runs, split, settings):
         typer.echo(f"Look at {page}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
+    split: Annotated[
+        str, typer.Option("--split", help="Side of the split: test, validation or train.")
+    ] = "test",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for what is written.")
+    ] = Path("reports/compare"),
+) -> None:
+    """Put finished runs next to each other: means, paired differences, the same slices."""
+    _check_split(split)
+    _start_tensorflow()
+    from kerasseg.evaluation.compare_runs import compare_runs
+
+    typer.echo(f"Look at {compare_runs(runs, split, output)}")
 
 
 @app.command(name="config")
@@ -275,6 +292,11 @@ def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
 
         typer.echo(f"\nThis run: {config or 'the demo'}")
         forecast(experiment, share)
+
+
+def _check_split(split: str) -> None:
+    if split not in ("test", "validation", "train"):
+        raise UserError(f"--split {split}: expected test, validation or train.")
 
 
 def _experiment(config: Path | None, overrides: list[str] | None) -> "Experiment":

@@ -58,8 +58,8 @@ def read_finished_run(folder: Path) -> FinishedRun:
     checkpoint = folder / "checkpoints" / "best.keras"
     if not checkpoint.is_file():
         raise UserError(
-            f"{folder}: holds no checkpoint ({checkpoint.relative_to(folder)}), so there is nothing "
-            "to evaluate: train it first, or go on with kerasseg train --resume."
+            f"{folder}: holds no checkpoint ({checkpoint.relative_to(folder)}), so there is "
+            "nothing to evaluate: train it first, or go on with kerasseg train --resume."
         )
     return FinishedRun(
         folder,

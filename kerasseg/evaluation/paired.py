@@ -20,10 +20,10 @@ class PairedDifference:
 
     @property
     def p_in_words(self) -> str:
-        """Such as "= 0.031" or "< 0.001"; a dash where there is none."""
+        """Such as "0.031" or "< 0.001"; a dash where there is none."""
         if np.isnan(self.p):
             return "\N{EN DASH}"
-        return "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
+        return "< 0.001" if self.p < 0.001 else f"{self.p:.3f}"
 
 
 def compare_paired(

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from kerasseg.evaluation.metric_settings import empty_rule_in_words
+from kerasseg.evaluation.metric_name import metric_name
 from kerasseg.evaluation.number import in_words, interval_in_words
 from kerasseg.evaluation.scores import CaseScore, columns_in_words, score_columns
 from kerasseg.metrics.case_metrics import UNITS
@@ -27,6 +28,7 @@ def write_report(
     )
     environment.filters["interval"] = interval_in_words
     environment.filters["number"] = in_words
+    environment.filters["metric"] = metric_name
     text = environment.get_template("report.html").render(
         folder=folder,
         summary=summary,

@@ -123,8 +123,8 @@ def _by_case(folder: Path, option: str) -> dict[str, Path]:
 def _check_same_grid(pair: FilePair, truth: Grid, prediction: Grid) -> None:
     if truth.shape != prediction.shape:
         raise UserError(
-            f"{pair.prediction}: has {_by(prediction.shape)} voxels (x, y, z), but {pair.truth} has "
-            f"{_by(truth.shape)}: bring the prediction back to the grid of the scan."
+            f"{pair.prediction}: has {_by(prediction.shape)} voxels (x, y, z), but {pair.truth} "
+            f"has {_by(truth.shape)}: bring the prediction back to the grid of the scan."
         )
     sides = [tuple(np.linalg.norm(grid.affine[:3, :3], axis=0)) for grid in (prediction, truth)]
     if not np.allclose(sides[0], sides[1], atol=_SAME_PLACE):

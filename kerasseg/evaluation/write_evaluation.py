@@ -17,7 +17,9 @@ from kerasseg.evaluation.about import About
 from kerasseg.evaluation.calibration import calibration
 from kerasseg.evaluation.confusion import confusion_classes
 from kerasseg.evaluation.draw_figures import draw_figures
+from kerasseg.evaluation.figures.style import shades
 from kerasseg.evaluation.metric_settings import empty_rule_in_words
+from kerasseg.evaluation.metric_name import metric_name
 from kerasseg.evaluation.number import in_words, interval_in_words
 from kerasseg.evaluation.peak_memory import peak_memory
 from kerasseg.evaluation.results import Results
@@ -34,6 +36,9 @@ from kerasseg.write_aside import write_aside
 
 HEADLINE = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "precision", "recall")
 """Metrics of the first table."""
+
+HALF = 7.5
+"""Inches up to which two figures stand side by side."""
 
 
 def write_evaluation(folder: Path, results: Results, about: About, setting: str) -> Path:
@@ -56,6 +61,7 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
         with write_aside(folder / "figures" / f"{drawing.name}.png", setting) as temporary:
             temporary.write_bytes(png)
         entry = {"name": drawing.name, "caption": drawing.caption, "source": data_uri(png)}
+        entry["kind"] = "half" if drawing.figure.get_figwidth() <= HALF else "whole"
         drawings.setdefault(drawing.section, []).append(entry)
     summary = summary_of(results, means, about)
     with write_aside(folder / "summary.json", setting) as temporary:
@@ -68,6 +74,7 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
             summary=summary,
             scores=results.scores,
             classes=list(means),
+            shades=shades(means),
             units=dict(UNITS),
             headline=HEADLINE,
             meaning=columns_in_words(results.target),
@@ -81,7 +88,7 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
 
 
 def environment() -> jinja2.Environment:
-    """Of the templates beside this file, with the filters `interval` and `number`."""
+    """Of the templates beside this file, with the filters `interval`, `number` and `metric`."""
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -91,6 +98,7 @@ def environment() -> jinja2.Environment:
     )
     found.filters["interval"] = interval_in_words
     found.filters["number"] = in_words
+    found.filters["metric"] = metric_name
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kerasseg.evaluation.figures.style import class_panels, clean, plain_numbers, shades
+from kerasseg.evaluation.figures.style import class_panels, clean, logarithmic, shades
 from kerasseg.evaluation.rank_correlation import rank_correlation
 
 
@@ -28,10 +28,7 @@ def draw_dice_against_volume(
         if empty:
             words += f"\n({empty} case{'' if empty == 1 else 's'} without it in the truth)"
         axes.set_title(words, fontsize=10)
-        if shown.any() and x[shown].max() > 5 * x[shown].min():
-            axes.set_xscale("log")
-        plain_numbers(axes)
-        axes.minorticks_off()
+        logarithmic(axes, x[shown])
         axes.set(ylim=(-0.03, 1.03), xlabel="true volume [mL]", ylabel="Dice")
         clean(axes)
     figure.suptitle("Dice against tumour volume")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kerasseg.evaluation.figures.style import class_panels, clean, nothing, plain_numbers, shades
+from kerasseg.evaluation.figures.style import class_panels, clean, logarithmic, nothing, shades
 
 
 def draw_lesion_sizes(
@@ -19,11 +19,8 @@ def draw_lesion_sizes(
         missed = y == 0
         axes.scatter(x[~missed], y[~missed], s=24, color=colour, lw=0.5, edgecolor="#333333")
         axes.scatter(x[missed], y[missed], s=30, marker="x", color="#d1495b", zorder=3)
-        if x.size:
-            axes.set_xscale("log")
-            plain_numbers(axes)
-            axes.minorticks_off()
-        else:
+        logarithmic(axes, x)
+        if not x.size:
             nothing(axes, "no lesion")
         words = f"{name}: {int(missed.sum())} of {x.size} missed"
         axes.set_title(words, fontsize=10)

@@ -1,6 +1,7 @@
 """How one metric spreads over the cases."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ def draw_metric_distribution(
 
     `by_rule` says which values a rule for empty masks decided: crosses. `share`: the axis is 0..1.
     """
-    figure = Figure(figsize=(9, 1.5 + 0.72 * len(values)), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.5 + 0.72 * len(values)), layout="constrained")
     axes = figure.subplots()
     colours = shades(values)
     every = np.concatenate([np.asarray(v, float) for v in values.values()])
@@ -33,7 +34,7 @@ def draw_metric_distribution(
         known = np.isfinite(array)
         array, rule = array[known], rule[known]
         heights = strewn(row, array.size)
-        dots = {"color": colours[name], "alpha": dot_alpha(array.size), "zorder": 3}
+        dots: dict[str, Any] = {"color": colours[name], "alpha": dot_alpha(array.size), "zorder": 3}
         axes.scatter(array[~rule], heights[~rule], s=20, linewidths=0, **dots)
         axes.scatter(array[rule], heights[rule], s=26, marker="x", linewidths=1.4, **dots)
         if array.size > 3:

@@ -27,7 +27,7 @@ def draw_paired_differences(
         if mean.low == mean.low:
             axes.plot([mean.low, mean.high], [row, row], color="#333333", lw=2.5)
         axes.plot(mean.mean, row, "D", ms=6, mfc="white", mec="#333333", zorder=4)
-        words = f"{mean.mean:+.3g}, p {found.p_in_words}"
+        words = f"{mean.mean:+.3g}, p: {found.p_in_words}"
         axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set_yticks(range(len(differences)), list(differences))
     axes.set_ylim(len(differences) - 0.5, -0.5)

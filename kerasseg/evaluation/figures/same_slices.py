@@ -31,9 +31,11 @@ def draw_same_slices(cases: Sequence[ComparedCase], target: str) -> Figure:
     """A row per case: the axial slice with most tumour, outlines of the truth and of each run."""
     runs = list(cases[0].masks)
     side = 2.6
+    height = side * 1.12 * len(cases) + 0.9
+    below = 0.45 / height
     figure = Figure(
-        figsize=(side * (len(runs) + 1) + 0.4, side * 1.12 * len(cases) + 0.9),
-        layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)),
+        figsize=(side * (len(runs) + 1) + 0.4, height),
+        layout=ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below)),
     )
     panels = figure.subplots(len(cases), len(runs) + 1, squeeze=False)
     for row, case in enumerate(cases):

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from kerasseg import anatomy
 
@@ -15,6 +16,7 @@ RUN_COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#4d4d4d")
 _DARKER = 0.62
 _OTHERS = ("#7d7d7d", "#1b6ca8", "#2e8b57", "#8e5ea2")
 _HALF_HEIGHT = 0.17
+_WIDE = 20.0
 
 
 def shades(classes: Iterable[str]) -> dict[str, str]:
@@ -55,11 +57,24 @@ def plain_numbers(axes: Axes, which: Sequence[str] = ("x",)) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
+def logarithmic(axes: Axes, values: np.ndarray) -> None:
+    """A logarithmic x axis where positive values span more than a factor of 20; plain numbers."""
+    if values.size and values.max() > _WIDE * values.min():
+        axes.set_xscale("log")
+        decades = np.log10(values.max() / values.min())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 3.0)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    plain_numbers(axes)
+
+
 def class_panels(count: int, width: float = 3.4, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """Panels side by side, at most three in a row."""
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure = Figure(figsize=(max(width * columns, 5.0), height * rows + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(max(width * columns, 5.0), height * rows + 0.4),
+        layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08),
+    )
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for panel in panels[count:]:
         panel.set_visible(False)

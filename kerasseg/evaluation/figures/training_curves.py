@@ -17,7 +17,8 @@ def draw_training_curves(
 
 
 def training_curves(history: Sequence[dict[str, str]], best_epoch: int, target: str) -> Figure:
-    """Loss, validation Dice per channel and learning rate over epochs, the best epoch, if not 0, marked.
+    """Loss, validation Dice per channel and learning rate over epochs; the best epoch is marked,
+    if it is not 0.
 
     Dice of whole volumes, of the epochs that have it, as diamonds in the channel's colour.
     """
