@@ -13,7 +13,8 @@ def in_words(value: float | None) -> str:
     if value is None or math.isnan(value):
         return NO_NUMBER
     size = abs(value)
-    return f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
+    words = f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
+    return words if float(words) else words.removeprefix("-")
 
 
 def interval_in_words(interval: dict[str, Any] | None) -> str:

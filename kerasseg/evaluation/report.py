@@ -6,8 +6,8 @@ from typing import Any
 
 import jinja2
 
-from kerasseg.evaluation.metric_settings import empty_rule_in_words
 from kerasseg.evaluation.metric_name import metric_name
+from kerasseg.evaluation.metric_settings import empty_rule_in_words
 from kerasseg.evaluation.number import in_words, interval_in_words
 from kerasseg.evaluation.scores import CaseScore, columns_in_words, score_columns
 from kerasseg.metrics.case_metrics import UNITS

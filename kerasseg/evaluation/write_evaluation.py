@@ -18,8 +18,8 @@ from kerasseg.evaluation.calibration import calibration
 from kerasseg.evaluation.confusion import confusion_classes
 from kerasseg.evaluation.draw_figures import draw_figures
 from kerasseg.evaluation.figures.style import shades
-from kerasseg.evaluation.metric_settings import empty_rule_in_words
 from kerasseg.evaluation.metric_name import metric_name
+from kerasseg.evaluation.metric_settings import empty_rule_in_words
 from kerasseg.evaluation.number import in_words, interval_in_words
 from kerasseg.evaluation.peak_memory import peak_memory
 from kerasseg.evaluation.results import Results
