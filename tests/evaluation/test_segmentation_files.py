@@ -53,7 +53,9 @@ def test_files_of_one_name_are_scored_in_millimetres(folders):
     assert "calibration_curve" not in figures, "there are no probabilities"
     confusion = list(csv.reader((folders / "out" / "confusion_matrix.csv").open()))
     assert sum(int(n) for row in confusion[1:] for n in row[1:]) == 3 * np.prod(SHAPE)
-    every = [(t, p) for i in range(3) for t, p in zip(labels(i).flat, labels(i + 9).flat)]
+    every = [
+        (t, p) for i in range(3) for t, p in zip(labels(i).flat, labels(i + 9).flat, strict=True)
+    ]
     assert int(confusion[2][4]) == every.count((1, 4)), "true NCR, predicted ET"
 
 
@@ -105,9 +107,9 @@ def test_a_file_that_does_not_fit_is_refused(folders, name, values, affine, word
 def test_partners_that_are_missing_or_double_and_folders_that_are_empty(folders):
     pred, truth = folders / "pred", folders / "truth"
     (folders / "empty").mkdir()
-    with pytest.raises(UserError, match="--truth .*empty: holds no NIfTI file"):
+    with pytest.raises(UserError, match=r"--truth .*empty: holds no NIfTI file"):
         find_pairs(pred, folders / "empty")
-    with pytest.raises(UserError, match="--pred .*none: there is no such folder"):
+    with pytest.raises(UserError, match=r"--pred .*none: there is no such folder"):
         find_pairs(folders / "none", truth)
     write_nifti(pred / "other.nii.gz", labels(0))
     with pytest.raises(UserError, match=r"1 file\(s\) have no partner .*truth: .*other.nii.gz"):
