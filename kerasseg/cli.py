@@ -191,6 +191,10 @@ def evaluate(
     truths: Annotated[
         Path | None, typer.Option("--truth", help="Folder of true segmentations of the same names.")
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of scans of the same names, drawn below them."),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -218,13 +222,14 @@ def evaluate(
         from kerasseg.evaluation.evaluate_files import evaluate_files
 
         section = load_experiment(None, changed).metrics
-        page = evaluate_files(predictions, truths, output or Path("evaluation"), labels, section)
+        folder = output or Path("evaluation")
+        page = evaluate_files(predictions, truths, folder, labels, section, images)
         typer.echo(f"Look at {page}")
         return
     if not runs:
         raise UserError("Nothing to evaluate: name run folders, or --pred and --truth folders.")
-    if labels or output:
-        raise UserError("--labels and --output are for --pred and --truth, not for runs.")
+    if labels or output or images:
+        raise UserError("--labels, --images and --output are for --pred, not for runs.")
     _check_split(split)
     settings = load_experiment(None, changed).metrics if changed else None
     _start_tensorflow()

@@ -11,6 +11,7 @@ from kerasseg.config_file import differences, dump_experiment
 from kerasseg.evaluation.about import About
 from kerasseg.evaluation.finished_run import FinishedRun, read_finished_run
 from kerasseg.evaluation.metric_settings import metric_settings
+from kerasseg.evaluation.peak_gpu_memory import peak_gpu_memory
 from kerasseg.evaluation.predicted_cases import predicted_cases
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.whole_volume import whole_volume
@@ -76,6 +77,9 @@ def evaluate_run(
         "Data fingerprint": str(run.environment.get("data_fingerprint")),
         "Store": str(store.root),
     }
+    gpu = peak_gpu_memory()
+    if gpu is not None:
+        facts["Peak GPU memory"] = f"{gpu / 2**30:.2f} GiB"
     warnings = [*run.summary.get("warnings", ()), *damaged.values()]
     if run.split.get("overfit_check") or split == "train":
         warnings.insert(

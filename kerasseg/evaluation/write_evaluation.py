@@ -115,9 +115,9 @@ def data_uri(png: bytes) -> str:
 
 
 def summary_of(results: Results, means: Means, about: About) -> dict[str, Any]:
-    """What `summary.json` holds."""
+    """What `summary.json` holds. Times are medians: the first case may hold the compilation."""
     seconds = np.array([score.seconds for score in results.scores])
-    slices = sum(score.depth for score in results.scores)
+    slices = np.array([score.depth for score in results.scores])
     timed = bool(seconds.size and np.isfinite(seconds).all())
     return {
         "title": about.title,
@@ -133,8 +133,9 @@ def summary_of(results: Results, means: Means, about: About) -> dict[str, Any]:
             name: round(calibration(counts).error, 6)
             for name, counts in results.probabilities.items()
         },
-        "seconds_per_volume": round(float(seconds.mean()), 4) if timed else None,
-        "seconds_per_slice": round(float(seconds.sum()) / slices, 6) if timed else None,
+        "seconds_per_volume": round(float(np.median(seconds)), 4) if timed else None,
+        "seconds_per_slice": round(float(np.median(seconds / slices)), 6) if timed else None,
+        "seconds_in_all": round(float(seconds.sum()), 4) if timed else None,
         "peak_memory_gib": round(peak_memory() / 2**30, 2),
         "facts": dict(about.facts),
         "command": about.command,

@@ -9,6 +9,7 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.evaluation.evaluate_files import evaluate_files
+from kerasseg.evaluation.scan_files import read_scan, scan_file
 from kerasseg.evaluation.segmentation_files import find_pairs, parse_labels, read_pair
 from kerasseg.metrics.case_metrics import case_metrics
 from tests.conftest import LPS, write_nifti
@@ -71,6 +72,18 @@ def test_tumour_of_any_kind_and_one_case(tmp_path):
         "cases": 1,
     }
     assert summary["decided_by_empty_rule"]["hd95_tumour"] == 1
+
+
+def test_scans_of_the_same_names_are_drawn_below(folders):
+    random = np.random.default_rng(0)
+    for name in ("case1_t1.nii.gz", "case1_flair.nii.gz", "case1-seg.nii.gz", "case10.nii.gz"):
+        write_nifti(folders / "scans" / name, random.random(SHAPE).astype(np.float32), THICK)
+    assert scan_file(folders / "scans", "case1").name == "case1_flair.nii.gz"
+    assert scan_file(folders / "scans", "case2") is None
+    scan = read_scan(folders / "scans", "case1", SHAPE[::-1])
+    assert scan.shape == SHAPE[::-1] and scan.dtype == np.float32
+    with pytest.raises(UserError, match=r"case10.nii.gz: has \(7, 12, 9\) voxels"):
+        read_scan(folders / "scans", "case10", (7, 12, 8))
 
 
 def test_the_ids_of_a_scheme():

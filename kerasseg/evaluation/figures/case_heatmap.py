@@ -29,7 +29,10 @@ def draw_case_heatmap(case_ids: Sequence[str], values: Mapping[str, Sequence[flo
         for row, column in np.ndindex(*table.shape):
             value = table[order][row, column]
             if np.isfinite(value):
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7)
+                shade = "white" if value < 0.1 or value > 0.93 else "#222222"
+                axes.text(
+                    column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=shade
+                )
     else:
         axes.set_yticks([])
         axes.set_ylabel(f"{len(case_ids)} cases, best above")

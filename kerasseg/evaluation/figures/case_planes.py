@@ -56,10 +56,7 @@ def draw_case_planes(
     handles = [
         Patch(color=anatomy.COLOURS[name], label=name) for name in anatomy.tumour_channels(target)
     ]
-    if target == "binary":
-        errors = [handle for handle in error_handles() if handle.get_label() != "another class"]
-    else:
-        errors = error_handles()
+    errors = error_handles(target)
     figure.legend(
         handles=[*handles, *errors],
         loc="lower center",

@@ -55,6 +55,8 @@ def draw_case_slices(
         show_errors(panels[1, column], truth[part], label[part], plane.aspect)
     panels[0, 0].set_ylabel("truth")
     panels[1, 0].set_ylabel("errors")
-    figure.legend(handles=error_handles(), loc="lower center", ncol=4, frameon=False, fontsize=9)
+    figure.legend(
+        handles=error_handles(target), loc="lower center", ncol=4, frameon=False, fontsize=9
+    )
     figure.suptitle(title, fontsize=11)
     return figure

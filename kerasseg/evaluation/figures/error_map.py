@@ -34,6 +34,7 @@ def show_errors(axes: Axes, truth: np.ndarray, prediction: np.ndarray, aspect: f
     axes.imshow(rgba, aspect=aspect, interpolation="nearest")
 
 
-def error_handles() -> list[Patch]:
-    """For a legend."""
-    return [Patch(color=colour, label=name) for name, colour in ERRORS.items()]
+def error_handles(target: str) -> list[Patch]:
+    """For a legend; of one class none is taken for another."""
+    names = [name for name in ERRORS if not (target == "binary" and name == "another class")]
+    return [Patch(color=ERRORS[name], label=name) for name in names]
