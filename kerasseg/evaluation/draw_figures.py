@@ -36,7 +36,7 @@ from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.scores import CaseScore, class_pairs, scored_classes
 from kerasseg.evaluation.summary import Means
 
-_SCORES, _CASES = "Scores", "Worst, median and best case"
+_SCORES, _CASES = "Scores", "Worst, median and best"
 _ERRORS, _VOLUMES = "Kinds of errors", "Volumes and lesions"
 _PROBABILITIES, _RUN = "Probabilities", "Training and time"
 _CORRELATED = (
@@ -128,10 +128,6 @@ def _errors(results: Results) -> Iterator[Drawing]:
         "Voxels of all cases; every row sums to 1.",
         draw_confusion_matrix(results.confusion, classes),
     )
-    figure = draw_precision_against_recall(
-        values_of(scores, "precision"), values_of(scores, "recall")
-    )
-    yield Drawing("precision_against_recall", _ERRORS, "", figure)
     whole = "WT" if "WT" in scores[0].classes else next(iter(scores[0].classes))
     rows = [score.classes[whole].values for score in scores]
     # From Dice, which the empty rule may have decided, nothing can be computed; from volumes and
@@ -148,6 +144,10 @@ def _errors(results: Results) -> Iterator[Drawing]:
     table = {m: [row[m] for row in rows] for m in _CORRELATED}
     figure = draw_metric_correlation(table, f"Which metrics of {whole} agree")
     yield Drawing("metric_correlation", _ERRORS, "Spearman's, over cases.", figure)
+    figure = draw_precision_against_recall(
+        values_of(scores, "precision"), values_of(scores, "recall")
+    )
+    yield Drawing("precision_against_recall", _ERRORS, "", figure)
 
 
 def _overlap(row: dict[str, float]) -> float:

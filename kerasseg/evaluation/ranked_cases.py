@@ -13,13 +13,16 @@ def mean_dice(score: CaseScore) -> float:
 
 
 def ranked_cases(scores: Sequence[CaseScore]) -> dict[str, CaseScore]:
-    """worst, median and best -> the case by its mean Dice, each case once; cases where the empty
-    rule decided everything come last, as they show nothing."""
+    """worst, median and best -> the case by its mean Dice, each case once; `only` where there is
+    one. Cases where the empty rule decided everything are left out, as they show nothing, unless
+    there are no others."""
     shown = [s for s in scores if any(c.empty == "neither" for c in s.classes.values())]
     rows = [s for s in shown or scores if np.isfinite(mean_dice(s))]
     rows.sort(key=mean_dice)
     if not rows:
         return {}
+    if len(rows) == 1:
+        return {"only": rows[0]}
     chosen = {"worst": rows[0], "median": rows[(len(rows) - 1) // 2], "best": rows[-1]}
     found: dict[str, CaseScore] = {}
     for rank in ("worst", "best", "median"):

@@ -37,7 +37,7 @@ from kerasseg.write_aside import write_aside
 HEADLINE = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "precision", "recall")
 """Metrics of the first table."""
 
-HALF = 7.5
+HALF = 7.7
 """Inches up to which two figures stand side by side."""
 
 

@@ -19,7 +19,7 @@ def draw_slice_profile(
     areas = [np.count_nonzero(mask, axis=(1, 2)) * square for mask in (truth, prediction)]
     hits = np.count_nonzero(truth & prediction, axis=(1, 2)) * square
     slices = np.arange(truth.shape[0])
-    figure = Figure(figsize=(8.5, 4), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
     axes.fill_between(slices, areas[0], color=colour, alpha=0.35, lw=0, label="truth")
     axes.plot(slices, areas[1], color="#333333", lw=1.8, label="prediction")
