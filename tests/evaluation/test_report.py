@@ -73,7 +73,7 @@ def test_metrics_have_intervals_and_say_what_the_empty_rule_decided(tmp_path):
     assert "Metrics of 1 test case<" in text and "bootstrapped 90 % intervals" in text
     assert "<td>12.35<small>10.00 to 15.50</small></td>" in text and "<td>12.35</td>" in text
     assert "<code>hd95_ET</code> 2." in text and "ET 0.250 of 7 slices." in text
-    assert "HD95 [mm]" in text and "Lesion-wise Dice<" in text and "373.13 mm" in text
+    assert "HD95 [mm]" in text and "<td>Lesion-wise Dice</td>" in text and "373.13 mm" in text
 
 
 def test_skipped_cases_damaged_records_and_warnings_stand_in_boxes(tmp_path):
