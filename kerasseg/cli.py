@@ -180,6 +180,86 @@ def show_batch(
     typer.echo(f"Look at {path}")
 
 
+@app.command()
+def evaluate(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Side of the runs' split: test, validation or train.")
+    ] = "test",
+    predictions: Annotated[
+        Path | None, typer.Option("--pred", help="Folder of NIfTI segmentations, instead of runs.")
+    ] = None,
+    truths: Annotated[
+        Path | None, typer.Option("--truth", help="Folder of true segmentations of the same names.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of scans of the same names, drawn below them."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", help="Ids of NCR,ED,ET in the files, or of the tumour [as BraTS has them]."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Of --pred: the folder [evaluation].")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of section metrics: tolerance=2."),
+    ] = None,
+) -> None:
+    """Score whole volumes: of finished runs, or anybody's NIfTI files; a page of figures.
+
+    A run gets a folder evaluation_<split>.
+    """
+    from kerasseg.config_file import load_experiment
+
+    changed = [f"metrics.{entry}" for entry in metrics or ()]
+    if predictions is not None or truths is not None:
+        if predictions is None or truths is None or runs:
+            raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
+        from kerasseg.evaluation.evaluate_files import evaluate_files
+
+        section = load_experiment(None, changed).metrics
+        folder = output or Path("evaluation")
+        page = evaluate_files(predictions, truths, folder, labels, section, images)
+        typer.echo(f"Look at {page}")
+        return
+    if not runs:
+        raise UserError("Nothing to evaluate: name run folders, or --pred and --truth folders.")
+    if labels or output or images:
+        raise UserError("--labels, --images and --output are for --pred, not for runs.")
+    _check_split(split)
+    settings = load_experiment(None, changed).metrics if changed else None
+    _start_tensorflow()
+    from kerasseg.evaluation.evaluate_runs import evaluate_runs
+
+    for page in evaluate_runs(runs, split, settings):
+        typer.echo(f"Look at {page}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
+    split: Annotated[
+        str, typer.Option("--split", help="Side of the split: test, validation or train.")
+    ] = "test",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for what is written.")
+    ] = Path("reports/compare"),
+) -> None:
+    """Put finished runs next to each other: means, paired differences, the same slices."""
+    _check_split(split)
+    _start_tensorflow()
+    from kerasseg.evaluation.compare_runs import compare_runs
+
+    typer.echo(f"Look at {compare_runs(runs, split, output)}")
+
+
 @app.command(name="config")
 def show_config(
     overrides: Overrides = None,
@@ -236,6 +316,11 @@ def bench_data(
     from kerasseg.bench_data import bench_data as measure
 
     measure(experiment, seconds)
+
+
+def _check_split(split: str) -> None:
+    if split not in ("test", "validation", "train"):
+        raise UserError(f"--split {split}: expected test, validation or train.")
 
 
 def _experiment(config: Path | None, overrides: list[str] | None) -> "Experiment":

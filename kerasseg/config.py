@@ -13,6 +13,7 @@ from kerasseg.settings.base import Folder, Section, setting
 from kerasseg.settings.data import DataSettings
 from kerasseg.settings.evaluation import PLANES, EvaluationSettings
 from kerasseg.settings.loss import DiceTerm, FocalTerm, LossTerm, check_terms
+from kerasseg.settings.metrics import MetricsSection
 from kerasseg.settings.model import ModelSettings
 from kerasseg.settings.optimizer import OptimizerSettings
 from kerasseg.settings.pipeline import PipelineSettings, SliceSettings
@@ -51,6 +52,7 @@ class Experiment(Section):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     postprocessing: PostprocessingSettings = PostprocessingSettings()
+    metrics: MetricsSection = MetricsSection()
 
     @model_validator(mode="after")
     def _check(self) -> "Experiment":

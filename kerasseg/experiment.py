@@ -1,8 +1,6 @@
 """The main job: an experiment in, a run folder out."""
 
 import json
-import resource
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +17,11 @@ from kerasseg.config_file import dump_experiment
 from kerasseg.datasets.discovery import knows_patients
 from kerasseg.evaluation.evaluate import evaluate
 from kerasseg.evaluation.figures.training_curves import draw_training_curves
+from kerasseg.evaluation.metric_settings import metric_settings
+from kerasseg.evaluation.peak_memory import peak_memory
 from kerasseg.evaluation.report import write_report
 from kerasseg.evaluation.scores import CaseScore, mean_scores, write_metrics
+from kerasseg.evaluation.summary import count_by_rule, means_as_json, slicewise_means, summarise
 from kerasseg.evaluation.volume_validation import VolumeValidation
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models import build as models
@@ -124,14 +125,15 @@ def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
     target, figures = experiment.model.target, folder / "figures"
     predictor = _predictor(experiment, best)
     overlays = experiment.evaluation.overlays
-    scores = evaluate(predictor, store, splits, target, figures, overlays)
+    settings = metric_settings(experiment.metrics)
+    scores = evaluate(predictor, store, splits, target, figures, overlays, settings)
     write_metrics(folder / "metrics.csv", scores, target)
     history = read_history(folder / "history.csv")
     draw_training_curves(history, progress.best_epoch, target, figures / "training_curves.png")
     summary = _summary(experiment, store, split, damaged, network, progress, scores, policy)
     summary["minutes"] = round((time.monotonic() - started) / 60, 2)
-    summary["peak_memory_gib"] = round(_peak_memory() / 2**30, 2)
-    report = write_report(folder, summary, scores, target)
+    summary["peak_memory_gib"] = round(peak_memory() / 2**30, 2)
+    report = write_report(folder, summary, scores, target, experiment.metrics)
     write_json(folder / "summary.json", summary)
     _conclude(say, summary, report)
     devices.let_go()
@@ -293,7 +295,8 @@ def _summary(
     scores: list[CaseScore],
     policy: str,
 ) -> dict[str, Any]:
-    means = {s: mean_scores(r for r in scores if r.split == s) for s in ("validation", "test")}
+    by_split = {s: [r for r in scores if r.split == s] for s in ("validation", "test")}
+    by_split = {name: rows for name, rows in by_split.items() if rows}
     return {
         "run": experiment.run_name,
         "task": "; ".join(_task(experiment).values()),
@@ -302,7 +305,18 @@ def _summary(
         "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
         "damaged_records": damaged,
         "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",
-        "dice": {name: values for name, values in means.items() if values},
+        "dice": {name: mean_scores(rows) for name, rows in by_split.items()},
+        "metrics": {
+            name: means_as_json(summarise(rows, experiment.metrics))
+            for name, rows in by_split.items()
+        },
+        "confidence": experiment.metrics.confidence,
+        "decided_by_empty_rule": {name: count_by_rule(rows) for name, rows in by_split.items()},
+        "slicewise": {name: slicewise_means(rows) for name, rows in by_split.items()},
+        "inference_seconds": {
+            name: round(sum(row.seconds for row in rows) / len(rows), 4)
+            for name, rows in by_split.items()
+        },
         "best_epoch": progress.best_epoch,
         "best_validation_patch_dice": round(progress.best_score, 6),
         "epochs": progress.epochs,
@@ -330,9 +344,3 @@ def _conclude(say: Any, summary: dict[str, Any], report: Path) -> None:
     if summary["overfit_check"]:
         say("Over-fit check: these volumes were trained on.", style="bold yellow")
     say(f"Done in {summary['minutes']:.1f} minutes. Look at {report}")
-
-
-def _peak_memory() -> int:
-    """Largest resident memory of this process so far in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

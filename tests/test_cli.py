@@ -368,3 +368,22 @@ def test_fold_trains_on_the_others_and_has_a_run_of_its_own(tmp_path):
     assert split["validation"] == folds[2] and len(split["train"]) == 3
     refused = kerasseg("train", *arguments, "--fold", "4")
     assert_one_sentence(refused, ["split.fold 4 does not exist", "0 to 3"])
+
+
+def test_evaluate_and_compare_say_what_they_need(tmp_path, phantoms):
+    for arguments, words in (
+        (["evaluate"], ["Nothing to evaluate", "--pred"]),
+        (["evaluate", "--pred", str(tmp_path)], ["both --pred FOLDER and --truth FOLDER"]),
+        (["evaluate", "run", "--labels", "1"], ["not for runs"]),
+        (["evaluate", "run", "--split", "all"], ["--split all", "test, validation or train"]),
+        (["compare", "a", "--split", "x"], ["--split x"]),
+    ):
+        assert_one_sentence(kerasseg(*arguments), words)
+    label = to_file_axes(phantoms[0][1])
+    for side in ("pred", "truth"):
+        write_nifti(tmp_path / side / "a.nii.gz", label)
+    folders = ["--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "truth")]
+    done = kerasseg("evaluate", *folders, "--set", "tolerance=2", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert f"Look at {tmp_path / 'out' / 'report.html'}" in done.stdout
+    assert "1.000000" in (tmp_path / "out" / "metrics.csv").read_text()

@@ -1,15 +1,19 @@
-"""Dice of whole cases, and the table of them."""
+"""Scores of whole cases, and the table of them."""
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.metrics.dice import dice
+from kerasseg.evaluation.slicewise_dice import SlicewiseDice
+from kerasseg.metrics.case_metrics import CaseMetrics, MetricSettings, case_metrics
 from kerasseg.write_aside import write_aside
+
+DICE_ALONE = MetricSettings(metrics=("dice",))
+"""Needs no spacing."""
 
 _UNIONS = ("WT", "TC")
 """Regions that are unions of sub-regions; ET is one itself."""
@@ -21,22 +25,42 @@ _MEANINGS = {"labels": _SUBREGIONS, "subregions": _SUBREGIONS, "regions": _REGIO
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Dice of one case. `dice` maps each of `score_columns` to 0..1; `figures` are the names of
-    its drawings in the folder `figures`."""
+    """Scores of one case.
+
+    dice:     each of `score_columns` -> 0..1
+    figures:  names of its drawings in the folder `figures`
+    classes:  each of `scored_classes` -> every metric that was asked for
+    slices:   each of `scored_classes` -> Dice of its axial slices
+    patient_id, seconds: of the patient, and for the prediction; "" and NaN where unknown
+    depth:    number of slices
+    """
 
     case_id: str
     split: str
     dice: dict[str, float]
     figures: tuple[str, ...] = ()
+    classes: dict[str, CaseMetrics] = field(default_factory=dict)
+    slices: dict[str, SlicewiseDice] = field(default_factory=dict)
+    patient_id: str = ""
+    seconds: float = float("nan")
+    depth: int = 0
 
 
-def score_columns(target: str) -> tuple[str, ...]:
-    """What is scored: the target's channels but the background; where there are several their
-    mean, and of sub-regions the whole tumour and the tumour core."""
+def scored_classes(target: str) -> tuple[str, ...]:
+    """The target's channels but the background, and of sub-regions WT and TC."""
     channels = anatomy.tumour_channels(target)
     if len(channels) == 1:
         return channels
-    return (*channels, "mean", *(region for region in _UNIONS if region not in channels))
+    return (*channels, *(region for region in _UNIONS if region not in channels))
+
+
+def score_columns(target: str) -> tuple[str, ...]:
+    """What Dice is given of: `scored_classes`, and after the channels, if several, their mean."""
+    channels = anatomy.tumour_channels(target)
+    classes = scored_classes(target)
+    if len(channels) == 1:
+        return classes
+    return (*channels, "mean", *classes[len(channels) :])
 
 
 def columns_in_words(target: str) -> str:
@@ -44,44 +68,88 @@ def columns_in_words(target: str) -> str:
     return _MEANINGS[target]
 
 
+def class_pairs(
+    label: np.ndarray, masks: np.ndarray, target: str
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each of `scored_classes` with its true and its predicted mask (D, H, W).
+
+    Each channel is as it was predicted, also where masks of sub-regions overlap or TC lies outside
+    WT; the unions are those of the sub-regions' masks.
+    """
+    ids = anatomy.TARGETS[target]
+    channels = list(ids)
+    for name in scored_classes(target):
+        wanted = ids[name] if name in ids else anatomy.REGIONS[name]
+        members = [name] if name in ids else [c for c in channels if set(ids[c]) <= set(wanted)]
+        predicted = [masks[..., channels.index(member)].astype(bool) for member in members]
+        yield name, np.isin(label, wanted), np.logical_or.reduce(predicted)
+
+
 def score_case(
-    case_id: str, split: str, label: np.ndarray, masks: np.ndarray, target: str
+    case_id: str,
+    split: str,
+    label: np.ndarray,
+    masks: np.ndarray,
+    target: str,
+    spacing: tuple[float, float, float] | None = None,
+    settings: MetricSettings = DICE_ALONE,
 ) -> CaseScore:
     """Compare canonical labels (D, H, W) with predicted masks (D, H, W, K), one per channel.
 
-    Each channel is scored as it was predicted, also where masks of sub-regions overlap or TC lies
-    outside WT; the unions are those of the sub-regions' masks.
+    `spacing` in mm is needed for all but Dice: `ValueError` without it.
     """
-    ids = anatomy.TARGETS[target]
-    predicted = {name: masks[..., i] for i, name in enumerate(ids)}
-    channels = anatomy.tumour_channels(target)
-    scores = {name: dice(np.isin(label, ids[name]), predicted[name]) for name in channels}
-    for column in score_columns(target)[len(channels) :]:
-        if column == "mean":
-            scores["mean"] = float(np.mean([scores[name] for name in channels]))
-            continue
-        region_ids = anatomy.REGIONS[column]
-        members = [predicted[name] for name in channels if set(ids[name]) <= set(region_ids)]
-        scores[column] = dice(np.isin(label, region_ids), np.logical_or.reduce(members))
-    return CaseScore(case_id, split, scores)
+    if spacing is None and settings.metrics != DICE_ALONE.metrics:
+        raise ValueError("metrics beside Dice need the spacing in mm")
+    classes, slices = {}, {}
+    for name, truth, predicted in class_pairs(label, masks, target):
+        classes[name] = case_metrics(truth, predicted, spacing or (1.0, 1.0, 1.0), settings)
+        slices[name] = SlicewiseDice.measure(truth, predicted)
+    dice = {name: metrics.values["dice"] for name, metrics in classes.items()}
+    dice["mean"] = _mean([dice[name] for name in anatomy.tumour_channels(target)])
+    dice = {name: dice[name] for name in score_columns(target)}
+    return CaseScore(case_id, split, dice, classes=classes, slices=slices, depth=label.shape[0])
 
 
 def mean_scores(scores: Iterable[CaseScore]) -> dict[str, float]:
-    """Mean over cases of each column; empty without cases."""
+    """Mean Dice over cases of each column; empty without cases."""
     rows = list(scores)
     columns = rows[0].dice if rows else {}
-    return {name: float(np.mean([row.dice[name] for row in rows])) for name in columns}
+    return {name: _mean([row.dice[name] for row in rows]) for name in columns}
 
 
 def write_metrics(path: Path, scores: Sequence[CaseScore], target: str) -> None:
-    """Write `metrics.csv`: case_id, split, dice_<column>…, a row per case, in one step."""
-    columns = score_columns(target)
+    """Write `metrics.csv`, a row per case, in one step.
+
+    case_id, split, dice_<column>…, then <metric>_<class> of every other metric that was measured,
+    in the unit of `case_metrics.UNITS`, and empty_<class>: which mask had no voxel.
+    """
+    columns, others = score_columns(target), other_columns(scores)
+    empty = list(scores[0].classes) if others else []
     with (
         write_aside(path, "run.root") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["case_id", "split", *(f"dice_{name}" for name in columns)])
+        names = [f"dice_{name}" for name in columns]
+        names += [f"{metric}_{name}" for metric, name in others]
+        writer.writerow(["case_id", "split", *names, *(f"empty_{name}" for name in empty)])
         for row in scores:
-            values = [f"{row.dice[name]:.6f}" for name in columns]
-            writer.writerow([row.case_id, row.split, *values])
+            values = [row.dice[name] for name in columns]
+            values += [row.classes[name].values[metric] for metric, name in others]
+            masks = [row.classes[name].empty for name in empty]
+            writer.writerow([row.case_id, row.split, *(f"{v:.6f}" for v in values), *masks])
+
+
+def other_columns(scores: Sequence[CaseScore]) -> list[tuple[str, str]]:
+    """Metric and class of every column beside Dice."""
+    if not scores:
+        return []
+    classes = scores[0].classes
+    metrics = [m for m in next(iter(classes.values())).values if m != "dice"] if classes else []
+    return [(metric, name) for metric in metrics for name in classes]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that count; NaN without any."""
+    counted = [value for value in values if not np.isnan(value)]
+    return float(np.mean(counted)) if counted else float("nan")

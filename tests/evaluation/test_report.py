@@ -24,6 +24,7 @@ def page(folder, target="binary", figures=(), **changes):
         "damaged_records": {},
         "case_kind": "volume",
         "dice": {s: mean_scores(r for r in scores if r.split == s) for s in ("validation", "test")},
+        "metrics": {},
         "best_epoch": 1,
         "epochs": 2,
         "epochs_planned": 2,
@@ -56,6 +57,23 @@ def test_only_figures_that_there_are_are_linked(tmp_path):
     images = re.findall(r'src="figures/([^"]+)"', text)
     assert images == ["training_curves.png", "val%201_overlay.png"]
     assert "<h2>val 1 (validation)</h2>" in text and "<h2>test_1" not in text
+
+
+def test_metrics_have_intervals_and_say_what_the_empty_rule_decided(tmp_path):
+    mean = {"mean": 12.345, "low": 10.0, "high": None, "cases": 1}
+    text = page(
+        tmp_path,
+        metrics={
+            "test": {"ET": {"hd95": mean | {"high": 15.5}}, "ED": {"hd95": mean | {"low": None}}}
+        },
+        confidence=0.9,
+        decided_by_empty_rule={"test": {"hd95_ET": 2}},
+        slicewise={"test": {"ET": {"slicewise_dice": 0.25, "slices": 7}}},
+    )
+    assert "Metrics of 1 test case<" in text and "bootstrapped 90 % intervals" in text
+    assert "<td>12.35<small>10.00 to 15.50</small></td>" in text and "<td>12.35</td>" in text
+    assert "<code>hd95_ET</code> 2." in text and "ET 0.250 of 7 slices." in text
+    assert "HD95 [mm]" in text and "<td>Lesion-wise Dice</td>" in text and "373.13 mm" in text
 
 
 def test_skipped_cases_damaged_records_and_warnings_stand_in_boxes(tmp_path):

@@ -4,8 +4,19 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
-from kerasseg.evaluation.scores import mean_scores, score_case, score_columns, write_metrics
+from kerasseg.evaluation.metric_settings import metric_settings
+from kerasseg.evaluation.scores import (
+    class_pairs,
+    mean_scores,
+    score_case,
+    score_columns,
+    scored_classes,
+    write_metrics,
+)
+from kerasseg.evaluation.summary import count_by_rule, summarise
+from kerasseg.metrics.case_metrics import UNITS, MetricSettings, case_metrics
 from kerasseg.metrics.dice import dice
+from kerasseg.settings.metrics import MetricsSection
 from kerasseg.targets import convert_masks, label_to_masks
 
 
@@ -93,8 +104,44 @@ def test_the_table(tmp_path, target, channels):
         table = list(csv.DictReader(file))
     columns = [f"dice_{name}" for name in score_columns(target)]
     assert list(table[0]) == ["case_id", "split", *columns]
+    full = [
+        score_case(f"c{i}", "test", *case(i, channels), target, (3.0, 1.0, 2.0), MetricSettings())
+        for i in range(3)
+    ]
+    write_metrics(tmp_path / "full.csv", full, target)
+    with (tmp_path / "full.csv").open() as file:
+        wide = list(csv.DictReader(file))
+    assert [{c: r[c] for c in columns} for r in wide] == [{c: r[c] for c in columns} for r in table]
+    name = scored_classes(target)[-1]
+    assert f"hd95_{name}" in wide[0] and wide[0][f"empty_{name}"] == "neither"
+    label, masks = case(1, channels)
+    for class_name, truth, predicted in class_pairs(label, masks, target):
+        values = case_metrics(truth, predicted, (3.0, 1.0, 2.0)).values
+        for metric in set(UNITS) - {"dice"}:
+            assert float(wide[1][f"{metric}_{class_name}"]) == pytest.approx(
+                values[metric], abs=1e-6
+            )
     means = mean_scores(scores)
     assert tuple(means) == score_columns(target)
     for name, mean in means.items():
         assert mean == pytest.approx(np.mean([float(r[f"dice_{name}"]) for r in table]), abs=1e-6)
     assert mean_scores([]) == {}
+
+
+def test_other_metrics_than_dice_need_a_spacing():
+    with pytest.raises(ValueError, match="need the spacing"):
+        score_case("a", "test", *case(), "subregions", settings=MetricSettings())
+
+
+def test_a_rule_that_skips_leaves_cases_out_of_the_mean():
+    skip = metric_settings(MetricsSection(empty="skip"))
+    label, masks = case()
+    spacing = (1.0, 1.0, 1.0)
+    scores = [
+        score_case("a", "test", label, masks, "subregions", spacing, skip),
+        score_case("b", "test", label * 0, masks, "subregions", spacing, skip),
+    ]
+    assert mean_scores(scores)["ED"] == scores[0].dice["ED"]
+    assert count_by_rule(scores)["hd95_TC"] == 1
+    means = summarise(scores, MetricsSection(empty="skip", resamples=100))
+    assert means["ED"]["hd95"].cases == 1 and means["ED"]["specificity"].cases == 2

@@ -12,7 +12,13 @@ from kerasseg.evaluation.figures.drawing import save
 def draw_training_curves(
     history: Sequence[dict[str, str]], best_epoch: int, target: str, path: Path
 ) -> None:
-    """Loss, validation Dice per channel and learning rate over epochs, the best epoch marked.
+    """Write `training_curves` of a history as a PNG."""
+    save(training_curves(history, best_epoch, target), path)
+
+
+def training_curves(history: Sequence[dict[str, str]], best_epoch: int, target: str) -> Figure:
+    """Loss, validation Dice per channel and learning rate over epochs; the best epoch is marked,
+    if it is not 0.
 
     Dice of whole volumes, of the epochs that have it, as diamonds in the channel's colour.
     """
@@ -43,9 +49,10 @@ def draw_training_curves(
     rate.set(title="Learning rate", xlabel="epoch")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for axes in (loss, score):
-        axes.axvline(best_epoch, color="grey", lw=1, ls=":", label=f"best epoch {best_epoch}")
+        if best_epoch > 0:
+            axes.axvline(best_epoch, color="grey", lw=1, ls=":", label=f"best epoch {best_epoch}")
         axes.legend(fontsize=8)
     for axes in (loss, score, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    save(figure, path)
+    return figure

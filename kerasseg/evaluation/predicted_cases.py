@@ -1,0 +1,39 @@
+"""Cases of a store through a predictor."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from kerasseg.evaluation.case_pair import CasePair
+from kerasseg.evaluation.whole_volume import whole_volume
+from kerasseg.inference.predictor import Predictor
+from kerasseg.progress import track
+from kerasseg.records.store import RecordStore
+
+
+def predicted_cases(
+    predictor: Predictor, store: RecordStore, case_ids: Sequence[str], split: str
+) -> Iterator[CasePair]:
+    """Segment cases one after the other, as whole scans on the store's grid.
+
+    Probabilities count in the voxels of the brain: air would only make a calibration look good.
+    """
+    words = f"Segmenting {len(case_ids)} whole case{'' if len(case_ids) == 1 else 's'}"
+    for case_id in track(case_ids, len(case_ids), words):
+        stored = store.load(case_id)
+        case = stored.case
+        assert case.label is not None  # a store holds labelled cases only
+        started = time.monotonic()
+        probabilities = predictor.probabilities(case.image)
+        masks = predictor.masks_of(probabilities, case.spacing)
+        seconds = time.monotonic() - started
+        yield CasePair(
+            case_id=case_id,
+            split=split,
+            truth=whole_volume(stored, case.label),
+            masks=whole_volume(stored, masks),
+            spacing=case.spacing,
+            patient_id=case.patient_id,
+            probabilities=whole_volume(stored, probabilities),
+            inside=whole_volume(stored, (case.image != 0).any(axis=-1) | (case.label > 0)),
+            seconds=seconds,
+        )

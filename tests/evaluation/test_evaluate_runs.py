@@ -1,0 +1,146 @@
+"""Finished runs, whose networks need not have learnt anything to be scored."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from kerasseg.errors import UserError
+from kerasseg.evaluation import write_evaluation
+from kerasseg.evaluation.compare_runs import compare_runs
+from kerasseg.evaluation.evaluate_runs import evaluate_run, evaluate_runs
+from kerasseg.evaluation.finished_run import read_finished_run
+from kerasseg.experiment import build_network
+from kerasseg.metrics.case_metrics import case_metrics
+from kerasseg.records.split import open_split
+from kerasseg.records.store import open_store
+from kerasseg.run_folder import new_run_folder, write_inputs
+from kerasseg.settings.metrics import MetricsSection
+from tests.conftest import phantom_experiment
+
+
+def make_run(root, *overrides):
+    """A run folder as training leaves it, but for the training."""
+    experiment = phantom_experiment(root, "split.test=0.25", *overrides)
+    store = open_store(experiment)
+    folder = new_run_folder(experiment)
+    fingerprint = store.manifest.data_fingerprint
+    write_inputs(folder, experiment, open_split(store, experiment.split), fingerprint, "CPU")
+    build_network(experiment).save(folder / "checkpoints" / "best.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(root):
+    return make_run(root)
+
+
+def rows_of(path):
+    with path.open() as file:
+        return {row["case_id"]: row for row in csv.DictReader(file)}
+
+
+def test_a_run_gets_tables_and_one_page(run):
+    (page,) = evaluate_runs([run], "test", MetricsSection(resamples=100, tolerance=2.0))
+    folder = run / "evaluation_test"
+    assert page == folder / "report.html"
+    ids = json.loads((run / "split.json").read_text())["test"]
+    rows = rows_of(folder / "metrics.csv")
+    assert list(rows) == ids and len(ids) == 2
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["seconds_per_volume"] > 0 and summary["peak_memory_gib"] > 0.1
+    assert set(summary["calibration_error"]) == {"NCR", "ED", "ET"}
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', text)
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"calibration_curve", "roc_curve", "inference_time", "worst_slices"} <= figures
+    assert len(figures) >= 20
+    for words in ("tiny: test cases", "parameters", summary["facts"]["Store"], ids[0]):
+        assert words in text
+    slices = rows_of(folder / "slicewise_dice.csv")
+    assert set(slices) == set(ids), "apart from the Dice of volumes"
+
+
+def test_metrics_are_those_of_the_whole_scan(run):
+    """The store holds a box: the specificity must not depend on it."""
+    finished = read_finished_run(run)
+    results, _ = evaluate_run(finished, "validation", MetricsSection(resamples=100))
+    case_id = results.scores[0].case_id
+    stored = finished.open_store().load(case_id)
+    truth, masks = results.pairs[case_id].unpack()
+    assert truth.shape == tuple(stored.full_shape) and masks.shape[:3] == truth.shape
+    assert (truth > 0).sum() == (stored.case.label > 0).sum()
+    wanted = case_metrics(truth == 2, masks[..., 1], stored.case.spacing).values
+    assert results.scores[0].classes["ED"].values == wanted
+    voxels = (stored.case.image != 0).any(axis=-1) | (stored.case.label > 0)
+    counts = results.probabilities["ED"]
+    assert counts.positives.sum() + counts.negatives.sum() == voxels.sum()
+    assert counts.positives.sum() == (stored.case.label == 2).sum()
+
+
+def test_folds_are_put_together(root, monkeypatch):
+    monkeypatch.setattr(write_evaluation, "draw_figures", lambda *_: iter(()))
+    folders = [
+        make_run(root, "run.name=folds", "split.method=kfold", "split.folds=3", f"split.fold={k}")
+        for k in range(2)
+    ]
+    pages = evaluate_runs(folders, "validation", MetricsSection(resamples=100))
+    assert [page.parent.parent.name for page in pages[:2]] == ["folds_fold0", "folds_fold1"]
+    whole = rows_of(pages[2].parent / "metrics.csv")
+    assert pages[2].parent.name == "folds_out_of_fold"
+    parts = [rows_of(page.parent / "metrics.csv") for page in pages[:2]]
+    assert whole == parts[0] | parts[1] and len(whole) == len(parts[0]) + len(parts[1])
+    with pytest.raises(UserError, match="no validation case in common"):
+        compare_runs(folders, "validation", root / "nothing")
+    confusion = [
+        np.loadtxt(
+            p.parent / "confusion_matrix.csv", delimiter=",", skiprows=1, usecols=range(1, 5)
+        )
+        for p in pages
+    ]
+    assert (confusion[2] == confusion[0] + confusion[1]).all()
+
+
+def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
+    other = make_run(root, "run.name=regions", "model.target=regions", "loss=[{dice: 1.0}]")
+    page = compare_runs([run, other], "test", root / "compared", MetricsSection(resamples=100))
+    found = json.loads((page.parent / "comparison.json").read_text())
+    assert set(found["means"]["tiny"]) == {"ET", "WT", "TC"} and found["cases"] == 2
+    means = [found["means"][name]["WT"]["dice"]["mean"] for name in ("tiny", "regions")]
+    difference = found["differences"]["regions"]["WT"]["dice"]
+    assert difference["mean"] == pytest.approx(means[1] - means[0], abs=1e-5)
+    assert difference["p"] is None or difference["p"] >= 0.5, "two cases prove nothing"
+    text = page.read_text()
+    assert text.count("data:image/png") == 5 and "regions &minus; tiny" in text
+    with (page.parent / "comparison.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if (r["class"], r["metric"]) == ("TC", "hd95")]
+    assert [row["run"] for row in rows] == ["tiny", "regions"] and not rows[0]["p"]
+    with pytest.raises(UserError, match="two or more different"):
+        compare_runs([run, run], "test", root / "x")
+
+
+def test_what_cannot_be_evaluated_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        evaluate_runs([tmp_path], "test")
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    environment = json.loads((copy / "environment.json").read_text())
+    environment["data_fingerprint"] = "other"
+    (copy / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(UserError, match="data fingerprint other, but"):
+        evaluate_runs([copy], "test")
+    split = json.loads((copy / "split.json").read_text())
+    (copy / "split.json").write_text(json.dumps(split | {"test": []}))
+    with pytest.raises(UserError, match=r"no test case; there are validation \(1\)"):
+        evaluate_runs([copy], "test")
+    (copy / "checkpoints" / "best.keras").unlink()
+    with pytest.raises(UserError, match=r"holds no checkpoint \(checkpoints/best.keras\)"):
+        evaluate_runs([copy], "test")

@@ -1,0 +1,136 @@
+"""Anybody's NIfTI files: matched, refused, scored."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from kerasseg.errors import UserError
+from kerasseg.evaluation.evaluate_files import evaluate_files
+from kerasseg.evaluation.scan_files import read_scan, scan_file
+from kerasseg.evaluation.segmentation_files import find_pairs, parse_labels, read_pair
+from kerasseg.metrics.case_metrics import case_metrics
+from tests.conftest import LPS, write_nifti
+
+SHAPE = (9, 12, 7)
+THICK = LPS * [2, 1, 3, 1]
+
+
+def labels(seed, ids=(0, 1, 2, 4)):
+    """(x, y, z) with the ids in blocks, so that there are surfaces."""
+    small = np.random.default_rng(seed).choice(ids, (3, 4, 4))
+    return np.kron(small, np.ones((3, 3, 2), np.uint8))[:, :, : SHAPE[2]].astype(np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for index in range(3):
+        write_nifti(tmp_path / "truth" / f"case{index}-seg.nii.gz", labels(index), THICK)
+        write_nifti(tmp_path / "pred" / "sub" / f"case{index}.nii", labels(index + 9), THICK)
+    return tmp_path
+
+
+def test_files_of_one_name_are_scored_in_millimetres(folders):
+    page = evaluate_files(folders / "pred", folders / "truth", folders / "out")
+    with (folders / "out" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case_id"] for row in rows] == ["case0", "case1", "case2"]
+    truth, prediction = labels(1).transpose(2, 1, 0), labels(10).transpose(2, 1, 0)
+    for name, ids in {"NCR": [1], "ET": [4], "WT": [1, 2, 4], "TC": [1, 4]}.items():
+        wanted = case_metrics(np.isin(truth, ids), np.isin(prediction, ids), (3.0, 1.0, 2.0))
+        for metric, value in wanted.values.items():
+            assert float(rows[1][f"{metric}_{name}"]) == pytest.approx(value, abs=1e-5)
+    summary = json.loads((folders / "out" / "summary.json").read_text())
+    dice = [float(row["dice_WT"]) for row in rows]
+    assert summary["metrics"]["WT"]["dice"]["mean"] == pytest.approx(np.mean(dice), abs=1e-5)
+    assert summary["seconds_per_volume"] is None
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', text), "nothing outside the page"
+    figures = {path.stem for path in (folders / "out" / "figures").iterdir()}
+    assert len(figures) >= 15 and len(re.findall(r"<img src=.data:", text)) == len(figures)
+    assert {"worst_planes", "median_planes", "best_planes", "bland_altman"} <= figures
+    assert "calibration_curve" not in figures, "there are no probabilities"
+    confusion = list(csv.reader((folders / "out" / "confusion_matrix.csv").open()))
+    assert sum(int(n) for row in confusion[1:] for n in row[1:]) == 3 * np.prod(SHAPE)
+    every = [
+        (t, p) for i in range(3) for t, p in zip(labels(i).flat, labels(i + 9).flat, strict=True)
+    ]
+    assert int(confusion[2][4]) == every.count((1, 4)), "true NCR, predicted ET"
+
+
+def test_tumour_of_any_kind_and_one_case(tmp_path):
+    write_nifti(tmp_path / "truth" / "a.nii.gz", labels(0, (0, 7)))
+    write_nifti(tmp_path / "pred" / "a.nii.gz", labels(0, (0, 7)) * 0)
+    evaluate_files(tmp_path / "pred", tmp_path / "truth", tmp_path / "out", "7")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["metrics"]["tumour"]["dice"] == {
+        "mean": 0.0,
+        "low": None,
+        "high": None,
+        "cases": 1,
+    }
+    assert summary["decided_by_empty_rule"]["hd95_tumour"] == 1
+
+
+def test_scans_of_the_same_names_are_drawn_below(folders):
+    random = np.random.default_rng(0)
+    for name in ("case1_t1.nii.gz", "case1_flair.nii.gz", "case1-seg.nii.gz", "case10.nii.gz"):
+        write_nifti(folders / "scans" / name, random.random(SHAPE).astype(np.float32), THICK)
+    assert scan_file(folders / "scans", "case1").name == "case1_flair.nii.gz"
+    assert scan_file(folders / "scans", "case2") is None
+    scan = read_scan(folders / "scans", "case1", SHAPE[::-1])
+    assert scan.shape == SHAPE[::-1] and scan.dtype == np.float32
+    with pytest.raises(UserError, match=r"case10.nii.gz: has \(7, 12, 9\) voxels"):
+        read_scan(folders / "scans", "case10", (7, 12, 8))
+
+
+def test_the_ids_of_a_scheme():
+    assert parse_labels("1, 2,4") == ({0: 0, 1: 1, 2: 2, 4: 3}, "labels")
+    assert parse_labels("3,1,2")[0] == {0: 0, 3: 1, 1: 2, 2: 3}
+    assert parse_labels("255") == ({0: 0, 255: 1}, "binary")
+    assert parse_labels(None)[0][4] == 3
+    for wrong in ("1,2", "1,1,2", "0,1,2", "a,b,c", "", "1,2,3,4"):
+        with pytest.raises(UserError, match="--labels"):
+            parse_labels(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "affine", "words"),
+    [
+        ("shape", labels(0)[:, :, :-1], THICK, r"has 9 x 12 x 6 voxels .* has 9 x 12 x 7"),
+        ("spacing", labels(0), LPS, r"voxels of 1 x 1 x 1 mm .* are 2 x 1 x 3 mm"),
+        ("place", labels(0), THICK + np.eye(4, k=3) * 5, r"lies elsewhere .* at \(15.00, 20"),
+        ("turned", labels(0), THICK * [-1, 1, 1, 1], "turns its axes"),
+        ("labels", labels(0) + 5, THICK, r"label value\(s\) 5, 6, 7, 9, known are 0, 1, 2, 3, 4"),
+        ("both", labels(0, (0, 3, 4, 1)), THICK, "labels 3 and 4 both occur"),
+        ("fraction", labels(0) * 0.4, THICK, "must hold whole numbers"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(folders, name, values, affine, words):
+    write_nifti(folders / "pred" / "sub" / "case0.nii", values, affine)
+    label_map, target = parse_labels(None)
+    pair = find_pairs(folders / "pred", folders / "truth")[0]
+    with pytest.raises(UserError, match=words) as error:
+        read_pair(pair, label_map, target)
+    assert "case0.nii" in str(error.value), name
+
+
+def test_partners_that_are_missing_or_double_and_folders_that_are_empty(folders):
+    pred, truth = folders / "pred", folders / "truth"
+    (folders / "empty").mkdir()
+    with pytest.raises(UserError, match=r"--truth .*empty: holds no NIfTI file"):
+        find_pairs(pred, folders / "empty")
+    with pytest.raises(UserError, match=r"--pred .*none: there is no such folder"):
+        find_pairs(folders / "none", truth)
+    write_nifti(pred / "other.nii.gz", labels(0))
+    with pytest.raises(UserError, match=r"1 file\(s\) have no partner .*truth: .*other.nii.gz"):
+        find_pairs(pred, truth)
+    (pred / "other.nii.gz").rename(pred / "case0_pred.nii.gz")
+    with pytest.raises(UserError, match="both of the case case0"):
+        find_pairs(pred, truth)
+    (pred / "case0_pred.nii.gz").unlink()
+    (truth / "case1-seg.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"no partner .* in .*truth: .*case1.nii"):
+        find_pairs(pred, truth)
