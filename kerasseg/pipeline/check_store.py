@@ -8,6 +8,8 @@ from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.records.store import RecordStore
 
 _AXES = ("depth", "height", "width")
+_STRIDE = 32
+"""Voxels: that of the encoders of keras.applications, to which 240 is padded to 256."""
 
 
 def check_store(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> None:
@@ -42,11 +44,11 @@ def _check_shares(experiment: Experiment, store: RecordStore, case_ids: Sequence
 
 
 def _check_patch(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> None:
-    """A volume is padded to what the network needs; a patch beyond that would be air at every
-    edge, in every case."""
+    """Volumes are padded to sizes that networks like; a patch beyond that would be air at its
+    edges in every case."""
     patch = Patch.of(experiment.pipeline, len(experiment.data.modalities))
     shapes = [store.rows[case_id].full_shape for case_id in case_ids]
-    stride = experiment.model.stride
+    stride = max(experiment.model.stride, _STRIDE)
     for axis, size in zip(patch.inside, patch.size, strict=True):
         largest = max(shape[axis] for shape in shapes)
         padded = -(-largest // stride) * stride
