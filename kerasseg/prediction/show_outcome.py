@@ -12,7 +12,7 @@ def show_outcome(outcome: Outcome, output: Path, console: Console) -> None:
     """How many cases there are now, and a table of those that failed, and why."""
     words = [f"{len(outcome.written)} case(s) written to {output}"]
     if outcome.skipped:
-        words.append(f"{len(outcome.skipped)} were finished and skipped (--overwrite makes them)")
+        words.append(f"{len(outcome.skipped)} skipped that were finished (--overwrite: anew)")
     if outcome.failed:
         words.append(f"{len(outcome.failed)} failed")
     console.print(", ".join(words) + ".", highlight=False, markup=False, soft_wrap=True)

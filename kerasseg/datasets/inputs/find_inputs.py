@@ -16,9 +16,6 @@ from kerasseg.datasets.unique_sources import unique_sources
 from kerasseg.errors import UserError
 from kerasseg.settings.data import DataSettings
 
-LAYOUTS = ("brats_nifti", "nnunet", "msd", "nifti", "brats_h5", "lgg", "image_pairs")
-"""Layouts that can be asked for, by their names in data.layout."""
-
 _NIFTI = (".nii", ".nii.gz")
 _LABEL_FOLDERS = ("labelsTr", "labelsTs")
 _KINDS = {
@@ -42,7 +39,7 @@ def find_inputs(
 
     data:      of the run that is to predict them: `modalities` are what the sources load;
                `files`, `pairs`, `h5_image_channels` and `h5_slices` say how its own files lay
-    layout:    one of `LAYOUTS`, instead of what the files look like
+    layout:    a name of data.layout but phantom, instead of what the files look like
     leave_out: a folder that is passed over, such as that of the predictions
 
     Raises `UserError` where there is no case at all, and for pictures if `modalities` are not
@@ -54,6 +51,9 @@ def find_inputs(
         "h5": [p for p in files if p.suffix.lower() == ".h5"],
         "pictures": [p for p in files if p.suffix.lower() in SUFFIXES],
     }
+    known = [name for names in _KINDS.values() for name in names]
+    if layout is not None and layout not in known:
+        raise UserError(f"layout is {layout!r}, expected one of {', '.join(known)}.")
     for kind in _order(data.layout if layout is None else layout):
         if layout is not None and layout not in _KINDS[kind]:
             continue
