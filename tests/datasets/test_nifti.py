@@ -115,7 +115,7 @@ def test_the_header_has_the_affine_in_both_forms_unless_it_shears(tmp_path):
     turned = np.eye(4)
     turned[:3, :3] = [[0, -2, 0], [0.6, 0, -1.2], [0.8, 0, 0.9]]  # voxels of 1, 2 and 1.5 mm
     turned[:3, 3] = 7, -8, 9
-    sheared = turned + np.diag([0.25, 0, 0], 1)
+    sheared = turned + np.diag([0.25, 0, 0, 0])
     for affine, code in ((turned, 1), (sheared, 0)):
         write_nifti_of_ours(tmp_path / "a.nii.gz", voxels, Grid(voxels.shape, affine), "x")
         image = nib.load(tmp_path / "a.nii.gz")
