@@ -134,13 +134,13 @@ def predict(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the predictions.")],
     layout: Annotated[
         Layout | None,
-        typer.Option(help="How the scans are laid out [what they look like]."),
+        typer.Option(help="How the scans are laid out, if not as they look."),
     ] = None,
     labels: Annotated[
         Labels | None,
         typer.Option(
-            help="Ids in the labels: brats NCR 1, ED 2, ET 4; brats23 1, 2, 3; msd 2, 1, 3 [as the "
-            "data set of the run or of the scans has them]."
+            help="Ids in the labels: brats NCR 1, ED 2, ET 4; brats23 1, 2, 3; msd 2, 1, 3. "
+            "Default: those of the run's data set, or of the scans'."
         ),
     ] = None,
     combine: Annotated[
@@ -153,7 +153,8 @@ def predict(
         bool, typer.Option("--uncertainty", help="Write maps of entropy and variance, too.")
     ] = False,
     overlays: Annotated[
-        int | None, typer.Option(min=0, help="Cases to draw, the first [evaluation.overlays].")
+        int | None,
+        typer.Option(min=0, help="How many of the cases to draw. Default: evaluation.overlays."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Predict finished cases anew.")

@@ -13,6 +13,8 @@ from kerasseg.write_aside import write_aside
 
 FILE_NAME = "predictions.json"
 _MUST_MATCH = ("networks", "combine", "settings", "labels")
+_SHOWN = {"networks": "runs"}
+"""Of networks there are only check sums; what they are called is said instead."""
 
 
 def origin_of(model: Model, settings: list[str], labels: str | None) -> dict[str, Any]:
@@ -44,19 +46,13 @@ def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> No
             there = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in _MUST_MATCH if there.get(key) != origin[key]]
         except (OSError, ValueError, AttributeError):
-            other, there = ["file"], {}
+            other, there = ["runs"], {"runs": "that cannot be read"}
         if other:
-            by = (
-                ", ".join(
-                    f"{key}: {there.get(key)} there, {origin[key]} now"
-                    for key in other
-                    if key != "file"
-                )
-                or "its predictions.json cannot be read"
-            )
+            words = [f"{_SHOWN.get(key, key)} {there.get(_SHOWN.get(key, key))}" for key in other]
             raise UserError(
-                f"{folder} holds predictions that were made otherwise ({by}): name another folder "
-                "with --output, or make them anew with --overwrite."
+                f"{folder} holds predictions that were made otherwise (with "
+                f"{', '.join(words)}): name another folder with --output, or make them anew with "
+                "--overwrite."
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -179,7 +179,9 @@ def test_finished_cases_are_skipped(runs, brats, tmp_path):
     assert (out / "BraTS2021_00000.nii.gz").stat().st_mtime_ns == kept
     outcome = run_predict(runs["volumes"], brats, out, overlays=0, wanted=one)
     assert (outcome.written, outcome.skipped) == (["BraTS2021_00001"], ["BraTS2021_00000"])
-    with pytest.raises(UserError, match=r"made otherwise \(networks: .*--overwrite"):
+    with pytest.raises(UserError, match=r"with settings \[\]\): "):
+        run_predict(runs["volumes"], brats, out, "evaluation.overlap=0.6")
+    with pytest.raises(UserError, match=r"otherwise \(with runs \[.*volumes.\]\): .*--overwrite"):
         run_predict(runs["other"], brats, out)
     anew = Wanted(overwrite=True)
     outcome = run_predict(runs["other"], brats, out, overlays=0, wanted=anew)

@@ -12,6 +12,7 @@ from kerasseg.errors import UserError
 from kerasseg.settings.data import DEFAULT_MODALITIES, DataSettings
 
 _COLOURS = ("grey", "red", "green", "blue")
+_MASK = "_mask"
 _SLICE = re.compile(r"_\d+\.tiff?$", re.IGNORECASE)
 
 
@@ -21,9 +22,9 @@ def picture_inputs(
     """The cases among pictures.
 
     A run of grey values or colours takes each picture by itself; where `data.pairs.images` is
-    among the folders in `paths`, only pictures in it, and never those of `data.pairs.masks`. A run
-    of t1, flair and t1ce takes TIFF slices as patients of LGG. Raises `UserError` for a run of
-    anything else.
+    among the folders in `paths`, only pictures in it, and never those of `data.pairs.masks` nor
+    <name>_mask beside <name>. A run of t1, flair and t1ce takes TIFF slices as patients of LGG.
+    Raises `UserError` for a run of anything else.
     """
     if not files:
         return []
@@ -49,6 +50,7 @@ def _refusal(path: Path, holds: str, data: DataSettings) -> UserError:
 
 def _pictures(files: list[Path], paths: Sequence[Path], data: DataSettings) -> list[Input]:
     pairs, result = data.pairs, []
+    stems = {path.with_suffix("") for path in files}
     for root in paths:
         folder = root if root.is_dir() else root.parent
         images, masks = folder / pairs.images, folder / pairs.masks
@@ -57,7 +59,10 @@ def _pictures(files: list[Path], paths: Sequence[Path], data: DataSettings) -> l
             mine = start in path.parents if root.is_dir() else path == root
             if not mine or (images != masks and masks in path.parents):
                 continue
-            stem = path.relative_to(start).with_suffix("").as_posix()
+            plain = path.with_suffix("")
+            if plain.name.endswith(_MASK) and plain.with_name(plain.name[: -len(_MASK)]) in stems:
+                continue
+            stem = plain.relative_to(start).as_posix()
             stem = unicodedata.normalize("NFC", stem)
             if pairs.mask_suffix and stem.endswith(pairs.mask_suffix):
                 continue

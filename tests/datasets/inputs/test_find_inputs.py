@@ -186,6 +186,8 @@ def test_pictures(tmp_path):
     assert one.source.case_id == "a"
     with pytest.raises(UserError, match=r"is a picture, .* grey.* but the run needs flair, t1"):
         find_inputs([tmp_path], BRATS)
+    write_slices(tmp_path / "x", 2)
+    assert [f.source.case_id for f in find_inputs([tmp_path / "x"], PICTURES)] == ["x_1", "x_2"]
 
 
 def test_a_layout_that_is_asked_for(tmp_path, phantoms):
