@@ -1,5 +1,6 @@
 """kerasseg: brain tumour segmentation in MRI, from raw scans to served models, on Keras 3."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from kerasseg import runtime
@@ -15,6 +16,10 @@ runtime.set_flags()
 def __getattr__(name: str) -> Any:
     """`kerasseg.load`, imported when it is asked for, so that `import kerasseg` stays light."""
     if name == "load":
+        if "tensorflow" not in sys.modules:  # else its notices were seen already
+            from kerasseg.start_tensorflow import start_tensorflow
+
+            start_tensorflow()
         from kerasseg.prediction.model import load
 
         return load
