@@ -1,6 +1,7 @@
 """Kaggle's BraTS2020 HDF5 slices: `volume_<id>_slice_<s>.h5` with `image` and `mask`."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,10 @@ _NAME = re.compile(r"^volume_(?P<volume>\d+)_slice_(?P<slice>\d+)\.h5$", re.IGNO
 
 @dataclass(frozen=True)
 class BratsH5Source:
-    """One volume; `files` are its slices in numeric order."""
+    """One volume; `files` are its slices in numeric order.
+
+    Without `mask_channels` no mask is looked at.
+    """
 
     case_id: str
     patient_id: str
@@ -76,17 +80,29 @@ class BratsH5Source:
 def discover(settings: DataSettings) -> list[CaseSource]:
     """Every volume below `data.root`. One that lacks slices or has one twice is broken."""
     assert settings.root is not None  # checked when the config is read
+    below = files_below(settings.root)
+    return volumes_among((folder / name for folder, names in below for name in names), settings)
+
+
+def volumes_among(
+    paths: Iterable[Path], settings: DataSettings, *, masks: bool = True
+) -> list[CaseSource]:
+    """Every volume whose slices are among `paths`; other files are passed over.
+
+    masks: whether to read the masks, too
+    """
     volumes: dict[int, dict[int, list[Path]]] = {}
-    for folder, names in files_below(settings.root):
-        for name in names:
-            match = _NAME.match(name)
-            if match:
-                slices = volumes.setdefault(int(match["volume"]), {})
-                slices.setdefault(int(match["slice"]), []).append(folder / name)
-    return [_source(volume, slices, settings) for volume, slices in volumes.items()]
+    for path in paths:
+        match = _NAME.match(path.name)
+        if match:
+            slices = volumes.setdefault(int(match["volume"]), {})
+            slices.setdefault(int(match["slice"]), []).append(path)
+    return [_source(volume, slices, settings, masks) for volume, slices in volumes.items()]
 
 
-def _source(volume: int, slices: dict[int, list[Path]], settings: DataSettings) -> CaseSource:
+def _source(
+    volume: int, slices: dict[int, list[Path]], settings: DataSettings, masks: bool
+) -> CaseSource:
     name = f"volume_{volume}"
     every = tuple(path for _, paths in sorted(slices.items()) for path in paths)
     folder = every[0].parent
@@ -111,7 +127,7 @@ def _source(volume: int, slices: dict[int, list[Path]], settings: DataSettings) 
         files=every,
         modalities=settings.modalities,
         image_channels=settings.h5_image_channels,
-        mask_channels=settings.h5_mask_channels,
+        mask_channels=settings.h5_mask_channels if masks else (),
     )
 
 
@@ -119,8 +135,11 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
     try:
         with h5py.File(path, "r") as file:
             names = sorted(file)
+            wanted = ("image", "mask") if classes else ("image",)
             image, mask = (
-                file[name][()] if isinstance(file.get(name), h5py.Dataset) else None
+                file[name][()]
+                if name in wanted and isinstance(file.get(name), h5py.Dataset)
+                else None
                 for name in ("image", "mask")
             )
     except PermissionError:

@@ -43,6 +43,17 @@ def find_dataset_json(settings: DataSettings) -> Iterator[DatasetJson]:
             yield _read(folder / FILE_NAME, settings)
 
 
+def nearest_dataset_json(folder: Path, settings: DataSettings) -> DatasetJson | None:
+    """The dataset.json in a folder or in one of the two that hold it; None where there is none.
+
+    Raises `UserError` for one that is not understood.
+    """
+    for place in (folder.absolute(), *folder.absolute().parents[:2]):
+        if (place / FILE_NAME).is_file():
+            return _read(place / FILE_NAME, settings)
+    return None
+
+
 def _read(path: Path, settings: DataSettings) -> DatasetJson:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

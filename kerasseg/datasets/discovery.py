@@ -17,7 +17,8 @@ from kerasseg.datasets import (
     nnunet,
     phantom,
 )
-from kerasseg.datasets.source import BrokenSource, CaseSource
+from kerasseg.datasets.source import CaseSource
+from kerasseg.datasets.unique_sources import unique_sources
 from kerasseg.errors import UserError
 from kerasseg.settings.data import DataSettings
 
@@ -43,7 +44,7 @@ def discover(settings: DataSettings) -> list[CaseSource]:
     one, and for a `data.patient_pattern` or `data.patient_csv` that leaves a case out.
     """
     find, pattern = LAYOUTS[settings.layout]
-    sources = _unique(find(settings))
+    sources = unique_sources(find(settings))
     if sources:
         return _with_patients(sources, settings)
     message = f"data.root: no {settings.layout} case ({pattern}) anywhere below {settings.root}"
@@ -65,31 +66,6 @@ def _fits(layout: str, settings: DataSettings) -> bool:
         return len(LAYOUTS[layout][0](other)) > 0
     except UserError:
         return True  # the files are there, if not in order
-
-
-def _unique(sources: Sequence[CaseSource]) -> list[CaseSource]:
-    by_id: dict[str, list[CaseSource]] = {}
-    for source in sources:
-        by_id.setdefault(source.case_id, []).append(source)
-    result: list[CaseSource] = []
-    for case_id, same in sorted(by_id.items(), key=lambda item: _natural(item[0])):
-        if len(same) == 1:
-            result.append(same[0])
-            continue
-        places = [str(source.files[0].parent) for source in same]
-        if len(set(places)) < len(places):
-            places = [str(source.files[0]) for source in same]
-        files = tuple(path for source in same for path in source.files)
-        reason = f"{case_id} is the name of {len(same)} cases, in {' and '.join(places)}: "
-        reason += "rename or remove all but one."
-        result.append(BrokenSource(case_id, same[0].patient_id, files, reason))
-    return result
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A key under which volume_10 comes after volume_9."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]
 
 
 def _with_patients(sources: list[CaseSource], settings: DataSettings) -> list[CaseSource]:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,21 +78,38 @@ def discover(settings: DataSettings) -> list[CaseSource]:
     A patient whose slices are not numbered without a gap, or lack some of their masks, is broken.
     """
     assert settings.root is not None  # checked when the config is read
-    images: dict[tuple[Path, str], _Slices] = {}
-    masks: dict[tuple[Path, str], _Slices] = {}
+    paths: list[Path] = []
     attributes: dict[str, dict[str, str]] = {}
     for folder, names in files_below(settings.root):
         if "data.csv" in names:
             attributes |= _attributes(folder / "data.csv")
-        for name in names:
-            match = _NAME.match(name)
-            if match:
-                kind = masks if match["mask"] else images
-                slices = kind.setdefault((folder, match["case"]), {})
-                slices.setdefault(int(match["slice"]), []).append(folder / name)
+        paths += [folder / name for name in names]
+    return patients_among(paths, settings, attributes)
+
+
+def patients_among(
+    paths: Iterable[Path],
+    settings: DataSettings,
+    attributes: dict[str, dict[str, str]],
+    *,
+    masks: bool = True,
+) -> list[CaseSource]:
+    """Every patient whose slices are among `paths`; other files are passed over.
+
+    attributes: of each patient
+    masks:      whether masks count; if not, it is as if they were not there
+    """
+    pictures: dict[tuple[Path, str], _Slices] = {}
+    truth: dict[tuple[Path, str], _Slices] = {}
+    for path in paths:
+        match = _NAME.match(path.name)
+        if match and (masks or not match["mask"]):
+            kind = truth if match["mask"] else pictures
+            slices = kind.setdefault((path.parent, match["case"]), {})
+            slices.setdefault(int(match["slice"]), []).append(path)
     return [
-        _source(case_id, images.get(key, {}), masks.get(key, {}), settings, attributes)
-        for key in sorted(images.keys() | masks.keys())
+        _source(case_id, pictures.get(key, {}), truth.get(key, {}), settings, attributes)
+        for key in sorted(pictures.keys() | truth.keys())
         for _, case_id in [key]
     ]
 

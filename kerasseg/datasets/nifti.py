@@ -19,6 +19,10 @@ from kerasseg.write_aside import write_aside
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _NIFTI2_HEADER_BYTES = 540
+_SCANNER = 1
+"""NIFTI_XFORM_SCANNER_ANAT: the code of coordinates of the scanner."""
+_QFORM_TOLERANCE_MM = 1e-3
+"""A quaternion of float32 does not hold an affine exactly."""
 _ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # stub: an instance
 _BAD_FILE = (
     TypeError,
@@ -68,8 +72,15 @@ def read_nifti(path: Path, dimensions: int = 3) -> tuple[np.ndarray, Grid]:
 
 
 def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> None:
-    """Write voxels (x, y, z) of `grid` in one step; `setting` is what would move the file."""
+    """Write voxels (x, y, z) of `grid` in one step; `setting` is what would move the file.
+
+    The header has the affine as sform and, unless it shears, as qform: programs read either.
+    """
     image = nib.Nifti1Image(voxels, grid.affine)
+    image.set_sform(grid.affine, code=_SCANNER)
+    image.set_qform(grid.affine, code=_SCANNER)
+    if not np.allclose(image.get_qform(), grid.affine, atol=_QFORM_TOLERANCE_MM):
+        image.set_qform(None, code=0)
     image.header.set_xyzt_units("mm")
     name = path.name.lower()
     data = image.to_bytes()

@@ -98,7 +98,9 @@ class Ensemble:
         """
         known = getattr(scan, "spacing", (1.0, 1.0, 1.0))
         size: Sequence[float] = known if spacing is None else spacing
+        return self.masks_of(self.probabilities(scan, spacing), size)
+
+    def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
         threshold = _MAJORITY if self.combine == "vote" else self.threshold
-        return finished_masks(
-            self.probabilities(scan, spacing), self.target, size, threshold, self.postprocessing
-        )
+        return finished_masks(probabilities, self.target, spacing, threshold, self.postprocessing)

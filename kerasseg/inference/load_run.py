@@ -62,7 +62,11 @@ class LoadedRun:
         spacing: voxel size (D, H, W) in mm, instead of the case's
         """
         size = scan.spacing if spacing is None else spacing
-        return self.predictor.masks_of(self.probabilities(scan), size)
+        return self.masks_of(self.probabilities(scan), size)
+
+    def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
+        return self.predictor.masks_of(probabilities, spacing)
 
     def _prepare(self, scan: Case) -> Case:
         """The case as the network's training saw it, but not cropped."""

@@ -96,6 +96,11 @@ class Predictor:
             probabilities, self.target, spacing, self.settings.threshold, self.postprocessing
         )
 
+    @property
+    def orientations(self) -> int:
+        """How many members there are; 1 without test-time augmentation."""
+        return len(self._orientations)
+
     def _slide(self, volume: np.ndarray, chosen: Sequence[Orientation]) -> np.ndarray:
         patch, axis, settings = self.pipeline.patch_size, self._axis, self.settings
         channels = anatomy.TARGETS[self.target].values()

@@ -108,3 +108,18 @@ def test_writing_gives_back_the_same_file_grid(tmp_path):
         np.testing.assert_array_equal(np.asarray(again.dataobj), values)
         np.testing.assert_allclose(again.affine, affine)
         assert again.get_data_dtype() == np.uint8
+
+
+def test_the_header_has_the_affine_in_both_forms_unless_it_shears(tmp_path):
+    voxels = np.zeros((3, 4, 5), np.uint8)
+    turned = np.eye(4)
+    turned[:3, :3] = [[0, -2, 0], [0.6, 0, -1.2], [0.8, 0, 0.9]]  # voxels of 1, 2 and 1.5 mm
+    turned[:3, 3] = 7, -8, 9
+    sheared = turned + np.diag([0.25, 0, 0, 0])
+    for affine, code in ((turned, 1), (sheared, 0)):
+        write_nifti_of_ours(tmp_path / "a.nii.gz", voxels, Grid(voxels.shape, affine), "x")
+        image = nib.load(tmp_path / "a.nii.gz")
+        np.testing.assert_allclose(image.affine, affine, atol=1e-6)
+        assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, code)
+        if code:
+            np.testing.assert_allclose(image.get_qform(), affine, atol=1e-5)

@@ -1,0 +1,25 @@
+"""RUN [RUN…] INPUT [SECTION.KEY=VALUE…]."""
+
+import pytest
+
+from kerasseg.errors import UserError
+from kerasseg.prediction.arguments import split_arguments
+
+
+def test_runs_inputs_and_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "scans"):
+        (tmp_path / name).mkdir()
+    for name in ("x.png", "y.png"):
+        (tmp_path / name).touch()
+    found = split_arguments(["a", "b", "evaluation.flips=[width]", "scans"])
+    assert [str(p) for p in found.runs] == ["a", "b"]
+    assert [str(p) for p in found.inputs] == ["scans"]
+    assert found.settings == ("evaluation.flips=[width]",)
+    found = split_arguments(["a", "x.png", "y.png"])
+    assert [str(p) for p in found.inputs] == ["x.png", "y.png"]
+    assert [str(p) for p in found.runs] == ["a"]
+    with pytest.raises(UserError, match="needs a run folder and what it is to predict"):
+        split_arguments(["a"])
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        split_arguments(["a", "nowhere"])

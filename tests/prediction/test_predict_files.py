@@ -1,0 +1,257 @@
+"""Raw scans through run folders into files that a stranger opens with nibabel and Pillow."""
+
+import dataclasses
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerasseg.datasets.nifti_source import NiftiSource
+from kerasseg.errors import UserError
+from kerasseg.inference.load_run import load_run
+from kerasseg.prediction.arguments import Arguments
+from kerasseg.prediction.predict import predict
+from kerasseg.prediction.predict_files import Wanted
+from tests.conftest import LPS, to_file_axes, write_brats, write_h5_volume, write_nifti
+
+RAS = np.array([[1.0, 0, 0, -9], [0, 1.125, 0, -7], [0, 0, 1.25, 5], [0, 0, 0, 1]])
+
+
+def run_predict(runs, scans, output, *settings, **options):
+    folders = (runs,) if isinstance(runs, Path) else tuple(runs)
+    return predict(Arguments(folders, (scans,), settings), output, **options)
+
+
+def ids_of(masks, enhancing):
+    """Regions -> ids, written out."""
+    whole, core, active = np.moveaxis(masks, -1, 0)
+    return np.where(active, enhancing, np.where(core, 1, np.where(whole, 2, 0)))
+
+
+@pytest.fixture(scope="module")
+def brats(tmp_path_factory, phantoms):
+    root = tmp_path_factory.mktemp("scans")
+    for index in range(2):
+        write_brats(root, f"BraTS2021_0000{index}", phantoms[index])
+    return root
+
+
+def test_labels_lie_on_the_scans_own_grid(runs, brats, tmp_path):
+    outcome = run_predict(runs["volumes"], brats, tmp_path / "out", overlays=1)
+    assert outcome.written == ["BraTS2021_00000", "BraTS2021_00001"] and not outcome.failed
+    assert outcome.stopped is None
+    run = load_run(runs["volumes"])
+    for name in outcome.written:
+        scan = nib.load(brats / name / f"{name}_t1.nii.gz")
+        label = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        assert label.shape == scan.shape and label.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(label.affine, scan.affine)
+        np.testing.assert_allclose(label.get_qform(), scan.affine, atol=1e-4)
+        files = [brats / name / f"{name}_{m}.nii.gz" for m in ("flair", "t1", "t1ce", "t2")]
+        source = NiftiSource(name, name, ("flair", "t1", "t1ce", "t2"), tuple(files), None, ())
+        expected = to_file_axes(ids_of(run.masks(source.load()), 3))
+        np.testing.assert_array_equal(np.asarray(label.dataobj), expected)
+        assert 0 < (expected > 0).mean() < 0.9
+    drawn = [path.name for path in (tmp_path / "out" / "overlays").iterdir()]
+    assert drawn == ["BraTS2021_00000.png"]
+
+
+def test_other_axes_and_a_stretched_grid(runs, phantoms, tmp_path):
+    """The same voxels in a file whose x and y run the other way: the same label, turned."""
+    stretched = RAS @ np.diag([-1, -1, 1, 1])
+    write_brats(tmp_path / "lps", "a", phantoms[0], affine=stretched)
+    for path in (tmp_path / "lps" / "a").iterdir():
+        voxels = np.asarray(nib.load(path).dataobj)[::-1, ::-1]
+        write_nifti(tmp_path / "ras" / "a" / path.name, np.ascontiguousarray(voxels), RAS)
+    for name in ("lps", "ras"):
+        run_predict(runs["volumes"], tmp_path / name, tmp_path / f"out_{name}", overlays=0)
+    lps, ras = (nib.load(tmp_path / f"out_{name}" / "a.nii.gz") for name in ("lps", "ras"))
+    np.testing.assert_array_equal(ras.affine, RAS)
+    np.testing.assert_array_equal(np.asarray(lps.dataobj)[::-1, ::-1], np.asarray(ras.dataobj))
+    assert np.asarray(lps.dataobj).any()
+
+
+def test_a_run_of_another_voxel_size(runs, brats, tmp_path):
+    settings = "data.spacing=[2,1.5,1.5]"
+    run_predict(runs["volumes"], brats, tmp_path / "out", settings, overlays=0)
+    label = nib.load(tmp_path / "out" / "BraTS2021_00000.nii.gz")
+    np.testing.assert_array_equal(label.affine, LPS)
+    scan = nib.load(brats / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz")
+    assert label.shape == scan.shape and np.asarray(label.dataobj).any()
+
+
+def test_ids_of_brats_2023_and_as_asked_for(runs, brats, phantoms, tmp_path):
+    names = {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w"}
+    pattern = "{case}-{kind}.nii.gz"
+    case = write_brats(tmp_path, "BraTS-GLI-1-000", phantoms[0], pattern=pattern, names=names)
+    run_predict(runs["volumes"], case, tmp_path / "new", overlays=0)
+    one = brats / "BraTS2021_00000"
+    for choice, enhancing in (("brats", 4), ("brats23", 3)):
+        wanted = Wanted(labels=choice)
+        run_predict(runs["volumes"], one, tmp_path / choice, overlays=0, wanted=wanted)
+        label = np.asarray(nib.load(tmp_path / choice / "BraTS2021_00000.nii.gz").dataobj)
+        assert set(np.unique(label)) == {0, 1, 2, enhancing}
+    new = np.asarray(nib.load(tmp_path / "new" / "BraTS-GLI-1-000.nii.gz").dataobj)
+    np.testing.assert_array_equal(new, label)  # the same phantom
+
+
+def test_probabilities_and_uncertainty(runs, brats, tmp_path):
+    wanted = Wanted(probabilities=True, uncertainty=True)
+    one, out = brats / "BraTS2021_00000", tmp_path / "out"
+    run_predict(runs["labels"], one, out, overlays=0, wanted=wanted)
+    names = {p.name.removeprefix("BraTS2021_00000") for p in out.glob("*.nii.gz")}
+    classes = ("background", "NCR", "ED", "ET")
+    assert names == {".nii.gz", "_entropy.nii.gz", *(f"_probability_{c}.nii.gz" for c in classes)}
+    maps = [nib.load(out / f"BraTS2021_00000_probability_{c}.nii.gz") for c in classes]
+    assert all(m.get_data_dtype() == np.float32 for m in maps)
+    np.testing.assert_array_equal(maps[0].affine, LPS)
+    values = np.stack([np.asarray(m.dataobj) for m in maps], -1)
+    np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
+    label = np.asarray(nib.load(out / "BraTS2021_00000.nii.gz").dataobj)
+    np.testing.assert_array_equal(values.argmax(-1), label)
+    entropy = np.asarray(nib.load(out / "BraTS2021_00000_entropy.nii.gz").dataobj)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = -np.nansum(values * np.log2(values), axis=-1)
+    np.testing.assert_allclose(entropy, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("combine", ["mean", "vote"])
+def test_several_runs(runs, brats, tmp_path, combine):
+    one, out = brats / "BraTS2021_00000", tmp_path / "out"
+    members = [runs["volumes"], runs["slices"], runs["other"]]
+    wanted = Wanted(probabilities=True, uncertainty=True)
+    run_predict(members, one, out, overlays=0, combine=combine, wanted=wanted)
+    files = [one / f"{one.name}_{m}.nii.gz" for m in ("flair", "t1", "t1ce", "t2")]
+    case = NiftiSource("a", "a", ("flair", "t1", "t1ce", "t2"), tuple(files), None, ()).load()
+    loaded = [load_run(folder) for folder in members]
+    each = [run.masks(case) if combine == "vote" else run.probabilities(case) for run in loaded]
+    mean, variance = np.mean(each, axis=0), np.var(each, axis=0)
+    for channel, name in enumerate(("WT", "TC", "ET")):
+        for what, expected in (("probability", mean), ("variance", variance)):
+            found = nib.load(out / f"{one.name}_{what}_{name}.nii.gz").dataobj
+            np.testing.assert_allclose(found, to_file_axes(expected[..., channel]), atol=1e-5)
+    label = np.asarray(nib.load(out / f"{one.name}.nii.gz").dataobj)
+    np.testing.assert_array_equal(label, to_file_axes(ids_of(mean >= 0.5, 3)))
+
+
+def test_means_that_are_made_into_masks_in_two_ways(runs, brats, tmp_path):
+    shutil.copytree(runs["other"], tmp_path / "other")
+    config = tmp_path / "other" / "config.yaml"
+    config.write_text(config.read_text().replace("threshold: 0.5", "threshold: 0.25"))
+    both = [runs["volumes"], tmp_path / "other"]
+    with pytest.raises(UserError, match=r"evaluation.threshold: 0.5 -> 0.25"):
+        run_predict(both, brats, tmp_path / "out")
+    outcome = run_predict(both, brats, tmp_path / "out", "evaluation.threshold=0.5", overlays=0)
+    assert len(outcome.written) == 2
+
+
+def test_a_bad_case_does_not_stop_the_others(runs, brats, phantoms, tmp_path):
+    shutil.copytree(brats, tmp_path / "scans")
+    image, _ = phantoms[0]
+    for name, change in (("a_nan", np.nan), ("b_constant", 7)):
+        bad = image.copy()
+        bad[..., 1] = change
+        folder = tmp_path / "scans" / name
+        for channel, modality in enumerate(("flair", "t1", "t1ce", "t2")):
+            array = to_file_axes(bad[..., channel].astype(np.float32))
+            write_nifti(folder / f"{name}_{modality}.nii.gz", array)
+    (tmp_path / "scans" / "BraTS2021_00001" / "BraTS2021_00001_t2.nii.gz").unlink()
+    outcome = run_predict(runs["volumes"], tmp_path / "scans", tmp_path / "out", overlays=0)
+    assert outcome.written == ["BraTS2021_00000"]
+    assert "t1 has 9504 NaN" in outcome.failed["a_nan"]
+    assert "t1 is 7 in every voxel" in outcome.failed["b_constant"]
+    assert "has flair, t1, t1ce, but the run needs" in outcome.failed["BraTS2021_00001"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.nii.gz")) == ["BraTS2021_00000.nii.gz"]
+
+
+def test_finished_cases_are_skipped(runs, brats, tmp_path):
+    out = tmp_path / "out"
+    one = dataclasses.replace(Wanted(), probabilities=True)
+    run_predict(runs["volumes"], brats / "BraTS2021_00000", out, overlays=0, wanted=one)
+    kept = (out / "BraTS2021_00000.nii.gz").stat().st_mtime_ns
+    outcome = run_predict(runs["volumes"], brats, out, overlays=0)
+    assert (outcome.written, outcome.skipped) == (["BraTS2021_00001"], ["BraTS2021_00000"])
+    assert (out / "BraTS2021_00000.nii.gz").stat().st_mtime_ns == kept
+    outcome = run_predict(runs["volumes"], brats, out, overlays=0, wanted=one)
+    assert (outcome.written, outcome.skipped) == (["BraTS2021_00001"], ["BraTS2021_00000"])
+    with pytest.raises(UserError, match=r"with settings \[\]\): "):
+        run_predict(runs["volumes"], brats, out, "evaluation.overlap=0.6")
+    with pytest.raises(UserError, match=r"otherwise \(with runs \[.*volumes.\]\): .*--overwrite"):
+        run_predict(runs["other"], brats, out)
+    anew = Wanted(overwrite=True)
+    outcome = run_predict(runs["other"], brats, out, overlays=0, wanted=anew)
+    assert len(outcome.written) == 2
+    assert json.loads((out / "predictions.json").read_text())["runs"] == [str(runs["other"])]
+
+
+def test_a_full_disk_leaves_finished_cases_whole(runs, brats, tmp_path, monkeypatch):
+    write, out = Path.write_bytes, tmp_path / "out"
+
+    def fill(path, data):
+        if "BraTS2021_00001" in path.name:
+            write(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    outcome = run_predict(runs["volumes"], brats, out, overlays=0)
+    assert outcome.written == ["BraTS2021_00000"]
+    assert "BraTS2021_00001.nii.gz failed: the disk is full" in outcome.stopped
+    assert "--output=FOLDER" in outcome.stopped
+    assert {p.name for p in out.iterdir()} == {"BraTS2021_00000.nii.gz", "predictions.json"}
+    nib.load(out / "BraTS2021_00000.nii.gz").get_fdata()
+    monkeypatch.undo()
+    assert run_predict(runs["volumes"], brats, out, overlays=0).written == ["BraTS2021_00001"]
+
+
+def test_h5_slices(runs, phantoms, tmp_path):
+    write_h5_volume(tmp_path / "scans", 3, phantoms[0])
+    outcome = run_predict(runs["volumes"], tmp_path / "scans", tmp_path / "out", overlays=1)
+    assert outcome.written == ["volume_3"]
+    label = nib.load(tmp_path / "out" / "volume_3.nii.gz")
+    assert label.shape == phantoms[0][1].shape[::-1] and nib.aff2axcodes(label.affine) == tuple(
+        "LPS"
+    )
+
+
+def test_pictures_come_out_as_pictures(runs, tmp_path):
+    random = np.random.default_rng(1)
+    for name, shape in (("a", (33, 21)), ("b", (16, 20))):
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        pixels = random.integers(1, 255, shape, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "scans" / f"{name}.png")
+    wanted = Wanted(probabilities=True)
+    outcome = run_predict(
+        runs["pictures"], tmp_path / "scans", tmp_path / "out", wanted=wanted, overlays=1
+    )
+    assert outcome.written == ["a", "b"]
+    mask = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    probability = np.asarray(Image.open(tmp_path / "out" / "a_probability_tumour.tif"))
+    assert mask.shape == probability.shape == (33, 21)
+    assert mask.dtype == np.uint8 and probability.dtype == np.float32
+    np.testing.assert_array_equal(mask, np.where(probability >= 0.5, 255, 0))
+    assert 0 < (mask > 0).mean() < 1
+    with pytest.raises(UserError, match=r"scans is the folder of the scans"):
+        run_predict(runs["pictures"], tmp_path / "scans", tmp_path / "scans")
+    before = (tmp_path / "scans" / "a.png").read_bytes()
+    arguments = Arguments((runs["pictures"],), (tmp_path / "scans" / "a.png",), ())
+    outcome = predict(arguments, tmp_path / "scans")
+    assert "is the scan itself" in outcome.failed["a"]
+    assert (tmp_path / "scans" / "a.png").read_bytes() == before
+    with pytest.raises(UserError, match=r"is a picture, .*but the run needs flair, t1, t1ce, t2"):
+        run_predict(runs["volumes"], tmp_path / "scans", tmp_path / "out3")
+
+
+def test_a_folder_in_the_scans_folder_is_not_taken_for_scans(runs, brats, tmp_path):
+    shutil.copytree(brats, tmp_path / "scans")
+    for _ in range(2):
+        outcome = run_predict(
+            runs["volumes"], tmp_path / "scans", tmp_path / "scans" / "out", overlays=1
+        )
+        assert not outcome.failed
+    assert len(outcome.skipped) == 2 and not outcome.written
