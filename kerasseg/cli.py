@@ -279,6 +279,13 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Of section metrics: tolerance=2."),
     ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune-postprocessing",
+            help="First choose the runs' post-processing on their validation cases, and keep it.",
+        ),
+    ] = False,
 ) -> None:
     """Score whole volumes: of finished runs, or anybody's NIfTI files; a page of figures.
 
@@ -288,7 +295,7 @@ def evaluate(
 
     changed = [f"metrics.{entry}" for entry in metrics or ()]
     if predictions is not None or truths is not None:
-        if predictions is None or truths is None or runs:
+        if predictions is None or truths is None or runs or tune:
             raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
         from kerasseg.evaluation.evaluate_files import evaluate_files
 
@@ -305,7 +312,14 @@ def evaluate(
     settings = load_experiment(None, changed).metrics if changed else None
     _start_tensorflow()
     from kerasseg.evaluation.evaluate_runs import evaluate_runs
+    from kerasseg.evaluation.tune_run import tune_run
 
+    for run in runs if tune else ():
+        tuned = tune_run(run)
+        typer.echo(
+            f"{run}: mean Dice of the validation cases {tuned.before:.4f} as it comes, "
+            f"{tuned.after:.4f} with what is now in {tuned.path}"
+        )
     for page in evaluate_runs(runs, split, settings):
         typer.echo(f"Look at {page}")
 

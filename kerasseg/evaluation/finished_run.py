@@ -8,6 +8,7 @@ from typing import Any
 from kerasseg.config import Experiment
 from kerasseg.config_file import load_experiment
 from kerasseg.errors import UserError
+from kerasseg.inference.tuned_postprocessing import with_tuned
 from kerasseg.records.store import RecordStore, open_store
 
 SPLITS = ("validation", "test", "train")
@@ -63,7 +64,7 @@ def read_finished_run(folder: Path) -> FinishedRun:
         )
     return FinishedRun(
         folder,
-        load_experiment(folder / "config.yaml"),
+        with_tuned(folder, load_experiment(folder / "config.yaml")),
         checkpoint,
         _read(folder / "split.json"),
         _read(folder / "environment.json"),

@@ -17,6 +17,7 @@ from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import UserError
 from kerasseg.inference.brain_box import brain_box
 from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.tuned_postprocessing import with_tuned
 from kerasseg.records.normalise import z_score
 
 
@@ -110,6 +111,8 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
             f"{_runs_beside(folder)}."
         )
     experiment = load_experiment(config, overrides)
+    if not any(override.startswith("postprocessing") for override in overrides):
+        experiment = with_tuned(folder, experiment)
     checkpoint = folder / "checkpoints" / "best.keras"
     if not checkpoint.is_file():
         raise UserError(

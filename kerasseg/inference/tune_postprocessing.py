@@ -46,12 +46,12 @@ def tune_postprocessing(
     if not len(cases):
         raise ValueError("tune_postprocessing needs at least one case, found none")
     best = PostprocessingSettings()
-    best_score = _mean_dice(cases, target, threshold, best)
+    best_score = mean_dice(cases, target, threshold, best)
     for steps in _steps(target):
         here = best
         for name, channel, value in steps:
             candidate = _with(best, name, channel, value)
-            score = _mean_dice(cases, target, threshold, candidate)
+            score = mean_dice(cases, target, threshold, candidate)
             if score > best_score + _ROUNDING:
                 here, best_score = candidate, score
         best = here
@@ -86,9 +86,10 @@ def _with(
     return settings.model_copy(update={name: after})
 
 
-def _mean_dice(
+def mean_dice(
     cases: Sequence[TuningCase], target: str, threshold: float, settings: PostprocessingSettings
 ) -> float:
+    """Over the cases and all channels but the background, of masks made by `settings`."""
     names = list(anatomy.TARGETS[target])
     channels = [names.index(name) for name in anatomy.tumour_channels(target)]
     scores = []
