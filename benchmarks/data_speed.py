@@ -27,7 +27,7 @@ import numpy as np
 
 from kerasseg.start_tensorflow import start_tensorflow
 
-ROUNDS, SECONDS, COPIES = 3, 12.0, 4
+ROUNDS, SECONDS, COPIES = 3, 8.0, 4
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "brats21"
 FLAT = ("model.dimensions=2", "pipeline.patch_size=[240,240]", "pipeline.patches_per_volume=16")
 WARP = "{spatial: {rotation: 30, p_rotation: 0.2, scale: [0.7, 1.4], p_scale: 0.2}}"
