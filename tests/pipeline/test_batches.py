@@ -4,6 +4,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.records.store import open_store
 from tests.conftest import phantom_experiment
@@ -256,3 +257,22 @@ def test_workers_share_the_batches_and_a_later_batch_can_be_the_first(
 def test_a_batch_that_workers_cannot_share_is_refused(phantom_store, tmp_path):
     with pytest.raises(ValueError, match="batch_size 3 cannot be shared by 2 workers"):
         make(phantom_store, tmp_path, batch_size=3, worker=0, workers=2)
+
+
+@both
+def test_an_epoch_is_the_same_with_any_number_of_threads(kind, phantom_store, tmp_path):
+    """With everything that augmentation draws and computes."""
+    size = "[16,16]" if kind else "[8,16,16]"
+    overrides = (*kind, f"pipeline.patch_size={size}", "augment.preset=nnunet")
+    augmentation = phantom_experiment(tmp_path, *overrides).augment
+    epochs = []
+    for threads in (1, 5):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        batches = make(phantom_store, tmp_path, *overrides, transforms=transforms_of(augmentation))
+        dataset = batches.dataset().with_options(options)
+        epochs.append(take(dataset, batches.steps_per_epoch))
+    for one, many in zip(*epochs, strict=True):
+        for a, b in zip(one, many, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len({image.tobytes() for image, _ in epochs[0]}) == batches.steps_per_epoch
