@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -66,7 +67,7 @@ class _OnDisk(Sequence[TuningCase]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    def __getitem__(self, index: Any) -> Any:
         with np.load(self._paths[index]) as stored:
             spacing = tuple(float(s) for s in stored["size"])
             return TuningCase(stored["probabilities"], stored["label"], spacing)
