@@ -289,8 +289,7 @@ def batchgeneratorsv2(job: str, folder: Path) -> Iterator[int]:
             MirrorTransform(allowed_axes=(0, 1, 2)),
         ]
     )
-    # nnU-Net's get_patch_size for rotations of 30 degrees and scales down to 0.7, as it limits it.
-    larger = tuple(min(205, n) for n in (205, 205, 205))
+    larger = (205, 205, 205)  # nnU-Net's initial patch for 128^3; from memory, not checked here
     image, label = np.load(folder / "image.npy"), np.load(folder / "label.npy")[None]
     rng = np.random.default_rng(0)
     pads = [
