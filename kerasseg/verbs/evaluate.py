@@ -1,0 +1,85 @@
+"""`kerasseg evaluate`: scores and figures of runs or files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kerasseg.errors import UserError
+from kerasseg.verbs.options import check_split
+from kerasseg.verbs.with_tensorflow import with_tensorflow
+
+
+def evaluate(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Side of the runs' split: test, validation or train.")
+    ] = "test",
+    predictions: Annotated[
+        Path | None, typer.Option("--pred", help="Folder of NIfTI segmentations, instead of runs.")
+    ] = None,
+    truths: Annotated[
+        Path | None, typer.Option("--truth", help="Folder of true segmentations of the same names.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of scans of the same names, drawn below them."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", help="Ids of NCR,ED,ET in the files, or of the tumour [as BraTS has them]."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Of --pred: the folder [evaluation].")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of section metrics: tolerance=2."),
+    ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune-postprocessing",
+            help="First choose the runs' post-processing on their validation cases, and keep it.",
+        ),
+    ] = False,
+) -> None:
+    """Score whole volumes: of finished runs, or anybody's NIfTI files; a page of figures.
+
+    A run gets a folder evaluation_<split>.
+    """
+    from kerasseg.config_file import load_experiment
+
+    changed = [f"metrics.{entry}" for entry in metrics or ()]
+    if predictions is not None or truths is not None:
+        if predictions is None or truths is None or runs or tune:
+            raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
+        from kerasseg.evaluation.evaluate_files import evaluate_files
+
+        section = load_experiment(None, changed).metrics
+        folder = output or Path("evaluation")
+        page = evaluate_files(predictions, truths, folder, labels, section, images)
+        typer.echo(f"Look at {page}")
+        return
+    if not runs:
+        raise UserError("Nothing to evaluate: name run folders, or --pred and --truth folders.")
+    if labels or output or images:
+        raise UserError("--labels, --images and --output are for --pred, not for runs.")
+    check_split(split)
+    settings = load_experiment(None, changed).metrics if changed else None
+    with_tensorflow()
+    from kerasseg.evaluation.evaluate_runs import evaluate_runs
+    from kerasseg.evaluation.tune_run import tune_run
+
+    for run in runs if tune else ():
+        tuned = tune_run(run)
+        typer.echo(
+            f"{run}: mean Dice of the validation cases {tuned.before:.4f} as it comes, "
+            f"{tuned.after:.4f} with what is now in {tuned.path}"
+        )
+    for page in evaluate_runs(runs, split, settings):
+        typer.echo(f"Look at {page}")
