@@ -1,58 +1,15 @@
 """`kerasseg compare RUN RUN…`: runs on the same cases."""
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from kerasseg import anatomy
-from kerasseg.errors import UserError, storage_error
-from kerasseg.evaluation.about import About
-from kerasseg.evaluation.bootstrap import MeanInterval
-from kerasseg.evaluation.drawing import Drawing
+from kerasseg.errors import UserError
+from kerasseg.evaluation.comparison import compare
 from kerasseg.evaluation.evaluate_runs import evaluate_run
-from kerasseg.evaluation.figures.paired_differences import draw_paired_differences
-from kerasseg.evaluation.figures.run_means import draw_run_means
-from kerasseg.evaluation.figures.same_slices import ComparedCase, draw_same_slices
 from kerasseg.evaluation.finished_run import FinishedRun, read_finished_run
-from kerasseg.evaluation.paired import PairedDifference, compare_paired
-from kerasseg.evaluation.results import Results
-from kerasseg.evaluation.scores import CaseScore, scored_classes
-from kerasseg.evaluation.summary import Means, means_as_json, summarise
-from kerasseg.evaluation.write_evaluation import HALF, data_uri, environment, to_png
-from kerasseg.metrics.case_metrics import UNITS
+from kerasseg.evaluation.scores import scored_classes
+from kerasseg.evaluation.write_comparison import write_comparison
 from kerasseg.settings.metrics import MetricsSection
-from kerasseg.targets import convert_masks
-from kerasseg.write_aside import write_aside
-
-COMPARED = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "volume_error_absolute")
-"""Metrics of the tables; `comparison.csv` has all."""
-_DRAWN = 6
-"""Cases whose slices stand next to each other: those on which the runs differ most."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Runs by their names, on the cases that all of them have: scores in one order of cases.
-
-    differences: other run -> class -> metric -> that run minus the first one
-    averaged:    the classes of a case's mean Dice, the same for every run
-    """
-
-    names: tuple[str, ...]
-    classes: tuple[str, ...]
-    scores: dict[str, list[CaseScore]]
-    means: dict[str, Means]
-    differences: dict[str, dict[str, dict[str, PairedDifference]]]
-    averaged: tuple[str, ...]
-
-    def mean_dice(self, score: CaseScore) -> float:
-        """Of a case; NaN where a class does not count."""
-        return float(np.mean([score.classes[name].values["dice"] for name in self.averaged]))
 
 
 def compare_runs(
@@ -75,41 +32,7 @@ def compare_runs(
     names = _names(runs)
     results = {name: pair[0] for name, pair in zip(names, found, strict=True)}
     comparison = compare({n: r.scores for n, r in results.items()}, settings)
-    return _write(comparison, results, found[0][1], runs, split, output, settings)
-
-
-def compare(scores: dict[str, list[CaseScore]], settings: MetricsSection) -> Comparison:
-    """Scores of each run, of the cases and classes that all have."""
-    names = tuple(scores)
-    by_id = {name: {score.case_id: score for score in scores[name]} for name in names}
-    common = [c for c in by_id[names[0]] if all(c in by_id[name] for name in names)]
-    ordered = {name: [by_id[name][case_id] for case_id in common] for name in names}
-    first = ordered[names[0]]
-    classes = [c for c in first[0].classes if all(c in ordered[n][0].classes for n in names)]
-    patients = [score.patient_id or score.case_id for score in first]
-    differences = {
-        name: {
-            c: {
-                metric: compare_paired(
-                    [score.classes[c].values[metric] for score in first],
-                    [score.classes[c].values[metric] for score in ordered[name]],
-                    patients=patients,
-                    resamples=settings.resamples,
-                    confidence=settings.confidence,
-                )
-                for metric in first[0].classes[c].values
-            }
-            for c in classes
-        }
-        for name in names[1:]
-    }
-    means = {
-        name: {c: row for c, row in summarise(ordered[name], settings).items() if c in classes}
-        for name in names
-    }
-    # The mean column of one target is not that of another: WT, TC, ET against NCR, ED, ET.
-    averaged = tuple(anatomy.SUBREGIONS if "NCR" in classes else classes)
-    return Comparison(names, tuple(classes), ordered, means, differences, averaged)
+    return write_comparison(comparison, results, found[0][1], runs, split, output, settings)
 
 
 def _check_common(runs: Sequence[FinishedRun], split: str) -> None:
@@ -130,165 +53,3 @@ def _check_common(runs: Sequence[FinishedRun], split: str) -> None:
 def _names(runs: Sequence[FinishedRun]) -> list[str]:
     names = [run.folder.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
-
-
-def _figures(
-    comparison: Comparison, results: dict[str, Results], about: About
-) -> Iterator[Drawing]:
-    for metric, label in (("dice", "Dice"), ("hd95", "HD95 [mm]")):
-        rows: dict[str, dict[str, MeanInterval]] = {
-            name: {c: means[c][metric] for c in comparison.classes}
-            for name, means in comparison.means.items()
-        }
-        yield Drawing(f"{metric}_means", "Means", "", draw_run_means(rows, label))
-    first = comparison.names[0]
-    for number, (name, classes) in enumerate(comparison.differences.items(), start=2):
-        for metric, label in (("dice", "Dice"), ("hd95", "HD95 [mm]")):
-            chosen = {c: classes[c][metric] for c in comparison.classes}
-            figure = draw_paired_differences(chosen, first, name, label)
-            yield Drawing(f"{metric}_differences_{number}", "Paired differences", "", figure)
-    cases = _compared_cases(comparison, results, about)
-    if cases:
-        words = f"The {len(cases)} cases on which the runs differ most; outlines."
-        figure = draw_same_slices(cases, _drawn_target(results))
-        yield Drawing("same_slices", "The same slices", words, figure)
-
-
-def _drawn_target(results: dict[str, Results]) -> str:
-    targets = {result.target for result in results.values()}
-    if len(targets) == 1:
-        return targets.pop()
-    return "binary" if "binary" in targets else "regions"
-
-
-def _compared_cases(
-    comparison: Comparison, results: dict[str, Results], about: About
-) -> list[ComparedCase]:
-    table = np.array(
-        [[comparison.mean_dice(s) for s in comparison.scores[n]] for n in comparison.names]
-    )
-    spread = np.nan_to_num(table.max(axis=0) - table.min(axis=0))
-    target, cases = _drawn_target(results), []
-    for place in np.argsort(-spread, kind="stable")[:_DRAWN]:
-        case_id = comparison.scores[comparison.names[0]][place].case_id
-        pairs = {name: results[name].pairs[case_id] for name in comparison.names}
-        if len({pair.shape[:3] for pair in pairs.values()}) > 1:
-            continue  # the runs have stores of different grids
-        first = pairs[comparison.names[0]]
-        masks = {
-            name: convert_masks(pair.unpack()[1], results[name].target, target)
-            for name, pair in pairs.items()
-        }
-        words = {name: f"Dice {table[row, place]:.2f}" for row, name in enumerate(comparison.names)}
-        image = about.image_of(case_id)
-        cases.append(ComparedCase(case_id, image, first.unpack()[0], first.spacing, masks, words))
-    return cases
-
-
-def _write(
-    comparison: Comparison,
-    results: dict[str, Results],
-    about: About,
-    runs: Sequence[FinishedRun],
-    split: str,
-    output: Path,
-    settings: MetricsSection,
-) -> Path:
-    try:
-        (output / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {output}", "--output") from error
-    drawings: dict[str, list[dict[str, Any]]] = {}
-    for drawing in _figures(comparison, results, about):
-        png = to_png(drawing.figure)
-        with write_aside(output / "figures" / f"{drawing.name}.png", "--output") as temporary:
-            temporary.write_bytes(png)
-        entry = {"name": drawing.name, "caption": drawing.caption, "source": data_uri(png)}
-        entry["kind"] = "half" if drawing.figure.get_figwidth() <= HALF else "whole"
-        drawings.setdefault(drawing.section, []).append(entry)
-    summary = _as_json(comparison, runs, split, settings)
-    with write_aside(output / "comparison.json", "--output") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    _write_csv(output / "comparison.csv", comparison)
-    page = (
-        environment()
-        .get_template("comparison.html")
-        .render(
-            summary=summary,
-            comparison=comparison,
-            metrics=COMPARED,
-            units=dict(UNITS),
-            drawings=drawings,
-        )
-    )
-    with write_aside(output / "report.html", "--output") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return output / "report.html"
-
-
-def _as_json(
-    comparison: Comparison, runs: Sequence[FinishedRun], split: str, settings: MetricsSection
-) -> dict[str, Any]:
-    prints = [str(run.environment.get("data_fingerprint")) for run in runs]
-    warnings = []
-    if len(set(prints)) > 1:
-        warnings.append("The runs were made on different data: " + ", ".join(prints) + ".")
-    sizes = {len(run.split[split]) for run in runs}
-    if sizes != {len(comparison.scores[comparison.names[0]])}:
-        warnings.append("The runs have different cases; only those that all have are compared.")
-    return {
-        "split": split,
-        "runs": {
-            name: {
-                "folder": str(run.folder),
-                "task": run.summary.get("task", run.experiment.model.target),
-                "parameters": run.summary.get("parameters"),
-                "data_fingerprint": prints[number],
-            }
-            for number, (name, run) in enumerate(zip(comparison.names, runs, strict=True))
-        },
-        "cases": len(comparison.scores[comparison.names[0]]),
-        "warnings": warnings,
-        "confidence": settings.confidence,
-        "resamples": settings.resamples,
-        "means": {name: means_as_json(means) for name, means in comparison.means.items()},
-        "differences": {
-            name: {
-                c: {
-                    metric: {
-                        **means_as_json({c: {metric: d.mean}})[c][metric],
-                        "p": None if np.isnan(d.p) else d.p,
-                        "p_in_words": d.p_in_words,
-                    }
-                    for metric, d in row.items()
-                }
-                for c, row in classes.items()
-            }
-            for name, classes in comparison.differences.items()
-        },
-        "command": f"kerasseg compare {' '.join(str(r.folder) for r in runs)} --split {split}",
-    }
-
-
-def _write_csv(path: Path, comparison: Comparison) -> None:
-    heading = ["run", "class", "metric", "unit", "mean", "low", "high", "cases"]
-    heading += ["difference", "difference_low", "difference_high", "p"]
-    with (
-        write_aside(path, "--output") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(heading)
-        for name in comparison.names:
-            for c in comparison.classes:
-                for metric, value in comparison.means[name][c].items():
-                    row: list[Any] = [name, c, metric, UNITS[metric]]
-                    row += [f"{v:.6f}" for v in (value.mean, value.low, value.high)]
-                    row.append(value.cases)
-                    if name in comparison.differences:
-                        found = comparison.differences[name][c][metric]
-                        numbers = (found.mean.mean, found.mean.low, found.mean.high, found.p)
-                        row += [f"{v:.6g}" for v in numbers]
-                    else:
-                        row += [""] * 4
-                    writer.writerow(row)

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from kerasseg.evaluation.case_pair import CasePair
 from kerasseg.evaluation.whole_volume import whole_volume
+from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.progress import track
 from kerasseg.records.store import RecordStore
 
 
 def predicted_cases(
-    predictor: Predictor, store: RecordStore, case_ids: Sequence[str], split: str
+    predictor: Predictor | Ensemble, store: RecordStore, case_ids: Sequence[str], split: str
 ) -> Iterator[CasePair]:
     """Segment cases one after the other, as whole scans on the store's grid.
 
@@ -23,7 +24,10 @@ def predicted_cases(
         case = stored.case
         assert case.label is not None  # a store holds labelled cases only
         started = time.monotonic()
-        probabilities = predictor.probabilities(case.image)
+        if isinstance(predictor, Ensemble):  # votes are of masks, some post-processing is in mm
+            probabilities = predictor.probabilities(case.image, case.spacing)
+        else:
+            probabilities = predictor.probabilities(case.image)
         masks = predictor.masks_of(probabilities, case.spacing)
         seconds = time.monotonic() - started
         yield CasePair(

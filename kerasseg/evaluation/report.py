@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from kerasseg.evaluation.metric_name import metric_name
 from kerasseg.evaluation.metric_settings import empty_rule_in_words
-from kerasseg.evaluation.number import in_words, interval_in_words
+from kerasseg.evaluation.page import data_uri, environment
 from kerasseg.evaluation.scores import CaseScore, columns_in_words, score_columns
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.settings.metrics import MetricsSection
@@ -22,21 +19,20 @@ def write_report(
     target: str,
     metrics: MetricsSection | None = None,
 ) -> Path:
-    """Write the page into the run `folder`, with the figures that the scores name."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
-    )
-    environment.filters["interval"] = interval_in_words
-    environment.filters["number"] = in_words
-    environment.filters["metric"] = metric_name
-    text = environment.get_template("report.html").render(
-        folder=folder,
-        summary=summary,
-        scores=scores,
-        columns=score_columns(target),
-        meaning=columns_in_words(target),
-        empty_rule=empty_rule_in_words(metrics or MetricsSection()),
-        units=UNITS,
+    """Write the page into the run `folder`, with the figures that the scores name inside it."""
+    text = (
+        environment()
+        .get_template("report.html")
+        .render(
+            folder=folder,
+            summary=summary,
+            scores=scores,
+            columns=score_columns(target),
+            meaning=columns_in_words(target),
+            empty_rule=empty_rule_in_words(metrics or MetricsSection()),
+            units=UNITS,
+            figure=lambda name: data_uri((folder / "figures" / name).read_bytes()),
+        )
     )
     path = folder / "report.html"
     with write_aside(path, "run.root") as temporary:

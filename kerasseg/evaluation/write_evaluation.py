@@ -1,16 +1,12 @@
 """The folder of an evaluation: tables, figures, a page."""
 
-import base64
 import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 
 from kerasseg.errors import storage_error
 from kerasseg.evaluation.about import About
@@ -18,9 +14,8 @@ from kerasseg.evaluation.calibration import calibration
 from kerasseg.evaluation.confusion import confusion_classes
 from kerasseg.evaluation.draw_figures import draw_figures
 from kerasseg.evaluation.figures.style import shades
-from kerasseg.evaluation.metric_name import metric_name
 from kerasseg.evaluation.metric_settings import empty_rule_in_words
-from kerasseg.evaluation.number import in_words, interval_in_words
+from kerasseg.evaluation.page import environment, write_figures
 from kerasseg.evaluation.peak_memory import peak_memory
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.scores import columns_in_words, write_metrics
@@ -37,9 +32,6 @@ from kerasseg.write_aside import write_aside
 HEADLINE = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "precision", "recall")
 """Metrics of the first table."""
 
-HALF = 7.7
-"""Inches up to which two figures stand side by side."""
-
 
 def write_evaluation(folder: Path, results: Results, about: About, setting: str) -> Path:
     """Write everything into `folder` and return `report.html`, which holds its figures.
@@ -55,14 +47,7 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
     _write_summary_csv(folder / "summary.csv", results, means, setting)
     _write_slices(folder / "slicewise_dice.csv", results, setting)
     _write_confusion(folder / "confusion_matrix.csv", results, setting)
-    drawings: dict[str, list[dict[str, str]]] = {}
-    for drawing in draw_figures(results, means, about):
-        png = to_png(drawing.figure)
-        with write_aside(folder / "figures" / f"{drawing.name}.png", setting) as temporary:
-            temporary.write_bytes(png)
-        entry = {"name": drawing.name, "caption": drawing.caption, "source": data_uri(png)}
-        entry["kind"] = "half" if drawing.figure.get_figwidth() <= HALF else "whole"
-        drawings.setdefault(drawing.section, []).append(entry)
+    drawings = write_figures(folder / "figures", draw_figures(results, means, about), setting)
     summary = summary_of(results, means, about)
     with write_aside(folder / "summary.json", setting) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -85,33 +70,6 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
     with write_aside(folder / "report.html", setting) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / "report.html"
-
-
-def environment() -> jinja2.Environment:
-    """Of the templates beside this file, with the filters `interval`, `number` and `metric`."""
-    found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    found.filters["interval"] = interval_in_words
-    found.filters["number"] = in_words
-    found.filters["metric"] = metric_name
-    return found
-
-
-def to_png(figure: Figure) -> bytes:
-    """Draw a figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-    return buffer.getvalue()
-
-
-def data_uri(png: bytes) -> str:
-    """A picture as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def summary_of(results: Results, means: Means, about: About) -> dict[str, Any]:

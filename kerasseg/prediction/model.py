@@ -7,12 +7,11 @@ from typing import Literal
 import numpy as np
 
 from kerasseg import targets
-from kerasseg.config_file import differences
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.findings import check_case
 from kerasseg.datasets.inputs.find_inputs import find_inputs
 from kerasseg.errors import UserError
-from kerasseg.inference.ensemble import Ensemble
+from kerasseg.inference.ensemble_of import Member, ensemble_of
 from kerasseg.inference.load_run import LoadedRun, load_run
 from kerasseg.inference.uncertainty import uncertainty as measure_uncertainty
 from kerasseg.prediction.array_case import array_case
@@ -32,7 +31,8 @@ class Model:
     ) -> None:
         self.runs = tuple(runs)
         self.combine = combine
-        self._segmenter = runs[0] if len(runs) == 1 else _ensemble(runs, combine)
+        members = [Member(run.name, run.experiment, run) for run in runs]
+        self._segmenter = runs[0] if len(runs) == 1 else ensemble_of(members, combine)
         self.target = self._segmenter.target
 
     @property
@@ -119,24 +119,3 @@ def load(
     if not runs:
         raise UserError("kerasseg.load needs at least one run folder.")
     return Model([load_run(Path(run), overrides) for run in runs], combine)
-
-
-def _ensemble(runs: Sequence[LoadedRun], combine: Literal["mean", "vote"]) -> Ensemble:
-    first = runs[0].experiment
-    if combine == "vote":
-        return Ensemble(runs, combine=combine)
-    for run in runs[1:]:
-        other = differences(first, run.experiment, ["postprocessing", "evaluation"])
-        other = [d for d in other if d.startswith(("postprocessing", "evaluation.threshold"))]
-        if other:
-            raise UserError(
-                f"{runs[0].folder} and {run.folder} make masks of probabilities in different ways "
-                f"({'; '.join(other)}): give these settings for all, such as "
-                f"{other[0].split(':')[0]}=…, or let the runs vote."
-            )
-    return Ensemble(
-        runs,
-        combine=combine,
-        threshold=first.evaluation.threshold,
-        postprocessing=first.postprocessing,
-    )

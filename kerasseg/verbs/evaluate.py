@@ -1,7 +1,7 @@
 """`kerasseg evaluate`: scores and figures of runs or files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,7 +34,12 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Of --pred: the folder [evaluation].")
+        Path | None,
+        typer.Option("--output", "-o", help="Of --pred and --ensemble: the folder [evaluation]."),
+    ] = None,
+    ensemble: Annotated[
+        Literal["mean", "vote"] | None,
+        typer.Option(help="Score the runs as one: mean of probabilities, or vote of masks."),
     ] = None,
     metrics: Annotated[
         list[str] | None,
@@ -56,7 +61,7 @@ def evaluate(
 
     changed = [f"metrics.{entry}" for entry in metrics or ()]
     if predictions is not None or truths is not None:
-        if predictions is None or truths is None or runs or tune:
+        if predictions is None or truths is None or runs or tune or ensemble:
             raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
         from kerasseg.evaluation.evaluate_files import evaluate_files
 
@@ -67,8 +72,10 @@ def evaluate(
         return
     if not runs:
         raise UserError("Nothing to evaluate: name run folders, or --pred and --truth folders.")
-    if labels or output or images:
-        raise UserError("--labels, --images and --output are for --pred, not for runs.")
+    if labels or images:
+        raise UserError("--labels and --images are for --pred, not for runs.")
+    if output and not ensemble:
+        raise UserError("--output is for --pred and --ensemble: a run has evaluation_<split>.")
     check_split(split)
     settings = load_experiment(None, changed).metrics if changed else None
     with_tensorflow()
@@ -81,5 +88,11 @@ def evaluate(
             f"{run}: mean Dice of the validation cases {tuned.before:.4f} as it comes, "
             f"{tuned.after:.4f} with what is now in {tuned.path}"
         )
+    if ensemble:
+        from kerasseg.evaluation.evaluate_ensemble import evaluate_ensemble
+
+        folder = output or Path("evaluation")
+        typer.echo(f"Look at {evaluate_ensemble(runs, split, ensemble, folder, settings)}")
+        return
     for page in evaluate_runs(runs, split, settings):
         typer.echo(f"Look at {page}")

@@ -5,15 +5,18 @@ import json
 import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.evaluation import write_evaluation
 from kerasseg.evaluation.compare_runs import compare_runs
+from kerasseg.evaluation.evaluate_ensemble import evaluate_ensemble
 from kerasseg.evaluation.evaluate_runs import evaluate_run, evaluate_runs
 from kerasseg.evaluation.finished_run import read_finished_run
 from kerasseg.experiment import build_network
+from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.case_metrics import case_metrics
 from kerasseg.records.split import open_split
 from kerasseg.records.store import open_store
@@ -144,3 +147,57 @@ def test_what_cannot_be_evaluated_is_refused(run, tmp_path):
     (copy / "checkpoints" / "best.keras").unlink()
     with pytest.raises(UserError, match=r"holds no checkpoint \(checkpoints/best.keras\)"):
         evaluate_runs([copy], "test")
+
+
+def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
+    monkeypatch.setattr(write_evaluation, "draw_figures", lambda *_: iter(()))
+    flat = make_run(
+        root,
+        "run.name=flat",
+        "pipeline.patch_size=[16,16]",
+        "model.dimensions=2",
+        "augment.preset=none",
+        "split.test=0.25",
+    )
+    settings = MetricsSection(resamples=100)
+    page = evaluate_ensemble([run, flat], "test", "mean", root / "both", settings)
+    (store,) = {str(read_finished_run(r).open_store().root) for r in (run, flat)}
+    assert store in page.read_text()
+    case_id = json.loads((run / "split.json").read_text())["test"][0]
+    stored = open_store(read_finished_run(run).experiment).load(case_id)
+    both = [evaluate_predictor(r).probabilities(stored.case.image) for r in (run, flat)]
+    edema, truth = np.mean(both, axis=0)[..., 1] >= 0.5, stored.case.label == 2
+    dice = 2 * (edema & truth).sum() / (edema.sum() + truth.sum())
+    assert dice > 0
+    found = float(rows_of(page.parent / "metrics.csv")[case_id]["dice_ED"])
+    assert found == pytest.approx(dice, abs=1e-6)
+
+    voted = evaluate_ensemble([run, flat], "test", "vote", root / "vote", settings)
+    assert "shares of votes" in voted.read_text()
+
+
+def evaluate_predictor(folder):
+    finished = read_finished_run(folder)
+    return Predictor(
+        keras.saving.load_model(finished.checkpoint, compile=False),
+        finished.experiment.pipeline,
+        finished.experiment.evaluation,
+        target="subregions",
+    )
+
+
+def test_an_ensemble_of_runs_that_do_not_go_together_is_refused(root, run):
+    other = make_run(
+        root, "run.name=three", "data.modalities=[t1,t2,flair]", f"records.root={root / 'three'}"
+    )
+    with pytest.raises(UserError, match="whose modalities, grid or intensities are others"):
+        evaluate_ensemble([run, other], "test", "mean", root / "no")
+    with pytest.raises(UserError, match="two or more different"):
+        evaluate_ensemble([run], "test", "mean", root / "no")
+    folds = [
+        make_run(root, "run.name=f", "split.method=kfold", "split.folds=3", f"split.fold={k}")
+        for k in range(2)
+    ]
+    with pytest.raises(UserError, match="every case was seen by a network in its training"):
+        evaluate_ensemble(folds, "validation", "mean", root / "no")
+    assert not (root / "no").exists()

@@ -1,3 +1,4 @@
+import base64
 import re
 
 import pytest
@@ -9,6 +10,9 @@ from kerasseg.evaluation.scores import CaseScore, mean_scores, score_columns
 
 def page(folder, target="binary", figures=(), **changes):
     """The page of two cases without its tags' white space."""
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in ("training_curves.png", *figures):
+        (folder / "figures" / name).write_bytes(name.encode())
     dice = {name: 0.25 * (i + 1) for i, name in enumerate(score_columns(target)[:4])}
     dice = {name: dice.get(name, 0.5) for name in score_columns(target)}
     scores = [
@@ -52,10 +56,12 @@ def test_the_table_has_the_columns_of_the_target(tmp_path, target):
     assert text.startswith("<!doctype html>")
 
 
-def test_only_figures_that_there_are_are_linked(tmp_path):
+def test_the_page_holds_the_figures_that_there_are(tmp_path):
     text = page(tmp_path, figures=("val 1_overlay.png",))
-    images = re.findall(r'src="figures/([^"]+)"', text)
-    assert images == ["training_curves.png", "val%201_overlay.png"]
+    images = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    names = [base64.b64decode(image).decode() for image in images]
+    assert names == ["training_curves.png", "val 1_overlay.png"]
+    assert text.count("src=") == 2 and "http" not in text
     assert "<h2>val 1 (validation)</h2>" in text and "<h2>test_1" not in text
 
 
