@@ -14,7 +14,7 @@ from rich.console import Console
 from kerasseg import anatomy
 from kerasseg.config import Experiment
 from kerasseg.config_file import dump_experiment
-from kerasseg.datasets.discovery import knows_patients
+from kerasseg.datasets.discovery import knows_patients, knows_voxel_sizes
 from kerasseg.evaluation.evaluate import evaluate
 from kerasseg.evaluation.figures.training_curves import draw_training_curves
 from kerasseg.evaluation.metric_settings import metric_settings
@@ -266,6 +266,11 @@ def _warnings(experiment: Experiment, store: RecordStore) -> list[str]:
             "The pictures have no patient ids, so neighbouring slices of one patient may stand on "
             "both sides of the split and the scores may be too high: set data.patient_pattern or "
             "data.patient_csv."
+        )
+    if not knows_voxel_sizes(experiment.data):
+        warnings.append(
+            "The files do not tell the size of a pixel or the distance of slices: each counts as "
+            "1 mm in the original files, so distances in mm and volumes in mL are not real ones."
         )
     spacings = sorted({tuple(round(s, 2) for s in row.spacing) for row in store.rows.values()})
     if experiment.data.knows_spacing and len(spacings) > 1:

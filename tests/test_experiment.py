@@ -304,8 +304,9 @@ def test_pictures_to_a_report_that_warns_of_unknown_patients(tmp_path, phantoms,
     ]
     folder = run_experiment(load_experiment("configs/pairs_2d.yaml", base))
     shown, report = capsys.readouterr().out, (folder / "report.html").read_text()
-    (warning,) = json.loads((folder / "summary.json").read_text())["warnings"]
+    warning, sizes = json.loads((folder / "summary.json").read_text())["warnings"]
     assert "no patient ids" in warning and "scores may be too high" in warning
+    assert "volumes in mL are not real ones" in sizes and sizes in report
     assert f"Warning    {warning}" in shown and warning in report
     assert "whole test picture(s): tumour" in shown
     figures = {path.name for path in (folder / "figures").iterdir()}
@@ -314,7 +315,7 @@ def test_pictures_to_a_report_that_warns_of_unknown_patients(tmp_path, phantoms,
 
     known = [*base, "data.patient_pattern=^(p\\d)", f"records.root={tmp_path / 'known'}"]
     folder = run_experiment(load_experiment("configs/pairs_2d.yaml", known))
-    assert json.loads((folder / "summary.json").read_text())["warnings"] == []
+    assert json.loads((folder / "summary.json").read_text())["warnings"] == [sizes]
     assert "no patient ids" not in capsys.readouterr().out + (folder / "report.html").read_text()
 
 

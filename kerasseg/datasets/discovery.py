@@ -60,6 +60,11 @@ def knows_patients(settings: DataSettings) -> bool:
     return settings.layout != "image_pairs" or given
 
 
+def knows_voxel_sizes(settings: DataSettings) -> bool:
+    """Whether the files tell them; pictures do not, and count as 1 mm apart and 1 mm wide."""
+    return settings.layout not in ("lgg", "image_pairs")
+
+
 def _fits(layout: str, settings: DataSettings) -> bool:
     other = settings.model_copy(update={"layout": layout})
     try:

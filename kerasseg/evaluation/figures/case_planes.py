@@ -12,6 +12,8 @@ from kerasseg.evaluation.figures.planes import planes_through
 from kerasseg.targets import label_to_masks, masks_to_label
 
 _ROWS = ("truth", "prediction", "errors")
+_WIDEST = 1.6
+"""Widths of a panel in its heights."""
 
 
 def draw_case_planes(
@@ -35,7 +37,11 @@ def draw_case_planes(
     if target == "binary":
         truth = (truth > 0).astype(np.uint8)
     shapes = [plane.cut(ground).shape for plane in planes]
-    widths = [w / plane.aspect / h for plane, (h, w) in zip(planes, shapes, strict=True)]
+    # Few slices make planes of a small height: as wide as that asks for, they would crowd out the
+    # axial one.
+    widths = [
+        min(w / plane.aspect / h, _WIDEST) for plane, (h, w) in zip(planes, shapes, strict=True)
+    ]
     side = 2.7
     figure = Figure(
         figsize=(max(side * sum(widths) + 0.5, 5.2), side * len(_ROWS) + 1.0),

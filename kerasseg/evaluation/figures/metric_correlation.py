@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from kerasseg.evaluation.metric_name import metric_name
 from kerasseg.evaluation.rank_correlation import rank_correlation
 
 
@@ -25,7 +26,7 @@ def draw_metric_correlation(values: Mapping[str, Sequence[float]], title: str) -
             axes.text(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour
             )
-    words = [name.replace("_", " ") for name in names]
+    words = [metric_name(name, unit=False) for name in names]
     axes.set_xticks(range(len(names)), words, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), words)
     axes.tick_params(length=0)
