@@ -8,7 +8,7 @@ from rich.table import Table
 
 from kerasseg.config_file import dump_experiment
 from kerasseg.tuning.draw_scores import draw_scores
-from kerasseg.tuning.progress import show_value, show_values
+from kerasseg.tuning.progress import show_values
 from kerasseg.tuning.record import TrialRecord, best_record, read_records
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.trial_experiment import trial_experiment
@@ -37,47 +37,53 @@ def conclude(search: Search, why: str | None) -> Path | None:
     Console(highlight=False).print(_table(search, records))
     draw_scores(folder / "scores.png", records, settings.objective, settings.direction)
     path = _write_best(search, best)
-    say(
-        f"Best      trial {best.number}: {settings.objective} {best.score:.4f} with "
-        f"{show_values(best.values)}"
-    )
-    baseline = next((r for r in records if r.number == 0 and r.score is not None), None)
-    if baseline is not None and baseline.score is not None and best.score is not None:
-        gain = best.score - baseline.score
-        say(f"Baseline  {baseline.score:.4f}, the base as it is: {gain:+.4f} by the search")
+    for line in _verdict(records, best, settings.objective):
+        say(line)
     say(f"Figure    {folder / 'scores.png'}")
     say(f"Next      python train.py --config {path}")
     return path
+
+
+def _verdict(records: list[TrialRecord], best: TrialRecord, objective: str) -> list[str]:
+    baseline = next((r for r in records if r.number == 0 and r.score is not None), None)
+    if not best.number:
+        return [f"Best      the base as it is, {objective} {best.score:.4f}: no trial was better"]
+    line = (
+        f"Best      trial {best.number}: {objective} {best.score:.4f}, {show_values(best.values)}"
+    )
+    if baseline is None or baseline.score is None or best.score is None:
+        return [line]
+    gain = best.score - baseline.score
+    return [line, f"Baseline  {baseline.score:.4f}, the base as it is: {gain:+.4f} by the search"]
 
 
 def _table(search: Search, records: list[TrialRecord]) -> Table:
     settings = search.settings
     scored = [r for r in records if r.status == "completed" and r.score is not None]
     scored.sort(key=lambda r: r.score or 0.0, reverse=settings.direction == "max")
-    shown = scored[:_ROWS]
-    shown += [r for r in scored[_ROWS:] if r.number == 0]
+    shown = scored[:_ROWS] + [r for r in scored[_ROWS:] if r.number == 0]
     table = Table(title=f"The best of {sum(r.number > 0 for r in records)} trials")
-    table.add_column("trial", justify="right")
-    table.add_column(settings.objective, justify="right")
-    for parameter in search.space:
-        table.add_column(parameter.name, overflow="fold")
-    table.add_column("epochs", justify="right")
-    table.add_column("minutes", justify="right")
+    for heading in ("trial", settings.objective, "values", "epochs", "minutes"):
+        table.add_column(
+            heading,
+            justify="left" if heading == "values" else "right",
+            no_wrap=heading != "values",
+        )
     for record in shown:
-        values = [
-            show_value(record.values[p.name]) if p.name in record.values else ""
-            for p in search.space
-        ]
         scores = [e.score for e in record.executions if e.score is not None]
         spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
         table.add_row(
             str(record.number) if record.number else "base",
             f"{record.score:.4f}{spread}",
-            *values,
-            str(max((e.epochs for e in record.executions), default=0)),
+            show_values(record.values),
+            str(_epochs(record)),
             f"{record.minutes:.1f}",
         )
     return table
+
+
+def _epochs(record: TrialRecord) -> int:
+    return max((execution.epochs for execution in record.executions), default=0)
 
 
 def _write_best(search: Search, best: TrialRecord) -> Path:
@@ -93,11 +99,13 @@ def _write_best(search: Search, best: TrialRecord) -> Path:
     run = base.run.model_copy(update={"name": f"{search.settings.name}_best"})
     records = trial.records
     experiment = trial.model_copy(update={"run": run, "training": training, "records": records})
+    name = f"Trial {best.number}" if best.number else "The base as it is"
     heading = (
-        f"# Trial {best.number} of {search.folder}, the best of the search: "
-        f"{search.settings.objective} {best.score:.4f} after {search.epochs} epochs with\n"
-        f"# {show_values(best.values)}.\n"
+        f"# {name}, the best of {search.folder}: {search.settings.objective} {best.score:.4f} "
+        f"after {_epochs(best)} epochs.\n"
     )
+    if best.values:
+        heading += f"# {show_values(best.values)}\n"
     path = search.folder / "best.yaml"
     with write_aside(path, "search.root") as temporary:
         temporary.write_text(heading + dump_experiment(experiment), encoding="utf-8")

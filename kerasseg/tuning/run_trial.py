@@ -1,11 +1,11 @@
 """One trial: its executions one after the other, taken down as they go."""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -77,7 +77,11 @@ class TrialRunner:
         path = record_path(folder, trial_id)
         record = read_record(path) if path.exists() else None
         plain = plain_values(self.search.space, values)
-        if record is None or record.values != plain:
+        if record is not None and record.values != plain:  # of a search that was begun anew
+            for execution in record.executions:
+                shutil.rmtree(folder / execution.run, ignore_errors=True)
+            record = None
+        if record is None:
             record = TrialRecord(
                 trial_id=trial_id,
                 number=0 if trial_id == BASELINE else int(trial_id) + 1,
@@ -107,7 +111,7 @@ class TrialRunner:
             return Outcome("failed", str(error))
         run = experiment.run.root / experiment.run_name
         if number == len(record.executions):
-            record.executions.append(Execution(run=_relative(run, search.folder)))
+            record.executions.append(Execution(run=os.path.relpath(run, search.folder)))
             write_record(search.folder, record)
         job = self._job(record, number, experiment)
         environment = environment_on(self.gpu)
@@ -142,7 +146,3 @@ class TrialRunner:
             continue_from=before,
             until=self.until,
         )
-
-
-def _relative(run: Path, folder: Path) -> str:
-    return os.path.relpath(run, folder)

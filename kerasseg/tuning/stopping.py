@@ -50,8 +50,8 @@ def stopping(workers: int = 1) -> Iterator[Stop]:
         stop.set()
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, remember)
+        for asked in (signal.SIGINT, signal.SIGTERM):
+            before[asked] = signal.signal(asked, remember)
     try:
         yield stop
     finally:
