@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -156,7 +157,7 @@ def show(value: Any) -> str:
 
 
 def _allowed(path: Sequence[str], values: dict[str, Any], model: type[BaseModel]) -> str:
-    schema = model.model_json_schema()
+    schema = _schema(model)
     node: dict[str, Any] = schema
     for depth, part in enumerate(path):
         node = _resolve(node, schema)
@@ -172,6 +173,11 @@ def _allowed(path: Sequence[str], values: dict[str, Any], model: type[BaseModel]
         else:
             node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
     return _describe(_resolve(node, schema), schema)
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kerasseg.config_mistakes import explain
 from kerasseg.errors import UserError
 from kerasseg.settings.tuning import SearchSettings, TuneFile
 from kerasseg.tuning.check_space import check_space
+from kerasseg.tuning.objectives import check_objective
 from kerasseg.tuning.parameter import Parameter
 from kerasseg.tuning.space import read_space
 
@@ -96,6 +97,7 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     search = Search(
         file, settings, read_space(settings.space, str(file), settings.tuner), base_values
     )
+    check_objective(settings.objective, search.base, str(file))
     check_space(search.space, search.values, str(file))
     return search
 
