@@ -17,6 +17,7 @@ from kerasseg.verbs.explore import explore
 from kerasseg.verbs.predict import predict
 from kerasseg.verbs.show_batch import show_batch
 from kerasseg.verbs.train import train
+from kerasseg.verbs.tune import tune
 from kerasseg.verbs.verify import verify
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order in which they are used.
-for verb in (train, convert, predict, verify, explore, show_batch, evaluate, compare):
+for verb in (train, tune, convert, predict, verify, explore, show_batch, evaluate, compare):
     app.command()(verb)
 app.command(name="config")(show_config)
 app.command()(doctor)
@@ -46,6 +47,11 @@ def main() -> None:
 def train_main() -> None:
     """Entry point of `train.py`: `kerasseg train` with the same arguments."""
     _run(lambda: app(["train", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
+
+
+def tune_main() -> None:
+    """Entry point of `tune.py`: `kerasseg tune` with the same arguments."""
+    _run(lambda: app(["tune", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
 
 
 def _run(program: Callable[[], object]) -> None:

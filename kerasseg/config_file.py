@@ -55,13 +55,19 @@ def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> E
     Without a path the defaults stand. Raises `UserError` that names the file or override, the
     key, what was found, what is allowed and, for an unknown key, the nearest known one.
     """
-    values: dict[str, Any] = {}
-    where = "override"
-    if path is not None:
-        where = str(path)
-        values = _read_yaml(Path(path))
+    values = {} if path is None else read_yaml(Path(path))
+    return make_experiment(values, overrides, "override" if path is None else str(path))
+
+
+def make_experiment(
+    values: dict[str, Any], overrides: Sequence[str] = (), where: str = "override"
+) -> Experiment:
+    """The experiment of `values`, as read from YAML, to which the overrides are applied in place.
+
+    Raises `UserError` as `load_experiment` does; `where` is the file that it names.
+    """
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     try:
         return Experiment.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
@@ -99,7 +105,8 @@ def _term_names(loss: Sequence[Any]) -> list[str]:
     return [term_name(term) or "?" for term in loss]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file. Raises `UserError` for one that cannot be read as such."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -126,7 +133,8 @@ def _other_configs(path: Path) -> str:
     return f"; there are {', '.join(near)}" if near else ""
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put what a `section.key=value` says into `values`."""
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:

@@ -3,11 +3,13 @@
 import difflib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from kerasseg.config_schema import json_schema, known_keys, look_up
+from kerasseg.config import Experiment
+from kerasseg.config_schema import known_keys, look_up
 from kerasseg.settings.loss import TERMS, term_name
 
 _A_LOSS = "each a loss with its weight and options, such as [{dice: 0.5}, {focal: 0.5, gamma: 2}]"
@@ -15,15 +17,19 @@ _NOWHERE: Any = object()
 
 
 def explain(
-    error: ValidationError, values: dict[str, Any], where: str, overrides: Iterable[str]
+    error: ValidationError,
+    values: dict[str, Any],
+    where: str,
+    overrides: Iterable[str],
+    model: type[BaseModel] = Experiment,
 ) -> str:
     """A line per mistake.
 
     values: the config as read, overrides applied. where: its file. overrides: the settings that
-    were overridden, for which the line names no file.
+    were overridden, for which the line names no file. model: what the config is of.
     """
     names = set(overrides)
-    lines = [_explain(path, e, values, where, names) for path, e in _mistakes(error, values)]
+    lines = [_explain(path, e, values, where, names, model) for path, e in _mistakes(error, values)]
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -64,7 +70,12 @@ def _path(error: Any, values: dict[str, Any]) -> list[str]:
 
 
 def _explain(
-    path: list[str], error: Any, values: dict[str, Any], where: str, overridden: Iterable[str]
+    path: list[str],
+    error: Any,
+    values: dict[str, Any],
+    where: str,
+    overridden: Iterable[str],
+    model: type[BaseModel],
 ) -> str:
     key = ".".join(path)
     if error["type"] == "value_error":
@@ -79,14 +90,13 @@ def _explain(
     if error["type"] == "extra_forbidden":
         if path[0] == "loss":
             return f"{where}: {key}: {_explain_option(path, values)}"
-        return f"{where}: {key}: unknown setting.{nearest(key)}"
+        return f"{where}: {key}: unknown setting.{nearest(key, model)}"
     message = error["msg"].replace("Input should be", "should be")
     if error["loc"][-1] == "[key]":
         return f"{where}: {key}: the key {path[-1]} {message}."
     quote = f" Quote it: {key}='\"…\"'." if error["type"] == "string_type" else ""
-    return (
-        f"{where}: {key}: found {show(found)}, allowed: {_allowed(path, values) or message}.{quote}"
-    )
+    allowed = _allowed(path, values, model) or message
+    return f"{where}: {key}: found {show(found)}, allowed: {allowed}.{quote}"
 
 
 def _explain_term(found: Any) -> str:
@@ -123,9 +133,9 @@ def _plain(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def nearest(key: str) -> str:
+def nearest(key: str, model: type[BaseModel] = Experiment) -> str:
     """' Did you mean training.epochs?', or the settings beside an unknown one."""
-    known = list(known_keys())
+    known = list(known_keys(model))
     last = key.rpartition(".")[2]
     alike = [n for n in known if difflib.get_close_matches(last, [n.rpartition(".")[2]])]
     match = difflib.get_close_matches(key, alike, n=1, cutoff=0.6)
@@ -146,8 +156,8 @@ def show(value: Any) -> str:
     return f"{json.dumps(value, default=str)} ({kinds.get(type(value), type(value).__name__)})"
 
 
-def _allowed(path: Sequence[str], values: dict[str, Any]) -> str:
-    schema = json_schema()
+def _allowed(path: Sequence[str], values: dict[str, Any], model: type[BaseModel]) -> str:
+    schema = _schema(model)
     node: dict[str, Any] = schema
     for depth, part in enumerate(path):
         node = _resolve(node, schema)
@@ -163,6 +173,11 @@ def _allowed(path: Sequence[str], values: dict[str, Any]) -> str:
         else:
             node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
     return _describe(_resolve(node, schema), schema)
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

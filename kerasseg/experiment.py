@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,20 +51,38 @@ from kerasseg.training.state import Progress
 
 
 def run_experiment(
-    experiment: Experiment, *, resume: bool = False, devices: Devices | None = None
+    experiment: Experiment,
+    *,
+    resume: bool = False,
+    devices: Devices | None = None,
+    last_epoch: int | None = None,
+    evaluated: bool = True,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Path | None:
     """Convert, train, evaluate and report; returns the run folder.
 
     `devices` are chosen by the settings if they are not given. Of several machines the chief alone
     writes a run folder and evaluates; the others return None. Raises `UserError` for anything the
     user can mend.
+
+    last_epoch:      end after this epoch of `training.epochs`, to be resumed from there; the
+                     learning rate's schedule stays that of all epochs
+    evaluated:       False: no whole volumes are segmented and no report is written
+    extra_callbacks: besides those of `training.callbacks`
     """
     devices = devices or choose_devices(experiment.training)
     with devices.loss_explained():
-        return _run(experiment, resume, devices)
+        return _run(experiment, resume, devices, last_epoch, evaluated, extra_callbacks)
 
 
-def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
+def _run(
+    experiment: Experiment,
+    resume: bool,
+    devices: Devices,
+    last_epoch: int | None,
+    evaluated: bool,
+    extra_callbacks: Sequence[keras.callbacks.Callback],
+) -> Path | None:
     started = time.monotonic()
     say = Console(highlight=False, markup=False, soft_wrap=True, quiet=not devices.chief).print
     policy, reason = choose_precision(experiment.training.precision)
@@ -86,7 +105,7 @@ def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
 
     store = devices.chief_first(lambda: open_store(experiment))
     whole_split = devices.chief_first(lambda: open_split(store, experiment.split))
-    split, damaged = _usable(experiment, store, whole_split)
+    split, damaged = _usable(experiment, store, whole_split, evaluated)
     fingerprint = store.manifest.data_fingerprint
     devices.check_same("data", fingerprint)
     check_store(experiment, store, split.train)
@@ -113,13 +132,19 @@ def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
             devices=devices,
             state=state,
             validators=_validators(experiment, network, store, split, devices),
-            callbacks=callbacks,
+            callbacks=[*callbacks, *extra_callbacks],
+            last_epoch=last_epoch,
         )
         if not devices.chief:
             print(f"Worker {devices.worker} is done and waits for the chief, which evaluates.")
             devices.meet()
             return None
 
+    if not evaluated:
+        summary = _summary(experiment, store, split, damaged, network, progress, [], policy)
+        write_json(folder / "summary.json", summary | _cost(started))
+        devices.let_go()
+        return folder
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
     target, figures = experiment.model.target, folder / "figures"
@@ -131,13 +156,17 @@ def _run(experiment: Experiment, resume: bool, devices: Devices) -> Path | None:
     history = read_history(folder / "history.csv")
     draw_training_curves(history, progress.best_epoch, target, figures / "training_curves.png")
     summary = _summary(experiment, store, split, damaged, network, progress, scores, policy)
-    summary["minutes"] = round((time.monotonic() - started) / 60, 2)
-    summary["peak_memory_gib"] = round(peak_memory() / 2**30, 2)
+    summary |= _cost(started)
     report = write_report(folder, summary, scores, target, experiment.metrics)
     write_json(folder / "summary.json", summary)
     _conclude(say, summary, report)
     devices.let_go()
     return folder
+
+
+def _cost(started: float) -> dict[str, float]:
+    minutes, peak = (time.monotonic() - started) / 60, peak_memory() / 2**30
+    return {"minutes": round(minutes, 2), "peak_memory_gib": round(peak, 2)}
 
 
 def _validators(
@@ -183,12 +212,13 @@ def _predictor(experiment: Experiment, network: keras.Model) -> Predictor:
 
 
 def _usable(
-    experiment: Experiment, store: RecordStore, split: Split
+    experiment: Experiment, store: RecordStore, split: Split, evaluated: bool
 ) -> tuple[Split, dict[str, str]]:
     """The split without damaged records, and these, as `records.on_damaged_record` says."""
     if experiment.records.on_damaged_record == "skip":
         return leave_out_damaged(store, split)
-    store.check_records(split.test)  # training reads all the others in its first epoch
+    if evaluated:
+        store.check_records(split.test)  # training reads all the others in its first epoch
     return split, {}
 
 

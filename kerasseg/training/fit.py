@@ -51,6 +51,7 @@ def fit(
     state: Path | None = None,
     validators: Sequence[keras.callbacks.Callback] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    last_epoch: int | None = None,
 ) -> Progress:
     """Train `network` in place; checkpoints, history and TensorBoard go into the run `folder`.
 
@@ -58,6 +59,7 @@ def fit(
     state:      of an earlier run, to go on from; None to start anew
     validators: run first of all when an epoch ends; what they add to its logs, the others see
     callbacks:  the user's
+    last_epoch: end after this epoch of `training.epochs`, whose schedule stays
 
     Returns how far the run has come. Raises `UserError` when loss or gradient are not finite any
     more or a record turns out to be damaged, and `Stopped` after Ctrl-C or SIGTERM on any machine,
@@ -97,7 +99,8 @@ def fit(
     with devices.strategy.scope():
         model = compile_for_training(experiment, network, updates_per_epoch)
     progress = load_state(state, model) if state else Progress()
-    if progress.stopped_early or progress.epochs >= training.epochs:
+    epochs = min(last_epoch or training.epochs, training.epochs)
+    if progress.stopped_early or progress.epochs >= epochs:
         return progress
     vary_dropout(model)
 
@@ -120,7 +123,7 @@ def fit(
                 model,
                 batches_from,
                 devices.distribute(validation, training.batch_size),
-                epochs=training.epochs,
+                epochs=epochs,
                 updates_per_epoch=updates_per_epoch,
                 validation_steps=int(validation.cardinality()),
                 progress=progress,
@@ -137,7 +140,7 @@ def fit(
                     add_history=True,
                     model=model,
                     verbose=(1 if sys.stdout.isatty() else 2) if devices.chief else 0,
-                    epochs=training.epochs,
+                    epochs=epochs,
                     steps=updates_per_epoch,
                 ),
                 save=save,

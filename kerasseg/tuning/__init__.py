@@ -1,0 +1,1 @@
+"""Tuning: a search over settings with KerasTuner, one process per trial."""

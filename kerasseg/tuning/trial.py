@@ -1,0 +1,137 @@
+"""The process of a trial: `python -m kerasseg.tuning.trial JOB_FOLDER`, started by `tune.py`."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kerasseg.config import Experiment
+from kerasseg.config_file import dump_experiment, load_experiment
+from kerasseg.errors import UserError
+from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tuning.execution import Outcome, write_outcome
+from kerasseg.tuning.lock import held
+from kerasseg.write_aside import write_aside
+
+if TYPE_CHECKING:
+    from kerasseg.training.devices import Devices
+
+
+def run_job(folder: Path) -> Outcome:
+    """Train the run of the job in `folder`, going on where it stands, and say how it went."""
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    experiment = load_experiment(folder / "config.yaml")
+    run = experiment.run.root / experiment.run_name
+    with held(folder / ".lock", "another process trains this trial", wait=300.0):
+        try:
+            return _train(experiment, run, job)
+        except UserError as error:
+            return Outcome("failed", str(error), **_so_far(run, job))
+        except KeyboardInterrupt:
+            return Outcome("stopped", **_so_far(run, job))
+        except Exception as error:
+            traceback.print_exc()
+            said = f"{type(error).__name__}: {error}".strip()
+            return Outcome("failed", said, **_so_far(run, job))
+
+
+def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
+    _prepare(run, experiment, job["continue_from"])
+
+    def choose() -> "Devices":
+        from kerasseg.training.devices import choose_devices
+
+        return choose_devices(experiment.training)
+
+    devices = start_tensorflow(choose)
+    from kerasseg.experiment import run_experiment
+    from kerasseg.tuning.until import StopAt
+
+    clock = StopAt(job["until"])
+    run_experiment(
+        experiment,
+        resume=(run / "config.yaml").exists(),
+        devices=devices,
+        last_epoch=job["last_epoch"],
+        evaluated=False,
+        extra_callbacks=[clock],
+    )
+    found = _so_far(run, job)
+    if clock.stopped and found["epochs"] < job["last_epoch"]:
+        return Outcome("stopped", **found)
+    if found["score"] is None:
+        from kerasseg.training.callbacks.history import read_history
+
+        columns = [name for name in read_history(run / "history.csv")[0] if name != "epoch"]
+        reason = f"search.objective: {job['objective']} is not logged: there are "
+        return Outcome("failed", reason + ", ".join(columns) + ".", **found)
+    return Outcome("completed", **found)
+
+
+def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> None:
+    """Remove what cannot be resumed, and take over what is gone on from."""
+    if (run / "config.yaml").exists():
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    if continue_from is None:
+        return
+    before = Path(continue_from)
+    if not (before / "checkpoints" / "state.npz").exists():
+        raise UserError(f"{before}: the run that this trial goes on from is gone.")
+    shutil.copytree(before, run, ignore=shutil.ignore_patterns("config.yaml", "summary.json", ".*"))
+    # The config last: a folder that has one can be resumed.
+    with write_aside(run / "config.yaml", "search.root") as temporary:
+        temporary.write_text(dump_experiment(experiment), encoding="utf-8")
+
+
+def _so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Score, epochs, curve and memory of what has been trained."""
+    found: dict[str, Any] = {"score": None, "epochs": 0, "curve": [], "peak_memory_gib": None}
+    if (run / "history.csv").exists():
+        from kerasseg.training.callbacks.history import read_history
+
+        rows = read_history(run / "history.csv")
+        curve = [float(row[job["objective"]]) for row in rows if row.get(job["objective"])]
+        finite = [score for score in curve if score - score == 0]
+        best = max if job["direction"] == "max" else min
+        found |= {"epochs": len(rows), "curve": curve, "score": best(finite, default=None)}
+    if "tensorflow" in sys.modules:
+        from kerasseg.evaluation.peak_gpu_memory import peak_gpu_memory
+        from kerasseg.evaluation.peak_memory import peak_memory
+
+        found["peak_memory_gib"] = round((peak_gpu_memory() or peak_memory()) / 2**30, 3)
+    return found
+
+
+def _end_with_parent() -> None:
+    """Stop as on SIGTERM, saving the state, when the process that waits for this one is gone."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(300.0)
+        os._exit(1)  # it hangs, and nobody is there to end it
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Entry point."""
+
+    def interrupted(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupted)
+    _end_with_parent()
+    folder = Path(sys.argv[1])
+    write_outcome(folder, run_job(folder))
+
+
+if __name__ == "__main__":
+    main()
