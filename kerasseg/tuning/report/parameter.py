@@ -1,0 +1,86 @@
+"""A setting that is searched."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_LONGEST = 22
+"""Characters of a value in a figure."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One entry of the search's space.
+
+    kind:    choice, int, float or boolean
+    choices: of choice and boolean, in the order of `search.yaml`; then those that only trials have
+    low, high, log: of int and float
+    when:    the values of other settings under which this one is used at all
+    """
+
+    name: str
+    kind: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    when: dict[str, Any] | None = None
+
+    @property
+    def is_category(self) -> bool:
+        """Whether its values have no scale."""
+        return self.kind in ("choice", "boolean")
+
+    @property
+    def short_name(self) -> str:
+        """Name for an axis, the section above."""
+        return self.name.replace(".", ".\n", 1)
+
+    def number(self, value: Any) -> float:
+        """Place of a value on the parameter's axis, in its own unit or the index of a choice; NaN
+        where it has none."""
+        if self.is_category:
+            return float(self.choices.index(value)) if value in self.choices else float("nan")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return float("nan")
+        return float("nan") if self.log and value <= 0 else float(value)
+
+    def scaled(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Of `number`: from 0 to 1 over the space, in the logarithm where it is searched so."""
+        found = np.asarray(numbers, dtype=float)
+        if self.is_category:
+            return found / (len(self.choices) - 1) if len(self.choices) > 1 else found * 0 + 0.5
+        low, high = self.low, self.high
+        if self.log:
+            found, low, high = np.log(found), float(np.log(low)), float(np.log(high))
+        return (found - low) / (high - low) if high > low else found * 0 + 0.5
+
+    def labels(self) -> list[str]:
+        """Its choices in few characters, no two the same."""
+        words = [value_in_words(choice) for choice in self.choices]
+        short = [_shortened(word) for word in words]
+        if len(set(short)) < len(set(words)):
+            short = [f"{n + 1}: {word}" for n, word in enumerate(short)]
+        return short
+
+
+def value_in_words(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _shortened(words: str) -> str:
+    if len(words) <= _LONGEST:
+        return words
+    tight = words.replace(", ", ",")
+    if len(tight) <= _LONGEST:
+        return tight
+    half = (_LONGEST - 1) // 2
+    return f"{tight[:half]}\N{HORIZONTAL ELLIPSIS}{tight[-half:]}"
