@@ -17,6 +17,7 @@ from kerasseg.verbs.explore import explore
 from kerasseg.verbs.predict import predict
 from kerasseg.verbs.show_batch import show_batch
 from kerasseg.verbs.train import train
+from kerasseg.verbs.tune_report import tune_report
 from kerasseg.verbs.verify import verify
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 # In the order in which they are used.
 for verb in (train, convert, predict, verify, explore, show_batch, evaluate, compare):
     app.command()(verb)
+app.command(name="tune-report")(tune_report)
 app.command(name="config")(show_config)
 app.command()(doctor)
 

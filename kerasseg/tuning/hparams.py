@@ -111,7 +111,9 @@ def _events(folder: Path, suffix: str) -> Iterator[Any]:
         folder.mkdir(parents=True, exist_ok=True)
         writer = EventFileWriter(str(folder), filename_suffix=suffix)
     except OSError as error:
-        raise storage_error(error, f"Writing TensorBoard's files in {folder}", "run.root") from error
+        raise storage_error(
+            error, f"Writing TensorBoard's files in {folder}", "run.root"
+        ) from error
     try:
         yield lambda summary, step: writer.add_event(
             event_pb2.Event(summary=summary, step=step, wall_time=time.time())

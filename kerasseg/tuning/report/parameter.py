@@ -67,6 +67,19 @@ class Parameter:
         return short
 
 
+def range_in_words(parameter: Parameter) -> str:
+    """What is searched, and when the setting is in use at all."""
+    if parameter.is_category:
+        words = ", ".join(map(value_in_words, parameter.choices))
+    else:
+        words = f"{parameter.low:.4g} to {parameter.high:.4g}"
+        words += ", logarithmic" if parameter.log else ""
+        words += ", whole numbers" if parameter.kind == "int" else ""
+    for name, value in (parameter.when or {}).items():
+        words += f"; if {name} is {value_in_words(value)}"
+    return words
+
+
 def value_in_words(value: Any) -> str:
     """A value as a table shows it."""
     if isinstance(value, bool):

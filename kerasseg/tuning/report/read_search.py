@@ -39,14 +39,16 @@ def read_search(folder: Path) -> Search:
     if not isinstance(space, Mapping) or not space:
         raise UserError(f"{path}: search.space is {space!r}, expected settings and their ranges.")
     parameters = [_parameter(name, entry, path) for name, entry in space.items()]
-    files = sorted(folder.glob("trials/*.json"))
+    # A hidden one is being written.
+    files = [file for file in folder.glob("trials/*.json") if not file.name.startswith(".")]
     if not files:
         raise UserError(
             f"{folder / 'trials'}: no trial is there yet; look again when the first one has begun."
         )
-    trials = sorted((_trial(file, folder) for file in files), key=lambda trial: trial.number)
-    known = [t for trial in trials for t in (trial.started, trial.ended) if not math.isnan(t)]
-    running = [f for f in files if json.loads(f.read_text("utf-8"))["status"] == "running"]
+    found = {file: _trial(file, folder) for file in files}
+    trials = sorted(found.values(), key=lambda trial: trial.number)
+    moments = [moment for trial in trials for moment in (trial.started, trial.ended)]
+    moments += [file.stat().st_mtime for file, trial in found.items() if trial.status == "running"]
     return Search(
         folder=folder,
         name=str(settings.get("name") or folder.resolve().name),
@@ -56,7 +58,7 @@ def read_search(folder: Path) -> Search:
         settings=settings,
         parameters=tuple(_with_values_of(trials, parameter) for parameter in parameters),
         trials=tuple(trials),
-        until=max([*known, *(file.stat().st_mtime for file in running)], default=0.0),
+        until=max((moment for moment in moments if not math.isnan(moment)), default=0.0),
     )
 
 

@@ -43,11 +43,21 @@ class Search:
 
     @property
     def compared(self) -> list[Trial]:
-        """Scored trials without those that another scored one went on from, as Hyperband's first
-        rounds: they are the same settings after fewer epochs."""
-        scored = [trial for trial in self.trials if trial.is_scored and not trial.is_baseline]
-        continued = {trial.continued_from for trial in scored}
-        return [trial for trial in scored if trial.trial_id not in continued]
+        """Scored trials that went on from no other, without the baseline.
+
+        In Hyperband's later rounds the best settings come again with more epochs: only in their
+        first round were all of them given the same chance.
+        """
+        return [
+            trial
+            for trial in self.trials
+            if trial.is_scored and not trial.is_baseline and trial.continued_from is None
+        ]
+
+    @property
+    def planned_epochs(self) -> list[int]:
+        """The different lengths of training that the tuner asked for, short ones first."""
+        return sorted({trial.epochs_to for trial in self.trials if trial.epochs_to is not None})
 
     def is_better(self, score: float, other: float) -> bool:
         """Whether a score is better than another in the search's direction."""
