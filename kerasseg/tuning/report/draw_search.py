@@ -34,15 +34,15 @@ def draw_search(search: Search) -> Iterator[Drawing]:
     yield Drawing(
         "parallel_coordinates",
         SETTINGS,
-        "One line is one trial, the best is thick; failed trials are dashed. Lines through one choice "
-        "are drawn a little apart.",
+        "One line is one trial, the best is thick; failed trials are dashed. Lines through one "
+        "choice are drawn a little apart.",
         draw_parallel_coordinates(search),
     )
     yield Drawing(
         "score_by_value",
         SETTINGS,
-        "The best trial is ringed, the baseline a white diamond; crosses ended without a score. The "
-        "other settings differ from dot to dot as well.",
+        "The best trial is ringed, the baseline a white diamond; crosses ended without a score. "
+        "The other settings differ from dot to dot as well.",
         draw_score_by_value(search),
     )
     if not why_no_model(search):

@@ -27,10 +27,11 @@ class Importance:
 def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
     """Permutation importance on held-out trials.
 
-    A forest (Hutter et al. 2014 use the same model in fANOVA) is fitted to a bootstrap of the trials.
-    On those that were not drawn, one setting's values are shuffled among the trials: how much the
-    squared error grows, over twice the scores' variance, is the setting's share, since shuffling
-    a cause of variance V adds an error of 2 V (Gregorutti et al. 2017). 0 and below: no effect seen.
+    A forest (Hutter et al. 2014 use the same model in fANOVA) is fitted to a bootstrap of the
+    trials. On those that were not drawn, one setting's values are shuffled among the trials: how
+    much the squared error grows, over twice the scores' variance, is the setting's share, since
+    shuffling a cause of variance V adds an error of 2 V (Gregorutti et al. 2017). 0 and below: no
+    effect was seen.
     """
     generator = np.random.default_rng(seed)
     count, columns = encoded.table.shape

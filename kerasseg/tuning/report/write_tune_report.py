@@ -23,13 +23,13 @@ from kerasseg.tuning.report.trial import STATUSES, Trial
 from kerasseg.tuning.report.trials_csv import write_trials_csv
 from kerasseg.write_aside import write_aside
 
-_SETTING = "search.root"
+_SETTING = "run.root"
 _PACKAGES = ("keras-tuner", "keras", "tensorflow", "scikit-learn", "numpy", "matplotlib")
 
 
 def write_tune_report(folder: Path) -> Path:
-    """Write `tune_report.html`, which holds its figures, `trials.csv` and `figures/` into a search's
-    folder and return the page. The search may still run.
+    """Write `tune_report.html`, which holds its figures, `trials.csv` and `figures/` into a
+    search's folder and return the page. The search may still run.
 
     Raises `UserError` as `read_search` does, and where the folder cannot be written to.
     """
@@ -118,8 +118,8 @@ def _warnings(search: Search) -> list[str]:
         and not search.is_better(best.score, baseline.score)
     ):
         found.append(
-            f"No trial is better than the baseline, the experiment as it was: its {search.objective} "
-            f"is {baseline.score:.4g}, that of the best trial {best.score:.4g}."
+            "No trial is better than the baseline, the experiment as it was: its "
+            f"{search.objective} is {baseline.score:.4g}, that of the best trial {best.score:.4g}."
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kerasseg.evaluation.figures.style import RUN_COLOURS, clean, nothing
 from kerasseg.tuning.report.figures.style import objective_label
@@ -12,8 +13,8 @@ _BEST = 5
 
 
 def draw_best_curves(search: Search) -> Figure:
-    """Curves of the five best trials in colour, a line per execution, those of the baseline dashed
-    and of all other trials, failed ones too, in grey. What a trial went on from is drawn with it."""
+    """Curves of the five best trials in colour, a line per execution, those of the baseline
+    dashed, and of all other trials, failed ones too, in grey."""
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     axes = figure.subplots()
     best = [trial for trial in search.ranked if trial.is_scored and not trial.is_baseline][:_BEST]
@@ -31,7 +32,7 @@ def draw_best_curves(search: Search) -> Figure:
     elif axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=8, loc="best")
     axes.set(xlabel="epoch", ylabel=objective_label(search), title="Curves of the best trials")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     clean(axes)
     return figure
 

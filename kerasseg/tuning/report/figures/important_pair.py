@@ -19,8 +19,9 @@ _SEED = 0
 
 
 def draw_important_pair(search: Search, encoded: Encoded, names: tuple[str, str]) -> Figure:
-    """The forest's mean guess over all other settings (partial dependence, Friedman 2001) as a map,
-    the trials upon it in the same colours: where a dot differs from its ground the guess is poor."""
+    """The forest's mean guess over all other settings (partial dependence, Friedman 2001) as a
+    map, the trials upon it in the same colours: where a dot differs from its ground the guess is
+    poor."""
     pair = [next(p for p in encoded.parameters if p.name == name) for name in names]
     generator = np.random.default_rng(_SEED)
     table = filled(encoded, generator)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kerasseg.evaluation.figures.style import clean, nothing
 from kerasseg.tuning.report.figures.style import (
@@ -70,7 +71,7 @@ def draw_score_by_trial(search: Search) -> Figure:
     axes.set(xlim=(min(0.4, search.trials[0].number - 0.6), last + 0.6), xlabel="trial")
     axes.set_ylabel(objective_label(search))
     axes.set_title("Score by trial")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     clean(axes)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure

@@ -33,7 +33,7 @@ def draw_score_by_value(search: Search) -> Figure:
         norm = BoundaryNorm(np.arange(len(shades) + 1), len(shades))
         colours = ScalarMappable(norm, ListedColormap(list(shades.values())))
         bar = figure.colorbar(colours, ax=found, aspect=40, pad=0.01)
-        bar.set_ticks(np.arange(len(shades)) + 0.5, labels=[str(n) for n in shades])
+        bar.set_ticks([n + 0.5 for n in range(len(shades))], labels=[str(n) for n in shades])
         bar.set_label("epochs")
     figure.suptitle("Score against each setting")
     return figure

@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 from kerasseg.tuning.report.parameter import Parameter
 from kerasseg.tuning.report.search import Search
@@ -55,7 +56,8 @@ def epoch_shades(search: Search) -> dict[int | None, tuple[float, float, float, 
     lengths = search.planned_epochs
     if len(lengths) < 2:
         return {}
-    return dict(zip(lengths, colormaps["Blues"](np.linspace(0.4, 1, len(lengths))), strict=True))
+    blues = colormaps["Blues"]
+    return {n: blues(0.4 + 0.6 * i / (len(lengths) - 1)) for i, n in enumerate(lengths)}
 
 
 def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
@@ -81,7 +83,7 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
     margin = 0.04 * (parameter.high - parameter.low) or 0.5
     set_limits(parameter.low - margin, parameter.high + margin)
     if parameter.kind == "int":
-        axis.get_major_locator().set_params(integer=True)
+        axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def panels(count: int, height: float = 3.3) -> tuple[Figure, list[Axes]]:
