@@ -22,13 +22,20 @@ SCORES, SETTINGS, IMPORTANCE, TRAINING = (
 )
 
 
+_FIRST_ROUNDS = (
+    " Trials that went on from another one are left out, and each score counts from the mean of "
+    "the trials with as many epochs."
+)
+
+
 def draw_search(search: Search) -> Iterator[Drawing]:
     """One after the other. Those that need a score or a model of it are left out where the trials
     do not give one; `why_no_model` says so in words."""
     yield Drawing(
         "score_by_trial",
         SCORES,
-        "Crosses along the bottom ended without a score.",
+        "Crosses along the bottom ended without a score. A score far worse than the others is drawn "
+        "at the edge, here and below.",
         draw_score_by_trial(search),
     )
     yield Drawing(
@@ -41,7 +48,8 @@ def draw_search(search: Search) -> Iterator[Drawing]:
     yield Drawing(
         "score_by_value",
         SETTINGS,
-        "The best trial is ringed, the baseline a white diamond; crosses ended without a score. "
+        "The best trial is ringed, the baseline a white diamond; crosses ended without a score: "
+        "red failed, orange was stopped; a grey arrow still runs. "
         "The other settings differ from dot to dot as well.",
         draw_score_by_value(search),
     )
@@ -51,7 +59,8 @@ def draw_search(search: Search) -> Iterator[Drawing]:
         yield Drawing(
             "parameter_importance",
             IMPORTANCE,
-            importance_in_words(importance),
+            importance_in_words(importance)
+            + (_FIRST_ROUNDS if len(search.planned_epochs) > 1 else ""),
             draw_parameter_importance(importance),
         )
         if len(importance.shares) > 1:

@@ -36,7 +36,8 @@ def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
     generator = np.random.default_rng(seed)
     count, columns = encoded.table.shape
     variance = float(encoded.scores.var())
-    grown, errors = [], []
+    grown: list[np.ndarray] = []
+    errors: list[float] = []
     while len(grown) < _RESAMPLES:
         drawn = generator.integers(0, count, count)
         held_out = np.setdiff1d(np.arange(count), drawn)
@@ -56,7 +57,7 @@ def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
         squared = (distances**2).mean(axis=1)
         rises = squared[1:].reshape(columns, _PERMUTATIONS).mean(axis=1) - squared[0]
         grown.append(rises / (2 * variance))
-        errors.append(squared[0])
+        errors.append(float(squared[0]))
     low, high = np.percentile(grown, _INTERVAL, axis=0)
     mean = np.mean(grown, axis=0)
     shares = {

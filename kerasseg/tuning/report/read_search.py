@@ -45,10 +45,9 @@ def read_search(folder: Path) -> Search:
         raise UserError(
             f"{folder / 'trials'}: no trial is there yet; look again when the first one has begun."
         )
-    found = {file: _trial(file, folder) for file in files}
-    trials = sorted(found.values(), key=lambda trial: trial.number)
+    trials = sorted((_trial(file, folder) for file in files), key=lambda trial: trial.number)
     moments = [moment for trial in trials for moment in (trial.started, trial.ended)]
-    moments += [file.stat().st_mtime for file, trial in found.items() if trial.status == "running"]
+    moments += [t.started + 60 * t.minutes for t in trials if t.status == "running"]
     return Search(
         folder=folder,
         name=str(settings.get("name") or folder.resolve().name),

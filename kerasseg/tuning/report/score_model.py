@@ -8,6 +8,7 @@ import numpy as np
 
 from kerasseg.tuning.report.parameter import Parameter
 from kerasseg.tuning.report.search import Search
+from kerasseg.tuning.report.trial import Trial
 
 FEWEST_TRIALS = 10
 """Completed trials below which nothing is said about importance."""
@@ -20,11 +21,13 @@ class Encoded:
 
     table:  (trials, parameters), from 0 to 1 over the space; NaN where a setting was not in use
     scores: (trials,), without what is due to the number of epochs that the tuner asked for
+    trials: those of the rows
     """
 
     parameters: tuple[Parameter, ...]
     table: np.ndarray
     scores: np.ndarray
+    trials: tuple[Trial, ...]
 
 
 def why_no_model(search: Search) -> str:
@@ -57,7 +60,7 @@ def encode(search: Search) -> Encoded:
     centred = scores.copy()
     for level in np.unique(levels):
         centred[levels == level] += scores.mean() - scores[levels == level].mean()
-    return Encoded(search.parameters, np.stack(columns, axis=1), centred)
+    return Encoded(search.parameters, np.stack(columns, axis=1), centred, tuple(compared))
 
 
 def filled(encoded: Encoded, generator: np.random.Generator) -> np.ndarray:

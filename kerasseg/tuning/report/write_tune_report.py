@@ -86,6 +86,9 @@ def _words(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[st
         "missing": {IMPORTANCE: why_no_model(search)},
         "searched": range_in_words,
         "run_of": lambda trial: [_run(search, path) for path in _runs(trial)],
+        "has_reasons": any(
+            trial.reason or trial.status in ("failed", "stopped") for trial in search.trials
+        ),
         "with_brackets": any(trial.round is not None for trial in search.trials),
         "with_workers": any(trial.worker for trial in search.trials),
         "settings": {k: _setting(v) for k, v in search.settings.items() if k != "space"},

@@ -13,6 +13,7 @@ from kerasseg.tuning.report.figures.style import (
 from kerasseg.tuning.report.parameter import Parameter
 from kerasseg.tuning.report.score_model import Encoded, features, filled, fit_forest
 from kerasseg.tuning.report.search import Search
+from kerasseg.tuning.report.trial import Trial
 
 _STEPS = 40
 _SEED = 0
@@ -36,35 +37,39 @@ def draw_important_pair(search: Search, encoded: Encoded, names: tuple[str, str]
         changed[:, columns[1]] = second
         guessed = forest.predict(features(encoded, changed))
         guesses[row] = guessed.reshape(len(scaled[0]), -1).mean(axis=1)
-    colours, scale = score_colours(search)
+    scores = encoded.scores.tolist()
+    colours, scale = score_colours(search, scores)
     figure = Figure(figsize=(7.6, 5.2), layout="constrained")
     axes = figure.subplots()
     for parameter, which in zip(pair, "xy", strict=True):
         parameter_axis(axes, parameter, which)
     edges = [_edges(p, values) for p, values in zip(pair, numbers, strict=True)]
     axes.pcolormesh(*edges, guesses, cmap=colours, norm=scale)
-    for trial in search.trials:
-        places = [p.number(trial.values.get(p.name)) for p in pair]
-        for n, parameter in enumerate(pair):
-            if parameter.is_category:
-                places[n] += 0.3 * (2 * (trial.number * (0.618034, 0.754878)[n] % 1) - 1)
-        if np.isnan(places).any():
-            continue
-        if not trial.is_scored:
-            axes.plot(*places, "x", color=STATUS_COLOURS[trial.status], ms=7, mew=2)
-            continue
-        best = trial is search.best
+    for trial, score in zip(encoded.trials, scores, strict=True):
+        places = [_place(parameter, trial) for parameter in pair]
+        best = score == (max(scores) if search.direction == "max" else min(scores))
         axes.plot(
             *places,
-            "D" if trial.is_baseline else "o",
-            color=colours(scale(trial.score)),
+            "o",
+            color=colours(scale(score)),
             ms=10 if best else 7,
             mec=BEST if best else "white",
             mew=2.2 if best else 1,
         )
+    for trial in search.trials:
+        if trial.status == "failed":
+            places = [_place(parameter, trial) for parameter in pair]
+            axes.plot(*places, "x", color=STATUS_COLOURS["failed"], ms=7, mew=2)
     axes.set(xlabel=names[0], ylabel=names[1], title="The two settings that matter most")
-    score_bar(figure, search, axes)
+    score_bar(figure, search, axes, scores)
     return figure
+
+
+def _place(parameter: Parameter, trial: Trial) -> float:
+    """On the parameter's axis, dots of one choice strewn in its cell; NaN is not drawn."""
+    number = parameter.number(trial.values.get(parameter.name))
+    step = 0.618034 if parameter.kind == "choice" else 0.754878
+    return number + 0.3 * (2 * (trial.number * step % 1) - 1) * parameter.is_category
 
 
 def _numbers(parameter: Parameter) -> np.ndarray:

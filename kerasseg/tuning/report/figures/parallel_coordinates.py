@@ -8,6 +8,7 @@ from kerasseg.tuning.report.figures.style import (
     STATUS_COLOURS,
     score_bar,
     score_colours,
+    score_range,
 )
 from kerasseg.tuning.report.parameter import Parameter, value_in_words
 from kerasseg.tuning.report.search import Search
@@ -35,7 +36,8 @@ def draw_parallel_coordinates(search: Search) -> Figure:
         heights = [_height(parameter, trial) for parameter in search.parameters]
         anything_unused |= _UNUSED in heights or not trial.is_scored
         span = limits[1] - limits[0]
-        heights.append((trial.score - limits[0]) / span if trial.is_scored else _UNUSED)
+        share = float(np.clip((trial.score - limits[0]) / span, 0, 1))
+        heights.append(share if trial.is_scored else _UNUSED)
         best = trial is search.best
         colour = colours(scale(trial.score)) if trial.is_scored else STATUS_COLOURS[trial.status]
         axes.plot(
@@ -71,8 +73,7 @@ def draw_parallel_coordinates(search: Search) -> Figure:
 
 
 def _limits(search: Search) -> tuple[float, float]:
-    scores = [trial.score for trial in search.trials if trial.is_scored] or [0.0, 1.0]
-    low, high = min(scores), max(scores)
+    low, high = score_range(search)
     # Good is up.
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     return (low, high) if search.direction == "max" else (high, low)

@@ -13,6 +13,7 @@ from kerasseg.tuning.report.figures.style import (
     epoch_shades,
     objective_label,
     score_limits,
+    score_range,
     without_score,
 )
 from kerasseg.tuning.report.search import Search
@@ -35,11 +36,14 @@ def draw_score_by_trial(search: Search) -> Figure:
     groups.append(("completed", STATUS_COLOURS["completed"], others))
     for words, colour, of in groups:
         if of:
-            numbers, scores = [t.number for t in of], [t.score for t in of]
+            numbers, scores = (
+                [t.number for t in of],
+                np.clip([t.score for t in of], *score_range(search)),
+            )
             axes.plot(numbers, scores, "o", ms=7, color=colour, mec="#333333", mew=0.6, label=words)
     if scored:
         keep = np.maximum if search.direction == "max" else np.minimum
-        best = keep.accumulate([trial.score for trial in scored])
+        best = np.clip(keep.accumulate([t.score for t in scored]), *score_range(search))
         numbers = [trial.number for trial in scored]
         axes.step(numbers, best, where="post", color=BEST, lw=1.8, label="best so far", zorder=1)
     if search.baseline and search.baseline.is_scored:

@@ -14,6 +14,7 @@ from kerasseg.tuning.report.figures.style import (
     panels,
     parameter_axis,
     score_limits,
+    score_range,
 )
 from kerasseg.tuning.report.parameter import Parameter
 from kerasseg.tuning.report.search import Search
@@ -62,7 +63,7 @@ def _draw(axes: Axes, search: Search, parameter: Parameter) -> None:
         best = trial is search.best
         axes.plot(
             place,
-            trial.score,
+            np.clip(trial.score, *score_range(search)),
             "D" if trial.is_baseline else "o",
             ms=8 if best else 6,
             color="white" if trial.is_baseline else colour,

@@ -1,5 +1,7 @@
 """What figures of a search share: colours of scores and statuses, axes of parameters."""
 
+from collections.abc import Sequence
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -26,12 +28,17 @@ STATUS_COLOURS = {
 BEST = "#d1495b"
 PANELS = 3
 """Panels side by side."""
+_FAR = 6.0
+"""Quartile distances from which on a bad score is drawn at the edge."""
 
 
-def score_colours(search: Search) -> tuple[Colormap, Normalize]:
+def score_colours(
+    search: Search, scores: Sequence[float] | None = None
+) -> tuple[Colormap, Normalize]:
     """Bright is good, in both directions. From the first quartile on: one trial that learnt
-    nothing would leave all the others in one colour."""
-    scores = [trial.score for trial in search.trials if trial.is_scored] or [0.0]
+    nothing would leave all the others in one colour. `scores` are the search's."""
+    if scores is None:
+        scores = [trial.score for trial in search.trials if trial.is_scored] or [0.0]
     best, worst = (max, min) if search.direction == "max" else (min, max)
     quartile = float(np.percentile(scores, 25 if search.direction == "max" else 75))
     end = quartile if quartile != best(scores) else worst(scores)
@@ -40,9 +47,11 @@ def score_colours(search: Search) -> tuple[Colormap, Normalize]:
     return colormaps[name], Normalize(low, high if high > low else low + 1e-9, clip=True)
 
 
-def score_bar(figure: Figure, search: Search, axes: Axes) -> None:
-    """A bar that says what the colours of scores are, good on top."""
-    colours, scale = score_colours(search)
+def score_bar(
+    figure: Figure, search: Search, axes: Axes, scores: Sequence[float] | None = None
+) -> None:
+    """A bar that says what `score_colours` are, good on top."""
+    colours, scale = score_colours(search, scores)
     beyond = "min" if search.direction == "max" else "max"
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, pad=0.01, extend=beyond)
     if search.direction == "min":
@@ -68,10 +77,11 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
         labels = parameter.labels()
         crowded = which == "x" and sum(map(len, labels)) > 28
         axis.set_ticks(range(len(labels)))
-        axis.set_ticklabels(
-            labels,
-            **({"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}),
-        )
+        axis.set_ticklabels(labels)
+        if crowded:
+            axes.tick_params(axis="x", rotation=25)
+            for label in axis.get_ticklabels():
+                label.set(ha="right", rotation_mode="anchor")
         set_limits(-0.5, len(labels) - 0.5)
         axes.tick_params(axis="x" if which == "x" else "y", labelsize=8)
         return
@@ -100,12 +110,25 @@ def panels(count: int, height: float = 3.3) -> tuple[Figure, list[Axes]]:
     return figure, found[:count]
 
 
+def score_range(search: Search) -> tuple[float, float]:
+    """Lowest and highest score to draw. A few scores that are bad beyond all others (a loss of 1e6)
+    are left out: the rest would be one line."""
+    scores = np.array([trial.score for trial in search.trials if trial.is_scored] or [0.0])
+    low, high = float(scores.min()), float(scores.max())
+    first, third = np.percentile(scores, (25, 75))
+    far = _FAR * float(third - first)
+    if far > 0 and search.direction == "max":
+        low = max(low, float(first) - far)
+    elif far > 0:
+        high = min(high, float(third) + far)
+    return low, high
+
+
 def score_limits(search: Search) -> tuple[float, float] | None:
     """Of an axis of scores with room below for those without one; None without any score."""
-    scores = [trial.score for trial in search.trials if trial.is_scored]
-    if not scores:
+    if not any(trial.is_scored for trial in search.trials):
         return None
-    low, high = min(scores), max(scores)
+    low, high = score_range(search)
     span = (high - low) or abs(high) * 0.1 or 1.0
     return low - 0.14 * span, high + 0.08 * span
 
@@ -117,4 +140,4 @@ def without_score(search: Search) -> list[Trial]:
 
 def objective_label(search: Search) -> str:
     """Words for an axis of scores."""
-    return f"{search.objective}, {'great' if search.direction == 'max' else 'small'} is good"
+    return f"{search.objective}, {'high' if search.direction == 'max' else 'low'} is good"
