@@ -34,8 +34,8 @@ def draw_search(search: Search) -> Iterator[Drawing]:
     yield Drawing(
         "score_by_trial",
         SCORES,
-        "Crosses along the bottom ended without a score. A score far worse than the others is drawn "
-        "at the edge, here and below.",
+        "Crosses along the bottom ended without a score. A score far worse than the others is "
+        "drawn at the edge, here and below.",
         draw_score_by_trial(search),
     )
     yield Drawing(

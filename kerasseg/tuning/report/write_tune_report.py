@@ -67,6 +67,7 @@ def _environment() -> jinja2.Environment:
     folders = (Path(__file__).parent, Path(write_evaluation.__file__).parent)
     found.loader = jinja2.FileSystemLoader([str(folder) for folder in folders])
     found.filters["value"] = value_in_words
+    found.filters["duration"] = _duration
     return found
 
 
@@ -135,6 +136,10 @@ def _run(search: Search, run: Path) -> dict[str, str]:
     """Name and address of a run folder, the address relative to the page; none if it is gone."""
     address = quote(Path(os.path.relpath(run, search.folder)).as_posix()) + "/"
     return {"name": run.name, "address": address if run.is_dir() else ""}
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes:.1f} min" if minutes < 180 else f"{minutes / 60:.1f} h"
 
 
 def _setting(value: Any) -> str:

@@ -15,7 +15,7 @@ _BEST = 5
 def draw_best_curves(search: Search) -> Figure:
     """Curves of the five best trials in colour, a line per execution, those of the baseline
     dashed, and of all other trials, failed ones too, in grey."""
-    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(12.5, 4.4), layout="constrained")
     axes = figure.subplots()
     best = [trial for trial in search.ranked if trial.is_scored and not trial.is_baseline][:_BEST]
     for trial in search.trials:
@@ -30,7 +30,7 @@ def draw_best_curves(search: Search) -> Figure:
     if not axes.lines:
         nothing(axes, "No trial has finished an epoch.")
     elif axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=8, loc="best")
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.set(xlabel="epoch", ylabel=objective_label(search), title="Curves of the best trials")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     clean(axes)

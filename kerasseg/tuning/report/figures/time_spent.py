@@ -40,7 +40,8 @@ def draw_time_spent(search: Search) -> Figure:
         title = "base" if trial.is_baseline else str(trial.number)
         if width > whole * 0.009 * len(title):
             middle = left + width / 2
-            axes.text(middle, row, title, ha="center", va="center", fontsize=7, color="white")
+            ink = "black" if trial.status == "running" else "white"
+            axes.text(middle, row, title, ha="center", va="center", fontsize=7, color=ink)
     if not begun:
         nothing(axes, "No trial says when it began.")
     axes.set_yticks(range(len(workers)), workers, fontsize=8)
