@@ -81,7 +81,11 @@ def _searching(**search: Any) -> str:
         ("search.yaml", _searching(objective=None), "search.objective is None, expected a name"),
         ("search.yaml", _searching(direction="up"), "direction is 'up', expected max or min"),
         ("search.yaml", _searching(space={}), "search.space is {}, expected settings"),
-        ("search.yaml", _searching(space={"a": {"float": [1]}}), "search.space.a is .*expected one"),
+        (
+            "search.yaml",
+            _searching(space={"a": {"float": [1]}}),
+            "search.space.a is .*expected one",
+        ),
         ("search.yaml", _searching(space={"a": {"choice": "xy"}}), "search.space.a is"),
         ("search.yaml", _searching(space={"a": 3}), "search.space.a is 3"),
         (
