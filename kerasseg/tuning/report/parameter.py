@@ -1,7 +1,8 @@
 """A setting that is searched."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +40,22 @@ class Parameter:
         """Name for an axis, the section above."""
         return self.name.replace(".", ".\n", 1)
 
+    def is_used(self, values: Mapping[str, Any]) -> bool:
+        """Whether the other settings' values are those under which this one counts."""
+        for name, wanted in (self.when or {}).items():
+            several = wanted if isinstance(wanted, list) else [wanted]
+            if not any(same(values.get(name), value) for value in several):
+                return False
+        return True
+
     def number(self, value: Any) -> float:
         """Place of a value on the parameter's axis, in its own unit or the index of a choice; NaN
         where it has none."""
         if self.is_category:
-            return float(self.choices.index(value)) if value in self.choices else float("nan")
+            return next((float(n) for n, c in enumerate(self.choices) if same(c, value)), math.nan)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return float("nan")
-        return float("nan") if self.log and value <= 0 else float(value)
+            return math.nan
+        return math.nan if self.log and value <= 0 else float(value)
 
     def scaled(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
         """Of `number`: from 0 to 1 over the space, in the logarithm where it is searched so."""
@@ -60,9 +69,8 @@ class Parameter:
 
     def labels(self) -> list[str]:
         """Its choices in few characters, no two the same."""
-        words = [value_in_words(choice) for choice in self.choices]
-        short = [_shortened(word) for word in words]
-        if len(set(short)) < len(set(words)):
+        short = [_shortened(value_in_words(choice)) for choice in self.choices]
+        if len(set(short)) < len(short):
             short = [f"{n + 1}: {word}" for n, word in enumerate(short)]
         return short
 
@@ -76,17 +84,33 @@ def range_in_words(parameter: Parameter) -> str:
         words += ", logarithmic" if parameter.log else ""
         words += ", whole numbers" if parameter.kind == "int" else ""
     for name, value in (parameter.when or {}).items():
-        words += f"; if {name} is {value_in_words(value)}"
+        wanted = value if isinstance(value, list) else [value]
+        words += f"; if {name} is {' or '.join(map(value_in_words, wanted))}"
     return words
 
 
 def value_in_words(value: Any) -> str:
-    """A value as a table shows it."""
+    """A value as a table shows it: lists and sections as YAML has them, in one line."""
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_item(item) for item in value)}]"
+    return f"{{{_item(value)}}}" if isinstance(value, dict) else str(value)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, and of one type: true is not 1."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _item(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {value_in_words(entry)}" for name, entry in value.items())
+    return value_in_words(value)
 
 
 def _shortened(words: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from kerasseg.errors import UserError
-from kerasseg.tuning.report.parameter import Parameter
+from kerasseg.tuning.report.parameter import Parameter, same
 from kerasseg.tuning.report.search import Search
 from kerasseg.tuning.report.trial import STATUSES, Execution, Trial
 
@@ -30,7 +30,8 @@ def read_search(folder: Path) -> Search:
             "search.yaml and trials/ in it."
         )
     path = folder / "search.yaml"
-    settings = _section(path)
+    content = _content(path)
+    settings = dict(content["search"])
     objective = _named(settings, "objective", path)
     direction = _named(settings, "direction", path)
     if direction not in _DIRECTIONS:
@@ -46,6 +47,7 @@ def read_search(folder: Path) -> Search:
             f"{folder / 'trials'}: no trial is there yet; look again when the first one has begun."
         )
     trials = sorted((_trial(file, folder) for file in files), key=lambda trial: trial.number)
+    trials = [_with_values_of_base(trial, parameters, content) for trial in trials]
     moments = [moment for trial in trials for moment in (trial.started, trial.ended)]
     moments += [t.started + 60 * t.minutes for t in trials if t.status == "running"]
     return Search(
@@ -61,7 +63,7 @@ def read_search(folder: Path) -> Search:
     )
 
 
-def _section(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -74,7 +76,7 @@ def _section(path: Path) -> dict[str, Any]:
     section = content.get("search") if isinstance(content, Mapping) else None
     if not isinstance(section, Mapping):
         raise UserError(f"{path}: expected a section search, found {type(section).__name__}.")
-    return dict(section)
+    return dict(content)
 
 
 def _named(settings: Mapping[str, Any], key: str, path: Path) -> str:
@@ -108,12 +110,38 @@ def _parameter(name: str, entry: Any, path: Path) -> Parameter:
     return Parameter(name, kind, low=low, high=high, log=log, when=when)
 
 
+def _with_values_of_base(
+    trial: Trial, parameters: Sequence[Parameter], content: Mapping[str, Any]
+) -> Trial:
+    """The baseline is written without values: they are those of the base, as it is written or by
+    default."""
+    if not trial.is_baseline or trial.values:
+        return trial
+    values: dict[str, Any] = {}
+    for parameter in parameters:
+        for source in (content.get("base"), content.get("experiment")):
+            found = _setting_of(source, parameter.name)
+            if found is not None:
+                values[parameter.name] = found
+                break
+    used = {p.name: values[p.name] for p in parameters if p.name in values and p.is_used(values)}
+    return replace(trial, values=used)
+
+
+def _setting_of(source: Any, name: str) -> Any:
+    for part in name.split("."):
+        source = source.get(part) if isinstance(source, Mapping) else None
+    return source
+
+
 def _with_values_of(trials: Sequence[Trial], parameter: Parameter) -> Parameter:
     """Wide enough for the baseline, which need not lie in the space."""
     values = [t.values[parameter.name] for t in trials if parameter.name in t.values]
     if parameter.is_category:
         choices = list(parameter.choices)
-        choices += [v for n, v in enumerate(values) if v not in choices and v not in values[:n]]
+        for value in values:
+            if not any(same(value, choice) for choice in choices):
+                choices.append(value)
         return replace(parameter, choices=tuple(choices))
     numbers = [n for n in map(parameter.number, values) if math.isfinite(n)]
     return replace(

@@ -32,7 +32,7 @@ def write_trials_csv(path: Path, search: Search) -> None:
     true/false are JSON, times unix seconds, several runs are parted by spaces."""
     names = [parameter.name for parameter in search.parameters]
     with (
-        write_aside(path, "run.root") as temporary,
+        write_aside(path, "search.root") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

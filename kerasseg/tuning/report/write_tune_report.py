@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import yaml
 
 from kerasseg import __version__
 from kerasseg.errors import storage_error
@@ -23,7 +22,7 @@ from kerasseg.tuning.report.trial import STATUSES, Trial
 from kerasseg.tuning.report.trials_csv import write_trials_csv
 from kerasseg.write_aside import write_aside
 
-_SETTING = "run.root"
+_SETTING = "search.root"
 _PACKAGES = ("keras-tuner", "keras", "tensorflow", "scikit-learn", "numpy", "matplotlib")
 
 
@@ -92,7 +91,7 @@ def _words(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[st
         ),
         "with_brackets": any(trial.round is not None for trial in search.trials),
         "with_workers": any(trial.worker for trial in search.trials),
-        "settings": {k: _setting(v) for k, v in search.settings.items() if k != "space"},
+        "settings": {k: value_in_words(v) for k, v in search.settings.items() if k != "space"},
         "versions": {
             "kerasseg": __version__,
             **{name: metadata.version(name) for name in _PACKAGES},
@@ -140,9 +139,3 @@ def _run(search: Search, run: Path) -> dict[str, str]:
 
 def _duration(minutes: float) -> str:
     return f"{minutes:.1f} min" if minutes < 180 else f"{minutes / 60:.1f} h"
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).strip()
-    return value_in_words(value)

@@ -57,6 +57,27 @@ def test_a_baseline_outside_of_the_space_widens_it(tmp_path: Path) -> None:
     assert name.choices == ("adamw", "sgd", "muon")
 
 
+def test_the_values_of_a_baseline_are_those_of_the_base(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "s", [a_trial(0, 0.5, values={}), a_trial(1)])
+    content = yaml.safe_load((folder / "search.yaml").read_text())
+    content |= {
+        "base": {"optimizer": {"name": "adamw"}, "training": {"batch_size": 3}},
+        "experiment": {
+            "optimizer": {"name": "sgd", "learning_rate": 0.002, "momentum": 0.9},
+            "model": {"features": [8, 16, 32], "residual": False},
+        },
+    }
+    (folder / "search.yaml").write_text(yaml.safe_dump(content))
+    baseline = read_search(folder).baseline
+    assert baseline and baseline.values == {
+        "optimizer.learning_rate": 0.002,
+        "optimizer.name": "adamw",
+        "model.features": [8, 16, 32],
+        "model.residual": False,
+        "training.batch_size": 3,
+    }
+
+
 def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
     folder = write_search(tmp_path / "s", [a_trial(1)])
     (folder / "trials" / ".0002.incomplete.json").write_text("{")
@@ -165,6 +186,17 @@ def test_labels_of_long_choices_differ() -> None:
 
 
 def test_ranges_in_words() -> None:
-    parameter = Parameter("a", "float", low=1e-5, high=0.01, log=True, when={"b": "sgd"})
-    assert range_in_words(parameter) == "1e-05 to 0.01, logarithmic; if b is sgd"
-    assert range_in_words(Parameter("c", "choice", ([1, 2], "x"))) == "[1, 2], x"
+    when = {"b": "sgd", "c": [1, 2]}
+    parameter = Parameter("a", "float", low=1e-5, high=0.01, log=True, when=when)
+    assert range_in_words(parameter) == "1e-05 to 0.01, logarithmic; if b is sgd; if c is 1 or 2"
+    assert range_in_words(Parameter("c", "choice", ([1, 2], "x", None))) == "[1, 2], x, none"
+    loss = [{"dice": 1.0}, {"focal": 0.5}]
+    assert range_in_words(Parameter("loss", "choice", (loss, {"a": 1}))) == (
+        "[dice: 1, focal: 0.5], {a: 1}"
+    )
+
+
+def test_true_is_not_one() -> None:
+    parameter = Parameter("a", "choice", (1, True, [1]))
+    assert [parameter.number(value) for value in (1, True, [1])] == [0, 1, 2]
+    assert math.isnan(parameter.number(1.5))
