@@ -2,14 +2,15 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-_LONGEST = 22
-"""Characters of a value in a figure."""
+_LINE, _LINES = 20, 3
+"""Characters of a line, and lines, of a value in a figure."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,9 @@ def _item(value: Any) -> str:
 
 
 def _shortened(words: str) -> str:
-    if len(words) <= _LONGEST:
-        return words
-    tight = words.replace(", ", ",")
-    if len(tight) <= _LONGEST:
-        return tight
-    half = (_LONGEST - 1) // 2
-    return f"{tight[:half]}\N{HORIZONTAL ELLIPSIS}{tight[-half:]}"
+    """In at most three lines; of what is longer, both ends."""
+    lines = textwrap.wrap(words, _LINE, break_on_hyphens=False)
+    if len(lines) > _LINES:
+        half = (_LINE * _LINES) // 2 - 2
+        lines = textwrap.wrap(f"{words[:half]}\N{HORIZONTAL ELLIPSIS}{words[-half:]}", _LINE)
+    return "\n".join(lines)

@@ -176,13 +176,16 @@ def test_scaled_is_linear_in_value_or_logarithm(
     assert parameter.scaled([parameter.number(value)])[0] == pytest.approx(share, abs=1e-6)
 
 
-def test_labels_of_long_choices_differ() -> None:
+def test_labels_of_long_choices_differ_and_are_narrow() -> None:
     lists = [[32, 64, 128, 256, 320, 320, n] for n in (8, 16)]
-    middles = [[32, 64, 128, n, 256, 320, 320, 320] for n in (8, 16)]
-    for choices in (lists, middles):
+    middles = [[*range(100, 112), n, *range(100, 112)] for n in (8, 16)]
+    words = ["a" * 90 + letter + "a" * 90 for letter in "bc"]
+    for choices in (lists, middles, words):
         labels = Parameter("model.features", "choice", tuple(choices)).labels()
         assert len(set(labels)) == 2
-        assert max(map(len, labels)) <= 25
+        assert max(len(line) for label in labels for line in label.splitlines()) <= 23
+        assert max(len(label.splitlines()) for label in labels) <= 4
+    assert Parameter("a", "choice", ("short", 1)).labels() == ["short", "1"]
 
 
 def test_ranges_in_words() -> None:

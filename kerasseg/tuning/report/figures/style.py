@@ -28,6 +28,8 @@ STATUS_COLOURS = {
 BEST = "#d1495b"
 PANELS = 3
 """Panels side by side."""
+_CHARACTERS = 48
+"""As many stand side by side below a panel."""
 _FAR = 6.0
 """Quartile distances from which on a bad score is drawn at the edge."""
 
@@ -75,7 +77,8 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
     set_limits = axes.set_xlim if which == "x" else axes.set_ylim
     if parameter.is_category:
         labels = parameter.labels()
-        crowded = which == "x" and sum(map(len, labels)) > 28
+        longest = max(len(line) for label in labels for line in label.splitlines())
+        crowded = which == "x" and longest * len(labels) > _CHARACTERS
         axis.set_ticks(range(len(labels)))
         axis.set_ticklabels(labels)
         if crowded:
