@@ -18,6 +18,7 @@ from kerasseg.verbs.predict import predict
 from kerasseg.verbs.show_batch import show_batch
 from kerasseg.verbs.train import train
 from kerasseg.verbs.tune import tune
+from kerasseg.verbs.tune_report import tune_report
 from kerasseg.verbs.verify import verify
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
 # In the order in which they are used.
 for verb in (train, tune, convert, predict, verify, explore, show_batch, evaluate, compare):
     app.command()(verb)
+app.command(name="tune-report")(tune_report)
 app.command(name="config")(show_config)
 app.command()(doctor)
 

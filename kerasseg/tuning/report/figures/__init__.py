@@ -1,0 +1,1 @@
+"""Figures of a search, one per file."""

@@ -1,0 +1,124 @@
+"""Every trial as a line through its settings."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kerasseg.tuning.report.figures.style import (
+    STATUS_COLOURS,
+    score_bar,
+    score_colours,
+    score_range,
+)
+from kerasseg.tuning.report.parameter import Parameter, value_in_words
+from kerasseg.tuning.report.search import Search
+from kerasseg.tuning.report.trial import Trial
+
+_UNUSED = -0.16
+"""Height of a setting that is not in use, and of a score that there is none."""
+_SPREAD = 0.035
+"""Lines through one choice lie so far apart, of the axis."""
+
+
+def draw_parallel_coordinates(search: Search) -> Figure:
+    """An axis per searched setting, logarithmic where it is searched so, and one for the score.
+
+    Bright lines are good trials, the best is thick, failed ones are dashed and end below the score.
+    A line that dips below an axis belongs to a trial that did not use the setting.
+    """
+    columns = len(search.parameters) + 1
+    figure = Figure(figsize=(min(max(12.5, 1.75 * columns), 26.0), 5.4), layout="constrained")
+    axes = figure.subplots()
+    colours, scale = score_colours(search)
+    limits = _limits(search)
+    anything_unused = False
+    for trial in reversed(search.ranked):
+        heights = [_height(parameter, trial) for parameter in search.parameters]
+        anything_unused |= _UNUSED in heights or not trial.is_scored
+        span = limits[1] - limits[0]
+        share = float(np.clip((trial.score - limits[0]) / span, 0, 1))
+        heights.append(share if trial.is_scored else _UNUSED)
+        best = trial is search.best
+        colour = colours(scale(trial.score)) if trial.is_scored else STATUS_COLOURS[trial.status]
+        axes.plot(
+            range(columns),
+            heights,
+            color=colour,
+            lw=3.2 if best else 1.4,
+            ls="-" if trial.is_scored else "--",
+            alpha=1.0 if best else 0.8 if trial.is_scored else 0.45,
+            zorder=4 if best else 2,
+            marker="o" if best else None,
+            mec="#333333",
+        )
+    for place, parameter in enumerate(search.parameters):
+        _axis(axes, place, _ticks(parameter))
+    ticks = np.linspace(*limits, 5)
+    _axis(axes, columns - 1, list(zip(np.linspace(0, 1, 5), map(_plain, ticks), strict=True)))
+    names = [parameter.short_name for parameter in search.parameters]
+    axes.set_xticks(range(columns), [*names, search.objective], fontsize=9)
+    axes.tick_params(axis="x", length=0, pad=6)
+    axes.xaxis.tick_top()
+    axes.set(xlim=(-0.15, columns - 0.45), yticks=[])
+    axes.set_ylim(_UNUSED - 0.06 if anything_unused else -0.05, 1.05)
+    if anything_unused:
+        axes.axhline(_UNUSED, color="#999999", ls=":", lw=1, zorder=1)
+        words = "not in use, or no score"
+        axes.text(-0.13, _UNUSED + 0.015, words, fontsize=8, color="#666666", va="bottom")
+    axes.spines[:].set_visible(False)
+    if any(trial.is_scored for trial in search.trials):
+        score_bar(figure, search, axes)
+    figure.suptitle("Parallel coordinates")
+    return figure
+
+
+def _limits(search: Search) -> tuple[float, float]:
+    low, high = score_range(search)
+    # Good is up.
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if search.direction == "max" else (high, low)
+
+
+def _height(parameter: Parameter, trial: Trial) -> float:
+    number = parameter.number(trial.values.get(parameter.name))
+    if np.isnan(number):
+        return _UNUSED
+    height = float(parameter.scaled([number])[0])
+    if parameter.is_category:
+        height += _SPREAD * (2 * (trial.number * 0.618034 % 1) - 1)
+    return height
+
+
+def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
+    if parameter.is_category:
+        heights = parameter.scaled(np.arange(len(parameter.choices)))
+        return list(zip(heights.tolist(), parameter.labels(), strict=True))
+    low, high = parameter.low, parameter.high
+    if parameter.log:
+        decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
+        values = 10.0 ** decades[:: max(len(decades) // 5, 1)]
+        values = values if len(values) > 1 else np.geomspace(low, high, 4)
+    elif parameter.kind == "int":
+        values = np.unique(np.rint(np.linspace(low, high, min(6, int(high - low) + 1))))
+    else:
+        values = np.linspace(low, high, 5)
+    return list(zip(parameter.scaled(values).tolist(), map(_plain, values), strict=True))
+
+
+def _axis(axes: Axes, place: int, ticks: list[tuple[float, str]]) -> None:
+    axes.plot([place, place], [-0.02, 1.02], color="#333333", lw=1, zorder=3)
+    for height, words in ticks:
+        axes.plot([place - 0.02, place], [height, height], color="#333333", lw=1, zorder=3)
+        axes.text(
+            place + 0.03,
+            height,
+            words,
+            fontsize=7.5,
+            va="center",
+            zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+        )
+
+
+def _plain(value: float) -> str:
+    return value_in_words(float(value))

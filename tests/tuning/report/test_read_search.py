@@ -1,0 +1,205 @@
+"""What a search's folder says, and what is refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kerasseg.errors import UserError
+from kerasseg.tuning.report.parameter import Parameter, range_in_words
+from kerasseg.tuning.report.read_search import read_search
+from tests.tuning.report.searches import SPACE, a_failed_trial, a_trial, write_search
+
+
+def test_what_is_read(tmp_path: Path) -> None:
+    trials = [a_trial(2, 0.7), a_trial(0, 0.6), a_trial(1, float("nan")), a_failed_trial(3)]
+    search = read_search(write_search(tmp_path / "s", trials))
+    assert [trial.number for trial in search.trials] == [0, 1, 2, 3]
+    assert [trial.number for trial in search.ranked] == [2, 0, 1, 3]
+    assert search.best and search.best.number == 2
+    assert search.baseline and search.baseline.score == 0.6
+    assert search.best.executions[0].run == tmp_path / "s" / "runs/trial_2"
+    assert search.best.minutes == 3.0 and search.best.epochs == 4
+    # Without an execution, the time from start to end.
+    assert search.trials[3].minutes == 3.0
+    by_name = {parameter.name: parameter for parameter in search.parameters}
+    assert list(by_name) == list(SPACE)
+    assert by_name["optimizer.learning_rate"].log
+    assert by_name["optimizer.momentum"].when == {"optimizer.name": "sgd"}
+
+
+def test_min_is_the_other_way_round(tmp_path: Path) -> None:
+    trials = [a_trial(1, 0.7), a_trial(2, 0.2)]
+    search = read_search(
+        write_search(tmp_path / "s", trials, direction="min", objective="val_loss")
+    )
+    assert search.best and search.best.number == 2
+    assert search.is_better(0.1, 0.2)
+
+
+def test_neither_the_baseline_nor_a_stopped_trial_is_the_best(tmp_path: Path) -> None:
+    trials = [a_trial(0, 0.9), a_trial(1, 0.8, status="stopped"), a_trial(2, 0.3)]
+    search = read_search(write_search(tmp_path / "s", trials))
+    assert search.best and search.best.number == 2
+
+
+def test_a_baseline_outside_of_the_space_widens_it(tmp_path: Path) -> None:
+    baseline = a_trial(0, 0.5)
+    baseline["values"] |= {"optimizer.learning_rate": 0.1, "optimizer.name": "muon"}
+    search = read_search(write_search(tmp_path / "s", [baseline]))
+    rate, name = search.parameters[:2]
+    assert (rate.low, rate.high) == (1e-5, 0.1)
+    assert name.choices == ("adamw", "sgd", "muon")
+
+
+def test_the_values_of_a_baseline_are_those_of_the_base(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "s", [a_trial(0, 0.5, values={}), a_trial(1)])
+    content = yaml.safe_load((folder / "search.yaml").read_text())
+    content |= {
+        "base": {"optimizer": {"name": "adamw"}, "training": {"batch_size": 3}},
+        "experiment": {
+            "optimizer": {"name": "sgd", "learning_rate": 0.002, "momentum": 0.9},
+            "model": {"features": [8, 16, 32], "residual": False},
+        },
+    }
+    (folder / "search.yaml").write_text(yaml.safe_dump(content))
+    baseline = read_search(folder).baseline
+    assert baseline and baseline.values == {
+        "optimizer.learning_rate": 0.002,
+        "optimizer.name": "adamw",
+        "model.features": [8, 16, 32],
+        "model.residual": False,
+        "training.batch_size": 3,
+    }
+
+
+def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "s", [a_trial(1)])
+    (folder / "trials" / ".0002.incomplete.json").write_text("{")
+    assert len(read_search(folder).trials) == 1
+
+
+def _broken(folder: Path, name: str, text: str) -> None:
+    write_search(folder, [a_trial(1)])
+    (folder / name).write_text(text)
+
+
+def _searching(**search: Any) -> str:
+    section = {"objective": "val_dice", "direction": "max", "space": SPACE, **search}
+    return yaml.safe_dump({"search": section})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("search.yaml", "search: [", r"search\.yaml: not readable as YAML"),
+        ("search.yaml", "other: 1", r"search\.yaml: expected a section search, found NoneType"),
+        ("search.yaml", _searching(objective=None), "search.objective is None, expected a name"),
+        ("search.yaml", _searching(direction="up"), "direction is 'up', expected max or min"),
+        ("search.yaml", _searching(space={}), "search.space is {}, expected settings"),
+        (
+            "search.yaml",
+            _searching(space={"a": {"float": [1]}}),
+            "search.space.a is .*expected one",
+        ),
+        ("search.yaml", _searching(space={"a": {"choice": "xy"}}), "search.space.a is"),
+        ("search.yaml", _searching(space={"a": 3}), "search.space.a is 3"),
+        (
+            "search.yaml",
+            _searching(space={"a": {"float": [0, 1], "log": True}}),
+            "search.space.a is logarithmic and begins at 0",
+        ),
+        ("trials/0001.json", "{", r"trials/0001\.json: not readable as JSON.*Remove the file"),
+        ("trials/0001.json", "[]", r"trials/0001\.json: expected the keys of a trial, found list"),
+        ("trials/0001.json", "{}", r"0001\.json: unknown status None, expected one of completed"),
+        ("trials/0001.json", '{"status": "lost"}', "unknown status 'lost'"),
+        ("trials/0001.json", '{"status": "failed"}', "the key 'trial_id' of a trial is missing"),
+        (
+            "trials/0001.json",
+            json.dumps(a_trial(1) | {"score": "good"}),
+            r"0001\.json: a value is not what a trial has there",
+        ),
+        ("trials/0001.json", json.dumps(a_trial(1) | {"executions": [3]}), "a value is not what"),
+    ],
+)
+def test_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
+    _broken(tmp_path / "s", name, text)
+    with pytest.raises(UserError, match=words):
+        read_search(tmp_path / "s")
+
+
+def test_refused_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        read_search(tmp_path / "none")
+    with pytest.raises(UserError, match=r"search\.yaml: there is no such file.*tune\.py wrote"):
+        read_search(tmp_path)
+    with pytest.raises(UserError, match="no trial is there yet"):
+        read_search(write_search(tmp_path / "s", []))
+
+
+@given(
+    st.lists(st.floats() | st.none(), min_size=1, max_size=12),
+    st.sampled_from(["max", "min"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_ranking_of_any_scores(scores: list[float | None], direction: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        trials = [a_trial(number, score) for number, score in enumerate(scores, 1)]
+        folder = write_search(Path(name) / "s", trials, direction=direction)
+        search = read_search(folder)
+    finite = [s for s in scores if s is not None and math.isfinite(s)]
+    found = [trial.score for trial in search.ranked if trial.is_scored]
+    assert found == sorted(finite, reverse=direction == "max")
+    assert len(search.ranked) == len(scores)
+    assert (search.best is None) == (not finite)
+
+
+@given(
+    st.floats(1e-8, 1e3),
+    st.floats(1.5, 1e6),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_scaled_is_linear_in_value_or_logarithm(
+    low: float, ratio: float, share: float, log: bool
+) -> None:
+    high = low * ratio
+    value = low * ratio**share if log else low + share * (high - low)
+    parameter = Parameter("a.b", "float", low=low, high=high, log=log)
+    assert parameter.scaled([parameter.number(value)])[0] == pytest.approx(share, abs=1e-6)
+
+
+def test_labels_of_long_choices_differ_and_are_narrow() -> None:
+    lists = [[32, 64, 128, 256, 320, 320, n] for n in (8, 16)]
+    middles = [[*range(100, 112), n, *range(100, 112)] for n in (8, 16)]
+    words = ["a" * 90 + letter + "a" * 90 for letter in "bc"]
+    for choices in (lists, middles, words):
+        labels = Parameter("model.features", "choice", tuple(choices)).labels()
+        assert len(set(labels)) == 2
+        assert max(len(line) for label in labels for line in label.splitlines()) <= 23
+        assert max(len(label.splitlines()) for label in labels) <= 4
+    assert Parameter("a", "choice", ("short", 1)).labels() == ["short", "1"]
+
+
+def test_ranges_in_words() -> None:
+    when = {"b": "sgd", "c": [1, 2]}
+    parameter = Parameter("a", "float", low=1e-5, high=0.01, log=True, when=when)
+    assert range_in_words(parameter) == "1e-05 to 0.01, logarithmic; if b is sgd; if c is 1 or 2"
+    assert range_in_words(Parameter("c", "choice", ([1, 2], "x", None))) == "[1, 2], x, none"
+    loss = [{"dice": 1.0}, {"focal": 0.5}]
+    assert range_in_words(Parameter("loss", "choice", (loss, {"a": 1}))) == (
+        "[dice: 1, focal: 0.5], {a: 1}"
+    )
+
+
+def test_true_is_not_one() -> None:
+    parameter = Parameter("a", "choice", (1, True, [1]))
+    assert [parameter.number(value) for value in (1, True, [1])] == [0, 1, 2]
+    assert math.isnan(parameter.number(1.5))
