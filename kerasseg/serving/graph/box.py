@@ -38,8 +38,9 @@ def bounding_box(mask: Any) -> Box:
         places = tf.range(length)
         first = tf.reduce_min(tf.where(hit, places, length))
         last = tf.reduce_max(tf.where(hit, places, -1))
-        begins.append(tf.where(last < 0, 0, first))
-        sizes.append(tf.maximum(last - first + 1, 0))
+        some = tf.reduce_any(hit)  # of an empty axis least and largest are the ends of int32
+        begins.append(tf.where(some, first, 0))
+        sizes.append(tf.where(some, last - first + 1, 0))
     return Box(tf.stack(begins), tf.stack(sizes))
 
 

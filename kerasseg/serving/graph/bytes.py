@@ -37,7 +37,7 @@ def decode_volume(data: Any, shape: Any, dtype: Any, compression: Any, *, gzip: 
     size = sizes[tf.argmax(tf.constant(list(DTYPES)) == dtype)]
     expected = tf.reduce_prod(shape) * size
     length = tf.cast(tf.strings.length(data), tf.int64)
-    said = f"data_bytes has {{}} bytes, but shape {{}} of {{}} are {{}} bytes"
+    said = "data_bytes has {} bytes, but shape {} of {} are {} bytes"
 
     def plain() -> Any:
         fits = require(length == expected, said, length, shape, dtype, expected)
@@ -72,8 +72,8 @@ def encode_values(values: Any) -> Any:
 
 def _one_of(word: Any, allowed: tuple[str, ...], name: str) -> Any:
     known = tf.reduce_any(tf.constant(allowed) == word)
-    words = ", ".join(f'"{each}"' for each in allowed)
-    with tf.control_dependencies([require(known, f'{name} is "{{}}", expected {words}', word)]):
+    words = ", ".join(each or "nothing" for each in allowed)
+    with tf.control_dependencies([require(known, f"{name} is {{}}, expected {words}", word)]):
         return tf.identity(word)
 
 

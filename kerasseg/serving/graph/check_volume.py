@@ -35,17 +35,13 @@ class Accepted:
 
 def check_shape(shape: Any, accepted: Accepted) -> Any:
     """A shape (n,) of any integer kind -> the same as (4,) int64, if a volume may have it."""
-    shape = tf.cast(shape, tf.int64)
-    rank = require(
-        tf.size(shape) == 4, f"the volume's shape is {{}}, expected {accepted.shape}", shape
-    )
-    with tf.control_dependencies([rank]):
-        shape = tf.reshape(shape, [4])
-    channels = require(
-        shape[3] == len(accepted.modalities),
-        f"the volume's shape is {{}}, expected {accepted.shape}",
-        shape,
-    )
+    given = tf.reshape(tf.cast(shape, tf.int64), [-1])
+    # Four numbers in any case: what comes next may be computed before the assertion has failed.
+    shape = tf.reshape(tf.concat([given, [1, 1, 1, 1]], 0)[:4], [4])
+    fits = (tf.size(given) == 4) & (shape[3] == len(accepted.modalities))
+    channels = require(fits, f"the volume's shape is {{}}, expected {accepted.shape}", given)
+    with tf.control_dependencies([channels]):
+        shape = tf.identity(shape)
     empty = require(
         tf.reduce_all(shape > 0), "the volume's shape is {}: it holds no voxel", shape
     )
@@ -57,7 +53,7 @@ def check_shape(shape: Any, accepted: Accepted) -> Any:
         "model was exported with",
         shape,
     )
-    checks = [channels, empty, large]
+    checks = [empty, large]
     if accepted.volumes:
         checks.append(
             require(

@@ -177,7 +177,7 @@ class ServedModel:
         answers = [json.dumps(self._metadata), *answers]
         request = _scalar(request, "request")
         hit = tf.constant(("", *names)) == request
-        words = f'request is "{{}}", expected "" for everything, or one of {", ".join(names)}'
+        words = f"request is {{}}, expected nothing, for everything, or one of {', '.join(names)}"
         with tf.control_dependencies([require(tf.reduce_any(hit), words, request)]):
             return {"json": tf.constant(answers)[tf.argmax(hit)]}
 
