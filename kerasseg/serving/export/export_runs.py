@@ -1,5 +1,6 @@
 """`kerasseg export`: runs in, a version of a served model out."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,25 +57,24 @@ def export_runs(
     """
     check_output(output)
     check_serving_package()
-    steps = iter(track(["load", "build", "write", "deployment"], 4, "export"))
-    next(steps)
-    model = load(*runs, combine=wanted.combine, overrides=overrides)
-    ids = served_ids(model, wanted.labels)
-    next(steps)
-    accepted = accepted_by(model, wanted.largest_volume)
-    metadata = describe(model, accepted, ids, gzip=wanted.gzip)
-    served = ServedModel(model, accepted, ids, metadata, gzip=wanted.gzip)
-    next(steps)
+    with contextlib.closing(track(["load", "build", "write", "tell"], 4, "export")) as steps:
+        next(steps)
+        model = load(*runs, combine=wanted.combine, overrides=overrides)
+        ids = served_ids(model, wanted.labels)
+        accepted = accepted_by(model, wanted.largest_volume)
+        next(steps)
+        metadata = describe(model, accepted, ids, gzip=wanted.gzip)
+        served = ServedModel(model, accepted, ids, metadata, gzip=wanted.gzip)
+        next(steps)
 
-    def write(folder: Path) -> None:
-        served.save(folder)
-        requests = warm_up_requests(accepted, served.patch)
-        write_warm_up(folder, output.name, requests)
+        def write(folder: Path) -> None:
+            served.save(folder)
+            write_warm_up(folder, output.name, warm_up_requests(accepted, served.patch))
 
-    version = write_version(output, write)
-    next(steps)
-    written = write_deployment(output.absolute().parent)
-    next(steps, None)
+        version = write_version(output, write)
+        next(steps)
+        written = write_deployment(output.absolute().parent)
+        next(steps, None)
     return version, written
 
 
@@ -123,5 +123,5 @@ def accepted_by(model: Model, largest: int) -> Accepted:
 
 def _words(value: object) -> str:
     if isinstance(value, Mapping):
-        value = value.values()
+        value = [value[canonical] for canonical in sorted(value)]
     return "null" if value is None else ", ".join(map(str, value))  # type: ignore[call-overload]
