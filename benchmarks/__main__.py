@@ -14,6 +14,7 @@ from benchmarks import (
     compression,
     conversion,
     data_speed,
+    export_speed,
     instance_norm,
     memory,
     optimizers,
@@ -40,6 +41,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "volume_metrics": volume_metrics.run,
     "sliding_window": sliding_window.run,
+    "export_speed": export_speed.run,
 }
 """What `make bench` runs."""
 PROBES = {

@@ -14,6 +14,7 @@ from kerasseg.verbs.doctor import doctor
 from kerasseg.verbs.evaluate import evaluate
 from kerasseg.verbs.exit_codes import USER_MISTAKE
 from kerasseg.verbs.explore import explore
+from kerasseg.verbs.export import export
 from kerasseg.verbs.predict import predict
 from kerasseg.verbs.show_batch import show_batch
 from kerasseg.verbs.train import train
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order in which they are used.
-for verb in (train, tune, convert, predict, verify, explore, show_batch, evaluate, compare):
+for verb in (train, tune, convert, predict, verify, explore, show_batch, evaluate, compare, export):
     app.command()(verb)
 app.command(name="tune-report")(tune_report)
 app.command(name="config")(show_config)

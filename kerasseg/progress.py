@@ -1,7 +1,7 @@
 """Progress bars for everything that takes more than a few seconds."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.progress import (
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+def track(items: Iterable[T], total: int, description: str) -> Generator[T, None, None]:
     """Yield `items` behind a bar on standard error; without a terminal, one line at the end."""
     console = Console(file=sys.stderr)
     columns = (

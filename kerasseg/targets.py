@@ -14,7 +14,7 @@ from kerasseg import anatomy
 
 _INNERMOST_LAST: Final = MappingProxyType({"ED": anatomy.ED, "NCR": anatomy.NCR, "ET": anatomy.ET})
 
-_WRITES: Final = MappingProxyType(
+WRITES: Final = MappingProxyType(
     {
         "labels": _INNERMOST_LAST,
         "subregions": _INNERMOST_LAST,
@@ -71,7 +71,7 @@ def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:
     _check_channels(masks, target)
     label = np.full(masks.shape[:-1], anatomy.BACKGROUND, np.uint8)
     channels = list(anatomy.TARGETS[target])
-    for name, written in _WRITES[target].items():
+    for name, written in WRITES[target].items():
         label[masks[..., channels.index(name)].astype(bool)] = written
     return label
 

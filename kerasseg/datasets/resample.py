@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from scipy import ndimage
@@ -9,7 +10,7 @@ from scipy import ndimage
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.grid import Grid, spacing_of
 
-_SAME_SPACING = 1e-3
+SAME_SPACING: Final = 1e-3
 """Relative; headers round their voxel sizes."""
 
 
@@ -19,7 +20,7 @@ def resample_case(case: Case, spacing: Sequence[float], order: int) -> Case:
     The field of view stays: the outer faces of the new grid are those of the old one, up to half
     a voxel where its length is no multiple of the spacing.
     """
-    if np.allclose(case.spacing, spacing, rtol=_SAME_SPACING, atol=0):
+    if np.allclose(case.spacing, spacing, rtol=SAME_SPACING, atol=0):
         return case
     shape = case.image.shape[:3]
     scale = [new / old for new, old in zip(spacing, case.spacing, strict=True)]

@@ -102,5 +102,11 @@ class Ensemble:
 
     def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
-        threshold = _MAJORITY if self.combine == "vote" else self.threshold
-        return finished_masks(probabilities, self.target, spacing, threshold, self.postprocessing)
+        return finished_masks(
+            probabilities, self.target, spacing, self.mask_threshold, self.postprocessing
+        )
+
+    @property
+    def mask_threshold(self) -> float:
+        """From which mean, or share of votes, on a mask holds."""
+        return _MAJORITY if self.combine == "vote" else self.threshold

@@ -35,6 +35,9 @@ class Predictor:
     and where a window sees nothing but air, everything is background for certain: probability 1 of
     the background of a softmax target, 0 of every channel of a sigmoid target.
 
+    network, slice_axis (of the slices, None of a 3-D network) and ways (the orientations) are what it
+    is made of.
+
     With `evaluation.flips` and `evaluation.rotations` every window goes through the network
     mirrored and turned, too, and the probabilities, brought back, are averaged.
     """
@@ -48,15 +51,15 @@ class Predictor:
         target: str,
         postprocessing: PostprocessingSettings = PostprocessingSettings(),  # noqa: B008 (frozen)
     ) -> None:
-        self._network = network
+        self.network = network
         self.pipeline = pipeline
         self.settings = settings
         self.target = target
         self.postprocessing = postprocessing
         patch = pipeline.patch_size
-        self._axis = AXES[pipeline.slices.axis] if len(patch) == 2 else None
-        axes = [name for index, name in enumerate(_AXIS_NAMES) if index != self._axis]
-        self._orientations = orientations(settings, axes)
+        self.slice_axis = AXES[pipeline.slices.axis] if len(patch) == 2 else None
+        axes = [name for index, name in enumerate(_AXIS_NAMES) if index != self.slice_axis]
+        self.ways = orientations(settings, axes)
         # Not network.predict: Keras would compile it with XLA, which is slow on a CPU. One
         # signature: the last batch may be smaller, and must not be traced anew.
         signature = [tf.TensorSpec((None, *patch, network.inputs[0].shape[-1]))]
@@ -67,16 +70,16 @@ class Predictor:
     @property
     def name(self) -> str:
         """The network's name."""
-        return self._network.name
+        return self.network.name
 
     def probabilities(self, volume: np.ndarray) -> np.ndarray:
         """Normalised volume (D, H, W, C) -> probabilities (D, H, W, K) float32."""
-        return self._slide(volume, self._orientations)
+        return self._slide(volume, self.ways)
 
     def members(self, volume: np.ndarray) -> Iterator[np.ndarray]:
         """The probabilities (D, H, W, K) of each orientation by itself; their mean is that of
         `probabilities`. Without test-time augmentation there is one."""
-        for orientation in self._orientations:
+        for orientation in self.ways:
             yield self._slide(volume, [orientation])
 
     def masks(self, volume: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
@@ -99,15 +102,20 @@ class Predictor:
     @property
     def orientations(self) -> int:
         """How many members there are; 1 without test-time augmentation."""
-        return len(self._orientations)
+        return len(self.ways)
+
+    @property
+    def background(self) -> list[float]:
+        """The K probabilities of air."""
+        softmax = anatomy.ACTIVATIONS[self.target] == "softmax"
+        channels = anatomy.TARGETS[self.target].values()
+        return [float(softmax and anatomy.BACKGROUND in ids) for ids in channels]
 
     def _slide(self, volume: np.ndarray, chosen: Sequence[Orientation]) -> np.ndarray:
-        patch, axis, settings = self.pipeline.patch_size, self._axis, self.settings
-        channels = anatomy.TARGETS[self.target].values()
-        softmax = anatomy.ACTIVATIONS[self.target] == "softmax"
+        patch, axis, settings = self.pipeline.patch_size, self.slice_axis, self.settings
         gpus = len(tf.config.list_logical_devices("GPU"))
         voxels = int(np.prod(volume.shape[:3]))
-        accumulator = choose_accumulator(voxels, len(channels), settings.device_memory, gpus)
+        accumulator = choose_accumulator(voxels, len(self.background), settings.device_memory, gpus)
 
         def predict(windows: np.ndarray) -> Any:
             """(B, d + 2 n, h, w, C) -> (B, d, h, w, K); slices have a depth of 1."""
@@ -124,7 +132,7 @@ class Predictor:
             predict,
             volume if axis is None else np.moveaxis(volume, axis, 0),
             patch if axis is None else (1, *patch),
-            [float(softmax and anatomy.BACKGROUND in ids) for ids in channels],
+            self.background,
             overlap=settings.overlap,
             weighting=settings.weighting,
             batch=settings.window_batch,

@@ -61,10 +61,15 @@ def shared_part(start: Sequence[int], size: Sequence[int], box: Box) -> tuple[Bo
     return (inside[0], inside[1], inside[2]), (outside[0], outside[1], outside[2])
 
 
+def window_step(size: int, overlap: float) -> int:
+    """How far apart neighbours may be along an axis, in voxels."""
+    return max(int(size * (1 - overlap)), 1)
+
+
 def _starts(first: int, length: int, size: int, overlap: float) -> tuple[int, ...]:
     slack = length - size
     if slack <= 0:
         return (first - (-slack // 2),)
-    step = max(int(size * (1 - overlap)), 1)
+    step = window_step(size, overlap)
     count = -(-slack // step) + 1
     return tuple(first + round(i * slack / (count - 1)) for i in range(count))

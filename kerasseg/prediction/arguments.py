@@ -19,13 +19,18 @@ class Arguments:
     settings: tuple[str, ...]
 
 
+def split_settings(words: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
+    """Paths, and SECTION.KEY=VALUE that is no path."""
+    settings = tuple(word for word in words if _SETTING.match(word) and not Path(word).exists())
+    return [Path(word) for word in words if word not in settings], settings
+
+
 def split_arguments(words: Sequence[str]) -> Arguments:
     """RUN [RUN…] INPUT [SECTION.KEY=VALUE…]: the last path is the input; files before it are, too.
 
     Raises `UserError` for fewer than two paths, and for an input that does not exist.
     """
-    settings = tuple(word for word in words if _SETTING.match(word) and not Path(word).exists())
-    paths = [Path(word) for word in words if word not in settings]
+    paths, settings = split_settings(words)
     if len(paths) < 2:
         raise UserError(
             "kerasseg predict needs a run folder and what it is to predict: kerasseg predict RUN "

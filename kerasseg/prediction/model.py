@@ -24,6 +24,8 @@ class Model:
 
     runs:    of one `model.target`; more than one are an `Ensemble`
     combine: mean of their probabilities, or vote of their masks
+
+    `segmenter` is the run, or the ensemble of them.
     """
 
     def __init__(
@@ -32,8 +34,8 @@ class Model:
         self.runs = tuple(runs)
         self.combine = combine
         members = [Member(run.name, run.experiment, run) for run in runs]
-        self._segmenter = runs[0] if len(runs) == 1 else ensemble_of(members, combine)
-        self.target = self._segmenter.target
+        self.segmenter = runs[0] if len(runs) == 1 else ensemble_of(members, combine)
+        self.target = self.segmenter.target
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -89,12 +91,12 @@ class Model:
                 )
         entropy = variance = None
         if uncertainty:
-            maps = measure_uncertainty(self._segmenter.members(case), self.target)
+            maps = measure_uncertainty(self.segmenter.members(case), self.target)
             probabilities, entropy = maps.probabilities, maps.entropy
             variance = maps.variance if self.members > 1 else None
         else:
-            probabilities = self._segmenter.probabilities(case)
-        masks = self._segmenter.masks_of(probabilities, case.spacing)
+            probabilities = self.segmenter.probabilities(case)
+        masks = self.segmenter.masks_of(probabilities, case.spacing)
         label = targets.masks_to_label(masks, self.target)
         return Prediction(case, self.target, label, probabilities, entropy, variance)
 

@@ -54,6 +54,11 @@ class PostprocessingSettings(Section):
                 raise ValueError(f"postprocessing.{name} {list(channels)} names a channel twice")
         return self
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether masks stay as their thresholds make them."""
+        return self == PostprocessingSettings(thresholds=self.thresholds)
+
 
 def check_postprocessing(settings: PostprocessingSettings, target: str) -> None:
     """Raise `ValueError` for a setting that has no effect on masks of `target`."""

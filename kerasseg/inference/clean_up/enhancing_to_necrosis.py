@@ -1,16 +1,20 @@
 """The rule of BraTS for a little enhancing tumour."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from kerasseg import anatomy
+from kerasseg.inference.clean_up.volume_operations import ARRAYS, VolumeOperations
 
 
 def enhancing_to_necrosis(
-    masks: np.ndarray, target: str, minimum: float, spacing: Sequence[float]
-) -> np.ndarray:
-    """Masks (D, H, W, K) in which all enhancing tumour is necrotic core if it is under `minimum`.
+    masks: Sequence[Any],
+    target: str,
+    minimum: float,
+    spacing: Any,
+    operations: VolumeOperations = ARRAYS,
+) -> list[Any]:
+    """K masks (D, H, W), in which all enhancing tumour is necrotic core if it is under `minimum`.
 
     minimum: mm^3 of the whole case
     spacing: voxel size (D, H, W) in mm
@@ -18,15 +22,13 @@ def enhancing_to_necrosis(
     A case without enhancing tumour scores 0 for a single voxel of it, and 1 without (Isensee et al.
     2020, arXiv:2011.00848). Of `regions` the tumour core keeps the voxels.
     """
-    channels = list(anatomy.TARGETS[target])
-    enhancing = masks[..., channels.index("ET")]
-    if np.count_nonzero(enhancing) * float(np.prod(spacing)) >= minimum * (1 - 1e-9):
-        return masks
-    masks = masks.copy()
+    channels, result = list(anatomy.TARGETS[target]), list(masks)
+    enhancing = masks[channels.index("ET")]
+    enough = operations.reaches(operations.count(enhancing), spacing, minimum)
     # With TC only ET's own channel has to go: core that is not enhancing is NCR.
-    core = channels.index("TC" if "TC" in channels else "NCR")
-    masks[..., core] |= enhancing
-    if "WT" in channels:
-        masks[..., channels.index("WT")] |= enhancing
-    masks[..., channels.index("ET")] = False
-    return masks
+    for name in ("TC" if "TC" in channels else "NCR", "WT"):
+        if name in channels:
+            index = channels.index(name)
+            result[index] = masks[index] | (enhancing & ~enough)
+    result[channels.index("ET")] = enhancing & enough
+    return result

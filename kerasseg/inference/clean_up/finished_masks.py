@@ -21,7 +21,14 @@ def finished_masks(
     threshold: of the channels that have none in `settings.thresholds`
     spacing:   voxel size (D, H, W) in mm
     """
-    own = {str(name): value for name, value in settings.thresholds.items()}
-    thresholds = [own.get(name, threshold) for name in anatomy.TARGETS[target]]
+    thresholds = channel_thresholds(target, threshold, settings)
     masks = targets.probabilities_to_masks(probabilities, target, thresholds)
     return clean_up(masks, target, spacing, settings)
+
+
+def channel_thresholds(
+    target: str, threshold: float, settings: PostprocessingSettings
+) -> list[float]:
+    """Of each channel its own of `settings.thresholds`, or `threshold`."""
+    own = {str(name): value for name, value in settings.thresholds.items()}
+    return [own.get(name, threshold) for name in anatomy.TARGETS[target]]

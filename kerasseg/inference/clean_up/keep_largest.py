@@ -1,11 +1,11 @@
 """Keep the largest of several."""
 
-import numpy as np
+from typing import Any
 
-from kerasseg.inference.clean_up.components import label_components
+from kerasseg.inference.clean_up.volume_operations import ARRAYS, VolumeOperations
 
 
-def keep_largest(mask: np.ndarray) -> np.ndarray:
+def keep_largest(mask: Any, operations: VolumeOperations = ARRAYS) -> Any:
     """Mask (D, H, W) with its largest connected component alone; of equals the first."""
-    components, sizes = label_components(mask)
-    return (components == sizes.argmax()) & mask
+    components, sizes = operations.components(mask)
+    return (components == operations.first_largest(sizes)) & mask

@@ -10,8 +10,8 @@ import jinja2
 
 from kerasseg import __version__
 from kerasseg.errors import storage_error
-from kerasseg.evaluation import write_evaluation
-from kerasseg.evaluation.write_evaluation import HALF, data_uri, environment, to_png
+from kerasseg.evaluation import page as evaluation_page
+from kerasseg.evaluation.page import environment, write_figures
 from kerasseg.tuning.report.draw_search import IMPORTANCE, SCORES, SETTINGS, TRAINING, draw_search
 from kerasseg.tuning.report.figures.time_spent import minutes_of
 from kerasseg.tuning.report.parameter import range_in_words, value_in_words
@@ -38,22 +38,8 @@ def write_tune_report(folder: Path) -> Path:
     except OSError as error:
         raise storage_error(error, f"Making {folder / 'figures'}", _SETTING) from error
     write_trials_csv(folder / "trials.csv", search)
-    drawings: dict[str, list[dict[str, str]]] = {
-        section: [] for section in (SCORES, SETTINGS, IMPORTANCE, TRAINING)
-    }
-    for drawing in draw_search(search):
-        png = to_png(drawing.figure)
-        with write_aside(folder / "figures" / f"{drawing.name}.png", _SETTING) as temporary:
-            temporary.write_bytes(png)
-        kind = "half" if drawing.figure.get_figwidth() <= HALF else "whole"
-        drawings[drawing.section].append(
-            {
-                "name": drawing.name,
-                "caption": drawing.caption,
-                "source": data_uri(png),
-                "kind": kind,
-            }
-        )
+    drawings = write_figures(folder / "figures", draw_search(search), _SETTING)
+    drawings = {name: drawings.get(name, []) for name in (SCORES, SETTINGS, IMPORTANCE, TRAINING)}
     page = _environment().get_template("tune_report.html").render(_words(search, drawings))
     with write_aside(folder / "tune_report.html", _SETTING) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -63,7 +49,7 @@ def write_tune_report(folder: Path) -> Path:
 def _environment() -> jinja2.Environment:
     """Of this folder's template and of the style that it shares with evaluations."""
     found = environment()
-    folders = (Path(__file__).parent, Path(write_evaluation.__file__).parent)
+    folders = (Path(__file__).parent, Path(evaluation_page.__file__).parent)
     found.loader = jinja2.FileSystemLoader([str(folder) for folder in folders])
     found.filters["value"] = value_in_words
     found.filters["duration"] = _duration

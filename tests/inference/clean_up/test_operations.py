@@ -105,7 +105,8 @@ def test_a_little_enhancing_tumour_is_necrosis(target, minimum, gone):
     label = np.random.default_rng(0).choice([0, 1, 2], size=(4, 5, 6)).astype(np.uint8)
     label[2, 3, 1:4] = anatomy.ET
     masks = label_to_masks(label, target)
-    found = enhancing_to_necrosis(masks, target, minimum, (2.0, 2.0, 2.0))
+    parts = [masks[..., index] for index in range(masks.shape[-1])]
+    found = np.stack(enhancing_to_necrosis(parts, target, minimum, (2.0, 2.0, 2.0)), axis=-1)
     expected = np.where(label == anatomy.ET, anatomy.NCR, label) if gone else label
     np.testing.assert_array_equal(masks_to_label(found, target), expected)
     np.testing.assert_array_equal(found, label_to_masks(expected.astype(np.uint8), target))

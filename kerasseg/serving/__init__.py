@@ -1,0 +1,1 @@
+"""Serving: trained runs as SavedModels."""

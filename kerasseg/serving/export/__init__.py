@@ -1,0 +1,1 @@
+"""`kerasseg export`: runs into the files that a server loads."""

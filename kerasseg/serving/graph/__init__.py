@@ -1,0 +1,1 @@
+"""Prediction of raw scans as a TensorFlow graph: the thin twin of `inference`."""

@@ -1,0 +1,124 @@
+"""Refusing a volume that cannot be segmented, in the graph."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from kerasseg.datasets.resample import SAME_SPACING
+from kerasseg.serving.graph.require import require
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a model takes.
+
+    modalities: the channels in order
+    voxels:     the largest D x H x W
+    spacing:    (D, H, W) in mm that a volume must have; None: any
+    size:       height and width that pictures must have; None: any
+    volumes:    whether a single slice is refused
+    """
+
+    modalities: tuple[str, ...]
+    voxels: int
+    spacing: tuple[float, float, float] | None = None
+    size: tuple[int, int] | None = None
+    volumes: bool = True
+
+    @property
+    def shape(self) -> str:
+        """The shape in words."""
+        channels = len(self.modalities)
+        return f"(depth, height, width, {channels}), the channels {', '.join(self.modalities)}"
+
+
+def check_shape(shape: Any, accepted: Accepted) -> Any:
+    """A shape (n,) of any integer kind -> the same as (4,) int64, if a volume may have it."""
+    given = tf.reshape(tf.cast(shape, tf.int64), [-1])
+    # Four numbers in any case: what comes next may be computed before the assertion has failed.
+    shape = tf.reshape(tf.concat([given, [1, 1, 1, 1]], 0)[:4], [4])
+    fits = (tf.size(given) == 4) & (shape[3] == len(accepted.modalities))
+    channels = require(fits, f"the volume's shape is {{}}, expected {accepted.shape}", given)
+    with tf.control_dependencies([channels]):
+        shape = tf.identity(shape)
+    empty = require(tf.reduce_all(shape > 0), "the volume's shape is {}: it holds no voxel", shape)
+    # As float64, in which no product of three 32-bit numbers overflows.
+    voxels = tf.reduce_prod(tf.cast(shape[:3], tf.float64))
+    large = require(
+        voxels <= accepted.voxels,
+        f"the volume's shape is {{}}: more than {accepted.voxels} voxels, the limit that this "
+        "model was exported with",
+        shape,
+    )
+    checks = [empty, large]
+    if accepted.volumes:
+        checks.append(
+            require(
+                shape[0] > 1,
+                "the volume's shape is {}: a single slice, but this model takes whole volumes",
+                shape,
+            )
+        )
+    if accepted.size is not None:
+        height, width = accepted.size
+        checks.append(
+            require(
+                tf.reduce_all(shape[1:3] == [height, width]),
+                f"the volume's shape is {{}}: this model was trained on pictures resized to "
+                f"{height} x {width} pixels (height x width); resize them first",
+                shape,
+            )
+        )
+    with tf.control_dependencies(checks):
+        return tf.identity(shape)
+
+
+def check_values(volume: Any, accepted: Accepted) -> Any:
+    """(D, H, W, C) -> itself, if every channel holds a scan."""
+    bad = tf.math.count_nonzero(~tf.math.is_finite(volume))
+    finite = require(bad == 0, "the volume has {} value(s) that are NaN or infinite", bad)
+    low, high = tf.reduce_min(volume, (0, 1, 2)), tf.reduce_max(volume, (0, 1, 2))
+    same = low == high
+    names = tf.strings.reduce_join(
+        tf.boolean_mask(tf.constant(accepted.modalities), same), separator=", "
+    )
+    with tf.control_dependencies([finite]):
+        constant = require(
+            ~tf.reduce_any(same),
+            "the same value in every voxel of the channel(s) {}: there is no scan in them",
+            names,
+        )
+    with tf.control_dependencies([constant]):
+        return tf.identity(volume)
+
+
+def check_spacing(spacing: Any, accepted: Accepted) -> Any:
+    """Voxel size -> (3,) float32 in mm, 1 where it was 0, if the model takes it."""
+    shape = require(
+        tf.reduce_all(tf.shape(spacing)[-1:] == 3) & (tf.size(spacing) == 3),
+        "spacing has the shape {}, expected (3,): the voxel size depth, height, width in mm",
+        tf.shape(spacing),
+    )
+    with tf.control_dependencies([shape]):
+        spacing = tf.reshape(spacing, [3])
+    checks = [
+        require(
+            tf.reduce_all(tf.math.is_finite(spacing) & (spacing >= 0)),
+            "spacing is {}, expected the voxel size depth, height, width in mm, or 0 for 1 mm",
+            spacing,
+        )
+    ]
+    spacing = tf.where(spacing == 0, 1.0, spacing)
+    if accepted.spacing is not None:
+        wanted = tf.constant(accepted.spacing, tf.float32)
+        checks.append(
+            require(
+                tf.reduce_all(tf.abs(spacing - wanted) <= 1.001 * SAME_SPACING * wanted),
+                f"spacing is {{}} mm, but this model was trained on {list(accepted.spacing)} mm "
+                "(depth, height, width): resample the volume first",
+                spacing,
+            )
+        )
+    with tf.control_dependencies(checks):
+        return tf.identity(spacing)

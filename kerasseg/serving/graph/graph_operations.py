@@ -1,0 +1,47 @@
+"""What cleaning up needs, in a TensorFlow graph."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kerasseg.inference.clean_up.volume_operations import least_volume
+from kerasseg.serving.graph.components import components
+
+
+class GraphOperations:
+    """`VolumeOperations` on tensors. Masks are a part of a volume that holds all that is true.
+
+    shape: (3,) of the whole volume. Along an axis of one voxel there is no outside
+    """
+
+    def __init__(self, shape: Any) -> None:
+        self._margin = tf.cast(shape != 1, tf.int32)
+
+    def components(self, mask: Any) -> tuple[Any, Any]:
+        found = components(mask, corners=True)
+        ones = tf.reshape(tf.cast(mask, tf.int32), [-1])
+        sizes = tf.math.unsorted_segment_sum(ones, tf.reshape(found, [-1]), tf.size(mask))
+        return found, sizes
+
+    def fill_holes(self, mask: Any) -> Any:
+        margin = self._margin
+        empty = ~tf.pad(mask, tf.stack([margin, margin], axis=1))
+        # The first voxel is outside: it is in the margin, unless the volume is a single voxel.
+        cut_off = components(empty, corners=False) != 0
+        return tf.slice(cut_off, margin, tf.shape(mask))
+
+    def take(self, table: Any, places: Any) -> Any:
+        return tf.gather(table, places)
+
+    def first_largest(self, sizes: Any) -> Any:
+        # Not argmax, which promises nothing for equals.
+        count = tf.size(sizes)
+        largest = sizes == tf.reduce_max(sizes)
+        return tf.reduce_min(tf.where(largest, tf.range(count), count))
+
+    def reaches(self, sizes: Any, spacing: Any, minimum: float) -> Any:
+        voxel = tf.reduce_prod(tf.cast(spacing, tf.float64))
+        return tf.cast(sizes, tf.float64) * voxel >= least_volume(minimum)
+
+    def count(self, mask: Any) -> Any:
+        return tf.math.count_nonzero(mask)

@@ -1,0 +1,123 @@
+"""`inference.sliding_window` in a graph, for volumes whose size is known when it runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from kerasseg.inference.window_grid import window_step
+from kerasseg.serving.graph.box import signal_of
+
+
+def sliding_window(
+    predict: Callable[[Any], Any],
+    volume: Any,
+    window: tuple[int, int, int],
+    background: Sequence[float],
+    weights: Any,
+    *,
+    overlap: float,
+    batch: int,
+    context: int,
+) -> Any:
+    """Volume (D, H, W, C) -> weighted mean of the windows' predictions (D, H, W, K) float32.
+
+    The arguments are those of `inference.sliding_window`, and so are the windows and the result.
+    weights: of a window, (d, h, w) float32
+
+    The sums are updated in place, one batch of windows after the other.
+    """
+    lengths, size = tf.shape(volume)[:3], tf.constant(window)
+    missing = tf.maximum(size - lengths, 0)
+    before = missing // 2
+    around = tf.constant([context, 0, 0])
+    margins = tf.stack([before + around, missing - before + around], axis=1)
+    padded = tf.pad(volume, tf.concat([margins, [[0, 0]]], 0))
+    padded = tf.ensure_shape(padded, (None, None, None, volume.shape[3]))
+    signal = signal_of(padded)
+    inner = tf.minimum(lengths, size)
+    weights = tf.slice(weights, before, inner)[..., tf.newaxis]
+    outer = [window[0] + 2 * context, *window[1:]]
+
+    starts = window_starts(lengths, window, overlap)
+    seen = tf.map_fn(
+        lambda start: tf.reduce_any(tf.slice(signal, start, outer)),
+        starts,
+        fn_output_signature=tf.bool,
+    )
+    count = len(background)
+    shape = tf.concat([lengths, [count]], 0)
+    norm = _add_to_all(tf.zeros(tf.concat([lengths, [1]], 0)), starts, weights)
+    sums = tf.zeros(shape)
+    if any(background):
+        certain = weights * tf.constant(background, tf.float32)
+        sums = _add_to_all(sums, tf.boolean_mask(starts, ~seen), certain)
+    looked_at = tf.boolean_mask(starts, seen)
+
+    def read(start: Any) -> Any:
+        return tf.slice(padded, tf.concat([start, [0]], 0), [*outer, -1])
+
+    def step(first: Any, sums: Any) -> tuple[Any, Any]:
+        places = looked_at[first : first + batch]
+        if batch == 1:
+            windows = read(places[0])[tf.newaxis]
+        else:
+            windows = tf.map_fn(
+                read, places, fn_output_signature=tf.TensorSpec((*outer, volume.shape[3]))
+            )
+        windows = tf.ensure_shape(windows, (None, *outer, volume.shape[3]))
+        values = predict(windows)
+        values = tf.slice(values, tf.concat([[0], before, [0]], 0), [-1, *tf.unstack(inner), -1])
+        if batch == 1:
+            return first + 1, _add(sums, places[0], values[0] * weights)
+        sums = _add_each(sums, places, lambda index: values[index] * weights)
+        return first + batch, sums
+
+    _, sums = tf.while_loop(
+        lambda first, _: first < tf.shape(looked_at)[0],
+        step,
+        (tf.constant(0), sums),
+        shape_invariants=(tf.TensorShape(()), tf.TensorShape((None, None, None, count))),
+        parallel_iterations=1,  # else the network would run on several batches at a time
+    )
+    return sums / norm
+
+
+def window_starts(lengths: Any, window: Sequence[int], overlap: float) -> Any:
+    """First voxels (n, 3) int32 of the windows over a volume of `lengths` (3,).
+
+    Those of `WindowGrid`; 0 along an axis where the volume is smaller than the window.
+    """
+    axes = []
+    for axis, size in enumerate(window):
+        slack = tf.maximum(lengths[axis] - size, 0)
+        steps = -(-slack // window_step(size, overlap))
+        places = tf.cast(tf.range(steps + 1) * slack, tf.float64)
+        places /= tf.cast(tf.maximum(steps, 1), tf.float64)
+        axes.append(tf.cast(tf.round(places), tf.int32))
+    return tf.reshape(tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1), (-1, 3))
+
+
+def _add(sums: Any, start: Any, values: Any) -> Any:
+    """`sums` (D, H, W, K) with `values` added from `start` on, in its own memory."""
+    size = tf.shape(values)
+    begin = tf.concat([start, [0]], 0)
+    part = tf.slice(sums, begin, size)
+    return tf.raw_ops.TensorStridedSliceUpdate(
+        input=sums, begin=begin, end=begin + size, strides=[1, 1, 1, 1], value=part + values
+    )
+
+
+def _add_each(sums: Any, places: Any, value_of: Callable[[Any], Any]) -> Any:
+    _, sums = tf.while_loop(
+        lambda index, _: index < tf.shape(places)[0],
+        lambda index, sums: (index + 1, _add(sums, places[index], value_of(index))),
+        (tf.constant(0), sums),
+        shape_invariants=(tf.TensorShape(()), sums.shape),
+        parallel_iterations=1,
+    )
+    return sums
+
+
+def _add_to_all(sums: Any, places: Any, values: Any) -> Any:
+    return _add_each(sums, places, lambda _: values)

@@ -1,0 +1,105 @@
+"""Components and clean-up in a graph against scipy's."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from kerasseg import anatomy
+from kerasseg.inference.clean_up.finished_masks import finished_masks
+from kerasseg.serving.graph import finished_masks as graph
+from kerasseg.serving.graph.components import components
+from kerasseg.settings.postprocessing import PostprocessingSettings
+from kerasseg.targets import masks_to_label
+
+volumes = st.tuples(
+    st.tuples(*[st.integers(1, 9)] * 3), st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.7])
+)
+IDS = {0: 0, 1: 7, 2: 5, 3: 255}
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    signature = [tf.TensorSpec((None, None, None), tf.bool)]
+    return {
+        corners: tf.function(lambda m, c=corners: components(m, corners=c), signature)
+        for corners in (True, False)
+    }
+
+
+def first_voxels(mask, structure):
+    """Number of the first voxel of each component, by scipy."""
+    labels, count = ndimage.label(mask, structure)
+    result = np.arange(mask.size).reshape(mask.shape)
+    for label in range(1, count + 1):
+        result[labels == label] = np.flatnonzero(labels == label)[0]
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(volumes, st.booleans())
+def test_components_are_scipys(compiled, drawn, corners):
+    shape, seed, share = drawn
+    mask = np.random.default_rng(seed).random(shape) < share
+    structure = np.ones((3, 3, 3)) if corners else None
+    np.testing.assert_array_equal(compiled[corners](mask), first_voxels(mask, structure))
+
+
+def test_a_long_way_takes_few_rounds(monkeypatch):
+    """A path of 1,300 voxels to and fro: passing a number on from voxel to voxel takes 1,300."""
+    mask = np.zeros((1, 51, 50), bool)
+    mask[0, ::2] = True
+    mask[0, 1::4, -1] = mask[0, 3::4, 0] = True
+    rounds = []
+    loop = tf.while_loop
+
+    def counted(condition, body, variables, **options):
+        def watched(*values):
+            rounds.append(1)
+            return body(*values)
+
+        return loop(condition, watched, variables, **options)
+
+    monkeypatch.setattr(tf, "while_loop", counted)
+    found = components(tf.constant(mask), corners=False)
+    assert set(found.numpy()[mask]) == {0}
+    assert len(rounds) < 20, len(rounds)
+
+
+def cleaning(target, draw):
+    """Settings of all that the target's channels can go through."""
+    names = anatomy.tumour_channels(target)
+    some = st.lists(st.sampled_from(names), unique=True).map(tuple)
+    values = {
+        "minimum_volume": draw(st.dictionaries(st.sampled_from(names), st.sampled_from([3, 10]))),
+        "keep_largest": draw(some),
+        "fill_holes": draw(some),
+    }
+    if "ET" in names:
+        values["minimum_enhancing"] = draw(st.sampled_from([0, 30]))
+    if target != "labels":
+        values["thresholds"] = draw(
+            st.dictionaries(st.sampled_from(names), st.sampled_from([0.3, 0.7]))
+        )
+    return PostprocessingSettings(**values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(list(anatomy.TARGETS)), volumes, st.data())
+def test_masks_and_labels_are_those_of_numpy(target, drawn, data):
+    shape, seed, share = drawn
+    wanted = cleaning(target, data.draw)
+    spacing = (0.9, 1.0, 1.3)
+    noise = np.random.default_rng(seed)
+    probabilities = noise.random((*shape, len(anatomy.TARGETS[target]))).astype(np.float32)
+    probabilities = np.round(probabilities ** (1 + share), 1)  # equals, and a threshold hit
+    expected = finished_masks(probabilities, target, spacing, 0.5, wanted)
+    found = graph.finished_masks(
+        tf.constant(probabilities), target, tf.constant(spacing), 0.5, wanted
+    )
+    np.testing.assert_array_equal(np.stack(found, axis=-1), expected)
+    ids = {0: 0, 1: 1} if target == "binary" else IDS
+    label = masks_to_label(expected, target)
+    np.testing.assert_array_equal(graph.label_of(found, target, ids), np.vectorize(ids.get)(label))

@@ -1,0 +1,134 @@
+"""Whole volumes through a graph against `Predictor` and `LoadedRun`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kerasseg import anatomy
+from kerasseg.config_file import load_experiment
+from kerasseg.inference.load_run import LoadedRun
+from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.window_grid import WindowGrid
+from kerasseg.prediction.array_case import array_case
+from kerasseg.serving.graph.member import Member, normalised
+from kerasseg.serving.graph.sliding_window import window_starts
+
+CASES = {
+    "3-D": ("pipeline.patch_size=[8,6,12]", "model.target=regions"),
+    "softmax": ("pipeline.patch_size=[4,8,6]", "model.target=labels", "evaluation.overlap=0.3"),
+    "whole": (
+        "pipeline.patch_size=[4,8,6]",
+        "model.target=labels",
+        "evaluation.brain_box=false",
+        "evaluation.window_batch=3",
+        "evaluation.weighting=constant",
+    ),
+    "flips": (
+        "pipeline.patch_size=[6,8,8]",
+        "model.target=binary",
+        "evaluation.flips=[depth,width]",
+        "evaluation.rotations=[axial]",
+        "evaluation.window_batch=2",
+    ),
+    "axial": ("pipeline.patch_size=[8,6]", "evaluation.window_batch=4"),
+    "coronal": (
+        "pipeline.patch_size=[8,6]",
+        "pipeline.slices.axis=coronal",
+        "pipeline.slices.neighbours=1",
+        "evaluation.flips=[depth]",
+        "evaluation.overlap=0",
+    ),
+    "sagittal": (
+        "pipeline.patch_size=[4,10]",
+        "pipeline.slices.axis=sagittal",
+        "pipeline.slices.neighbours=2",
+        "evaluation.brain_box=false",
+        "evaluation.overlap=0.75",
+    ),
+}
+
+
+def network_of(experiment):
+    """A convolution, so that a window's edges and its neighbours count; every value differs."""
+    keras.utils.set_random_seed(1)
+    flat = len(experiment.pipeline.patch_size) == 2
+    channels = 2 * (1 + 2 * experiment.pipeline.slices.neighbours) if flat else 2
+    target = experiment.model.target
+    image = keras.Input((None,) * (2 if flat else 3) + (channels,))
+    layer = keras.layers.Conv2D if flat else keras.layers.Conv3D
+    found = layer(len(anatomy.TARGETS[target]), 3, padding="same", bias_initializer="ones")(image)
+    return keras.Model(image, keras.layers.Activation(anatomy.ACTIVATIONS[target])(found))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Case -> a run, and its probabilities as a graph of a raw volume (D, H, W, 2)."""
+    result = {}
+    for name, options in CASES.items():
+        flat = len(options[0].split(",")) == 2
+        experiment = load_experiment(
+            None,
+            [
+                "data.modalities=[t2,flair]",
+                "model.features=[4]",
+                f"model.dimensions={2 if flat else 3}",
+                *options,
+            ],
+        )
+        predictor = Predictor(
+            network_of(experiment),
+            experiment.pipeline,
+            experiment.evaluation,
+            target=experiment.model.target,
+        )
+        run = LoadedRun(tmp_path_factory.mktemp("run"), experiment, predictor)
+        member = Member(run)
+
+        def found(volume, member=member):
+            image, box = normalised(volume)
+            return member.probabilities(image, box, tf.shape(volume)[:3])
+
+        result[name] = (
+            run,
+            tf.function(found, [tf.TensorSpec((None, None, None, 2))], autograph=False),
+        )
+    return result
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(*[st.integers(1, 19)] * 3), st.integers(0, 10**6), st.data())
+def test_a_graph_gives_what_python_gives(pairs, name, shape, seed, data):
+    """Volumes smaller and larger than the window, with air around and within, or nothing else."""
+    run, graph = pairs[name]
+    noise = np.random.default_rng(seed)
+    volume = noise.normal(300, 100, size=(*shape, 2)).astype(np.float32)
+    for axis, length in enumerate(shape):
+        first = data.draw(st.integers(0, length))
+        air = [slice(None)] * 3
+        air[axis] = slice(first, first + data.draw(st.integers(0, 9)))
+        volume[tuple(air)] = 0
+    volume[noise.random(shape) < 0.2] = 0
+    expected = run.probabilities(array_case(volume, (1, 1, 1), ("t2", "flair")))
+    found = graph(volume).numpy()
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 300)] * 3),
+    st.tuples(*[st.integers(2, 130)] * 3),
+    st.floats(0, 0.95),
+)
+def test_the_windows_are_those_of_the_grid(lengths, window, overlap):
+    box = tuple(slice(0, n) for n in lengths)
+    grid = WindowGrid(box, window, overlap)
+    expected = [[max(s, 0) for s in axis] for axis in grid.axes]
+    found = window_starts(tf.constant(lengths), window, overlap).numpy()
+    for axis in range(3):
+        np.testing.assert_array_equal(np.unique(found[:, axis]), np.unique(expected[axis]))
+    assert len(found) == np.prod([len(axis) for axis in expected])
