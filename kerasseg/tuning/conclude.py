@@ -10,6 +10,7 @@ from kerasseg.config_file import dump_experiment
 from kerasseg.tuning.draw_scores import draw_scores
 from kerasseg.tuning.progress import show_values
 from kerasseg.tuning.record import TrialRecord, best_record, read_records
+from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.trial_experiment import trial_experiment
 from kerasseg.write_aside import write_aside
@@ -18,7 +19,7 @@ _ROWS = 10
 
 
 def conclude(search: Search, why: str | None) -> Path | None:
-    """Show the best trials, draw `scores.png`, write `best.yaml` and return it.
+    """Show the best trials, draw `scores.png`, write the page and `best.yaml`, and return the last.
 
     None if no trial was completed. `why`: why the search ended before all trials were done.
     """
@@ -33,6 +34,7 @@ def conclude(search: Search, why: str | None) -> Path | None:
     best = best_record(records, settings.direction)
     if best is None:
         say(f"No trial was completed; what their processes said is in {folder}/processes.")
+        say(f"Look at   {write_tune_report(folder)}")
         return None
     Console(highlight=False).print(_table(search, records))
     draw_scores(folder / "scores.png", records, settings.objective, settings.direction)
@@ -40,6 +42,8 @@ def conclude(search: Search, why: str | None) -> Path | None:
     for line in _verdict(records, best, settings.objective):
         say(line)
     say(f"Figure    {folder / 'scores.png'}")
+    say(f"Look at   {write_tune_report(folder)}")
+    say(f"Watch     tensorboard --logdir {folder}  (HPARAMS)")
     say(f"Next      python train.py --config {path}")
     return path
 

@@ -17,10 +17,11 @@ from kerasseg.tuning.gpus import places
 from kerasseg.tuning.lock import held
 from kerasseg.tuning.oracles import build_oracle
 from kerasseg.tuning.progress import SearchProgress
-from kerasseg.tuning.record import read_records
+from kerasseg.tuning.record import TrialRecord, read_records
 from kerasseg.tuning.run_trial import RunJob, TrialRunner
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.stopping import Stop, stopping
+from kerasseg.tuning.tell_tensorboard import tell_how_it_went, tell_what_is_searched
 from kerasseg.tuning.work import work
 
 _LOCKED = (
@@ -42,14 +43,12 @@ def tune(
     with _prepared(search) as oracle, stopping(len(seats)) as stop:
         left = oracle.seconds_left()
         until = None if left is None else time.time() + left
-        with _progress(search, oracle) as progress:
+        with _progress(search, oracle) as ended:
 
             def seat(index: int) -> Callable[[], None]:
                 worker, event = f"tuner{index}", stop.events[index]
                 runner = TrialRunner(search, worker, seats[index], event, until, run_job)
-                return lambda: work(
-                    oracle, worker, runner.run, settings.objective, event, progress.ended
-                )
+                return lambda: work(oracle, worker, runner.run, settings.objective, event, ended)
 
             in_threads([seat(index) for index in range(len(seats))], stop)
         stop.raise_if_asked()
@@ -62,8 +61,8 @@ def tune_as_chief(search: Search, address: str) -> Path | None:
     Raises as `tune` does.
     """
     with _prepared(search) as oracle, stopping() as stop:
-        with _progress(search, oracle) as progress:
-            serve(oracle, search, address, stop.events[0], progress.ended)
+        with _progress(search, oracle) as ended:
+            serve(oracle, search, address, stop.events[0], ended)
         stop.raise_if_asked()
         return conclude(search, oracle.why_over())
 
@@ -103,6 +102,15 @@ def _prepared(search: Search) -> Iterator[Any]:
         yield oracle
 
 
-def _progress(search: Search, oracle: Any) -> SearchProgress:
+@contextmanager
+def _progress(search: Search, oracle: Any) -> Iterator[Callable[[TrialRecord], None]]:
+    """What is to be called with every trial that has ended."""
     total = search.settings.max_trials or getattr(oracle, "total", None)
-    return SearchProgress(search.settings, total, read_records(search.folder))
+    tell_what_is_searched(search)
+    with SearchProgress(search.settings, total, read_records(search.folder)) as progress:
+
+        def ended(record: TrialRecord) -> None:
+            tell_how_it_went(search, record)
+            progress.ended(record)
+
+        yield ended
