@@ -12,7 +12,15 @@ from kerasseg import __version__
 from kerasseg.errors import storage_error
 from kerasseg.evaluation import write_evaluation
 from kerasseg.evaluation.write_evaluation import HALF, data_uri, environment, to_png
-from kerasseg.tuning.report.draw_search import IMPORTANCE, SCORES, SETTINGS, TRAINING, draw_search
+from kerasseg.progress import track
+from kerasseg.tuning.report.draw_search import (
+    IMPORTANCE,
+    SCORES,
+    SETTINGS,
+    TRAINING,
+    count_drawings,
+    draw_search,
+)
 from kerasseg.tuning.report.figures.time_spent import minutes_of
 from kerasseg.tuning.report.parameter import range_in_words, value_in_words
 from kerasseg.tuning.report.read_search import read_search
@@ -41,7 +49,7 @@ def write_tune_report(folder: Path) -> Path:
     drawings: dict[str, list[dict[str, str]]] = {
         section: [] for section in (SCORES, SETTINGS, IMPORTANCE, TRAINING)
     }
-    for drawing in draw_search(search):
+    for drawing in track(draw_search(search), count_drawings(search), "Drawing"):
         png = to_png(drawing.figure)
         with write_aside(folder / "figures" / f"{drawing.name}.png", _SETTING) as temporary:
             temporary.write_bytes(png)

@@ -80,9 +80,9 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
         longest = max(len(line) for label in labels for line in label.splitlines())
         crowded = which == "x" and longest * len(labels) > _CHARACTERS
         axis.set_ticks(range(len(labels)))
-        axis.set_ticklabels(labels)
+        axis.set_ticklabels(parameter.labels(1) if crowded else labels)
         if crowded:
-            axes.tick_params(axis="x", rotation=25)
+            axes.tick_params(axis="x", rotation=30)
             for label in axis.get_ticklabels():
                 label.set(ha="right", rotation_mode="anchor")
         set_limits(-0.5, len(labels) - 0.5)
