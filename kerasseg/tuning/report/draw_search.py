@@ -28,6 +28,12 @@ _FIRST_ROUNDS = (
 )
 
 
+def count_drawings(search: Search) -> int:
+    """How many `draw_search` yields."""
+    with_model = 0 if why_no_model(search) else min(len(search.parameters), 2)
+    return 5 + with_model
+
+
 def draw_search(search: Search) -> Iterator[Drawing]:
     """One after the other. Those that need a score or a model of it are left out where the trials
     do not give one; `why_no_model` says so in words."""

@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 
-_LINE, _LINES = 20, 3
-"""Characters of a line, and lines, of a value in a figure."""
-
 
 @dataclass(frozen=True)
 class Parameter:
@@ -68,9 +65,9 @@ class Parameter:
             found, low, high = np.log(found), float(np.log(low)), float(np.log(high))
         return (found - low) / (high - low) if high > low else found * 0 + 0.5
 
-    def labels(self) -> list[str]:
-        """Its choices in few characters, no two the same."""
-        short = [_shortened(value_in_words(choice)) for choice in self.choices]
+    def labels(self, lines: int = 3, width: int = 20) -> list[str]:
+        """Its choices in at most so many lines of so many characters, no two the same."""
+        short = [_shortened(value_in_words(choice), lines, width) for choice in self.choices]
         if len(set(short)) < len(short):
             short = [f"{n + 1}: {word}" for n, word in enumerate(short)]
         return short
@@ -114,10 +111,10 @@ def _item(value: Any) -> str:
     return value_in_words(value)
 
 
-def _shortened(words: str) -> str:
-    """In at most three lines; of what is longer, both ends."""
-    lines = textwrap.wrap(words, _LINE, break_on_hyphens=False)
-    if len(lines) > _LINES:
-        half = (_LINE * _LINES) // 2 - 2
-        lines = textwrap.wrap(f"{words[:half]}\N{HORIZONTAL ELLIPSIS}{words[-half:]}", _LINE)
-    return "\n".join(lines)
+def _shortened(words: str, lines: int, width: int) -> str:
+    """Of what is longer, both ends."""
+    found = textwrap.wrap(words, width, break_on_hyphens=False)
+    if len(found) > lines:
+        half = width * lines // 2 - (2 if lines > 1 else 1)
+        found = textwrap.wrap(f"{words[:half]}\N{HORIZONTAL ELLIPSIS}{words[-half:]}", width)
+    return "\n".join(found)

@@ -12,7 +12,15 @@ from kerasseg import __version__
 from kerasseg.errors import storage_error
 from kerasseg.evaluation import page as evaluation_page
 from kerasseg.evaluation.page import environment, write_figures
-from kerasseg.tuning.report.draw_search import IMPORTANCE, SCORES, SETTINGS, TRAINING, draw_search
+from kerasseg.progress import track
+from kerasseg.tuning.report.draw_search import (
+    IMPORTANCE,
+    SCORES,
+    SETTINGS,
+    TRAINING,
+    count_drawings,
+    draw_search,
+)
 from kerasseg.tuning.report.figures.time_spent import minutes_of
 from kerasseg.tuning.report.parameter import range_in_words, value_in_words
 from kerasseg.tuning.report.read_search import read_search
@@ -38,9 +46,10 @@ def write_tune_report(folder: Path) -> Path:
     except OSError as error:
         raise storage_error(error, f"Making {folder / 'figures'}", _SETTING) from error
     write_trials_csv(folder / "trials.csv", search)
-    drawings = write_figures(folder / "figures", draw_search(search), _SETTING)
-    drawings = {name: drawings.get(name, []) for name in (SCORES, SETTINGS, IMPORTANCE, TRAINING)}
-    page = _environment().get_template("tune_report.html").render(_words(search, drawings))
+    drawings = track(draw_search(search), count_drawings(search), "Drawing")
+    figures = write_figures(folder / "figures", drawings, _SETTING)
+    figures = {name: figures.get(name, []) for name in (SCORES, SETTINGS, IMPORTANCE, TRAINING)}
+    page = _environment().get_template("tune_report.html").render(_words(search, figures))
     with write_aside(folder / "tune_report.html", _SETTING) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / "tune_report.html"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -31,6 +32,11 @@ from tests.tuning.report.searches import (
 def _labelled(figure: Figure, label: str) -> np.ndarray:
     (line,) = [line for line in figure.axes[0].lines if line.get_label() == label]
     return np.array(line.get_xydata())
+
+
+def _dots(axes: Axes, marker: str) -> np.ndarray:
+    found = [line.get_xydata() for line in axes.lines if line.get_marker() == marker]
+    return np.concatenate(found)
 
 
 def _drawn(figure: Figure) -> np.ndarray:
@@ -87,20 +93,17 @@ def test_a_panel_per_setting(tmp_path: Path) -> None:
     assert set(panels) == set(SPACE)
     rate = panels["optimizer.learning_rate"]
     assert rate.get_xscale() == "log"
-    dots = sorted(
-        (line.get_ydata()[0], line.get_xdata()[0])
-        for line in rate.lines
-        if line.get_marker() == "o"
-    )
+    dots = sorted(map(tuple, _dots(rate, "o")[:, ::-1]))
     expected = [(t["score"], t["values"]["optimizer.learning_rate"]) for t in trials[:5]]
     assert np.allclose(dots, sorted(expected))
-    assert sum(line.get_marker() == "x" for line in rate.lines) == 1
+    failed = trials[5]["values"]["optimizer.learning_rate"]
+    assert _dots(rate, "x")[:, 0] == pytest.approx([failed])
     # Only every second trial used it.
-    assert len(panels["optimizer.momentum"].lines) == 3
+    assert len(_dots(panels["optimizer.momentum"], "o")) == 3
     names = panels["optimizer.name"]
     assert [tick.get_text() for tick in names.get_xticklabels()] == ["adamw", "sgd"]
-    places = [line.get_xdata()[0] for line in names.lines]
-    assert all(abs(place - round(place)) < 0.2 for place in places)
+    places = _dots(names, "o")[:, 0]
+    assert len(set(places)) == 5 and all(abs(place - round(place)) < 0.2 for place in places)
 
 
 def test_curves_begin_where_they_were_trained(tmp_path: Path) -> None:

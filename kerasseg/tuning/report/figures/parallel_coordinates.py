@@ -32,6 +32,7 @@ def draw_parallel_coordinates(search: Search) -> Figure:
     colours, scale = score_colours(search)
     limits = _limits(search)
     anything_unused = False
+    thin = float(np.clip(40 / len(search.trials), 0.3, 0.8))
     for trial in reversed(search.ranked):
         heights = [_height(parameter, trial) for parameter in search.parameters]
         anything_unused |= _UNUSED in heights or not trial.is_scored
@@ -46,7 +47,7 @@ def draw_parallel_coordinates(search: Search) -> Figure:
             color=colour,
             lw=3.2 if best else 1.4,
             ls="-" if trial.is_scored else "--",
-            alpha=1.0 if best else 0.8 if trial.is_scored else 0.45,
+            alpha=1.0 if best else thin if trial.is_scored else thin / 2,
             zorder=4 if best else 2,
             marker="o" if best else None,
             mec="#333333",

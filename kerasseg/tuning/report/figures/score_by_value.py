@@ -1,5 +1,7 @@
 """The score against each setting."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -18,6 +20,10 @@ from kerasseg.tuning.report.figures.style import (
 )
 from kerasseg.tuning.report.parameter import Parameter
 from kerasseg.tuning.report.search import Search
+
+_BOTTOM = 0.04
+"""Height of what has no score, of the axis."""
+_MANY = 60
 
 
 def draw_score_by_value(search: Search) -> Figure:
@@ -46,31 +52,29 @@ def _draw(axes: Axes, search: Search, parameter: Parameter) -> None:
     places = np.array([number for _, number in used])
     if parameter.is_category:
         places = places + strewn(0.0, len(used))
-    shades = epoch_shades(search)
+    shades, (low, high) = epoch_shades(search), score_range(search)
+    size = 6 if len(used) < _MANY else 4
+    # One call per look: a line of its own per dot takes seconds.
+    looks: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     for (trial, _), place in zip(used, places.tolist(), strict=True):
-        if not trial.is_scored:
-            axes.plot(
-                place,
-                0.04,
-                ">" if trial.status == "running" else "x",
-                ms=6,
-                mew=1.8,
-                color=STATUS_COLOURS[trial.status],
-                transform=axes.get_xaxis_transform(),
-            )
-            continue
-        colour = shades.get(trial.epochs_to, STATUS_COLOURS["completed"])
-        best = trial is search.best
-        axes.plot(
-            place,
-            np.clip(trial.score, *score_range(search)),
-            "D" if trial.is_baseline else "o",
-            ms=8 if best else 6,
-            color="white" if trial.is_baseline else colour,
-            mec=BEST if best else "#333333",
-            mew=2 if best else 0.7,
-            zorder=4 if best else 3,
-        )
+        if trial.is_scored:
+            shade = shades.get(trial.epochs_to, STATUS_COLOURS["completed"])
+            score = float(np.clip(trial.score, low, high))
+            marker = "D" if trial.is_baseline else "o"
+            look = (marker, "white" if trial.is_baseline else shade, trial is search.best)
+            looks.setdefault(look, []).append((place, score))
+        else:
+            marker = ">" if trial.status == "running" else "x"
+            look = (marker, STATUS_COLOURS[trial.status], False)
+            looks.setdefault(look, []).append((place, _BOTTOM))
+    for (marker, colour, best), dots in looks.items():
+        line = axes.plot(*zip(*dots, strict=True), marker, ms=size, color=colour, zorder=3)[0]
+        if marker in "x>":
+            line.set(transform=axes.get_xaxis_transform(), markeredgewidth=1.8)
+        else:
+            line.set(markeredgecolor="#333333", markeredgewidth=0.7)
+        if best:
+            line.set(markersize=8, markeredgecolor=BEST, markeredgewidth=2, zorder=4)
     parameter_axis(axes, parameter)
     limits = score_limits(search)
     if limits:

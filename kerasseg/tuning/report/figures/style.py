@@ -30,6 +30,7 @@ PANELS = 3
 """Panels side by side."""
 _CHARACTERS = 48
 """As many stand side by side below a panel."""
+_FEW = 4
 _FAR = 6.0
 """Quartile distances from which on a bad score is drawn at the edge."""
 
@@ -76,16 +77,18 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     set_limits = axes.set_xlim if which == "x" else axes.set_ylim
     if parameter.is_category:
-        labels = parameter.labels()
-        longest = max(len(line) for label in labels for line in label.splitlines())
-        crowded = which == "x" and longest * len(labels) > _CHARACTERS
-        axis.set_ticks(range(len(labels)))
-        axis.set_ticklabels(labels)
-        if crowded:
-            axes.tick_params(axis="x", rotation=25)
+        count = len(parameter.choices)
+        # Few stand upright in lines as wide as their share; many lie aslant.
+        few = which == "y" or count <= _FEW
+        labels = parameter.labels(3, 20 if which == "y" else _CHARACTERS // count) if few else []
+        aslant = not few and sum(len(label) for label in parameter.labels(1)) > _CHARACTERS
+        axis.set_ticks(range(count))
+        axis.set_ticklabels(labels or parameter.labels(1))
+        if aslant:
+            axes.tick_params(axis="x", rotation=30)
             for label in axis.get_ticklabels():
                 label.set(ha="right", rotation_mode="anchor")
-        set_limits(-0.5, len(labels) - 0.5)
+        set_limits(-0.5, count - 0.5)
         axes.tick_params(axis="x" if which == "x" else "y", labelsize=8)
         return
     if parameter.log:
