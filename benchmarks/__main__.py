@@ -25,6 +25,7 @@ from benchmarks import (
     static_channels,
     step_memory,
     train_step,
+    tuning_memory,
     update_step,
     volume_metrics,
 )
@@ -50,6 +51,7 @@ PROBES = {
     "instance_norm": instance_norm.run,
     "real_2d": real_2d.run,
     "optimizers": optimizers.run,
+    "tuning_memory": tuning_memory.run,
     "albumentations_threads": albumentations_threads.run,
 }
 """Run by name only; their figures stand in notes.md."""
