@@ -1,4 +1,4 @@
-"""Whether a search's memory grows with its trials: 20 tiny ones, the process of the search itself."""
+"""Whether the memory of a search grows with its trials: 20 tiny ones, each a process of its own."""
 
 import json
 import shutil
