@@ -15,6 +15,8 @@ from kerasseg.verbs.evaluate import evaluate
 from kerasseg.verbs.exit_codes import USER_MISTAKE
 from kerasseg.verbs.explore import explore
 from kerasseg.verbs.predict import predict
+from kerasseg.verbs.segment import segment
+from kerasseg.verbs.serve import serve
 from kerasseg.verbs.show_batch import show_batch
 from kerasseg.verbs.train import train
 from kerasseg.verbs.verify import verify
@@ -28,7 +30,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order in which they are used.
-for verb in (train, convert, predict, verify, explore, show_batch, evaluate, compare):
+for verb in (
+    train,
+    convert,
+    predict,
+    serve,
+    segment,
+    verify,
+    explore,
+    show_batch,
+    evaluate,
+    compare,
+):
     app.command()(verb)
 app.command(name="config")(show_config)
 app.command()(doctor)
