@@ -19,6 +19,8 @@ from benchmarks import (
     optimizers,
     patches,
     real_2d,
+    serving_load,
+    serving_wire,
     slices,
     sliding_window,
     static_channels,
@@ -40,6 +42,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "volume_metrics": volume_metrics.run,
     "sliding_window": sliding_window.run,
+    "serving_wire": serving_wire.run,
 }
 """What `make bench` runs."""
 PROBES = {
@@ -49,6 +52,7 @@ PROBES = {
     "real_2d": real_2d.run,
     "optimizers": optimizers.run,
     "albumentations_threads": albumentations_threads.run,
+    "serving_load": serving_load.run,
 }
 """Run by name only; their figures stand in notes.md."""
 

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,13 +22,15 @@ _MODULES = (
     "prediction_service_pb2_grpc",
 )
 
+_LOCK = threading.Lock()
+
 
 @cache
 def serving_apis() -> Any:
     """The modules of `tensorflow_serving.apis` by their names, and `grpc`.
 
     Their messages need those of `tensorflow.core`, and importing any part of TensorFlow runs all of
-    it: 9.3 s instead of 0.2 s (2 cores of AMD EPYC, `benchmarks.serving_wire imports`). So while
+    it: 7.4 s instead of 0.2 s (`python -m benchmarks.serving_wire imports`, 2 cores). So while
     they are imported an empty package of the same folder stands in its place, unless TensorFlow
     was there before. `import tensorflow` works as ever afterwards.
 
@@ -36,7 +39,7 @@ def serving_apis() -> Any:
     try:
         import grpc
 
-        with _light_tensorflow():
+        with _LOCK, _light_tensorflow():
             modules = {
                 name: importlib.import_module(f"tensorflow_serving.apis.{name}")
                 for name in _MODULES

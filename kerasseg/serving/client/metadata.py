@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from kerasseg import anatomy
+from kerasseg.prediction.label_ids import label_ids
 from kerasseg.serving.client.server_error import ServerError
 from kerasseg.settings.data import DataSettings
 
@@ -40,17 +41,27 @@ class Metadata:
                 return told.model_copy(update={"modalities": self.modalities})
             except ValidationError:
                 pass  # of another version of kerasseg; what follows is enough
+        return self._likely_data()
+
+    def _likely_data(self) -> DataSettings:
         colours = set(self.modalities) <= {"grey", "red", "green", "blue"}
         tumour = set(self.labels) == {"background", "tumour"}
+        told = {"root": "not here", "modalities": self.modalities}
+        if colours:
+            return DataSettings.model_validate({**told, "layout": "image_pairs"})
+        if not tumour:
+            # Those of a public data set are its layout's own, which a scan's files may know better.
+            for layout in ("brats_nifti", "nnunet", "msd"):
+                likely = DataSettings.model_validate({**told, "layout": layout})
+                ids = label_ids(None, likely, self.target, None)
+                if all(ids[_CANONICAL[name]] == own for name, own in self.labels.items()):
+                    return likely
         return DataSettings.model_validate(
             {
-                "layout": "image_pairs" if colours else "brats_nifti",
-                "root": "not here",
-                "modalities": self.modalities,
-                "classes": "tumour" if colours or tumour else "subregions",
-                "label_map": None
-                if colours
-                else {own: _CANONICAL[name] for name, own in self.labels.items()},
+                **told,
+                "layout": "brats_nifti",
+                "classes": "tumour" if tumour else "subregions",
+                "label_map": {own: _CANONICAL[name] for name, own in self.labels.items()},
             }
         )
 

@@ -36,7 +36,8 @@ class RestTransport:
         Raises `ServerError`.
         """
         values = {name: _json_value(value) for name, value in inputs.items()}
-        body = json.dumps({"signature_name": signature, "inputs": values}).encode()
+        request = {"signature_name": signature, "inputs": values}
+        body = json.dumps(request, separators=(",", ":")).encode()
         path = f"/v1/models/{quote(model, safe='')}"
         path += f"/versions/{version}" if version is not None else ""
         status, text = self._post(f"{path}:predict", body)

@@ -171,6 +171,7 @@ def status_response(models: Models, name: str, version: int | None) -> Any:
         if version in (None, number):
             entry = response.model_version_status.add(version=number)
             entry.state = messages.ModelVersionStatus.State.Value(status.state)
+            entry.status.SetInParent()  # OK is said, too
             if status.error:
                 entry.status.error_code = 2  # UNKNOWN of tensorflow/core/protobuf/error_codes.proto
                 entry.status.error_message = status.error

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from google.protobuf.json_format import MessageToJson
 from starlette.exceptions import HTTPException
 
@@ -87,6 +88,10 @@ def rest_app(models: Models, metrics: Metrics) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
         return _error(error.status_code, f"{error.detail}: {request.method} {request.url.path}")
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        return _error(400, f"Malformed request, a version is a number: {request.url.path}")
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

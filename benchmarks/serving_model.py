@@ -1,6 +1,6 @@
 """A small SavedModel with the signatures of `kerasseg export`, from a plain tf.Module.
 
-`python -m tests.serving.saved_model FOLDER [THRESHOLD [SECONDS]]` writes one.
+`python -m benchmarks.serving_model FOLDER [THRESHOLD [SECONDS]]` writes one.
 
 What it predicts can be said without it: NCR (1) where FLAIR is above the threshold, ET (4) where T1
 is, too; every region's probability is the sigmoid of a modality divided by a hundred.
@@ -43,21 +43,20 @@ def expected_probabilities(image: np.ndarray) -> np.ndarray:
 
 
 class Tiny(tf.Module):
-    """threshold: above it is tumour. seconds: how long a request takes."""
+    """threshold: above it is tumour. seconds: how long a request takes at least."""
 
     def __init__(self, threshold: float, seconds: float = 0.0) -> None:
         super().__init__()
         self.threshold = tf.Variable(threshold, trainable=False)
-        self.steps = int(seconds * 100)
+        self.seconds = seconds
 
-    def _segment(self, volume, probabilities):
-        # A loop that only takes time: a graph cannot sleep.
-        waste = tf.while_loop(
-            lambda i, x: i < self.steps,
-            lambda i, x: (i + 1, tf.linalg.normalize(tf.matmul(x, x))[0]),
-            (0, tf.eye(400) * 0.5),
-        )[1][0, 0]
-        volume = volume + 0.0 * tf.math.multiply_no_nan(waste, 0.0)
+    def _segment(self, volume: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # A graph cannot sleep.
+        until = tf.timestamp() + self.seconds
+        busy = tf.while_loop(
+            lambda x: tf.timestamp() < until, lambda x: (tf.linalg.matmul(x, x),), (tf.eye(200),)
+        )[0][0, 0]
+        volume = volume + tf.cast(busy > 1e30, tf.float32)  # never
         tumour, enhancing = volume[..., 0] > self.threshold, volume[..., 1] > self.threshold
         labels = tf.where(tumour, tf.where(enhancing, 4, 1), 0)
         maps = tf.sigmoid(volume[..., :3] / 100)
@@ -65,12 +64,24 @@ class Tiny(tf.Module):
         return tf.cast(labels, tf.uint8), tf.cond(probabilities, lambda: maps, lambda: none)
 
     @tf.function
-    def segment(self, volume, spacing, probabilities):
+    def segment(
+        self, volume: tf.Tensor, spacing: tf.Tensor, probabilities: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Raw intensities -> labels and probabilities."""
         labels, maps = self._segment(volume, probabilities)
         return {"labels": labels, "probabilities": maps}
 
     @tf.function
-    def segment_bytes(self, data_bytes, shape, dtype, compression, spacing, probabilities):
+    def segment_bytes(
+        self,
+        data_bytes: tf.Tensor,
+        shape: tf.Tensor,
+        dtype: tf.Tensor,
+        compression: tf.Tensor,
+        spacing: tf.Tensor,
+        probabilities: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """The same in bytes."""
         # decode_compressed takes its kind as an attribute, so there is a branch for each.
         plain = tf.case(
             [(compression == "gzip", lambda: tf.io.decode_compressed(data_bytes, "GZIP"))],
@@ -91,22 +102,22 @@ class Tiny(tf.Module):
         }
 
     @tf.function
-    def metadata(self, request):
+    def metadata(self, request: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What it says of itself."""
         return {"json": tf.constant(json.dumps(METADATA))}
 
     @tf.function
-    def patches(self, inputs):
+    def patches(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What `serving_default` does."""
         return {"probabilities": tf.sigmoid(inputs[..., :3] / 100)}
 
 
-def _bytes_of(values):
+def _bytes_of(values: tf.Tensor) -> tf.Tensor:
+    """Little-endian, C order: what stands at the end of a serialized tensor."""
     flat = tf.reshape(values, [-1])
-    if values.dtype == tf.uint8:
-        table = tf.constant([bytes([i]) for i in range(256)])
-        return tf.strings.reduce_join(tf.gather(table, tf.cast(flat, tf.int32)))
-    pairs = tf.cast(tf.reshape(tf.bitcast(flat, tf.uint8), [-1]), tf.int32)
-    table = tf.constant([bytes([i]) for i in range(256)])
-    return tf.strings.reduce_join(tf.gather(table, pairs))
+    message = tf.io.serialize_tensor(flat)
+    size = tf.size(flat) * values.dtype.size
+    return tf.strings.substr(message, tf.strings.length(message) - size, size)
 
 
 def write_model(folder: Path, threshold: float = 100.0, seconds: float = 0.0) -> Path:
