@@ -5,7 +5,7 @@ phantom of this size. `kerasseg serve` with a model that does next to nothing, s
 that the ways are compared and not the networks. Bytes of request and answer are counted by a relay
 between the two; the time is taken without it, from the array to the labels. A process of its own
 for each way: `python -m benchmarks.serving_wire ask grpc_bytes_gzip case.npy PORT` is one.
-`python -m benchmarks.serving_wire imports` compares importing the stubs with and without TensorFlow.
+`python -m benchmarks.serving_wire imports` imports the stubs with and without TensorFlow.
 """
 
 import json

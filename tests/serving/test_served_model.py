@@ -69,10 +69,9 @@ def test_a_broken_version_is_told_once_and_tried_again_when_it_changes(models, t
     models.update()
     assert models.model("net").version == 1
     told = [line for line in said if "cannot be loaded" in line]
-    assert told == [
-        "net: version 2 cannot be loaded, version 1 goes on: OSError: no such variables"
-    ]
-    assert models.model("net").statuses[2].error == "OSError: no such variables"
+    reason = "OSError: no such variables"
+    assert told == [f"net: version 2 cannot be loaded, version 1 goes on: {reason}"]
+    assert models.model("net").statuses[2].error == reason
     put(tmp_path, 2, "well again")
     models.update()
     assert models.model("net").version == 2
@@ -120,6 +119,7 @@ def test_a_full_queue_refuses_and_time_runs_out():
     with pytest.raises(Refusal) as caught:
         wait(second, 0.05)
     assert caught.value.reason is Reason.TOO_LATE
+    assert work.length == 1, "who waits no longer makes room"
     gate.set()
     wait(third, 5)
     assert wait(first, 5) is True and done == [3], "who waits no longer is not computed"
