@@ -22,9 +22,8 @@ from kerasseg.serving.client.client import Client
 from kerasseg.serving.client.server_error import ServerError
 
 KSERVE = "kserve==0.21.0"
-FOLDER = (
-    Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kerasseg" / "kserve-0.21"
-)
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+FOLDER = CACHE / "kerasseg" / "kserve-0.21"
 SCRIPT = Path(__file__).with_name("kserve_server.py")
 
 
@@ -32,11 +31,8 @@ SCRIPT = Path(__file__).with_name("kserve_server.py")
 def kserve_python() -> Path:
     """The Python of KServe's environment; skips where it cannot be installed."""
     python = FOLDER / "bin" / "python"
-    if (
-        subprocess.run([python, "-c", "import kserve"], check=False).returncode
-        if python.exists()
-        else 1
-    ):
+    works = [python, "-c", "import kserve"]
+    if not python.exists() or subprocess.run(works, check=False).returncode:
         subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", KSERVE]
         done = subprocess.run(pip, capture_output=True, text=True, check=False, timeout=400)

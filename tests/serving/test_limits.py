@@ -22,7 +22,7 @@ def test_eight_clients_at_once(server):
 
 
 def test_deadline_and_queue(tmp_path, volume):
-    write_model(tmp_path / "kerasseg" / "1", 100.0, 3.0)
+    write_model(tmp_path / "kerasseg" / "1", 100.0, 6.0)
     inputs = {"volume": volume, "spacing": [1.0, 1.0, 1.0], "probabilities": False}
     body = {
         "signature_name": "segment",

@@ -81,7 +81,7 @@ class GrpcTransport:
             )
         if code == codes.UNAVAILABLE or (code == codes.RESOURCE_EXHAUSTED and _BUSY in told):
             return ServerError(
-                f"{where} does not answer ({told}): start the server, or look at --server.",
+                f"{where} does not answer ({told}): start it, wait, or look at --server.",
                 gone=True,
             )
         if code == codes.DEADLINE_EXCEEDED:

@@ -94,7 +94,7 @@ class RestTransport:
     def _gone(self, error: Exception) -> ServerError:
         told = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ServerError(
-            f"{self._connection.address} does not answer ({told}): start the server, or look at "
+            f"{self._connection.address} does not answer ({told}): start it, wait, or look at "
             "--server.",
             gone=True,
         )

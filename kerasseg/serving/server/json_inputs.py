@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,6 @@ from kerasseg.serving.server.limits import Limits
 from kerasseg.serving.server.refusal import Reason, Refusal
 from kerasseg.serving.server.signature import Spec
 
-_ONE_AT_A_TIME = threading.Lock()
-"""Numbers of JSON are large objects in Python: one request at a time may have them."""
 _KINDS = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}
 """Kind of a dtype -> kinds of JSON values that it takes."""
 
@@ -52,15 +49,14 @@ def json_inputs(parsed: dict[str, Any], specs: Mapping[str, Spec]) -> dict[str, 
 
     Raises `Refusal` for values of another type, rows of different shapes, and unknown names.
     """
-    with _ONE_AT_A_TIME:
-        if "inputs" in parsed:
-            columns = _by_name(parsed.pop("inputs"), specs)
-        else:
-            columns = _columns(parsed.pop("instances"), specs)
-        unknown = set(columns) - set(specs)
-        if unknown:
-            raise _bad(f"There is no input {', '.join(sorted(unknown))}: {_takes(specs)}.")
-        return {name: _tensor(name, columns[name], specs[name]) for name in list(columns)}
+    if "inputs" in parsed:
+        columns = _by_name(parsed["inputs"], specs)
+    else:
+        columns = _columns(parsed["instances"], specs)
+    unknown = set(columns) - set(specs)
+    if unknown:
+        raise _bad(f"There is no input {', '.join(sorted(unknown))}: {_takes(specs)}.")
+    return {name: _tensor(name, columns[name], specs[name]) for name in list(columns)}
 
 
 def _by_name(value: Any, specs: Mapping[str, Spec]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from google.protobuf.json_format import MessageToJson
@@ -21,6 +22,8 @@ from kerasseg.serving.server.metrics import Metrics
 from kerasseg.serving.server.models import Models
 from kerasseg.serving.server.read_body import read_body
 from kerasseg.serving.server.refusal import Reason, Refusal
+
+_JSON = threading.Lock()
 
 
 def rest_app(models: Models, metrics: Metrics) -> FastAPI:
@@ -109,20 +112,31 @@ def _predict(
         with metrics.request("rest") as labels:
             labels["model"] = name
             # A model that is not there is said before anything is parsed.
-            models.model(name).get(version)
-            parsed = parse_body(held.pop(), models.limits)
-            signature = parsed.get("signature_name") or answers.DEFAULT_SIGNATURE
-            labels["signature"] = signature
-            by_row = len(parsed["instances"]) if isinstance(parsed.get("instances"), list) else None
-
-            def inputs(loaded: Any) -> dict[str, np.ndarray]:
-                return json_inputs(parsed, loaded.specs(signature))
-
+            loaded = models.model(name).get(version)
+            with _json_turn(until):
+                parsed = parse_body(held.pop(), models.limits)
+                signature = parsed.get("signature_name") or answers.DEFAULT_SIGNATURE
+                labels["signature"] = signature
+                tensors = json_inputs(parsed, loaded.specs(signature))
+                count = len(parsed["instances"]) if "instances" in parsed else None
+                del parsed, loaded
             request = answers.Request(name, version, signature, until)
-            outputs, _ = answers.answer(models, request, inputs)
-            return json.dumps(columns(outputs) if by_row is None else rows(outputs, by_row))
+            outputs, _ = answers.answer(models, request, lambda loaded: tensors)
+            with _json_turn(until):
+                return json.dumps(columns(outputs) if count is None else rows(outputs, count))
 
     return work
+
+
+@contextmanager
+def _json_turn(until: float) -> Iterator[None]:
+    """Numbers of JSON are large objects in Python: one request at a time may have them."""
+    if not _JSON.acquire(timeout=max(until - time.monotonic(), 0)):
+        raise Refusal(Reason.TOO_LATE, "The time for this request was over before its turn came.")
+    try:
+        yield
+    finally:
+        _JSON.release()
 
 
 def _metadata(name: str, loaded: Any) -> Response:

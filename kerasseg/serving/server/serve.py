@@ -76,20 +76,22 @@ def serve(
     http_thread = threading.Thread(target=over_http.run, kwargs={"sockets": [listener]})
     over_grpc.start()
     http_thread.start()
-    models.update()
-    models.watch(poll_seconds)
-    scheme = "https" if address.certificate else "http"
-    say(
-        f"Serving {root}: gRPC {address.host}:{grpc_port}, REST "
-        f"{scheme}://{address.host}:{listener.getsockname()[1]}. Ctrl-C stops."
-    )
-    stop.wait()
-    say("Stopping: what runs is finished first.")
-    ended = over_grpc.stop(_GRACE_SECONDS)
-    over_http.should_exit = True
-    models.close(_GRACE_SECONDS)
-    ended.wait(_GRACE_SECONDS)
-    http_thread.join(_GRACE_SECONDS)
+    try:
+        models.update()
+        models.watch(poll_seconds)
+        scheme = "https" if address.certificate else "http"
+        say(
+            f"Serving {root}: gRPC {address.host}:{grpc_port}, REST "
+            f"{scheme}://{address.host}:{listener.getsockname()[1]}. Ctrl-C stops."
+        )
+        stop.wait()
+        say("Stopping: what runs is finished first.")
+    finally:
+        ended = over_grpc.stop(_GRACE_SECONDS)
+        over_http.should_exit = True
+        models.close(_GRACE_SECONDS)
+        ended.wait(_GRACE_SECONDS)
+        http_thread.join(_GRACE_SECONDS)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
