@@ -22,14 +22,14 @@ def test_eight_clients_at_once(server):
 
 
 def test_deadline_and_queue(tmp_path, volume):
-    write_model(tmp_path / "kerasseg" / "1", 100.0, 6.0)
+    write_model(tmp_path / "kerasseg" / "1", 100.0, 9.0)
     inputs = {"volume": volume, "spacing": [1.0, 1.0, 1.0], "probabilities": False}
     body = {
         "signature_name": "segment",
         "inputs": {**inputs, "volume": volume.tolist()},
     }
     with (
-        serving(tmp_path, "--queue", "1", "--timeout", "1") as server,
+        serving(tmp_path, "--queue", "1", "--timeout", "2") as server,
         grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel,
     ):
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -38,14 +38,14 @@ def test_deadline_and_queue(tmp_path, volume):
             stub.Predict(predict_request("segment", **inputs), timeout=30)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert "time for this request was over" in caught.value.details()
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 6
         status, text = http(server, "/v1/models/kerasseg:predict", body)
         assert status == 504 and b"time for this request was over" in text
         codes = []
 
         def ask() -> None:
             try:
-                stub.Predict(predict_request("segment", **inputs), timeout=0.8)
+                stub.Predict(predict_request("segment", **inputs), timeout=30)
             except grpc.RpcError as error:
                 codes.append(error.code().name)
 

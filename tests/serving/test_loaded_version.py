@@ -41,7 +41,7 @@ def test_what_the_graph_says_is_passed_on(tmp_path):
     class Picky(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
         def call(self, x):
-            tf.debugging.Assert(tf.size(x) > 2, ["x has fewer than 3 values: send more."])
+            tf.debugging.Assert(tf.size(x) > 2, ["x's shape is [2], not [3]: send more.", x])
             return {"y": tf.linalg.inv(tf.linalg.diag(x)), "s": tf.constant([b"a", b"bc"])}
 
     picky = Picky()
@@ -50,7 +50,7 @@ def test_what_the_graph_says_is_passed_on(tmp_path):
     outputs = loaded.run("serving_default", {"x": np.float32([1, 2, 4])})
     assert np.allclose(outputs["y"], np.diag([1, 0.5, 0.25]))
     assert outputs["s"].tolist() == [b"a", b"bc"]
-    with pytest.raises(Refusal, match=r"^x has fewer than 3 values: send more\.$") as caught:
+    with pytest.raises(Refusal, match=r"^x's shape is \[2\], not \[3\]: send more\.$") as caught:
         loaded.run("serving_default", {"x": np.float32([1, 2])})
     assert caught.value.reason is Reason.BAD_INPUT
     with pytest.raises(Refusal, match="not invertible") as caught:

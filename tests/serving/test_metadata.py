@@ -30,7 +30,8 @@ def test_ids_are_written_as_the_server_writes_them(ids):
 
 def test_a_runs_own_settings_count_if_they_are_told():
     section = {"layout": "brats_nifti", "root": "/gone", "label_map": {0: 0, 7: 1, 8: 2, 9: 3}}
-    for config in ({"data": section}, yaml.safe_dump({"data": section})):
+    text = yaml.safe_dump({"data": section})
+    for config in ({"data": section}, text, f"{text}---\ndata: {{layout: phantom}}\n"):
         data = told(config=config, modalities=["t2", "flair"]).data
         assert data.label_map == section["label_map"] and data.modalities == ("t2", "flair")
     newer = told(config={"data": {**section, "of_a_later_version": 1}})

@@ -74,6 +74,12 @@ class Metadata:
         return table
 
 
+def _first(config: str) -> Mapping[str, Any]:
+    """The settings of the first of the runs, whose configurations are documents of one YAML."""
+    first = next(iter(yaml.safe_load_all(config)), None)
+    return first if isinstance(first, Mapping) else {}
+
+
 def read_metadata(text: bytes) -> Metadata:
     """The JSON of the signature `metadata`. Raises `ServerError` if it is not that of kerasseg."""
     try:
@@ -85,7 +91,7 @@ def read_metadata(text: bytes) -> Metadata:
             int(told["dimensions"]),
             labels,
             told["target"],
-            yaml.safe_load(config) if isinstance(config, str) else config,
+            _first(config) if isinstance(config, str) else config,
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ServerError(

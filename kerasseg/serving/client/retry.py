@@ -8,7 +8,7 @@ from kerasseg.serving.client.server_error import ServerError
 
 Result = TypeVar("Result")
 _FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 10.0
 
 
 def retry(
@@ -19,7 +19,7 @@ def retry(
 ) -> Result:
     """What `work` returns, tried again up to `retries` times while the server is gone.
 
-    Between two tries are 1, 2, 4, … up to 30 seconds. A segmentation changes nothing on the server,
+    Between two tries are 1, 2, 4, 8 and then 10 seconds. A segmentation changes nothing on the server,
     so asking twice does no harm.
 
     say: is told of every try that failed

@@ -1,5 +1,6 @@
 """`LoadedVersion`: one version of a SavedModel in memory."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from kerasseg.serving.server.signature import Spec
 from kerasseg.serving.server.unpack_volume import check_claim, unpack_volume
 from kerasseg.serving.tensors import from_proto
 
+_ASSERTION = "assertion failed: ["
 WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 _MOST_WARM_UPS = 1000
 """As many as TensorFlow Serving replays."""
@@ -120,12 +122,23 @@ def _definitions(folder: Path) -> dict[str, Any]:
     }
 
 
+def _first_in_brackets(words: str) -> str:
+    """Of "the shape is [2 3], not …] [and more]" what stands before the bracket that closes it."""
+    depth, end = 1, len(words)
+    for index, letter in enumerate(words):
+        depth += (letter == "[") - (letter == "]")
+        if not depth:
+            end = index
+            break
+    return re.sub(r"\\(['\"\\])", r"\1", words[:end])  # TensorFlow escapes them
+
+
 def _sentence(message: str) -> str:
     """The line of TensorFlow's message that says what was wrong."""
     lines = [line.strip() for line in message.splitlines()]
     for line in lines:
-        if "assertion failed: [" in line:
-            return line.split("assertion failed: [", 1)[1].split("]", 1)[0]
+        if _ASSERTION in line:
+            return _first_in_brackets(line.split(_ASSERTION, 1)[1])
     told = [
         line
         for line in lines

@@ -22,12 +22,16 @@ def check_claim(inputs: Mapping[str, np.ndarray], limits: Limits, channels: int 
 
     Raises `Refusal`.
     """
+    for name, values in (("data_bytes", 1), ("dtype", 1), ("compression", 1), ("shape", 4)):
+        # A graph may leave ranks open, to say itself what it expects.
+        if inputs[name].size != values:
+            raise _bad(f"{name} has the shape {inputs[name].shape}, expected {values} value(s).")
     dtype, compression = _text(inputs, "dtype"), _text(inputs, "compression")
     if dtype not in DTYPES:
         raise _bad(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     if compression not in _COMPRESSIONS:
         raise _bad(f"compression is {compression!r}, expected gzip or nothing.")
-    sizes = [int(size) for size in inputs["shape"]]
+    sizes = [int(size) for size in inputs["shape"].flat]
     if any(size < 1 for size in sizes):
         raise _bad(f"shape is {sizes}, expected (depth, height, width, channels) above 0.")
     # The graph works on float32, whatever came.
@@ -58,7 +62,7 @@ def unpack_volume(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _claimed_bytes(inputs: Mapping[str, np.ndarray]) -> int:
-    return math.prod(map(int, inputs["shape"])) * np.dtype(_text(inputs, "dtype")).itemsize
+    return math.prod(map(int, inputs["shape"].flat)) * np.dtype(_text(inputs, "dtype")).itemsize
 
 
 def _text(inputs: Mapping[str, np.ndarray], name: str) -> str:
