@@ -70,3 +70,15 @@ def test_the_stubs_come_without_tensorflow_which_works_afterwards():
         "tf.make_tensor_proto([1.0])\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_missing_extra_has_a_sentence():
+    code = (
+        "import sys\nsys.modules['grpc'] = None\nfrom kerasseg.cli import main\n"
+        "sys.argv = ['kerasseg', 'segment', '--server', 'h:1', 'scan', '-o', 'out']\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2 and "pip install 'kerasseg[serving]'" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -19,8 +19,8 @@ def retry(
 ) -> Result:
     """What `work` returns, tried again up to `retries` times while the server is gone.
 
-    Between two tries are 1, 2, 4, 8 and then 10 seconds. A segmentation changes nothing on the server,
-    so asking twice does no harm.
+    Between two tries are 1, 2, 4, 8 and then 10 seconds. A segmentation changes nothing on the
+    server, so asking twice does no harm.
 
     say: is told of every try that failed
 
