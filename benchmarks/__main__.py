@@ -20,6 +20,8 @@ from benchmarks import (
     optimizers,
     patches,
     real_2d,
+    serving_load,
+    serving_wire,
     slices,
     sliding_window,
     static_channels,
@@ -43,6 +45,7 @@ BENCHMARKS = {
     "volume_metrics": volume_metrics.run,
     "sliding_window": sliding_window.run,
     "export_speed": export_speed.run,
+    "serving_wire": serving_wire.run,
 }
 """What `make bench` runs."""
 PROBES = {
@@ -53,6 +56,7 @@ PROBES = {
     "optimizers": optimizers.run,
     "tuning_memory": tuning_memory.run,
     "albumentations_threads": albumentations_threads.run,
+    "serving_load": serving_load.run,
 }
 """Run by name only; their figures stand in notes.md."""
 

@@ -16,6 +16,8 @@ from kerasseg.verbs.exit_codes import USER_MISTAKE
 from kerasseg.verbs.explore import explore
 from kerasseg.verbs.export import export
 from kerasseg.verbs.predict import predict
+from kerasseg.verbs.segment import segment
+from kerasseg.verbs.serve import serve
 from kerasseg.verbs.show_batch import show_batch
 from kerasseg.verbs.train import train
 from kerasseg.verbs.tune import tune
@@ -31,7 +33,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order in which they are used.
-for verb in (train, tune, convert, predict, verify, explore, show_batch, evaluate, compare, export):
+for verb in (
+    train,
+    tune,
+    convert,
+    predict,
+    verify,
+    explore,
+    show_batch,
+    evaluate,
+    compare,
+    export,
+    serve,
+    segment,
+):
     app.command()(verb)
 app.command(name="tune-report")(tune_report)
 app.command(name="config")(show_config)

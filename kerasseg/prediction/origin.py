@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 
 from kerasseg import __version__
 from kerasseg.errors import UserError, storage_error
-from kerasseg.prediction.model import Model
 from kerasseg.write_aside import write_aside
+
+if TYPE_CHECKING:  # it starts TensorFlow, and claiming a folder needs none
+    from kerasseg.prediction.model import Model
 
 FILE_NAME = "predictions.json"
 _MUST_MATCH = ("networks", "combine", "settings", "labels")
@@ -17,7 +19,7 @@ _SHOWN = {"networks": "runs"}
 """Of networks there are only check sums; what they are called is said instead."""
 
 
-def origin_of(model: Model, settings: list[str], labels: str | None) -> dict[str, Any]:
+def origin_of(model: "Model", settings: list[str], labels: str | None) -> dict[str, Any]:
     """What changes a prediction.
 
     settings: the overrides

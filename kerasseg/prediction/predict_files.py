@@ -6,8 +6,8 @@ from pathlib import Path
 from kerasseg.datasets.inputs.input import Input
 from kerasseg.errors import UserError
 from kerasseg.prediction.label_ids import label_ids
-from kerasseg.prediction.model import Model
 from kerasseg.prediction.output_files import OutputFiles
+from kerasseg.prediction.segmenter import Segmenter
 from kerasseg.prediction.write_prediction import write_prediction
 from kerasseg.progress import track
 
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def predict_files(
-    model: Model,
+    model: Segmenter,
     inputs: list[Input],
     output: Path,
     wanted: Wanted = Wanted(),
@@ -87,7 +87,7 @@ def predict_files(
     return outcome
 
 
-def _files(files: OutputFiles, model: Model, wanted: Wanted, overlay: bool) -> list[Path]:
+def _files(files: OutputFiles, model: Segmenter, wanted: Wanted, overlay: bool) -> list[Path]:
     result = [files.label]
     if wanted.probabilities:
         result += files.probabilities(model.target)

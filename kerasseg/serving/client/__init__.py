@@ -1,0 +1,1 @@
+"""Scans to a TensorFlow Serving server, segmentations back."""

@@ -1,0 +1,1 @@
+"""A local server of SavedModels that speaks TensorFlow Serving's protocols."""

@@ -1,0 +1,142 @@
+"""`kerasseg serve`: both protocols over one folder of models, until SIGTERM."""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerasseg.errors import UserError
+from kerasseg.serving.apis import serving_apis
+from kerasseg.serving.extra import missing_extra
+from kerasseg.serving.server.limits import Limits
+from kerasseg.serving.server.version_folders import check_models_folder
+
+_GRACE_SECONDS = 60.0
+"""How long running requests may take after SIGTERM; a second one ends at once."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens; port 0 is any free one.
+
+    certificate, key: PEM files for TLS, both or neither
+    """
+
+    host: str = "127.0.0.1"
+    grpc_port: int = 8500
+    rest_port: int = 8501
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def serve(
+    root: Path, address: Address, limits: Limits, poll_seconds: float, say: Callable[[str], None]
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what runs.
+
+    Raises `UserError` for a folder without models, a port that is taken, and a missing extra.
+    """
+    check_models_folder(root)
+    try:
+        import uvicorn
+
+        from kerasseg.serving.server.grpc_services import grpc_server
+        from kerasseg.serving.server.loaded_version import LoadedVersion
+        from kerasseg.serving.server.metrics import Metrics
+        from kerasseg.serving.server.models import Models
+        from kerasseg.serving.server.rest_app import rest_app
+    except ImportError as error:
+        raise missing_extra(error) from error
+    if address.host not in _LOCAL:
+        say(
+            f"WARNING: {address.host} can be reached by others, and this server asks nobody who "
+            "they are: put a proxy that does in front of it, or leave --host 127.0.0.1."
+        )
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    models = Models(root, limits, LoadedVersion, say)
+    metrics = Metrics(models)
+    over_grpc = grpc_server(models, metrics)
+    grpc_port = _bind_grpc(over_grpc, address)
+    listener = _listen(address)
+    config = uvicorn.Config(
+        rest_app(models, metrics),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(_GRACE_SECONDS),
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+    )
+    over_http = uvicorn.Server(config)
+    http_thread = threading.Thread(target=over_http.run, kwargs={"sockets": [listener]})
+    over_grpc.start()
+    http_thread.start()
+    try:
+        models.update()
+        models.watch(poll_seconds)
+        scheme = "https" if address.certificate else "http"
+        say(
+            f"Serving {root}: gRPC {address.host}:{grpc_port}, REST "
+            f"{scheme}://{address.host}:{listener.getsockname()[1]}. Ctrl-C stops."
+        )
+        stop.wait()
+        say("Stopping: what runs is finished first.")
+    finally:
+        ended = over_grpc.stop(_GRACE_SECONDS)
+        over_http.should_exit = True
+        models.close(_GRACE_SECONDS)
+        ended.wait(_GRACE_SECONDS)
+        http_thread.join(_GRACE_SECONDS)
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def _bind_grpc(server: Any, address: Address) -> int:
+    where = f"{_bracketed(address.host)}:{address.grpc_port}"
+    try:
+        if address.certificate and address.key:
+            pair = (address.key.read_bytes(), address.certificate.read_bytes())
+            credentials = serving_apis().grpc.ssl_server_credentials([pair])
+            port = server.add_secure_port(where, credentials)
+        else:
+            port = server.add_insecure_port(where)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise UserError(
+            f"--grpc-port: {where} cannot be listened on: it is taken, or no address of this "
+            "machine. Name another one."
+        )
+    return port
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address.host, address.rest_port))
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"--rest-port: {address.host}:{address.rest_port} cannot be listened on "
+            f"({error.strerror or error}): name another one."
+        ) from None
+    return listener
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
