@@ -55,8 +55,8 @@ def run() -> str:
         peak = max(each["peak_gib"] for each in measured)
         rows.append(
             f"| {name} | {seconds:.2f} s | {statistics.median(ratios):.3f} ({min(ratios):.3f} to "
-            f"{max(ratios):.3f}) | {statistics.median(work):.3f} ({min(work):.3f} to {max(work):.3f}) | "
-            f"{peak:.2f} GiB |"
+            f"{max(ratios):.3f}) | {statistics.median(work):.3f} ({min(work):.3f} to "
+            f"{max(work):.3f}) | {peak:.2f} GiB |"
         )
     return (
         f"## A whole case through a SavedModel, {kind} (median of {ROUNDS})\n\n"
@@ -137,9 +137,7 @@ def saved_model(folder: Path) -> Any:
     ask = loaded.signatures["segment"]
 
     def segment(volume: Any) -> tuple[Any, Any]:
-        found = ask(
-            volume=tf.constant(volume), spacing=tf.ones(3), probabilities=tf.constant(True)
-        )
+        found = ask(volume=tf.constant(volume), spacing=tf.ones(3), probabilities=tf.constant(True))
         return found["labels"].numpy(), found["probabilities"].numpy()
 
     return segment

@@ -42,9 +42,7 @@ def check_shape(shape: Any, accepted: Accepted) -> Any:
     channels = require(fits, f"the volume's shape is {{}}, expected {accepted.shape}", given)
     with tf.control_dependencies([channels]):
         shape = tf.identity(shape)
-    empty = require(
-        tf.reduce_all(shape > 0), "the volume's shape is {}: it holds no voxel", shape
-    )
+    empty = require(tf.reduce_all(shape > 0), "the volume's shape is {}: it holds no voxel", shape)
     # As float64, in which no product of three 32-bit numbers overflows.
     voxels = tf.reduce_prod(tf.cast(shape[:3], tf.float64))
     large = require(

@@ -44,9 +44,7 @@ def finished_masks(
     found = clean_channels(
         [box.cut(mask) for mask in masks], target, spacing, settings, GraphOperations(shape)
     )
-    return [
-        box.put_back(mask, shape, index not in tumour) for index, mask in enumerate(found)
-    ]
+    return [box.put_back(mask, shape, index not in tumour) for index, mask in enumerate(found)]
 
 
 def label_of(masks: Sequence[Any], target: str, ids: Mapping[int, int]) -> Any:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from kerasseg import anatomy
-from kerasseg.inference.clean_up.finished_masks import finished_masks
 from kerasseg.inference.clean_up.fill_holes import fill_holes
+from kerasseg.inference.clean_up.finished_masks import finished_masks
 from kerasseg.serving.graph import finished_masks as graph
 from kerasseg.serving.graph.components import components
 from kerasseg.serving.graph.graph_operations import GraphOperations
@@ -71,7 +71,9 @@ def test_a_long_way_takes_few_rounds(monkeypatch):
         assert 1 < len(rounds) < 20, len(rounds)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 9), (1, 9, 1), (9, 1, 1), (1, 7, 8), (6, 1, 8), (1, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 9), (1, 9, 1), (9, 1, 1), (1, 7, 8), (6, 1, 8), (1, 1, 1)]
+)
 def test_holes_of_rows_and_pictures(shape):
     for seed in range(4):
         mask = np.random.default_rng(seed).random(shape) < 0.6
@@ -113,6 +115,4 @@ def test_masks_and_labels_are_those_of_numpy(target, drawn, data):
     np.testing.assert_array_equal(np.stack(found, axis=-1), expected)
     ids = {0: 0, 1: 1} if target == "binary" else IDS
     label = masks_to_label(expected, target)
-    np.testing.assert_array_equal(
-        graph.label_of(found, target, ids), np.vectorize(ids.get)(label)
-    )
+    np.testing.assert_array_equal(graph.label_of(found, target, ids), np.vectorize(ids.get)(label))

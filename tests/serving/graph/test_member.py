@@ -91,8 +91,9 @@ def pairs(tmp_path_factory):
             image, box = normalised(volume)
             return member.probabilities(image, box, tf.shape(volume)[:3])
 
-        result[name] = run, tf.function(
-            found, [tf.TensorSpec((None, None, None, 2))], autograph=False
+        result[name] = (
+            run,
+            tf.function(found, [tf.TensorSpec((None, None, None, 2))], autograph=False),
         )
     return result
 
