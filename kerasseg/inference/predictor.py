@@ -35,8 +35,8 @@ class Predictor:
     and where a window sees nothing but air, everything is background for certain: probability 1 of
     the background of a softmax target, 0 of every channel of a sigmoid target.
 
-    network, slice_axis (of the slices, None of a 3-D network) and ways (the orientations) are what
-    it is made of.
+    network, slice_axis (of a 2-D network, else None) and ways (the orientations) are what it is
+    made of.
 
     With `evaluation.flips` and `evaluation.rotations` every window goes through the network
     mirrored and turned, too, and the probabilities, brought back, are averaged.

@@ -18,16 +18,15 @@ class GraphOperations:
         self._margin = tf.cast(shape != 1, tf.int32)
 
     def components(self, mask: Any) -> tuple[Any, Any]:
-        found = components(mask, corners=True)
-        ones = tf.reshape(tf.cast(mask, tf.int32), [-1])
-        sizes = tf.math.unsorted_segment_sum(ones, tf.reshape(found, [-1]), tf.size(mask))
-        return found, sizes
+        return components(mask, corners=True)
 
     def fill_holes(self, mask: Any) -> Any:
         margin = self._margin
         empty = ~tf.pad(mask, tf.stack([margin, margin], axis=1))
-        # The first voxel is outside: it is in the margin, unless the volume is a single voxel.
-        cut_off = components(empty, corners=False) != 0
+        found, _ = components(empty, corners=False)
+        # The margin is outside. It holds the first voxel, component 1, and the last, which are not
+        # connected around a single row.
+        cut_off = (found > 1) & (found != tf.reshape(found, [-1])[-1])
         return tf.slice(cut_off, margin, tf.shape(mask))
 
     def take(self, table: Any, places: Any) -> Any:

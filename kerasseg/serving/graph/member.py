@@ -90,11 +90,10 @@ class Member:
             _, planes, height, width, channels = windows.shape
             windows = tf.transpose(windows, [0, 2, 3, 1, 4])
             windows = tf.reshape(windows, [-1, height, width, planes * channels])
-        ways, total = self.predictor.ways, None
+        ways, total = self.predictor.ways, tf.constant(0.0)
         for way in ways:
             found = way.undo(self._forward(way.apply(windows)))
-            found = found if len(ways) == 1 else found / len(ways)
-            total = found if total is None else total + found
+            total = found if len(ways) == 1 else total + found / len(ways)
         return total[:, tf.newaxis] if flat else total
 
 

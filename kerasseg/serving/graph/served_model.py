@@ -156,15 +156,15 @@ class ServedModel:
         """Raw scan -> probabilities (D, H, W, K), and K masks (D, H, W)."""
         image, box = normalised(volume)
         shape = tf.shape(volume)[:3]
-        whole, total = self._model.segmenter, None
+        whole: Any = self._model.segmenter
+        total = tf.constant(0.0)
         for member in self._members:
             found = member.probabilities(image, box, shape)
             if not isinstance(whole, Ensemble):
                 return found, member.masks(found, spacing)
             if whole.combine == "vote":
                 found = tf.cast(tf.stack(member.masks(found, spacing), axis=-1), tf.float32)
-            total = found if total is None else total + found
-        assert isinstance(whole, Ensemble)
+            total += found
         total /= len(self._members)
         masks = finished_masks(
             total, whole.target, spacing, whole.mask_threshold, whole.postprocessing

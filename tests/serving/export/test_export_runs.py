@@ -44,9 +44,7 @@ def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, number):
 
     monkeypatch.setattr(ServedModel, "save", save)
     output = tmp_path / "models" / "brain"
-    with pytest.raises(
-        UserError, match=r"Writing .*brain failed: (the disk is full|no permission)"
-    ):
+    with pytest.raises(UserError, match=r"Writing .*brain failed: (the disk|no perm)"):
         export_runs([runs["other"]], output)
     assert not output.exists() and not (tmp_path / "models" / "models.config").exists()
     (output / "1").mkdir(parents=True)
@@ -79,7 +77,7 @@ def test_an_output_that_is_none(runs, tmp_path):
 
 def test_runs_that_do_not_agree(runs, tmp_path):
     output = tmp_path / "models" / "brain"
-    with pytest.raises(UserError, match="needs runs of one model.target"):
+    with pytest.raises(UserError, match=r"needs runs of one model\.target"):
         export_runs([runs["other"], runs["labels"]], output)
     with pytest.raises(UserError, match=r"data.spacing=null, but .*thick.* 3.0, 1.0, 1.0"):
         export_runs([runs["other"], runs["thick"]], output)
