@@ -178,6 +178,10 @@ class KeptOracle:
             return None
         return f"the last {limit} trials failed (search.stop_after_failures={limit})"
 
+    def start_clock(self) -> None:
+        """What came before in this process is not of the search's time."""
+        self._began = time.monotonic()
+
     def spent(self) -> float:
         """Seconds of this start and all before."""
         return self._spent_before + time.monotonic() - self._began
