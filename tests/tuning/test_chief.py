@@ -185,7 +185,7 @@ def test_a_worker_that_comes_with_another_search_is_refused(tmp_path, address):
     path = write_files(tmp_path, max_trials=2, worker_timeout=2.0)
     chief = chief_of(load_search(path), address)
     other = load_search(path, ["training.batch_size=1"])
-    with pytest.raises(UserError, match="training.batch_size: 2 -> 1"):
+    with pytest.raises(UserError, match=r"training.batch_size: 2 -> 1"):
         worker_of(other, address, "other").join()
     elsewhere = load_search(path, [f"search.root={tmp_path / 'elsewhere'}"])
     with pytest.raises(UserError, match="must be a folder that all machines share"):
