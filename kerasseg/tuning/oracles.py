@@ -153,11 +153,11 @@ def build_oracle(search: Search) -> Any:
     oracle: Any
     match settings.tuner:
         case "random":
-            oracle = RandomOracle(**common, max_trials=settings.max_trials)
+            oracle = RandomOracle(**common, max_trials=None)
         case "bayesian":
-            oracle = BayesianOracle(**common, max_trials=settings.max_trials)
+            oracle = BayesianOracle(**common, max_trials=None)
         case "grid":
-            oracle = GridOracle(**common, max_trials=settings.max_trials)
+            oracle = GridOracle(**common, max_trials=None)
         case "hyperband":
             oracle = HyperbandOracle(
                 **common,
@@ -165,10 +165,10 @@ def build_oracle(search: Search) -> Any:
                 factor=settings.factor,
                 hyperband_iterations=settings.iterations,
             )
-            oracle.max_trials = settings.max_trials
     oracle.verbose = 0
     oracle.keep(
         Path(search.folder) / FILE_NAME,
+        max_trials=settings.max_trials,
         baseline=settings.baseline,
         seconds=None if settings.minutes is None else settings.minutes * 60,
         stop_after_failures=settings.stop_after_failures,

@@ -65,7 +65,7 @@ def test_two_workers_share_the_trials_of_a_chief(tmp_path, address, capfd):
     together = threading.Barrier(2, timeout=30)
 
     def job(job, environment, stop):
-        if job.experiment.run.name in ("trial_baseline", "trial_0"):
+        if job.experiment.run.name in ("trial_baseline", "trial_0000"):
             together.wait()  # passed if both workers are there
         return fake_job(job, environment, stop)
 
@@ -124,7 +124,7 @@ def test_the_trial_of_a_lost_worker_goes_to_another(tmp_path, address, capfd, mo
     found = records(search)
     assert [(r["status"], r["worker"]) for r in found] == [("completed", "other")] * 3
     shown = capfd.readouterr().out
-    assert "lost is gone: no word for 2 seconds; its trial 0 goes to another" in shown
+    assert "lost is gone: no word for 2 seconds; its trial 0000 goes to another" in shown
     assert "other is gone" not in shown
 
 
@@ -132,7 +132,7 @@ def test_a_chief_whose_workers_are_gone_ends_and_another_goes_on(tmp_path, addre
     search = make_search(tmp_path, max_trials=3, worker_timeout=2.0)
 
     def dies_at_the_second(job, environment, stop):
-        if job.experiment.run.name == "trial_1":
+        if job.experiment.run.name == "trial_0001":
             raise Died
         return fake_job(job, environment, stop)
 

@@ -224,7 +224,7 @@ def test_a_finished_trial_is_not_run_again(tmp_path):
         return fake_job(job, environment, stop)
 
     run(more, job)
-    assert done == ["trial_4", "trial_5"]
+    assert done == ["trial_0004", "trial_0005"]
 
 
 def test_time_is_counted_over_all_starts(tmp_path):
