@@ -11,7 +11,7 @@ from kerasseg.config_file import differences, dump_experiment, load_experiment
 from kerasseg.config_schema import json_schema, known_keys
 from kerasseg.errors import UserError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("[!t]*.yaml"))  # not tune_*.yaml
 
 
 def refuse(*overrides: str, text: str | None = None, tmp_path: Path | None = None) -> str:

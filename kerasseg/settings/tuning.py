@@ -1,9 +1,9 @@
 """A tune file: which experiment the trials start from, and what is searched."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from kerasseg.settings.base import Folder, Section, setting
 
@@ -63,12 +63,10 @@ class SearchSettings(Section):
     baseline: bool = setting(
         True, "Run the base experiment as it is, too, as trial 0, to see what the search gained."
     )
-    parallel: Literal["auto"] | int = setting(
+    parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = setting(
         "auto",
         "Trials at a time on this machine. auto: one on each GPU, without one a single trial. With "
         "more than one, each has a GPU of its own.",
-        ge=1,
-        le=256,
     )
     factor: int = setting(
         3, "hyperband: of how many trials one goes on, for as many times the epochs.", ge=2, le=10

@@ -42,23 +42,29 @@ def check_space(space: Sequence[Parameter], base: Mapping[str, Any], where: str)
         else:
             for name, value in values.items():
                 fine[name].append(value)
-    for parameter in space:
-        for value in parameter.ends:
-            if not any(same(value, other) for other in fine[parameter.name]):
-                _refuse(parameter, value, refused, where)
+    bad = [
+        _why(parameter, value, refused)
+        for parameter in space
+        for value in parameter.ends
+        if not any(same(value, other) for other in fine[parameter.name])
+    ]
+    if bad:
+        # One that is wrong itself: with it all combinations may have been refused.
+        _, words = next((found for found in bad if found[0]), bad[0])
+        raise UserError(f"{where}: search.space: {words}")
     return [message for _, message in refused]
 
 
-def _refuse(
-    parameter: Parameter, value: Any, refused: Sequence[tuple[dict[str, Any], str]], where: str
-) -> None:
+def _why(
+    parameter: Parameter, value: Any, refused: Sequence[tuple[dict[str, Any], str]]
+) -> tuple[bool, str]:
+    """Whether a message speaks of this parameter, and that message or another."""
     name = parameter.name
     messages = [m for v, m in refused if name in v and same(v[name], value)]
-    # The one that speaks of this very parameter, if there is one: others may be wrong, too.
     lines = [line for message in messages for line in message.splitlines()]
-    about = next((line for line in lines if name in line), lines[0] if lines else "never searched")
-    reason = about.removeprefix("override: ")
-    raise UserError(f"{where}: search.space: {name}: {json.dumps(value)} cannot be tried: {reason}")
+    own = next((line for line in lines if name in line), None)
+    reason = (own or lines[0]).removeprefix("override: ")
+    return own is not None, f"{name}: {json.dumps(value)} cannot be tried: {reason}"
 
 
 def _combinations(space: Sequence[Parameter]) -> Iterator[dict[str, Any]]:

@@ -135,9 +135,10 @@ def serve(
                 if now - heard > timeout:
                     service.heard.pop(worker, None)
                     trial_id = oracle.give_up(worker)
-                    lost = f", its trial {trial_id} goes to another" if trial_id else ""
+                    lost = f"; its trial {trial_id} goes to another" if trial_id else ""
                     print(
-                        f"Worker     {worker} is gone: no word for {timeout:g} s{lost}", flush=True
+                        f"Worker     {worker} is gone: no word for {timeout:g} seconds{lost}",
+                        flush=True,
                     )
             if service.stop_triggered and not service.heard:
                 return

@@ -72,6 +72,7 @@ def _table(search: Search, records: list[TrialRecord]) -> Table:
             heading,
             justify="left" if heading == "values" else "right",
             no_wrap=heading != "values",
+            overflow="fold",
         )
     for record in shown:
         scores = [e.score for e in record.executions if e.score is not None]

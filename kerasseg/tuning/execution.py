@@ -16,6 +16,7 @@ from kerasseg.config import Experiment
 from kerasseg.config_file import dump_experiment
 from kerasseg.write_aside import write_aside
 
+_COMMAND = (sys.executable, "-m", "kerasseg.tuning.trial")
 _SECONDS_TO_SAVE = 120.0
 """Time that a run has to save its state when it is asked to stop."""
 
@@ -60,7 +61,7 @@ def run_in_process(job: Job, environment: Mapping[str, str], stop: threading.Eve
     began = time.monotonic()
     with (job.folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kerasseg.tuning.trial", str(job.folder)],
+            [*_COMMAND, str(job.folder)],
             # Never written to: its end tells the process that this one is gone.
             stdin=subprocess.PIPE,
             stdout=output,

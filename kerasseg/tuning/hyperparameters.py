@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 from keras_tuner import HyperParameters
 
 from kerasseg.tuning.parameter import Parameter, same
@@ -44,8 +45,8 @@ def _code(parameter: Parameter, value: Any) -> Any:
 def plain_values(space: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
     """KerasTuner's values -> those of the settings, only the ones that are searched in this trial.
 
-    A float has six digits: gRPC carries single precision, and a worker must train with the very
-    number that the chief writes down.
+    A float has six digits of single precision: gRPC carries no more, and a trial must have the very
+    same values on the worker that goes on with it as on the one that began it.
     """
     return {p.name: _plain(p, values[p.name]) for p in space if p.name in values}
 
@@ -57,4 +58,5 @@ def _plain(parameter: Parameter, value: Any) -> Any:
         return parameter.finite[int(value)]
     if parameter.kind == "int":
         return int(value)
-    return min(max(float(f"{value:.6g}"), float(parameter.lowest)), float(parameter.highest))
+    single = float(np.float32(value))
+    return min(max(float(f"{single:.6g}"), float(parameter.lowest)), float(parameter.highest))

@@ -41,18 +41,21 @@ class KeptOracle:
         self,
         file: Path,
         *,
+        max_trials: int | None,
         baseline: bool,
         seconds: float | None,
         stop_after_failures: int | None,
     ) -> None:
         """Keep the state in `file`, and go on with what it holds; before anything else is called.
 
+        `max_trials` is not told to KerasTuner, whose trial ids would have as many digits as it has.
         Trials that were under way will be given out again, first of all. Raises `UserError` for a
         file that is damaged.
         """
         self._file = file
         self._lock = threading.RLock()
         self._depth, self._changed = 0, False
+        self._max_trials = max_trials
         self._baseline = "waiting" if baseline else "none"
         self._baseline_holder: str | None = None
         self._seconds, self._spent_before, self._began = seconds, 0.0, time.monotonic()
@@ -86,6 +89,10 @@ class KeptOracle:
                 self.tuner_ids.add(tuner_id)
                 self._baseline_holder = tuner_id
                 return Trial(HyperParameters(), BASELINE, TrialStatus.RUNNING)
+            waiting = tuner_id in self.ongoing_trials or self._retry_queue
+            if not waiting and self._max_trials and len(self.trials) >= self._max_trials:
+                self.tuner_ids.discard(tuner_id)
+                return Trial(HyperParameters(), "", TrialStatus.STOPPED)
             return super().create_trial(tuner_id)  # type: ignore[misc]
 
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Any:
@@ -177,6 +184,10 @@ class KeptOracle:
         if any(trial.status != TrialStatus.FAILED for trial in last):
             return None
         return f"the last {limit} trials failed (search.stop_after_failures={limit})"
+
+    def start_clock(self) -> None:
+        """What came before in this process is not of the search's time."""
+        self._began = time.monotonic()
 
     def spent(self) -> float:
         """Seconds of this start and all before."""

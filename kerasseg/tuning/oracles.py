@@ -1,11 +1,13 @@
 """The four tuners: KerasTuner's oracles, kept whole, and mended where they lose trials."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from keras_tuner import Objective, oracles
 from keras_tuner.engine.trial import TrialStatus
+from sklearn.exceptions import ConvergenceWarning
 
 from kerasseg.tuning.hyperparameters import hyperparameters
 from kerasseg.tuning.kept_oracle import FILE_NAME, KeptOracle
@@ -25,7 +27,10 @@ class BayesianOracle(KeptOracle, oracles.BayesianOptimizationOracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Values of the next trial."""
-        response: dict[str, Any] = super().populate_space(trial_id)
+        with warnings.catch_warnings():
+            # That a length scale came to its bound, of which there are few points to tell better.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            response: dict[str, Any] = super().populate_space(trial_id)
         if response["values"] is not None and self._duplicate(response["values"]):
             response = self._random_populate_space()
         return response
@@ -148,11 +153,11 @@ def build_oracle(search: Search) -> Any:
     oracle: Any
     match settings.tuner:
         case "random":
-            oracle = RandomOracle(**common, max_trials=settings.max_trials)
+            oracle = RandomOracle(**common, max_trials=None)
         case "bayesian":
-            oracle = BayesianOracle(**common, max_trials=settings.max_trials)
+            oracle = BayesianOracle(**common, max_trials=None)
         case "grid":
-            oracle = GridOracle(**common, max_trials=settings.max_trials)
+            oracle = GridOracle(**common, max_trials=None)
         case "hyperband":
             oracle = HyperbandOracle(
                 **common,
@@ -160,10 +165,10 @@ def build_oracle(search: Search) -> Any:
                 factor=settings.factor,
                 hyperband_iterations=settings.iterations,
             )
-            oracle.max_trials = settings.max_trials
     oracle.verbose = 0
     oracle.keep(
         Path(search.folder) / FILE_NAME,
+        max_trials=settings.max_trials,
         baseline=settings.baseline,
         seconds=None if settings.minutes is None else settings.minutes * 60,
         stop_after_failures=settings.stop_after_failures,

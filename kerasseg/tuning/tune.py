@@ -99,6 +99,7 @@ def _prepared(search: Search) -> Iterator[Any]:
         done = sum(record.is_done for record in read_records(search.folder))
         words = f", goes on after {done} trial(s)" if goes_on else ""
         print(f"Search     {search.folder}: {search.settings.tuner}{words}", flush=True)
+        oracle.start_clock()
         yield oracle
 
 

@@ -1,0 +1,74 @@
+"""`tune.py` as a user starts and kills it: real processes, real training of a tiny network."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from kerasseg.tuning.search import load_search
+from tests.training.test_resume import QUICK
+from tests.tuning.searches import records, write_files
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(path, *overrides):
+    return subprocess.Popen(
+        [sys.executable, "tune.py", "--config", str(path), *overrides],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+    )
+
+
+def wait_for(path, process):
+    end = time.monotonic() + 200
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
+    """Killed when its first trial has an epoch: the trial's process saves and ends, and the same
+    command goes on with it. Stopped then: the trial is given back. Then it ends."""
+    space = {"optimizer.learning_rate": {"choice": [1.0e-3, 1.0e-2]}}
+    overrides = [*QUICK, "training.epochs=12"]
+    path = write_files(tmp_path, space, "grid", overrides, max_trials=1)
+    folder = tmp_path / "tuning" / "toy"
+    history = folder / "runs" / "trial_0000" / "history.csv"
+
+    process = start(path)
+    wait_for(history, process)
+    (trial,) = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs([trial], timeout=120)
+    assert not trial.is_running(), "the trial ends with its parent"
+    epochs = len(history.read_text().splitlines()) - 1
+    assert 0 < epochs < 12
+
+    process = start(path)
+    output = folder / "processes" / "trial_0000" / "output.txt"
+    wait_for(folder / "trials" / "0000.json", process)
+    while len(history.read_text().splitlines()) - 1 <= epochs and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    shown = process.communicate(timeout=120)[0]
+    assert process.returncode == 143 and "The same command again goes on." in shown
+    assert "stopped; python tune.py again goes on with it" in shown
+
+    process = start(path)
+    shown = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, shown
+    assert f"python train.py --config {folder / 'best.yaml'}" in shown
+
+    found = records(load_search(path))
+    assert [(r["status"], r["executions"][0]["epochs"]) for r in found] == [("completed", 12)]
+    assert output.read_text().count("Epoch 1/12") == 1, "no epoch was trained twice from the start"

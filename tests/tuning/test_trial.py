@@ -1,0 +1,139 @@
+"""What the process of a trial does, called in this process: real training of a tiny network."""
+
+import json
+import shutil
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from kerasseg.experiment import run_experiment
+from kerasseg.training.callbacks.history import read_history
+from kerasseg.tuning.execution import Job, _write_job
+from kerasseg.tuning.trial import run_job
+from tests.conftest import phantom_experiment
+from tests.training.test_resume import QUICK as SMALL
+
+QUICK = (*SMALL, "training.steps_per_epoch=2", "training.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A converted store, copied by each test: as the trials of a search share one."""
+    folder = tmp_path_factory.mktemp("store")
+    phantom_store(folder)
+    return folder / "store"
+
+
+def phantom_store(folder):
+    from kerasseg.records.split import open_split
+    from kerasseg.records.store import open_store
+
+    experiment = phantom_experiment(folder)
+    open_split(open_store(experiment), experiment.split)
+
+
+def make_job(folder, store, name, *overrides, last_epoch=2, **options):
+    root = [f"records.root={store}", f"run.name={name}"]
+    experiment = phantom_experiment(folder, *QUICK, *root, *overrides)
+    told = {"objective": "val_dice_smoothed", "direction": "max"} | options
+    job = Job(folder / name, experiment, last_epoch, **told)
+    _write_job(job)
+    return job
+
+
+def weights(folder):
+    with np.load(folder / "checkpoints" / "state.npz") as state:
+        return {name: state[name] for name in state.files if name != "progress"}
+
+
+def test_rounds_of_hyperband_equal_one_run_of_all_epochs(tmp_path, store):
+    """Epoch by epoch, each in a run folder of its own: the weights, the optimiser and the history
+    of one run; its learning rate is that of all epochs."""
+    options = ["optimizer.schedule=cosine", "optimizer.ema=0.9"]
+    whole = make_job(tmp_path, store, "whole", *options)
+    run_experiment(whole.experiment)
+    before = None
+    for epoch in (1, 2):
+        name = f"round{epoch}"
+        job = make_job(tmp_path, store, name, *options, last_epoch=epoch, continue_from=before)
+        outcome = run_job(job.folder)
+        before = tmp_path / "runs" / name
+        assert (outcome.status, outcome.epochs, len(outcome.curve)) == ("completed", epoch, epoch)
+        assert len(read_history(before / "history.csv")) == epoch
+    expected, found = weights(tmp_path / "runs" / "whole"), weights(before)
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6)
+    histories = [
+        read_history(folder / "history.csv") for folder in (tmp_path / "runs/whole", before)
+    ]
+    rates = [[float(row["learning_rate"]) for row in history] for history in histories]
+    assert rates[0] == pytest.approx(rates[1])
+    assert len(set(rates[0])) > 1
+    assert outcome.score == pytest.approx(max(outcome.curve))
+
+
+def test_a_trial_is_a_run_folder_without_an_evaluation(tmp_path, store):
+    job = make_job(tmp_path, store, "trial")
+    outcome = run_job(job.folder)
+    folder = tmp_path / "runs" / "trial"
+    rows = read_history(folder / "history.csv")
+    curve = [float(row["val_dice_smoothed"]) for row in rows]
+    assert outcome.curve == curve and outcome.score == max(curve)
+    assert outcome.status == "completed" and 0.05 < outcome.peak_memory_gib < 100
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "split.json", "environment.json", "summary.json", "tensorboard"} <= names
+    assert "metrics.csv" not in names and "report.html" not in names
+    assert keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 2 and summary["dice"] == {}
+    began = time.monotonic()
+    assert run_job(job.folder).curve == curve, "killed before its result was read, it is done"
+    assert time.monotonic() - began < 20
+
+
+def test_a_trial_that_diverges_says_so_and_keeps_its_curve(tmp_path, store):
+    bad = "training.callbacks=[{tests.tuning.bad_callbacks.SpoilWeights: {}}]"
+    outcome = run_job(make_job(tmp_path, store, "trial", bad).folder)
+    assert outcome.status == "failed" and len(outcome.curve) == 1
+    assert "is not finite in epoch 2" in outcome.reason
+
+
+def test_a_crash_is_a_failure_with_its_words(tmp_path, store, capsys):
+    bad = "training.callbacks=[{tests.tuning.bad_callbacks.Crash: {}}]"
+    outcome = run_job(make_job(tmp_path, store, "trial", bad).folder)
+    assert (outcome.status, outcome.reason) == ("failed", "RuntimeError: a mistake in a program")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_metric_that_is_not_logged_fails_the_trial(tmp_path, store):
+    job = make_job(tmp_path, store, "trial", last_epoch=1, objective="val_nothing")
+    outcome = run_job(job.folder)
+    assert outcome.status == "failed"
+    assert "search.objective: val_nothing is not logged: there are dice," in outcome.reason
+
+
+def test_the_end_of_the_time_stops_after_an_epoch_and_the_trial_goes_on(tmp_path, store):
+    outcome = run_job(make_job(tmp_path, store, "trial", until=time.time() - 1).folder)
+    assert (outcome.status, outcome.epochs) == ("stopped", 1)
+    outcome = run_job(make_job(tmp_path, store, "trial", until=time.time() + 900).folder)
+    assert (outcome.status, outcome.epochs) == ("completed", 2)
+
+
+def test_a_run_folder_without_a_config_is_begun_anew(tmp_path, store):
+    """Killed while it was made: nothing in it can be resumed."""
+    (tmp_path / "runs" / "trial" / "checkpoints").mkdir(parents=True)
+    outcome = run_job(make_job(tmp_path, store, "trial", last_epoch=1).folder)
+    assert outcome.status == "completed"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["trial"]
+
+
+def test_a_run_to_go_on_from_that_is_gone_is_said(tmp_path, store):
+    gone = tmp_path / "runs" / "gone"
+    outcome = run_job(make_job(tmp_path, store, "trial", continue_from=gone).folder)
+    assert outcome.status == "failed" and "the run that this trial goes on from is gone" in (
+        outcome.reason
+    )
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)

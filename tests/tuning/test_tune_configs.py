@@ -1,0 +1,31 @@
+"""The tune files in configs/: their heading, and that their space is one that trains."""
+
+from pathlib import Path
+
+import pytest
+
+from kerasseg.tuning.check_space import check_space
+from kerasseg.tuning.search import DEFAULT_FILE, load_search
+
+FILES = sorted(Path("configs").glob("tune_*.yaml"))
+
+
+def load(path):
+    return load_search(path, [] if "phantom" in path.stem else ["data.root=FOLDER"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_heading_name_and_space(path):
+    heading = path.read_text().partition("\nbase:")[0]
+    assert all(word in heading for word in ("Data:", "Cost:", "Expected:", "Command:"))
+    if path.stem == "tune_phantom":
+        assert "python tune.py\n" in heading + "\n"
+    else:
+        assert f"python tune.py --config {path} data.root=FOLDER" in heading
+    search = load(path)
+    assert search.settings.name == path.stem
+    assert check_space(search.space, search.values, str(path)) == [], "no trial fails at once"
+
+
+def test_the_default_is_one_of_them():
+    assert DEFAULT_FILE.samefile("configs/tune_phantom.yaml") and len(FILES) == 3
