@@ -2,13 +2,13 @@
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from kerasseg.config_file import dump_experiment
-from kerasseg.tuning.draw_scores import draw_scores
-from kerasseg.tuning.progress import show_values
+from kerasseg.tuning.progress import show_value, show_values
 from kerasseg.tuning.record import TrialRecord, best_record, read_records
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
@@ -19,7 +19,7 @@ _ROWS = 10
 
 
 def conclude(search: Search, why: str | None) -> Path | None:
-    """Show the best trials, draw `scores.png`, write the page and `best.yaml`, and return the last.
+    """Show the best trials, write the page with its figures and `best.yaml`, and return the last.
 
     None if no trial was completed. `why`: why the search ended before all trials were done.
     """
@@ -37,12 +37,12 @@ def conclude(search: Search, why: str | None) -> Path | None:
         say(f"Look at   {write_tune_report(folder)}")
         return None
     Console(highlight=False).print(_table(search, records))
-    draw_scores(folder / "scores.png", records, settings.objective, settings.direction)
     path = _write_best(search, best)
     for line in _verdict(records, best, settings.objective):
         say(line)
-    say(f"Figure    {folder / 'scores.png'}")
-    say(f"Look at   {write_tune_report(folder)}")
+    page = write_tune_report(folder)
+    say(f"Figure    {folder / 'figures' / 'score_by_trial.png'}")
+    say(f"Look at   {page}")
     say(f"Watch     tensorboard --logdir {folder}  (HPARAMS)")
     say(f"Next      python train.py --config {path}")
     return path
@@ -67,24 +67,36 @@ def _table(search: Search, records: list[TrialRecord]) -> Table:
     scored.sort(key=lambda r: r.score or 0.0, reverse=settings.direction == "max")
     shown = scored[:_ROWS] + [r for r in scored[_ROWS:] if r.number == 0]
     table = Table(title=f"The best of {sum(r.number > 0 for r in records)} trials")
-    for heading in ("trial", settings.objective, "values", "epochs", "minutes"):
-        table.add_column(
-            heading,
-            justify="left" if heading == "values" else "right",
-            no_wrap=heading != "values",
-            overflow="fold",
-        )
+    names = list(dict.fromkeys(name for record in shown for name in record.values))
+    for heading in ("trial", settings.objective):
+        table.add_column(heading, justify="right", overflow="fold")
+    for heading in _short(names):
+        table.add_column(heading, overflow="fold")
+    for heading in ("epochs", "minutes"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for record in shown:
         scores = [e.score for e in record.executions if e.score is not None]
         spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
         table.add_row(
             str(record.number) if record.number else "base",
             f"{record.score:.4f}{spread}",
-            show_values(record.values),
+            *(_cell(record.values[name]) if name in record.values else "" for name in names),
             str(_epochs(record)),
             f"{record.minutes:.1f}",
         )
     return table
+
+
+def _short(names: list[str]) -> list[str]:
+    """The last parts of dotted names, where these are enough to tell them apart."""
+    last = [name.rpartition(".")[2] for name in names]
+    return [
+        short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)
+    ]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else show_value(value)
 
 
 def _epochs(record: TrialRecord) -> int:

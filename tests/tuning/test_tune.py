@@ -35,7 +35,7 @@ def test_a_search_ends_with_a_table_a_figure_and_a_config_that_trains(tmp_path, 
     assert experiment.run.name == "toy_best" and experiment.run.root == search.base.run.root
     assert experiment.training == search.base.training, "as long as the base, not as a trial"
     assert experiment.store_root == search.base.store_root
-    assert (search.folder / "scores.png").read_bytes()[:4] == b"\x89PNG"
+    assert (search.folder / "figures" / "score_by_trial.png").read_bytes()[:4] == b"\x89PNG"
     capsys.readouterr()
     assert tune(search, run_job=None) == best, "nothing is left to run"
     assert "goes on after 5 trial(s)" in capsys.readouterr().out
