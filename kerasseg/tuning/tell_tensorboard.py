@@ -24,4 +24,5 @@ def tell_how_it_went(search: Search, record: TrialRecord) -> None:
     for execution in record.executions:
         scores = {} if execution.score is None else {search.settings.objective: execution.score}
         folder = search.folder / execution.run / "tensorboard"
-        write_hparams(folder, record.values, scores, record.trial_id, space, record.status)
+        name = f"{record.number:04d}"  # TensorBoard sorts them as text
+        write_hparams(folder, record.values, scores, name, space, record.status)
