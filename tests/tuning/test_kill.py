@@ -37,7 +37,8 @@ def wait_for(path, process):
 
 def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     """Killed when its first trial has an epoch: the trial's process saves and ends, and the same
-    command goes on with it. Stopped then: the trial is given back. Then it ends."""
+    command goes on with it. Stopped then: the trial is given back. Then it ends, and the best is trained
+    fully."""
     space = {"optimizer.learning_rate": {"choice": [1.0e-3, 1.0e-2]}}
     overrides = [*QUICK, "training.epochs=12"]
     path = write_files(tmp_path, space, "grid", overrides, max_trials=1)
@@ -64,9 +65,10 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     assert process.returncode == 143 and "The same command again goes on." in shown
     assert "stopped; python tune.py again goes on with it" in shown
 
-    process = start(path)
+    process = start(path, "--then-train")
     shown = process.communicate(timeout=300)[0]
     assert process.returncode == 0, shown
+    assert (tmp_path / "full" / "toy_best" / "report.html").exists()
     assert f"python train.py --config {folder / 'best.yaml'}" in shown
 
     found = records(load_search(path))
