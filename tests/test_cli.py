@@ -276,26 +276,30 @@ def test_float16_on_a_cpu_is_refused(tmp_path):
     assert_one_sentence(done, ["mixed_float16 needs a GPU", "training.precision=auto"])
 
 
+def wait_for(process, happened):
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+
+
 def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
     arguments = [*phantom_arguments(tmp_path), "training.epochs=400", "split.test=0.0"]
     arguments += ["training.early_stopping_patience=null"]
     run = [sys.executable, "-m", "kerasseg.cli", "train", *arguments]
     process = subprocess.Popen(run, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     history = tmp_path / "runs" / "t" / "history.csv"
-    deadline = time.monotonic() + 120
-    while not (history.exists() and len(history.read_text().splitlines()) > 3):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume goes on" in errors
-    before = len(history.read_text().splitlines())
-    process = subprocess.Popen([*run, "--resume"], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while len(history.read_text().splitlines()) <= before:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.2)
-    process.kill()
-    process.wait()
+    try:
+        wait_for(process, lambda: history.exists() and len(history.read_text().splitlines()) > 3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130 and "--resume goes on" in errors
+        before = len(history.read_text().splitlines())
+        process = subprocess.Popen([*run, "--resume"], cwd=ROOT, stderr=subprocess.DEVNULL)
+        wait_for(process, lambda: len(history.read_text().splitlines()) > before)
+    finally:
+        process.kill()
+        process.wait()
     epochs = [line.split(",")[0] for line in history.read_text().splitlines()[1:]]
     assert epochs == [str(i + 1) for i in range(len(epochs))]
     assert not (tmp_path / "runs" / "t-2").exists()
