@@ -28,5 +28,6 @@ def check_format(network: keras.Model, wanted: Format, precision: Precision) -> 
             raise UserError(
                 f"--format litert cannot hold {network.name}: LiteRT has no operation for its "
                 f"{' and '.join(found)} (TensorFlow's own, which the interpreter would have to "
-                "bring along, are not used). Take --format onnx or openvino, or a 2-D network."
+                "bring along, are not used). Take --format onnx or openvino, or a run that was "
+                "trained with model.dimensions=2, or with model.downsampling=strided."
             )

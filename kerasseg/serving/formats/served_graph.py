@@ -1,7 +1,7 @@
 """The network as a SavedModel of one signature, from which converters start."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,15 @@ INPUT, OUTPUT = "patches", "probabilities"
 
 
 @contextmanager
-def served_graph(network: keras.Model) -> Iterator[Path]:
-    """Yield the folder of a SavedModel: `patches` of any batch, and of any size if the network
-    takes it, -> `probabilities`. It is removed afterwards."""
-    signature = tf.TensorSpec(network.inputs[0].shape, tf.float32, name=INPUT)
+def served_graph(network: keras.Model, size: Sequence[int] | None = None) -> Iterator[Path]:
+    """Yield the folder of a SavedModel: `patches` of any batch -> `probabilities`.
+
+    They have the `size` ([d,] h, w), or any that the network takes. It is removed afterwards.
+    """
+    shape = network.inputs[0].shape
+    if size is not None:
+        shape = (None, *size, shape[-1])
+    signature = tf.TensorSpec(shape, tf.float32, name=INPUT)
     archive = keras.export.ExportArchive()
     archive.track(network)
     archive.add_endpoint(

@@ -13,17 +13,24 @@ from tests.inference.test_load_run import SLICES, SMALL, write_run
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory) -> dict[str, Path]:
-    """volumes: 3-D, without its store. slices: 2-D with neighbours, finished, with its store."""
+    """volumes: 3-D, without its store; strided: without pooling, too. slices: 2-D with neighbours,
+    finished, with its store; batch: with another normalisation, too."""
     root = tmp_path_factory.mktemp("runs")
-    volumes = phantom_experiment(root / "volumes_data", *SMALL)
-    slices = phantom_experiment(root / "slices_data", *SLICES, "pipeline.slices.neighbours=1")
-    write_run(root / "volumes", volumes)
-    write_run(root / "slices", slices, 1)
+    volumes = phantom_experiment(root / "none", *SMALL)
+    strided = phantom_experiment(root / "none", *SMALL, "model.downsampling=strided")
+    slices = phantom_experiment(root / "data", *SLICES, "pipeline.slices.neighbours=1")
+    batch = phantom_experiment(
+        root / "data", *SLICES, "pipeline.slices.neighbours=1", "model.norm=batch"
+    )
+    experiments = {"volumes": volumes, "strided": strided, "slices": slices, "batch": batch}
+    for seed, (name, experiment) in enumerate(experiments.items()):
+        write_run(root / name, experiment, seed)
     store = open_store(slices)
     ids = list(store.rows)
     split = {"train": ids[:2], "validation": ids[2:4], "test": []}
-    (root / "slices" / "split.json").write_text(json.dumps(split))
     fingerprint = {"data_fingerprint": store.manifest.data_fingerprint}
-    (root / "slices" / "environment.json").write_text(json.dumps(fingerprint))
+    for name in ("slices", "batch"):
+        (root / name / "split.json").write_text(json.dumps(split))
+        (root / name / "environment.json").write_text(json.dumps(fingerprint))
     keras.backend.clear_session()
-    return {"volumes": root / "volumes", "slices": root / "slices"}
+    return {name: root / name for name in experiments}
