@@ -19,7 +19,7 @@ def describe(
 ) -> dict[str, Any]:
     """Name -> what JSON can hold; the names are those of `docs/serving.md`."""
     data, target = model.data, model.target
-    labels = _label_names(target, ids)
+    labels = label_names(target, ids)
     regions = list(anatomy.TARGETS[target])
     shown = [name for name in (*labels, *regions) if name in anatomy.COLOURS]
     flat = all(run.predictor.slice_axis is not None for run in model.runs)
@@ -57,7 +57,8 @@ def describe(
     }
 
 
-def _label_names(target: str, ids: Mapping[int, int]) -> dict[str, int]:
+def label_names(target: str, ids: Mapping[int, int]) -> dict[str, int]:
+    """Names of a segmentation's labels, background first -> the id that each has in `ids`."""
     names = {anatomy.BACKGROUND: anatomy.LABELS[anatomy.BACKGROUND], anatomy.TUMOUR: "tumour"}
     if target != "binary":
         names = dict(anatomy.LABELS)

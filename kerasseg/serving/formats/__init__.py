@@ -1,0 +1,1 @@
+"""Patch models in the formats of other runtimes."""
