@@ -1,8 +1,12 @@
 """The smallest box around what is true, in a graph."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+_WORDS = {1: tf.uint8, 2: tf.uint16, 4: tf.int32, 8: tf.int64}
+"""Integers of as many bytes."""
 
 
 class Box(NamedTuple):
@@ -44,10 +48,51 @@ def bounding_box(mask: Any) -> Box:
     return Box(tf.stack(begins), tf.stack(sizes))
 
 
+def brain_box(image: Any) -> tuple[Any, Box]:
+    """(D, H, W, C) -> what is in the smallest box around its signal, and the box."""
+    shape = tf.shape(image)[:3]
+    faces = (
+        part for axis in range(3) for part in (_plane(image, axis, 0), _plane(image, axis, -1))
+    )
+    filled = tf.reduce_all([tf.reduce_any(face != 0) for face in faces])
+
+    def search() -> tuple[Any, Any, Any]:
+        box = bounding_box(signal_of(image))
+        return box.cut(image), box.begin, box.size
+
+    # Most often the image has been cut already.
+    inner, begin, size = tf.cond(filled, lambda: (image, tf.zeros_like(shape), shape), search)
+    return tf.ensure_shape(inner, (None, None, None, image.shape[-1])), Box(begin, size)
+
+
+def _plane(image: Any, axis: int, place: int) -> Any:
+    """The first plane or the last; none of an empty image."""
+    part = slice(0, 1) if place == 0 else slice(-1, None)
+    return image[tuple(part if each == axis else slice(None) for each in range(3))]
+
+
+def in_volume(image: Any, box: Box, shape: Any, outside: Sequence[float]) -> Any:
+    """What is in `box`, (d, h, w, C), in a volume of `shape` (3,) that is `outside` elsewhere."""
+    if len(set(outside)) == 1:
+        after = tf.concat([shape - box.begin - box.size, [0]], 0)
+        margins = tf.stack([tf.concat([box.begin, [0]], 0), after], axis=1)
+        found = tf.pad(image, margins, constant_values=outside[0])
+    else:
+        parts = zip(tf.unstack(image, axis=-1), outside, strict=True)
+        found = tf.stack([box.put_back(part, shape, value) for part, value in parts], axis=-1)
+    return tf.ensure_shape(found, (None, None, None, len(outside)))
+
+
 def signal_of(volume: Any) -> Any:
     """Where (D, H, W, C) is not 0 in every channel, (D, H, W) bool."""
-    # Channel by channel: a reduction over the short last axis takes several times as long.
-    channels = tf.unstack(volume != 0, axis=-1)
+    signal = volume != 0
+    word = _WORDS.get(volume.shape[-1])
+    if word is not None:
+        # A voxel's channels read as one number: eight times as fast as channel by channel, and a
+        # reduction over the short last axis is slower still.
+        octets = tf.cast(signal, tf.uint8)
+        return (octets[..., 0] if word is tf.uint8 else tf.bitcast(octets, word)) != 0
+    channels = tf.unstack(signal, axis=-1)
     result = channels[0]
     for channel in channels[1:]:
         result |= channel

@@ -15,32 +15,47 @@ def components(mask: Any, *, corners: bool) -> tuple[Any, Any]:
     corners: whether voxels that touch at an edge or a corner are connected, as well as at a face
 
     What is connected are runs, the stretches of true voxels along the last axis, of which there
-    are far fewer than voxels.
+    are far fewer than voxels. Each first points to the first run that it touches; what these ways
+    lead to is connected by what touches and has not come together yet.
     """
-    apart = tf.pad(~mask, [[0, 0], [0, 0], [1, 1]], constant_values=True)
-    starts, ends = mask & apart[..., :-2], mask & apart[..., 2:]
-    first = tf.cast(tf.where(starts), tf.int32)
-    last = tf.cast(tf.where(ends)[:, 2], tf.int32)
-    numbers = tf.cumsum(tf.reshape(tf.cast(starts, tf.int32), [-1]))
-    numbers = tf.where(tf.reshape(mask, [-1]), numbers, 0)
-    count = tf.shape(first)[0]
-    one, other = _touching(first, numbers, tf.shape(mask), corners)
-    lowest = lowest_connected(one, other, count + 1)
-    lengths = tf.concat([[0], last - first[:, 2] + 1], 0)
-    sizes = tf.math.unsorted_segment_sum(lengths, lowest, count + 1)
-    return tf.reshape(tf.gather(lowest, numbers), tf.shape(mask)), sizes
+    # A frame of false, so that no look from a run leads out of the volume or into another row.
+    framed = tf.pad(mask, [[1, 1], [1, 1], [1, 0]])
+    line = tf.reshape(framed, [-1])
+    starts = line & ~tf.concat([[False], line[:-1]], 0)
+    ends = line & ~tf.concat([line[1:], [False]], 0)
+    first = tf.cast(tf.where(starts)[:, 0], tf.int32)
+    last = tf.cast(tf.where(ends)[:, 0], tf.int32)
+    numbers = tf.where(line, tf.cumsum(tf.cast(starts, tf.int32)), 0)
+    own = tf.range(1, tf.size(first) + 1)
+    looks = first + _steps(tf.shape(framed), corners)[:, tf.newaxis]
+    found = tf.gather(numbers, looks)  # (steps, n)
+
+    touched = tf.reduce_min(tf.where(found > 0, found, own), axis=0)
+    pointers = _shortened(tf.concat([[0], tf.minimum(touched, own)], 0))
+    ones = tf.broadcast_to(pointers[1:], tf.shape(found))
+    others = tf.gather(pointers, found)
+    apart = (others > 0) & (others != ones)
+    one, other = tf.boolean_mask(ones, apart), tf.boolean_mask(others, apart)
+    lowest = lowest_connected(one, other, pointers)
+    sizes = tf.math.unsorted_segment_sum(
+        tf.concat([[0], last - first + 1], 0), lowest, tf.size(lowest)
+    )
+    numbers = tf.reshape(numbers, tf.shape(framed))[1:-1, 1:-1, 1:]
+    return tf.gather(lowest, numbers), sizes
 
 
-def lowest_connected(one: Any, other: Any, count: Any) -> Any:
-    """The lowest number that each of 0 … `count` - 1 is connected with, (count,) int32.
+def lowest_connected(one: Any, other: Any, pointers: Any) -> Any:
+    """The lowest number that each of 0 … n - 1 is connected with, (n,) int32.
 
     one, other: the ends of the connections, (e,) int32
+    pointers:   of each number to itself or a lower one that it is connected with, (n,) int32
 
-    Each points to a lower one, in the end to the lowest. A round lets what both ends of a
+    In the end they point to the lowest. A round lets what both ends of a
     connection point to point to the lower of what that points to, and then shortens every way
     (Shiloach and Vishkin 1982; in this form FastSV, Zhang, Azad and Hu 2020). So the rounds grow
     with the logarithm of the longest way, not with its length.
     """
+    count = tf.size(pointers)
 
     def round_(pointers: Any, _: Any) -> tuple[Any, Any]:
         further = tf.gather(pointers, pointers)
@@ -54,17 +69,30 @@ def lowest_connected(one: Any, other: Any, count: Any) -> Any:
     pointers, _ = tf.while_loop(
         lambda _, changed: changed,
         round_,
-        (tf.range(count), tf.size(one) > 0),
+        (pointers, tf.size(one) > 0),
         parallel_iterations=1,
     )
     return pointers
 
 
-def _touching(first: Any, numbers: Any, shape: Any, corners: bool) -> tuple[Any, Any]:
-    """The numbers of runs that touch, in pairs.
+def _shortened(pointers: Any) -> Any:
+    """Each to the end of its way, (n,) int32; a round halves the ways."""
 
-    first:   where each run starts, (n, 3)
-    numbers: of the run that each voxel belongs to, from 1, in C order
+    def round_(pointers: Any, _: Any) -> tuple[Any, Any]:
+        further = tf.gather(pointers, pointers)
+        return further, tf.reduce_any(further != pointers)
+
+    pointers, _ = tf.while_loop(
+        lambda _, changed: changed,
+        round_,
+        (pointers, tf.constant(True)),
+        parallel_iterations=1,
+    )
+    return pointers
+
+
+def _steps(framed: Any, corners: bool) -> Any:
+    """How far, in voxels of the `framed` volume, it is from the start of a run to where to look.
 
     Of two runs that touch one starts within the other's reach, so it is enough to look from the
     start of each: at the voxel beside it in the rows around and, at corners, the one before that.
@@ -72,17 +100,10 @@ def _touching(first: Any, numbers: Any, shape: Any, corners: bool) -> tuple[Any,
     rows = [step for step in itertools.product((-1, 0, 1), repeat=2) if any(step)]
     if not corners:
         rows = [step for step in rows if 0 in step]
-    own = tf.range(1, tf.shape(first)[0] + 1)
-    depth, height, width = tf.unstack(first, axis=1)
-    ones, others = [], []
-    for down, back in rows:
-        d, h = depth + down, height + back
-        there = (d >= 0) & (d < shape[0]) & (h >= 0) & (h < shape[1])
-        row = (d * shape[1] + h) * shape[2]
-        for before in (0, 1) if corners else (0,):
-            inside = there & (width >= before)
-            place = tf.where(inside, row + width - before, 0)
-            found = tf.where(inside, tf.gather(numbers, place), 0)
-            ones.append(tf.boolean_mask(own, found > 0))
-            others.append(tf.boolean_mask(found, found > 0))
-    return tf.concat(ones, 0), tf.concat(others, 0)
+    return tf.stack(
+        [
+            (down * framed[1] + back) * framed[2] - before
+            for down, back in rows
+            for before in ((0, 1) if corners else (0,))
+        ]
+    )

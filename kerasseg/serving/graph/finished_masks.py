@@ -20,11 +20,13 @@ def finished_masks(
     spacing: Any,
     threshold: float,
     settings: PostprocessingSettings,
+    whole: Any,
 ) -> list[Any]:
-    """Probabilities (D, H, W, K) -> K masks (D, H, W) bool, cleaned up.
+    """Probabilities (d, h, w, K) -> K masks (d, h, w) bool, cleaned up.
 
     threshold: of the channels that have none in `settings.thresholds`
     spacing:   voxel size (D, H, W) in mm, (3,)
+    whole:     shape (3,) of the volume; outside of the part given there is no tumour
     """
     channels = tf.unstack(probabilities, axis=-1)
     if anatomy.ACTIVATIONS[target] == "softmax":
@@ -42,7 +44,7 @@ def finished_masks(
         anything |= masks[index]
     box, shape = bounding_box(anything), tf.shape(anything)
     found = clean_channels(
-        [box.cut(mask) for mask in masks], target, spacing, settings, GraphOperations(shape)
+        [box.cut(mask) for mask in masks], target, spacing, settings, GraphOperations(whole)
     )
     return [box.put_back(mask, shape, index not in tumour) for index, mask in enumerate(found)]
 

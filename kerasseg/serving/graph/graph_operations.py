@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from kerasseg.inference.clean_up.volume_operations import least_volume
+from kerasseg.serving.graph.box import bounding_box
 from kerasseg.serving.graph.components import components
 
 
@@ -18,16 +19,20 @@ class GraphOperations:
         self._margin = tf.cast(shape != 1, tf.int32)
 
     def components(self, mask: Any) -> tuple[Any, Any]:
-        return components(mask, corners=True)
+        box = bounding_box(mask)
+        found, sizes = components(box.cut(mask), corners=True)
+        return box.put_back(found, tf.shape(mask), 0), sizes
 
     def fill_holes(self, mask: Any) -> Any:
-        margin = self._margin
-        empty = ~tf.pad(mask, tf.stack([margin, margin], axis=1))
+        box, margin = bounding_box(mask), self._margin
+        part = box.cut(mask)
+        empty = ~tf.pad(part, tf.stack([margin, margin], axis=1))
         found, _ = components(empty, corners=False)
         # The margin is outside. It holds the first voxel, component 1, and the last, which are not
         # connected around a single row.
-        cut_off = (found > 1) & (found != tf.reshape(found, [-1])[-1])
-        return tf.slice(cut_off, margin, tf.shape(mask))
+        last = tf.reduce_sum(tf.reshape(found, [-1])[-1:])
+        cut_off = (found > 1) & (found != last)
+        return box.put_back(tf.slice(cut_off, margin, box.size), tf.shape(mask), False)
 
     def take(self, table: Any, places: Any) -> Any:
         return tf.gather(table, places)

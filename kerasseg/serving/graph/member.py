@@ -1,6 +1,5 @@
 """One run's network over whole volumes, in a graph."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -8,7 +7,7 @@ import tensorflow as tf
 from kerasseg.inference.load_run import LoadedRun
 from kerasseg.inference.window_weights import window_weights
 from kerasseg.models.float32_twin import float32_twin
-from kerasseg.serving.graph.box import Box, bounding_box, signal_of
+from kerasseg.serving.graph.box import Box, brain_box, in_volume
 from kerasseg.serving.graph.finished_masks import finished_masks
 from kerasseg.serving.graph.sliding_window import sliding_window
 from kerasseg.serving.graph.z_score import z_score
@@ -37,24 +36,24 @@ class Member:
             autograph=False,
         )
 
-    def probabilities(self, image: Any, box: Box, shape: Any) -> Any:
-        """Normalised scan -> probabilities (D, H, W, K) float32.
+    def probabilities(self, image: Any, box: Box, shape: Any) -> tuple[Any, Box]:
+        """Normalised scan -> probabilities (d, h, w, K) float32, and the box that they are of.
 
         image: what is in `box`, (d, h, w, C); outside there is air
         shape: (3,) of the whole
+
+        Outside of the box returned, the brain's or the whole, all is background.
         """
         if self.predictor.settings.brain_box:
-            inner = bounding_box(signal_of(image))
+            image, inner = brain_box(image)
             box = Box(box.begin + inner.begin, inner.size)
-            image = inner.cut(image)
         else:
-            image = _in_volume(tf.unstack(image, axis=-1), box, shape, [0.0] * image.shape[-1])
+            image = in_volume(image, box, shape, [0.0] * image.shape[-1])
             box = Box(tf.zeros_like(shape), shape)
-        found = self._slide(image)
-        return _in_volume(tf.unstack(found, axis=-1), box, shape, self.predictor.background)
+        return self._slide(image), box
 
-    def masks(self, probabilities: Any, spacing: Any) -> list[Any]:
-        """`Predictor.masks_of`, K masks (D, H, W)."""
+    def masks(self, probabilities: Any, spacing: Any, shape: Any) -> list[Any]:
+        """`Predictor.masks_of`, K masks (d, h, w); `shape` (3,) is that of the whole volume."""
         predictor = self.predictor
         return finished_masks(
             probabilities,
@@ -62,6 +61,7 @@ class Member:
             spacing,
             predictor.settings.threshold,
             predictor.postprocessing,
+            shape,
         )
 
     def _slide(self, image: Any) -> Any:
@@ -102,11 +102,6 @@ def normalised(volume: Any) -> tuple[Any, Box]:
 
     In the store's precision, float16, as records and raw cases are.
     """
-    box = bounding_box(signal_of(volume))
-    image = z_score(box.cut(volume))
+    image, box = brain_box(volume)
+    image = z_score(image)
     return tf.cast(tf.cast(image, tf.float16), tf.float32), box
-
-
-def _in_volume(channels: Sequence[Any], box: Box, shape: Any, outside: Sequence[float]) -> Any:
-    parts = zip(channels, outside, strict=True)
-    return tf.stack([box.put_back(part, shape, value) for part, value in parts], axis=-1)

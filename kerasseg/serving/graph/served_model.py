@@ -10,6 +10,7 @@ import tensorflow as tf
 from kerasseg import anatomy
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.prediction.model import Model
+from kerasseg.serving.graph.box import Box, in_volume
 from kerasseg.serving.graph.bytes import decode_volume, encode_values
 from kerasseg.serving.graph.check_volume import (
     Accepted,
@@ -146,30 +147,40 @@ class ServedModel:
         )
 
     def _segment(self, volume: Any, spacing: Any, wanted: Any) -> tuple[Any, Any]:
-        found, masks = self._found(volume, spacing)
-        target = self._model.target
+        found, masks, box = self._found(volume, spacing)
+        target, shape = self._model.target, tf.shape(volume)[:3]
         empty = tf.zeros((0, 0, 0, len(anatomy.TARGETS[target])))
-        found = tf.cond(wanted, lambda: found, lambda: empty)
-        return label_of(masks, target, self._ids), found
+        background = self._members[0].predictor.background
+        found = tf.cond(wanted, lambda: in_volume(found, box, shape, background), lambda: empty)
+        label = label_of(masks, target, self._ids)
+        return box.put_back(label, shape, self._ids[anatomy.BACKGROUND]), found
 
-    def _found(self, volume: Any, spacing: Any) -> tuple[Any, list[Any]]:
-        """Raw scan -> probabilities (D, H, W, K), and K masks (D, H, W)."""
-        image, box = normalised(volume)
+    def _found(self, volume: Any, spacing: Any) -> tuple[Any, list[Any], Box]:
+        """Raw scan -> probabilities (d, h, w, K), K masks (d, h, w), and the box of both.
+
+        Outside of the box all is background.
+        """
+        image, brain = normalised(volume)
         shape = tf.shape(volume)[:3]
         whole: Any = self._model.segmenter
+        boxes = {member.predictor.settings.brain_box for member in self._members}
         total = tf.constant(0.0)
         for member in self._members:
-            found = member.probabilities(image, box, shape)
+            found, box = member.probabilities(image, brain, shape)
+            if len(boxes) > 1:
+                found = in_volume(found, box, shape, member.predictor.background)
+                box = Box(tf.zeros_like(shape), shape)
             if not isinstance(whole, Ensemble):
-                return found, member.masks(found, spacing)
+                return found, member.masks(found, spacing, shape), box
             if whole.combine == "vote":
-                found = tf.cast(tf.stack(member.masks(found, spacing), axis=-1), tf.float32)
+                masks = member.masks(found, spacing, shape)
+                found = tf.cast(tf.stack(masks, axis=-1), tf.float32)
             total += found
         total /= len(self._members)
         masks = finished_masks(
-            total, whole.target, spacing, whole.mask_threshold, whole.postprocessing
+            total, whole.target, spacing, whole.mask_threshold, whole.postprocessing, shape
         )
-        return total, masks
+        return total, masks, box
 
     def _tell(self, request: Any) -> dict[str, Any]:
         names = tuple(self._metadata)

@@ -32,7 +32,11 @@ def sliding_window(
     before = missing // 2
     around = tf.constant([context, 0, 0])
     margins = tf.stack([before + around, missing - before + around], axis=1)
-    padded = tf.pad(volume, tf.concat([margins, [[0, 0]]], 0))
+    padded = tf.cond(
+        tf.reduce_any(margins > 0),
+        lambda: tf.pad(volume, tf.concat([margins, [[0, 0]]], 0)),
+        lambda: volume,
+    )
     padded = tf.ensure_shape(padded, (None, None, None, volume.shape[3]))
     signal = signal_of(padded)
     inner = tf.minimum(lengths, size)
@@ -82,7 +86,7 @@ def sliding_window(
         shape_invariants=(tf.TensorShape(()), tf.TensorShape((None, None, None, count))),
         parallel_iterations=1,  # else the network would run on several batches at a time
     )
-    return sums / norm
+    return sums / tf.tile(norm, [1, 1, 1, count])
 
 
 def window_starts(lengths: Any, window: Sequence[int], overlap: float) -> Any:

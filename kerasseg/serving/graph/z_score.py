@@ -12,16 +12,24 @@ def z_score(image: Any) -> Any:
 
     As there: sums in float64, then float32. C is known.
     """
-    return tf.stack([_channel(values) for values in tf.unstack(image, axis=-1)], axis=-1)
+    depth, height, width, channels = tf.unstack(tf.shape(image))
+    # In rows that hold all channels, and each channel's value repeated along a row: taking the
+    # channels apart and together again takes as long as the rest.
+    rows = tf.reshape(image, [depth * height, width * channels])
 
+    def total(values: Any) -> Any:
+        along = tf.reshape(tf.reduce_sum(values, axis=0), [width, channels])
+        return tf.reduce_sum(along, axis=0)
 
-def _channel(values: Any) -> Any:
-    signal = values != 0
-    count = tf.cast(tf.maximum(tf.math.count_nonzero(signal), 1), tf.float64)
-    mean = tf.reduce_sum(tf.cast(values, tf.float64)) / count
+    def repeated(values: Any) -> Any:
+        return tf.tile(tf.cast(values, tf.float32), [width])
+
+    signal = rows != 0
+    count = tf.cast(tf.maximum(total(tf.cast(signal, tf.int32)), 1), tf.float64)
+    mean = total(tf.cast(rows, tf.float64)) / count
     shift = tf.cast(mean, tf.float32)
-    centred = tf.where(signal, values - shift, 0)
-    squares = tf.reduce_sum(tf.square(tf.cast(centred, tf.float64)))
+    centred = tf.where(signal, rows - repeated(shift), 0)
+    squares = total(tf.square(tf.cast(centred, tf.float64)))
     variance = squares / count - tf.square(mean - tf.cast(shift, tf.float64))
     deviation = tf.sqrt(tf.maximum(variance, 0))
-    return centred / tf.cast(deviation + EPSILON, tf.float32)
+    return tf.reshape(centred / repeated(deviation + EPSILON), tf.shape(image))

@@ -110,7 +110,7 @@ def test_masks_and_labels_are_those_of_numpy(target, drawn, data):
     probabilities = np.round(probabilities ** (1 + share), 1)  # equals, and a threshold hit
     expected = finished_masks(probabilities, target, spacing, 0.5, wanted)
     found = graph.finished_masks(
-        tf.constant(probabilities), target, tf.constant(spacing), 0.5, wanted
+        tf.constant(probabilities), target, tf.constant(spacing), 0.5, wanted, tf.constant(shape)
     )
     np.testing.assert_array_equal(np.stack(found, axis=-1), expected)
     ids = {0: 0, 1: 1} if target == "binary" else IDS

@@ -13,6 +13,7 @@ from kerasseg.inference.load_run import LoadedRun
 from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.window_grid import WindowGrid
 from kerasseg.prediction.array_case import array_case
+from kerasseg.serving.graph.box import in_volume
 from kerasseg.serving.graph.member import Member, normalised
 from kerasseg.serving.graph.sliding_window import window_starts
 
@@ -89,7 +90,9 @@ def pairs(tmp_path_factory):
 
         def found(volume, member=member):
             image, box = normalised(volume)
-            return member.probabilities(image, box, tf.shape(volume)[:3])
+            whole = tf.shape(volume)[:3]
+            found, box = member.probabilities(image, box, whole)
+            return in_volume(found, box, whole, member.predictor.background)
 
         result[name] = (
             run,
