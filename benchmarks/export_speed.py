@@ -114,7 +114,7 @@ def prepare(folder: Path) -> dict[str, str]:
         name, volume = "made up", np.zeros((*SHAPE, 4), np.float32)
         volume[BRAIN] = np.random.default_rng(0).normal(300, 100, size=volume[BRAIN].shape)
         centre = [(part.start + part.stop) / 2 for part in BRAIN]
-        away = np.stack(np.indices(SHAPE), axis=-1) - centre
+        away = np.moveaxis(np.indices(SHAPE), 0, -1) - centre
         label = np.where(np.linalg.norm(away, axis=-1) < BALL, anatomy.ET, 0).astype(np.uint8)
         volume[label > 0] += 200
     np.save(folder / "case.npy", volume)

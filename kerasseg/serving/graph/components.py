@@ -50,8 +50,8 @@ def lowest_connected(one: Any, other: Any, pointers: Any) -> Any:
     one, other: the ends of the connections, (e,) int32
     pointers:   of each number to itself or a lower one that it is connected with, (n,) int32
 
-    In the end they point to the lowest. A round lets what both ends of a
-    connection point to point to the lower of what that points to, and then shortens every way
+    In the end they point to the lowest. A round lets what both ends of a connection point to point
+    to the lower of what that points to, and then shortens every way
     (Shiloach and Vishkin 1982; in this form FastSV, Zhang, Azad and Hu 2020). So the rounds grow
     with the logarithm of the longest way, not with its length.
     """

@@ -50,14 +50,14 @@ def sliding_window(
         fn_output_signature=tf.bool,
     )
     count = len(background)
-    shape = tf.concat([lengths, [count]], 0)
-    norm = _add_to_all(tf.zeros(tf.concat([lengths, [1]], 0)), starts, weights)
-    sums = tf.zeros(shape)
+    rows, width = lengths[0] * lengths[1], lengths[2]
+    norm = _add_to_all(tf.zeros([rows, width]), lengths, starts, weights)
+    sums = tf.zeros([rows, width * count])
     # For every channel, as multiplying with one that is repeated is slower.
     weights = tf.tile(weights, [1, 1, 1, count])
     if any(background):
         certain = weights * tf.constant(background, tf.float32)
-        sums = _add_to_all(sums, tf.boolean_mask(starts, ~seen), certain)
+        sums = _add_to_all(sums, lengths, tf.boolean_mask(starts, ~seen), certain)
     looked_at = tf.boolean_mask(starts, seen)
 
     def read(start: Any) -> Any:
@@ -75,18 +75,22 @@ def sliding_window(
         values = predict(windows)
         values = tf.slice(values, tf.concat([[0], before, [0]], 0), [-1, *tf.unstack(inner), -1])
         if batch == 1:
-            return first + 1, _add(sums, places[0], values[0] * weights)
-        sums = _add_each(sums, places, lambda index: values[index] * weights)
+            return first + 1, _add(sums, lengths, places[0], values[0] * weights)
+        sums = _add_each(sums, lengths, places, lambda index: values[index] * weights)
         return first + batch, sums
 
     _, sums = tf.while_loop(
         lambda first, _: first < tf.shape(looked_at)[0],
         step,
         (tf.constant(0), sums),
-        shape_invariants=(tf.TensorShape(()), tf.TensorShape((None, None, None, count))),
+        shape_invariants=(tf.TensorShape(()), tf.TensorShape((None, None))),
         parallel_iterations=1,  # else the network would run on several batches at a time
     )
-    return sums / tf.tile(norm, [1, 1, 1, count])
+    shape = tf.concat([lengths, [count]], 0)
+    # Repeated first: a division that repeats along the short last axis is slower.
+    norm = tf.tile(norm[..., tf.newaxis], [1, 1, count])
+    found = tf.reshape(sums, shape) / tf.reshape(norm, shape)
+    return tf.ensure_shape(found, (None, None, None, count))
 
 
 def window_starts(lengths: Any, window: Sequence[int], overlap: float) -> Any:
@@ -104,20 +108,23 @@ def window_starts(lengths: Any, window: Sequence[int], overlap: float) -> Any:
     return tf.reshape(tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1), (-1, 3))
 
 
-def _add(sums: Any, start: Any, values: Any) -> Any:
-    """`sums` (D, H, W, K) with `values` added from `start` on, in its own memory."""
-    size = tf.shape(values)
-    begin = tf.concat([start, [0]], 0)
-    part = tf.slice(sums, begin, size)
-    return tf.raw_ops.TensorStridedSliceUpdate(
-        input=sums, begin=begin, end=begin + size, strides=[1, 1, 1, 1], value=part + values
-    )
+def _add(sums: Any, lengths: Any, start: Any, values: Any) -> Any:
+    """`sums` (D * H, W * K) of a volume of `lengths`, with `values` (d, h, w, K) added from `start`
+    on, in its own memory."""
+    # By whole rows, with zeros beside the window: TensorStridedSliceUpdate goes value by value,
+    # which takes several times as long.
+    d, h, w, channels = tf.unstack(tf.shape(values))
+    planes, rows = start[0] + tf.range(d), start[1] + tf.range(h)
+    places = tf.reshape(planes[:, tf.newaxis] * lengths[1] + rows, [-1, 1])
+    beside = [start[2] * channels, (lengths[2] - start[2] - w) * channels]
+    lines = tf.pad(tf.reshape(values, [d * h, w * channels]), [[0, 0], beside])
+    return tf.tensor_scatter_nd_add(sums, places, lines)
 
 
-def _add_each(sums: Any, places: Any, value_of: Callable[[Any], Any]) -> Any:
+def _add_each(sums: Any, lengths: Any, places: Any, value_of: Callable[[Any], Any]) -> Any:
     _, sums = tf.while_loop(
         lambda index, _: index < tf.shape(places)[0],
-        lambda index, sums: (index + 1, _add(sums, places[index], value_of(index))),
+        lambda index, sums: (index + 1, _add(sums, lengths, places[index], value_of(index))),
         (tf.constant(0), sums),
         shape_invariants=(tf.TensorShape(()), sums.shape),
         parallel_iterations=1,
@@ -125,5 +132,5 @@ def _add_each(sums: Any, places: Any, value_of: Callable[[Any], Any]) -> Any:
     return sums
 
 
-def _add_to_all(sums: Any, places: Any, values: Any) -> Any:
-    return _add_each(sums, places, lambda _: values)
+def _add_to_all(sums: Any, lengths: Any, places: Any, values: Any) -> Any:
+    return _add_each(sums, lengths, places, lambda _: values)
