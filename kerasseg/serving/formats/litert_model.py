@@ -33,7 +33,7 @@ def write_litert(
 
     float16 is of the weights. calibration: patches (1, …, C), needed for int8, of whose operations
     those without a kernel stay in float32, and so do input and output. Of int8 the size is that of
-    the patches: with any size TensorFlow 2.21 found ranges that made the network wrong by up to 1.
+    the patches: with any size TensorFlow 2.21 finds ranges that are wrong.
     """
     size = calibration[0].shape[1:-1] if precision == "int8" else None
     with served_graph(network, size) as folder:

@@ -16,8 +16,8 @@ from kerasseg.serving.formats.runtime import Runtime
 from kerasseg.serving.formats.served_graph import INPUT, OUTPUT
 
 QUANTISED = ("Conv", "ConvTranspose")
-"""Operations in int8. The sums of a normalisation over a whole patch are left in float32: in int8
-they made random networks wrong by up to 0.99."""
+"""Operations in int8. The sums of a normalisation over a whole patch stay in float32: in int8
+they spoil every probability."""
 
 
 def check_onnx() -> None:
