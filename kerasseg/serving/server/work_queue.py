@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from kerasseg.serving.server.refusal import Reason, Refusal
@@ -85,7 +86,7 @@ def wait(future: Future, seconds: float) -> Any:
     """
     try:
         return future.result(max(seconds, 0))
-    except TimeoutError:
+    except FutureTimeoutError:  # before Python 3.11 another one than the built-in
         if future.done():
             raise
         future.cancel()
