@@ -22,7 +22,7 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
         raise Refusal(Reason.BAD_INPUT, f"Content-Encoding is {encoding}, expected gzip or none.")
     try:
         body = await asyncio.wait_for(_collect(request, most), seconds)
-    except TimeoutError:
+    except asyncio.TimeoutError:  # before Python 3.11 another one than the built-in
         raise Refusal(
             Reason.TOO_LATE, f"The body did not arrive within {seconds:g} seconds."
         ) from None
