@@ -24,7 +24,7 @@ from kerasseg.evaluation.report import write_report
 from kerasseg.evaluation.scores import CaseScore, mean_scores, write_metrics
 from kerasseg.evaluation.summary import count_by_rule, means_as_json, slicewise_means, summarise
 from kerasseg.evaluation.volume_validation import VolumeValidation
-from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.predictor_of import predictor_of
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
 from kerasseg.pipeline.check_store import check_store
@@ -148,7 +148,7 @@ def _run(
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
     target, figures = experiment.model.target, folder / "figures"
-    predictor = _predictor(experiment, best)
+    predictor = predictor_of(experiment, best)
     overlays = experiment.evaluation.overlays
     settings = metric_settings(experiment.metrics)
     scores = evaluate(predictor, store, splits, target, figures, overlays, settings)
@@ -181,7 +181,7 @@ def _validators(
     if every is None:
         return []
     target = experiment.model.target
-    predictor = _predictor(experiment, network)
+    predictor = predictor_of(experiment, network)
     cases, share = split.validation, devices.from_chief
     return [VolumeValidation(predictor, store, cases, target, every, share)]
 
@@ -199,16 +199,6 @@ def build_network(experiment: Experiment, *, initial_weights: bool = True) -> ke
     network = models.build_network(settings, experiment.input_channels)
     load_initial_weights(network, settings)
     return network
-
-
-def _predictor(experiment: Experiment, network: keras.Model) -> Predictor:
-    return Predictor(
-        network,
-        experiment.pipeline,
-        experiment.evaluation,
-        target=experiment.model.target,
-        postprocessing=experiment.postprocessing,
-    )
 
 
 def _usable(

@@ -16,7 +16,7 @@ from kerasseg.evaluation.predicted_cases import predicted_cases
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.write_evaluation import write_evaluation
 from kerasseg.inference.ensemble_of import Member, ensemble_of
-from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.predictor_of import predictor_of
 from kerasseg.records.store import RecordStore
 from kerasseg.settings.metrics import MetricsSection
 
@@ -76,15 +76,7 @@ def evaluate_ensemble(
 
 
 def _member(run: FinishedRun, network: keras.Model) -> Member:
-    experiment = run.experiment
-    predictor = Predictor(
-        network,
-        experiment.pipeline,
-        experiment.evaluation,
-        target=experiment.model.target,
-        postprocessing=experiment.postprocessing,
-    )
-    return Member(str(run.folder), experiment, predictor)
+    return Member(str(run.folder), run.experiment, predictor_of(run.experiment, network))
 
 
 def _unseen(runs: Sequence[FinishedRun], split: str) -> list[str]:

@@ -16,7 +16,7 @@ from kerasseg.evaluation.predicted_cases import predicted_cases
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.whole_volume import whole_volume
 from kerasseg.evaluation.write_evaluation import write_evaluation
-from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.predictor_of import predictor_of
 from kerasseg.records.store import RecordStore
 from kerasseg.settings.metrics import MetricsSection
 from kerasseg.training.callbacks.history import read_history
@@ -64,13 +64,7 @@ def evaluate_run(
         case_ids = [case_id for case_id in case_ids if case_id not in damaged]
     network = keras.saving.load_model(run.checkpoint, compile=False)
     target = experiment.model.target
-    predictor = Predictor(
-        network,
-        experiment.pipeline,
-        experiment.evaluation,
-        target=target,
-        postprocessing=experiment.postprocessing,
-    )
+    predictor = predictor_of(experiment, network)
     results, wanted = Results(target), metric_settings(settings)
     for pair in predicted_cases(predictor, store, case_ids, split):
         results.add(pair, wanted)

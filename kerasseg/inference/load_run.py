@@ -17,6 +17,7 @@ from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import UserError
 from kerasseg.inference.brain_box import brain_box
 from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.predictor_of import predictor_of
 from kerasseg.inference.tuned_postprocessing import with_tuned
 from kerasseg.records.normalise import z_score
 
@@ -127,13 +128,7 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
             f"{checkpoint} cannot be read as a Keras network "
             f"({' '.join(str(error).split())[:200]}): name another run."
         ) from error
-    predictor = Predictor(
-        network,
-        experiment.pipeline,
-        experiment.evaluation,
-        target=experiment.model.target,
-        postprocessing=experiment.postprocessing,
-    )
+    predictor = predictor_of(experiment, network)
     return LoadedRun(folder, experiment, predictor)
 
 
