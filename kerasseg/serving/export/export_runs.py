@@ -102,7 +102,7 @@ def accepted_by(model: Model, largest: int) -> Accepted:
     """What the runs take. Raises `UserError` where they do not take the same."""
     first, *others = model.runs
     for other in others:
-        for name in ("modalities", "spacing", "size"):
+        for name in ("modalities", "spacing", "size", "interpolation"):
             mine = getattr(first.experiment.data, name)
             theirs = getattr(other.experiment.data, name)
             if mine != theirs:
@@ -117,6 +117,7 @@ def accepted_by(model: Model, largest: int) -> Accepted:
         voxels=largest,
         spacing=data.spacing,
         size=data.size,
+        cubic=data.interpolation == "cubic",
         volumes=any(run.predictor.slice_axis is None for run in model.runs),
     )
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasseg.datasets.resample import SAME_SPACING
 from kerasseg.serving.graph.require import require
 
 
@@ -15,8 +14,9 @@ class Accepted:
 
     modalities: the channels in order
     voxels:     the largest D x H x W
-    spacing:    (D, H, W) in mm that a volume must have; None: any
-    size:       height and width that pictures must have; None: any
+    spacing:    (D, H, W) in mm that volumes are resampled to; None: as they are
+    size:       height and width that pictures are resized to; None: as they are
+    cubic:      whether volumes are resampled by cubic splines, else linearly
     volumes:    whether a single slice is refused
     """
 
@@ -24,6 +24,7 @@ class Accepted:
     voxels: int
     spacing: tuple[float, float, float] | None = None
     size: tuple[int, int] | None = None
+    cubic: bool = True
     volumes: bool = True
 
     @property
@@ -57,16 +58,6 @@ def check_shape(shape: Any, accepted: Accepted) -> Any:
             require(
                 shape[0] > 1,
                 "the volume's shape is {}: a single slice, but this model takes whole volumes",
-                shape,
-            )
-        )
-    if accepted.size is not None:
-        height, width = accepted.size
-        checks.append(
-            require(
-                tf.reduce_all(shape[1:3] == [height, width]),
-                f"the volume's shape is {{}}: this model was trained on pictures resized to "
-                f"{height} x {width} pixels (height x width); resize them first",
                 shape,
             )
         )
@@ -104,8 +95,8 @@ def _same(volume: Any) -> Any:
     return tf.reduce_min(volume, (0, 1, 2)) == tf.reduce_max(volume, (0, 1, 2))
 
 
-def check_spacing(spacing: Any, accepted: Accepted) -> Any:
-    """Voxel size -> (3,) float32 in mm, 1 where it was 0, if the model takes it."""
+def check_spacing(spacing: Any) -> Any:
+    """Voxel size -> (3,) float32 in mm, 1 where it was 0."""
     shape = require(
         tf.reduce_all(tf.shape(spacing)[-1:] == 3) & (tf.size(spacing) == 3),
         "spacing has the shape {}, expected (3,): the voxel size depth, height, width in mm",
@@ -121,15 +112,5 @@ def check_spacing(spacing: Any, accepted: Accepted) -> Any:
         )
     ]
     spacing = tf.where(spacing == 0, 1.0, spacing)
-    if accepted.spacing is not None:
-        wanted = tf.constant(accepted.spacing, tf.float32)
-        checks.append(
-            require(
-                tf.reduce_all(tf.abs(spacing - wanted) <= 1.001 * SAME_SPACING * wanted),
-                f"spacing is {{}} mm, but this model was trained on {list(accepted.spacing)} mm "
-                "(depth, height, width): resample the volume first",
-                spacing,
-            )
-        )
     with tf.control_dependencies(checks):
         return tf.identity(spacing)

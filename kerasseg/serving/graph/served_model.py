@@ -21,6 +21,7 @@ from kerasseg.serving.graph.check_volume import (
 from kerasseg.serving.graph.finished_masks import finished_masks, label_of
 from kerasseg.serving.graph.member import Member, normalised
 from kerasseg.serving.graph.require import require
+from kerasseg.serving.graph.run_grid import on_grid
 
 
 class ServedModel:
@@ -142,7 +143,7 @@ class ServedModel:
     def _checked(self, volume: Any, spacing: Any, probabilities: Any) -> Any:
         return self._core(
             check_values(volume, self._accepted),
-            check_spacing(spacing, self._accepted),
+            check_spacing(spacing),
             _scalar(probabilities, "probabilities"),
         )
 
@@ -160,6 +161,10 @@ class ServedModel:
 
         Outside of the box all is background.
         """
+        scan, grid = tf.shape(volume)[:3], None
+        if self._accepted.size is not None or self._accepted.spacing is not None:
+            grid = on_grid(volume, spacing, self._accepted)
+            volume = grid.volume
         image, brain = normalised(volume)
         shape = tf.shape(volume)[:3]
         whole: Any = self._model.segmenter
@@ -167,18 +172,20 @@ class ServedModel:
         total = tf.constant(0.0)
         for member in self._members:
             found, box = member.probabilities(image, brain, shape)
-            if len(boxes) > 1:
+            if len(boxes) > 1 or grid is not None:
                 found = in_volume(found, box, shape, member.predictor.background)
-                box = Box(tf.zeros_like(shape), shape)
+                box = Box(tf.zeros_like(scan), scan)
+            if grid is not None:
+                found = grid.restore(found)
             if not isinstance(whole, Ensemble):
-                return found, member.masks(found, spacing, shape), box
+                return found, member.masks(found, spacing, scan), box
             if whole.combine == "vote":
-                masks = member.masks(found, spacing, shape)
+                masks = member.masks(found, spacing, scan)
                 found = tf.cast(tf.stack(masks, axis=-1), tf.float32)
             total += found
         total /= len(self._members)
         masks = finished_masks(
-            total, whole.target, spacing, whole.mask_threshold, whole.postprocessing, shape
+            total, whole.target, spacing, whole.mask_threshold, whole.postprocessing, scan
         )
         return total, masks, box
 

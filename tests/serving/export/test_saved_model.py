@@ -11,11 +11,13 @@ import pytest
 import tensorflow as tf
 import yaml
 
+from kerasseg.config_file import load_experiment
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.prediction.model import load
 from kerasseg.serving.export.export_runs import Wanted, export_runs
 from kerasseg.serving.export.warm_up import WARM_UP_FILE
 from tests.conftest import SHAPE
+from tests.inference.test_load_run import write_run
 
 IDS = {0: 0, 1: 1, 2: 2, 3: 3}
 """Of phantoms."""
@@ -346,7 +348,7 @@ def test_scalars_that_are_none(loaded):
         ask(loaded, VOLUME, probabilities=[True, False])
 
 
-def test_gzip_can_be_refused_and_a_spacing_be_asked_for(runs, tmp_path):
+def test_gzip_can_be_refused_and_a_run_of_other_voxels_resamples(runs, tmp_path):
     wanted = Wanted(gzip=False)
     version, _ = export_runs([runs["thick"]], tmp_path / "models" / "thick", wanted)
     loaded = tf.saved_model.load(str(version))
@@ -354,6 +356,25 @@ def test_gzip_can_be_refused_and_a_spacing_be_asked_for(runs, tmp_path):
         ask_bytes(loaded, ZIPPED, VOLUME.shape, "int16", "gzip")
     assert tell(loaded)["limits"]["compressions"] == [""]
     assert tell(loaded)["spacing"] == [3, 1, 1]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"trained on \[3\.0, 1\.0, 1\.0\] mm"):
-        ask(loaded, VOLUME, spacing=(0, 0, 0))
-    check_same(loaded, load(runs["thick"]), VOLUME, spacing=(3.002, 1.0, 1.0))
+    model = load(runs["thick"])
+    for spacing in ((3.002, 1.0, 1.0), (1.0, 1.0, 1.0), (5.0, 0.75, 1.5)):
+        check_same(loaded, model, VOLUME, spacing=spacing)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="would have 3627000000000 voxels"):
+        ask(loaded, VOLUME, spacing=(3000, 1000, 1000))
+
+
+def test_pictures_of_other_sizes_are_resized(tmp_path):
+    settings = ("data={layout: lgg, root: nowhere, size: [20, 24]}", "pipeline.patch_size=[12,16]")
+    more = ("model.dimensions=2", "model.target=binary", "model.features=[4]", "model.bottleneck=6")
+    write_run(tmp_path / "run", load_experiment(None, [*settings, *more]))
+    version, _ = export_runs([tmp_path / "run"], tmp_path / "models" / "pictures")
+    loaded = tf.saved_model.load(str(version))
+    model, (red, green, blue, _) = load(tmp_path / "run"), np.moveaxis(raw(ODD, 1), -1, 0)
+    pictures = np.stack([red, green, blue], axis=-1)
+    assert tell(loaded)["size"] == [20, 24]
+    label, probabilities = ask(loaded, pictures)
+    expected = model.predict(pictures)
+    assert probabilities.shape == (*ODD, 1) and probabilities.std() > 0.01
+    np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-5)
+    tumour = tell(loaded)["labels"]["tumour"]
+    np.testing.assert_array_equal(label, np.where(expected.probabilities[..., 0] >= 0.5, tumour, 0))

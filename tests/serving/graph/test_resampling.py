@@ -1,0 +1,97 @@
+"""A volume onto another grid and back, as SciPy and Pillow do it."""
+
+import numpy as np
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kerasseg.datasets.resample import affine_of, resample_image, resample_probabilities
+from kerasseg.datasets.resize import resize_case
+from kerasseg.prediction.array_case import array_case
+from kerasseg.serving.graph.resampling import (
+    _box,
+    filter_matrix,
+    resampled_volume,
+    resized_pictures,
+    restored,
+)
+
+GRAPHS = {
+    size: tf.function(
+        lambda volume, size=size: resized_pictures(volume, size),
+        input_signature=[tf.TensorSpec((None, None, None, 2))],
+    )
+    for size in ((20, 24), (6, 5), (31, 12))
+}
+RESAMPLED = {
+    cubic: tf.function(
+        lambda volume, scale, shape, cubic=cubic: resampled_volume(
+            volume, scale, shape, cubic=cubic
+        ),
+        input_signature=[
+            tf.TensorSpec((None, None, None, 2)),
+            tf.TensorSpec(3, tf.float64),
+            tf.TensorSpec(3, tf.int32),
+        ],
+    )
+    for cubic in (False, True)
+}
+BOX = tf.function(
+    lambda old: filter_matrix(old, 24, _box, 0.5), input_signature=[tf.TensorSpec((), tf.int32)]
+)
+AFFINE = np.diag([2.0, 1.0, 0.5, 1.0])
+
+
+def scan(shape, channels=2, seed=0):
+    """Intensities with air at one side, another side in each channel."""
+    draw = np.random.default_rng(seed)
+    values = draw.normal(100, 20, (*shape, channels)).astype(np.float32)
+    values[: shape[0] // 3, ..., 0] = 0
+    values[..., 2 * shape[2] // 3 :, 1] = 0
+    return values
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 14)] * 3),
+    scale=st.tuples(*[st.sampled_from([0.3, 0.5, 0.77, 1.0, 1.5, 2.2, 3.0])] * 3),
+    cubic=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_volumes_are_resampled_as_by_scipy(shape, scale, cubic):
+    volume = scan(shape)
+    wanted = [max(round(n / s), 1) for n, s in zip(shape, scale, strict=True)]
+    there = affine_of(AFFINE, scale)
+    expected = resample_image(volume, AFFINE, wanted, there, 3 if cubic else 1)
+    steps = tf.constant(scale, tf.float64)
+    found = RESAMPLED[cubic](tf.constant(volume), steps, tf.constant(wanted))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-4)
+    assert ((found.numpy() == 0) == (expected == 0)).all(), "the same voxels are air"
+
+    maps = np.random.default_rng(1).random((*wanted, 3)).astype(np.float32)
+    back = restored(tf.constant(maps), steps, tf.constant(shape)).numpy()
+    expected = resample_probabilities(maps, there, shape, AFFINE)
+    np.testing.assert_allclose(back, expected, atol=1e-6)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(2, 40), st.integers(2, 40)),
+    size=st.sampled_from([(20, 24), (6, 5), (31, 12)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_pictures_are_resized_as_by_pillow(shape, size):
+    """As a graph: its optimiser must not change what belongs to a box by a last bit."""
+    volume = scan(shape)
+    expected = resize_case(array_case(volume, (1.0, 1.0, 1.0), ("t1", "t2")), size).image
+    found = GRAPHS[size](tf.constant(volume)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-4)
+    assert ((found == 0) == (expected == 0)).all()
+
+
+@given(old=st.integers(1, 600))
+@settings(max_examples=60, deadline=None)
+def test_a_box_is_that_of_pillow_to_the_last_bit(old):
+    """The rows of the matrix are what Pillow makes of single pixels."""
+    ones = np.eye(old, dtype=np.float32)
+    expected = np.asarray(Image.fromarray(ones).resize((24, old), Image.Resampling.BOX)).T
+    np.testing.assert_allclose(BOX(tf.constant(old)).numpy(), expected, atol=1e-6)
