@@ -34,7 +34,8 @@ def conclude(search: Search, why: str | None) -> Path | None:
     best = best_record(records, settings.direction)
     if best is None:
         say(f"No trial was completed; what their processes said is in {folder}/processes.")
-        say(f"Look at   {write_tune_report(folder)}")
+        if records:  # a chief may end before it has given any out
+            say(f"Look at   {write_tune_report(folder)}")
         return None
     Console(highlight=False).print(_table(search, records))
     path = _write_best(search, best)
