@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from kerasseg.errors import UserError
+from kerasseg.verbs.options import Combine, Labels
 from kerasseg.verbs.with_tensorflow import with_tensorflow
 
-Labels = Literal["brats", "brats23", "msd"]
-Combine = Literal["mean", "vote"]
 Format = Literal["savedmodel", "onnx", "openvino", "litert"]
 Precision = Literal["float32", "float16", "int8"]
 

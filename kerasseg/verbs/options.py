@@ -1,7 +1,7 @@
 """Arguments and options that several verbs take, and what they stand for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,6 +10,9 @@ from kerasseg.errors import UserError
 if TYPE_CHECKING:
     from kerasseg.config import Experiment
 
+Layout = Literal["brats_nifti", "nnunet", "msd", "nifti", "brats_h5", "lgg", "image_pairs"]
+Labels = Literal["brats", "brats23", "msd"]
+Combine = Literal["mean", "vote"]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file of the experiment.")
 ]

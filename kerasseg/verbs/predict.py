@@ -2,18 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from kerasseg.errors import UserError
 from kerasseg.verbs.exit_codes import FOUND_ERRORS, INTERRUPTED
+from kerasseg.verbs.options import Combine, Labels, Layout
 from kerasseg.verbs.with_tensorflow import with_tensorflow
-
-Layout = Literal["brats_nifti", "nnunet", "msd", "nifti", "brats_h5", "lgg", "image_pairs"]
-Labels = Literal["brats", "brats23", "msd"]
-Combine = Literal["mean", "vote"]
 
 
 def predict(

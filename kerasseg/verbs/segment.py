@@ -8,7 +8,7 @@ import typer
 
 from kerasseg.errors import UserError
 from kerasseg.verbs.exit_codes import FOUND_ERRORS, INTERRUPTED
-from kerasseg.verbs.predict import Labels, Layout
+from kerasseg.verbs.options import Labels, Layout
 
 Compression = Literal["auto", "gzip", "none"]
 
