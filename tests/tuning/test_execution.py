@@ -130,6 +130,8 @@ def test_a_trial_sees_its_own_gpu_and_no_chief(monkeypatch):
 def test_twenty_trials_do_not_grow_this_process(tmp_path, program):
     program(WRITES)
     process, sizes = psutil.Process(), []
+    # A test before this one may have left a helper of its own, as multiprocessing's tracker is.
+    before = set(process.children())
     tune(make_search(tmp_path, max_trials=4))
 
     def job(*arguments):
@@ -140,5 +142,5 @@ def test_twenty_trials_do_not_grow_this_process(tmp_path, program):
     tune(search, run_job=job)
     assert len(sizes) == 20 and len(records(search)) == 24
     assert max(sizes[10:]) - max(sizes[:10]) < 4e6, sizes
-    assert not process.children(), "no process is left"
+    assert set(process.children()) <= before, "no process is left"
     assert json.loads((search.folder / "oracle.json").read_text())["oracle"]["end_order"]
