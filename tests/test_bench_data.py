@@ -1,13 +1,12 @@
 """`kerasseg bench data`."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from kerasseg.bench_data import DataSpeed, advice, bench_data
 from tests.conftest import phantom_experiment
+from tests.program import run_program
 
 SMALL = ("pipeline.patch_size=[8,16,16]", "augment.preset=nnunet", "pipeline.patches_per_volume=4")
 
@@ -55,12 +54,12 @@ def test_the_advice_names_settings(stage, overrides, words, tmp_path):
 
 
 def test_the_verb(tmp_path):
-    command = [sys.executable, "-m", "kerasseg.cli", "bench", "data", "--seconds", "0.1"]
+    command = ["-m", "kerasseg.cli", "bench", "data", "--seconds", "0.1"]
     small = [
         "data.phantom={cases: 6, shape: [16,18,20]}",
         "pipeline.patch_size=[8,16,16]",
         f"records.root={tmp_path / 'store'}",
     ]
-    done = subprocess.run([*command, *small], capture_output=True, text=True, check=False)
+    done = run_program([*command, *small])
     assert done.returncode == 0, done.stderr
     assert "Patches" in done.stdout and "Feeds" in done.stdout

@@ -25,20 +25,13 @@ from tests.conftest import (
     write_h5_volume,
     write_nifti,
 )
+from tests.program import Program, run_program
 
 ROOT = Path(__file__).parents[1]
 
 
-def kerasseg(*arguments: str, cwd: Path = ROOT, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kerasseg.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        check=False,
-        **options,
-    )
+def kerasseg(*arguments: str, **options) -> "subprocess.CompletedProcess[str]":
+    return run_program(["-m", "kerasseg.cli", *arguments], **options)
 
 
 def test_help_and_a_wrong_verb_answer_without_tensorflow():
@@ -286,20 +279,18 @@ def wait_for(process, happened):
 def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
     arguments = [*phantom_arguments(tmp_path), "training.epochs=400", "split.test=0.0"]
     arguments += ["training.early_stopping_patience=null"]
-    run = [sys.executable, "-m", "kerasseg.cli", "train", *arguments]
-    process = subprocess.Popen(run, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = ["-m", "kerasseg.cli", "train", *arguments]
+    process = Program(run)
     history = tmp_path / "runs" / "t" / "history.csv"
     try:
         wait_for(process, lambda: history.exists() and len(history.read_text().splitlines()) > 3)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 130 and "--resume goes on" in errors
+        assert process.wait(60) == 130 and "--resume goes on" in process.stderr
         before = len(history.read_text().splitlines())
-        process = subprocess.Popen([*run, "--resume"], cwd=ROOT, stderr=subprocess.DEVNULL)
+        process = Program([*run, "--resume"])
         wait_for(process, lambda: len(history.read_text().splitlines()) > before)
     finally:
         process.kill()
-        process.wait()
     epochs = [line.split(",")[0] for line in history.read_text().splitlines()[1:]]
     assert epochs == [str(i + 1) for i in range(len(epochs))]
     assert not (tmp_path / "runs" / "t-2").exists()

@@ -1,7 +1,5 @@
 """`kerasseg show-batch`: the patches of training, drawn."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from kerasseg import anatomy
 from kerasseg.evaluation.figures.patches import PatchPair, draw_patches
 from kerasseg.show_batch import show_batch
 from tests.conftest import phantom_experiment
+from tests.program import run_program
 
 SLICES = ["model.dimensions=2", "pipeline.patch_size=[8,16]"]
 ROOT = Path(__file__).parents[1]
@@ -88,11 +87,9 @@ def test_the_verb_says_where_it_wrote(tmp_path):
         f"model.features={list(experiment.model.features)}",
         "augment.preset=light",
     ]
-    command = [sys.executable, "-m", "kerasseg.cli", "show-batch", *overrides]
+    command = ["-m", "kerasseg.cli", "show-batch", *overrides]
     command += ["--examples", "2", "--output", str(tmp_path / "out")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
-    )
+    done = run_program(command)
     path = tmp_path / "out" / "show_batch.png"
     assert done.returncode == 0 and f"Look at {path}" in done.stdout, done.stderr
     with Image.open(path) as picture:

@@ -64,7 +64,9 @@ class Predictor:
         # signature: the last batch may be smaller, and must not be traced anew.
         signature = [tf.TensorSpec((None, *patch, network.inputs[0].shape[-1]))]
         self._forward = tf.function(
-            lambda batch: network(batch, training=False), input_signature=signature
+            lambda batch: network(batch, training=False),
+            input_signature=signature,
+            autograph=False,
         )
 
     @property

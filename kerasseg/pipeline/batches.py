@@ -65,6 +65,7 @@ class TrainingBatches:
             store, case_ids, settings, target, transforms, cache, augment_later
         )
 
+    @tf.autograph.experimental.do_not_convert
     def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> tf.data.Dataset:
         """All batches from batch `first_batch` of epoch `first_epoch` (both counted from 0) on,
         without end."""
@@ -116,6 +117,7 @@ class TrainingBatches:
         return tf.concat(rounds, axis=0)[:count], seeds
 
 
+@tf.autograph.experimental.do_not_convert
 def validation_batches(
     store: RecordStore,
     case_ids: Sequence[str],

@@ -53,6 +53,7 @@ class PatchReader:
         self._patch = Patch.of(settings, self._channels)
         self._sizes = TableSizes.of(store.rows.values())
 
+    @tf.autograph.experimental.do_not_convert  # there is nothing to: it takes seconds
     def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
         """`count` patches of each slot.
 

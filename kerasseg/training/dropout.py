@@ -27,4 +27,4 @@ def vary_dropout(model: TrainingModel) -> None:
             shift = tf.cast(replica, state.dtype) * tf.constant(_ODD, state.dtype)
             state.assign(tf.stack([state[0] + shift, state[1]]))
 
-    strategy.run(tf.function(vary))
+    strategy.run(tf.function(vary, autograph=False))

@@ -138,7 +138,7 @@ class Machines:
     @cached_property
     def _sum_over_replicas(self) -> Callable[[Any], Any]:
         # One function for all calls: each collective outside of one would leave its key behind.
-        @tf.function
+        @tf.function(autograph=False)
         def sums(numbers: Any) -> Any:
             def of_replica() -> Any:
                 here = numbers * 1.0  # on the replica's device

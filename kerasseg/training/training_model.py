@@ -70,7 +70,7 @@ class TrainingModel(keras.Model):
             0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
         """Why the last update was not made, by the numbers in `update.py`."""
-        self._results_of_all = tf.function(self.get_metrics_result)
+        self._results_of_all = tf.function(self.get_metrics_result, autograph=False)
 
     @property
     def compiled_by_xla(self) -> bool:

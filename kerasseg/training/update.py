@@ -67,7 +67,7 @@ def make_update(model: "TrainingModel") -> Step:
         return [tf.identity(v) for v in statistics]
 
     if model.compiled_by_xla:
-        gradients_of = tf.function(gradients_of, jit_compile=True)
+        gradients_of = tf.function(gradients_of, jit_compile=True, autograph=False)
 
     @tf.function(reduce_retracing=True)
     @tf.autograph.experimental.do_not_convert

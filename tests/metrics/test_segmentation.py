@@ -1,9 +1,6 @@
 """Scores of an epoch against counting voxel by voxel, in one process and on two replicas."""
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +15,7 @@ from kerasseg import anatomy
 from kerasseg.metrics.dice import dice
 from kerasseg.metrics.segmentation import SegmentationMetrics
 from kerasseg.targets import label_to_masks, probabilities_to_masks
+from tests.program import run_program
 
 CHANNELS = ("WT", "TC", "ET")
 SCORES = ("dice", "iou", "precision", "recall")
@@ -225,17 +223,10 @@ def test_in_a_fit_the_names_are_flat_and_the_last_epoch_counts_alone():
     assert abs(np.mean(ratios) - expected["dice"]) > 0.02, "a mean of ratios would be seen"
 
 
-def test_two_replicas_count_what_one_device_counts(python):
+def test_two_replicas_count_what_one_device_counts():
     """Nine scans in batches that the replicas cannot share equally; in the last one of a fit one
     replica has nothing."""
-    ran = subprocess.run(
-        [python, "-m", "tests.metrics.two_replicas"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-        check=False,
-    )
+    ran = run_program(["-m", "tests.metrics.two_replicas"])
     assert ran.returncode == 0, ran.stderr[-3000:]
     found = json.loads(ran.stdout.splitlines()[-1])
     images, masks = random_scans(SCANS)

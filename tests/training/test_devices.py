@@ -20,8 +20,9 @@ from kerasseg.training import devices as module
 from kerasseg.training.callbacks.from_settings import user_callbacks
 from kerasseg.training.callbacks.stop_together import StopTogether
 from kerasseg.training.devices import choose_devices
+from tests.program import REPOSITORY, run_program
 from tests.training.two_workers import LONG
-from tests.training.worker_processes import REPOSITORY, free_ports, run_workers
+from tests.training.worker_processes import free_ports, run_workers
 
 TWO = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
 
@@ -98,14 +99,9 @@ def test_two_devices(python):
         "none": {"batch_size": 4, "strategy": "none"},
         "xla": {"batch_size": 4, "jit_compile": True},
     }
-    printed = subprocess.run(
-        [python, "-m", "tests.training.two_devices", json.dumps(list(choices.values()))],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    found = dict(zip(choices, json.loads(printed), strict=True))
+    ran = run_program(["-m", "tests.training.two_devices", json.dumps(list(choices.values()))])
+    ran.check_returncode()
+    found = dict(zip(choices, json.loads(ran.stdout), strict=True))
     for name in ("auto", "mirrored"):
         assert found[name]["words"] == "MirroredStrategy (2 CPUs)"
         assert found[name]["replicas"] == 2

@@ -3,17 +3,14 @@
 import os
 import random
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.program import run_program
 from tests.training import killed
 from tests.training.run_folders import files, history, weights
 
-REPOSITORY = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KERASSEG_TEST_KILLS", "5"))
 """At random moments; each costs a start of TensorFlow."""
 EVENTS_PER_EPOCH = 14
@@ -38,15 +35,8 @@ SETTINGS = (
 
 def train(folder, *arguments, plan=None):
     """Run train.py; its exit code and what it wrote to stderr."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(plan or {})}
     roots = (f"run.root={folder}", f"records.root={folder.parent / 'store'}")
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "train.py", *SETTINGS, *roots, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(["train.py", *SETTINGS, *roots, *arguments], env=plan)
     return done.returncode, done.stderr
 
 

@@ -2,15 +2,12 @@
 
 import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kerasseg.training.update import FINITE, GRADIENT_NOT_FINITE, LOSS_NOT_FINITE
+from tests.program import run_program
 
 RULES = ("overflow", "clip", "not finite", "batch norm", "augmentation", "dropout", "validation")
 
@@ -23,14 +20,7 @@ def run(tmp_path_factory):
     def found(replicas, *groups):
         folder = str(tmp_path_factory.mktemp("replicas"))
         module = "tests.training.replicas_worker"
-        ran = subprocess.run(
-            [sys.executable, "-m", module, str(replicas), folder, *groups],
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-            check=False,
-        )
+        ran = run_program(["-m", module, str(replicas), folder, *groups])
         assert ran.returncode == 0, ran.stderr[-3000:]
         return json.loads(ran.stdout.splitlines()[-1])
 

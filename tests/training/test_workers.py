@@ -3,16 +3,15 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests.conftest import write_brats
+from tests.program import REPOSITORY, run_program
 from tests.training import killed
 from tests.training.run_folders import files, history, weights
-from tests.training.worker_processes import REPOSITORY, run_workers
+from tests.training.worker_processes import run_workers
 
 # Averages, accumulation and clipping, as none of them may depend on who has which part of a batch.
 # SGD, because Adam makes steps of the learning rate out of gradients that are rounding errors.
@@ -48,7 +47,7 @@ def train(folder, *more, chief=None, other=None):
 def alone(tmp_path_factory):
     """The run folder of one process."""
     folder = tmp_path_factory.mktemp("alone")
-    subprocess.run([sys.executable, *command(folder)], cwd=REPOSITORY, check=True)
+    run_program(command(folder)).check_returncode()
     return folder / "runs" / "shared"
 
 
@@ -103,7 +102,7 @@ def test_killed_stopped_and_resumed_equals_one_process(alone, tmp_path):
     check_stopped(train(tmp_path, "--resume", other=stop), tmp_path, step=3)
     stop = killed.plan("validation", 1, number="SIGTERM")
     check_stopped(train(tmp_path, "--resume", chief=stop), tmp_path, step=UPDATES)
-    subprocess.run([sys.executable, *command(tmp_path, "--resume")], cwd=REPOSITORY, check=True)
+    run_program(command(tmp_path, "--resume")).check_returncode()
     run = tmp_path / "runs" / "shared"
     shutil.rmtree(run / "tensorboard")  # each start writes files of its own
     shutil.copytree(alone / "tensorboard", run / "tensorboard")

@@ -1,17 +1,12 @@
 """Two workers on this machine, each a process of its own, on ports that are free."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
-TIMEOUT = 300
-"""Seconds after which a worker that hangs fails its test."""
+from tests.program import Program
 
 
 @dataclass
@@ -45,29 +40,18 @@ def run_workers(
         for made in (here, temporary):
             made.mkdir(parents=True, exist_ok=True)
         environment = {
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "PYTHONPATH": str(REPOSITORY),
             "TMPDIR": str(temporary),
             "TF_CONFIG": json.dumps(config),
             **environments[index],
         }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, *own],
-                cwd=here,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        processes.append(Program(own, cwd=here, env=environment))
     try:
-        outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
+        for process in processes:
+            process.wait()
     finally:
         for process in processes:
             process.kill()
-    return [Ended(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
+    return [Ended(p.wait(), p.stdout, p.stderr) for p in processes]
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,15 +1,13 @@
 """`tune.py` as a user starts and kills it: real processes, real training of a tiny network."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 
 from kerasseg.tuning.search import load_search
+from tests.program import Program
 from tests.training.test_resume import QUICK
 from tests.tuning.searches import records, write_files
 
@@ -17,20 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(path, *overrides):
-    return subprocess.Popen(
-        [sys.executable, "tune.py", "--config", str(path), *overrides],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
-    )
+    return Program(["tune.py", "--config", path, *overrides])
 
 
 def wait_for(path, process):
     end = time.monotonic() + 200
     while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.stdout
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -48,8 +39,7 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     process = start(path)
     wait_for(history, process)
     (trial,) = psutil.Process(process.pid).children()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
     psutil.wait_procs([trial], timeout=120)
     assert not trial.is_running(), "the trial ends with its parent"
     epochs = len(history.read_text().splitlines()) - 1
@@ -60,14 +50,14 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     wait_for(folder / "trials" / "0000.json", process)
     while len(history.read_text().splitlines()) - 1 <= epochs and process.poll() is None:
         time.sleep(0.05)
-    process.terminate()
-    shown = process.communicate(timeout=120)[0]
-    assert process.returncode == 143 and "The same command again goes on." in shown
+    process.send_signal(signal.SIGTERM)
+    code, shown = process.wait(120), process.stdout + process.stderr
+    assert code == 143 and "The same command again goes on." in shown
     assert "stopped; python tune.py again goes on with it" in shown
 
     process = start(path, "--then-train")
-    shown = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, shown
+    code, shown = process.wait(), process.stdout + process.stderr
+    assert code == 0, shown
     assert (tmp_path / "full" / "toy_best" / "report.html").exists()
     assert f"python train.py --config {folder / 'best.yaml'}" in shown
 

@@ -1,13 +1,11 @@
 """A chief and two workers as users start them: three processes of `tune.py`, real trials."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from kerasseg.config_file import load_experiment
 from kerasseg.tuning.search import load_search
+from tests.program import Program
 from tests.training.test_resume import QUICK
 from tests.tuning.searches import records, write_files
 
@@ -15,14 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(path, *arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, "tune.py", "--config", str(path), *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"} | environment,
-    )
+    return Program(["tune.py", "--config", path, *arguments], env=environment)
 
 
 def free_port():
@@ -44,11 +35,12 @@ def test_a_chief_and_two_workers_share_the_trials(tmp_path):
         "two": start(path, **named, KERASTUNER_TUNER_ID="two"),
     }
     try:
-        shown = {name: p.communicate(timeout=400)[0] for name, p in processes.items()}
+        codes = {name: process.wait(400) for name, process in processes.items()}
     finally:
         for process in processes.values():
             process.kill()
-    assert {n: p.returncode for n, p in processes.items()} == dict.fromkeys(shown, 0), shown
+    shown = {name: process.stdout + process.stderr for name, process in processes.items()}
+    assert codes == dict.fromkeys(processes, 0), shown
     search = load_search(path)
     found = records(search)
     assert [record["status"] for record in found] == ["completed"] * 4

@@ -1,0 +1,13 @@
+"""What `tests.program` has imported before a program begins. Nothing here may start TensorFlow."""
+
+import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
+
+# isort: split
+import h5py  # noqa: F401
+import keras  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
+import nibabel  # noqa: F401
+import rich.progress  # noqa: F401
+import scipy.ndimage  # noqa: F401
+import tensorflow  # noqa: F401
+import typer  # noqa: F401

@@ -1,0 +1,124 @@
+"""Python programs in processes of their own that need not import TensorFlow any more.
+
+Importing it takes a core three to five seconds, and a hundred tests need a fresh process. So they
+are forked off one that has imported it and done nothing else (multiprocessing's forkserver). A test
+of importing itself, or of what stands at an interpreter's start, needs a real one.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+from kerasseg.runtime import set_flags
+
+REPOSITORY = Path(__file__).parents[1]
+TIMEOUT = 300.0
+"""Seconds after which a program that hangs fails its test."""
+
+
+class Program:
+    """`python ARGUMENT…`, where the first one is a script or -m.
+
+    Stands in `cwd` (the repository) under `env` (this process's, without GPUs).
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        cwd: Path = REPOSITORY,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="program-"))
+        self._began = time.monotonic()
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **(env or {})}
+        names = [str(self._folder / name) for name in ("stdout", "stderr")]
+        words = [str(word) for word in arguments]
+        self._process = _context().Process(target=_run, args=(words, str(cwd), environment, names))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def stdout(self) -> str:
+        """What it has said so far."""
+        return self._said("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """What it has complained of so far."""
+        return self._said("stderr")
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus the signal that killed it; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        self._process.join(timeout)
+        code = self.poll()
+        if code is None:
+            self.kill()
+            raise AssertionError(f"hangs after {timeout} s: {self.stdout}\n{self.stderr}")
+        return code
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """If it still runs."""
+        if self.poll() is None:
+            self.send_signal(signal.SIGKILL)
+            self._process.join()
+
+    def _said(self, name: str) -> str:
+        path = self._folder / name
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def run_program(
+    arguments: Sequence[str | Path],
+    *,
+    cwd: Path = REPOSITORY,
+    env: Mapping[str, str] | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run it to its end."""
+    program = Program(arguments, cwd=cwd, env=env)
+    code = program.wait()
+    words = [str(word) for word in arguments]
+    return subprocess.CompletedProcess(words, code, program.stdout, program.stderr)
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preloaded"])
+    return context
+
+
+def _run(arguments: list[str], cwd: str, environment: dict[str, str], outputs: list[str]) -> None:
+    for number, name in enumerate(outputs, start=1):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    set_flags()
+    sys.path.insert(0, str(REPOSITORY))
+    tempfile.tempdir = None  # found anew, as TMPDIR may be another
+    os.chdir(cwd)
+    first, *rest = arguments
+    if first == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path.insert(0, str(Path(first).resolve().parent))
+        runpy.run_path(first, run_name="__main__")
