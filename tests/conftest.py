@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -141,6 +141,17 @@ def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
     """A store of eight phantoms in shards of three. Not to be written to."""
     folder = tmp_path_factory.mktemp("phantoms")
     return open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
+
+
+@pytest.fixture(scope="module")
+def graphs_as_they_are() -> Iterator[None]:
+    """For tests of many short trainings: TensorFlow does not optimise their graphs, which takes
+    longer than the few steps in them. test_experiment and test_fit have what users have."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture

@@ -114,6 +114,10 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], outputs: l
     sys.path.insert(0, str(REPOSITORY))
     tempfile.tempdir = None  # found anew, as TMPDIR may be another
     os.chdir(cwd)
+    import tensorflow  # of tests.preloaded
+
+    # Takes longer than the few steps that are made here.
+    tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     first, *rest = arguments
     if first == "-m":
         sys.argv = rest

@@ -1,7 +1,6 @@
 """Every config in configs/: its heading, its network, and a few steps on data of its own layout."""
 
 import json
-import shutil
 from pathlib import Path
 
 import keras
@@ -15,6 +14,8 @@ from tests.conftest import write_brats, write_h5_volume, write_nifti
 from tests.datasets.test_dataset_json import write_msd, write_nnunet
 from tests.datasets.test_lgg import write_scan
 from tests.test_experiment import write_pairs
+
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 
 CONFIGS = sorted(Path("configs").glob("[!t]*.yaml"))  # tune_*.yaml: tests/tuning
 
@@ -103,8 +104,14 @@ def small(experiment):
     return overrides
 
 
+@pytest.fixture(scope="module")
+def finished():
+    """Run folders of configs that others may start from."""
+    return {}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms):
+def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms, finished):
     raw = tmp_path / "raw"
     overrides = [] if "phantom" in path.stem else [f"data.root={raw}"]
     experiment = load_experiment(path, overrides)
@@ -122,8 +129,9 @@ def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms):
     if experiment.model.init_from:
         first = Path("configs") / f"{experiment.model.init_from.name}.yaml"
         assert first.exists(), "it starts from the run of a config that is here"
-        stage = run_experiment(load_experiment(first, overrides))
-        overrides.append(f"model.init_from={stage}")
+        if first not in finished:
+            finished[first] = run_experiment(load_experiment(first, overrides))
+        overrides.append(f"model.init_from={finished[first]}")
     experiment = load_experiment(path, overrides)
     folder = run_experiment(experiment)
     saved = keras.saving.load_model(folder / "checkpoints" / "best.keras")
@@ -131,4 +139,4 @@ def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["epochs"] == 1 and 0 <= summary["best_validation_patch_dice"] <= 1
     assert (folder / "report.html").exists()
-    shutil.rmtree(folder)
+    finished[path] = folder

@@ -123,7 +123,6 @@ def trained(devices, folder, *options, updates=UPDATES):
 
 
 SAME = {
-    "adamw": ("optimizer={name: adamw, learning_rate: 0.01}", "training.gradient_accumulation=1"),
     "adamw, all at once": (
         "optimizer={name: adamw, clip_norm: 0.3, ema: 0.8, learning_rate: 0.01}",
         "training.gradient_accumulation=3",

@@ -10,6 +10,8 @@ from kerasseg.training import batch_time
 from kerasseg.training.devices import Devices
 from tests.conftest import phantom_experiment
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 ONE = Devices(tf.distribute.get_strategy(), "one CPU")
 
 

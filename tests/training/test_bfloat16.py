@@ -12,6 +12,8 @@ from kerasseg.training.fit import compile_for_training
 from kerasseg.training.precision import check_precision, choose_precision
 from tests.conftest import phantom_experiment
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 GRADIENT = (
     "optimizer={name: sgd, momentum: 0, nesterov: false, weight_decay: 0, learning_rate: 1, "
     "schedule: constant, warmup_epochs: 0}"

@@ -249,6 +249,8 @@ def test_a_users_tensorboard_takes_nothing_away_from_the_runs_own(watched):
 LOAD = """
 import json, sys
 import keras, numpy as np
+
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 network = keras.saving.load_model(sys.argv[1])
 image = np.random.default_rng(0).normal(size=(1, 16, 12, 4)).astype("float32")
 print(json.dumps([np.asarray(network(image)).tolist(), "kerasseg" in sys.modules]))

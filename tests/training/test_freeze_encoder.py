@@ -12,6 +12,8 @@ from kerasseg.training.optimizer import build_optimizer
 from kerasseg.training.state import Progress
 from kerasseg.training.training_model import TrainingModel
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 
 def _model(
     optimizer: keras.optimizers.Optimizer, *, accumulation: int = 1, built: bool = True

@@ -11,7 +11,7 @@ from tests.program import run_program
 from tests.training import killed
 from tests.training.run_folders import files, history, weights
 
-KILLS = int(os.environ.get("KERASSEG_TEST_KILLS", "5"))
+KILLS = int(os.environ.get("KERASSEG_TEST_KILLS", "3"))
 """At random moments; each costs a start of TensorFlow."""
 EVENTS_PER_EPOCH = 14
 """4 updates, a validation batch, the epoch's end, and before and after four files are renamed."""

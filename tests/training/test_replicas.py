@@ -30,7 +30,6 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("replicas", "group", "name"),
     [
-        (2, "same", "adamw"),
         (2, "same", "adamw, all at once"),
         (2, "same", "sgd, accumulated, clipped"),
         (2, "same", "muon, averaged, heads"),

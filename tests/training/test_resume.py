@@ -19,6 +19,8 @@ from kerasseg.training.state import FILE_NAME, save_state
 from tests.conftest import phantom_experiment
 from tests.training.ask_to_stop import AskToStop
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 QUICK = (
     "model.dimensions=2",
     "pipeline.patch_size=[16,12]",
@@ -198,10 +200,9 @@ UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
             [MIDDLE, LAST_UPDATE],
             "{name: adamw, schedule: cosine_restarts, restart_epochs: 1, warmup_epochs: 1}",
         ),
-        ([LAST_UPDATE], "{name: sgd, schedule: polynomial, warmup_epochs: 1}"),
         ([VALIDATION], "{name: muon, schedule: cosine, warmup_epochs: 1}"),
     ],
-    ids=["middle and again", "last update", "validation"],
+    ids=["middle and again", "validation"],
 )
 def test_stopped_within_an_epoch_it_goes_on_where_it_was(phantom_store, tmp_path, stops, optimizer):
     """With averages, accumulation, clipping, dropout and BatchNorm; the epoch's metrics too."""

@@ -7,6 +7,8 @@ from kerasseg.losses.dice import Dice
 from kerasseg.training.state import Progress, load_state, save_state
 from kerasseg.training.training_model import TrainingModel
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 
 def model(units=4, seed=0, layers=1):
     """With dropout and batch normalisation, whose states are of other kinds."""

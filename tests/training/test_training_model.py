@@ -12,6 +12,8 @@ from kerasseg.targets import label_to_masks
 from kerasseg.training.fit import compile_for_training
 from tests.conftest import phantom_experiment
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 SIZES = {3: (2, 8, 12, 20), 2: (3, 10, 14)}
 """Batch and axes of an image; not all are divisible by 4."""
 

@@ -15,6 +15,8 @@ from kerasseg.tuning.trial import run_job
 from tests.conftest import phantom_experiment
 from tests.training.test_resume import QUICK as SMALL
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 QUICK = (*SMALL, "training.steps_per_epoch=2", "training.epochs=2")
 
 
