@@ -72,13 +72,13 @@ def folds(root):
     return [make_run(root, "oof", *kfold, f"split.fold={k}", seed=k) for k in range(2)]
 
 
-def same_files(one: Path, other: Path, names) -> None:
+def same_files(one: Path, other: Path, names, atol=0.0) -> None:
     for name in names:
         a, b = nib.load(one / name), nib.load(other / name)
         assert a.get_data_dtype() == b.get_data_dtype() and a.shape == b.shape
         np.testing.assert_array_equal(a.affine, b.affine)
         np.testing.assert_array_equal(a.get_qform(), b.get_qform())
-        np.testing.assert_array_equal(np.asarray(a.dataobj), np.asarray(b.dataobj))
+        np.testing.assert_allclose(np.asarray(a.dataobj), np.asarray(b.dataobj), rtol=0, atol=atol)
 
 
 def rows_of(path):
@@ -166,11 +166,8 @@ def test_a_resampled_store_and_probabilities(root, tmp_path):
     scans = (root / "scans" / case,)
     predict(Arguments((run,), scans, ()), out, overlays=0, wanted=wanted)
     same_files(folder / "labels", out, [f"{case}.nii.gz"])
-    for name in maps:
-        found, expected = (nib.load(place / name) for place in (folder / "probabilities", out))
-        assert found.shape == expected.shape == (22, 24, 18)
-        np.testing.assert_array_equal(found.affine, expected.affine)
-        np.testing.assert_allclose(found.get_fdata(), expected.get_fdata(), atol=1e-5)
+    same_files(folder / "probabilities", out, maps, atol=1e-5)
+    assert nib.load(folder / "labels" / f"{case}.nii.gz").shape == (22, 24, 18)
 
 
 def test_an_ensemble(root, tmp_path):
@@ -180,10 +177,13 @@ def test_an_ensemble(root, tmp_path):
         out, own = tmp_path / combine, tmp_path / f"own_{combine}"
         evaluate_ensemble(runs, "test", combine, out, SETTINGS, BOTH)
         names = names_in(out / "labels")
-        assert len(names) == 1 and len(names_in(out / "probabilities")) == 4
-        scan = root / "scans" / names[0].removesuffix(".nii.gz")
-        predict(Arguments(tuple(runs), (scan,), ()), own, combine=combine, overlays=0)
+        maps = names_in(out / "probabilities")
+        assert len(names) == 1 and len(maps) == 4
+        scan, wanted = root / "scans" / names[0].removesuffix(".nii.gz"), Wanted(probabilities=True)
+        arguments = Arguments(tuple(runs), (scan,), ())
+        predict(arguments, own, combine=combine, overlays=0, wanted=wanted)
         same_files(out / "labels", own, names)
+        same_files(out / "probabilities", own, maps, atol=1e-5)
 
 
 def test_ids_of_brats_2023(tmp_path, phantoms):
@@ -217,6 +217,27 @@ def test_pictures_come_out_as_pictures(tmp_path):
     np.testing.assert_array_equal(found, expected)
     (maps,) = names_in(page.parent / "probabilities")
     assert maps == f"{name.removesuffix('.png')}_probability_tumour.tif"
+
+
+def test_a_patient_of_lgg_comes_out_as_a_volume(tmp_path):
+    random = np.random.default_rng(2)
+    for patient in ("TCGA_AA_0001", "TCGA_AA_0002", "TCGA_AA_0003"):
+        folder = tmp_path / "scans" / f"{patient}_19960101"
+        folder.mkdir(parents=True)
+        for number in range(1, 6):
+            pixels = random.integers(1, 255, (24, 20, 3), np.uint8)
+            mask = np.where(pixels[..., 1] > 128, 255, 0).astype(np.uint8)
+            name = f"{folder.name}_{number}"
+            Image.fromarray(pixels).save(folder / f"{name}.tif")
+            Image.fromarray(mask).save(folder / f"{name}_mask.tif")
+    run = make_run(tmp_path, "lgg", "data.layout=lgg", "model.target=binary")
+    (page,) = evaluate_runs([run], "validation", SETTINGS, ["labels"])
+    (name,) = names_in(page.parent / "labels")
+    scan = tmp_path / "scans" / name.removesuffix(".nii.gz")
+    predict(Arguments((run,), (scan,), ()), tmp_path / "out", overlays=0)
+    same_files(page.parent / "labels", tmp_path / "out", [name])
+    label = nib.load(page.parent / "labels" / name)
+    assert label.shape == (20, 24, 5) and set(np.unique(np.asarray(label.dataobj))) == {0, 1}
 
 
 def test_a_full_disk_is_said_and_leaves_whole_files(folds, monkeypatch):
