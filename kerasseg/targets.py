@@ -76,6 +76,14 @@ def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:
     return label
 
 
+def air_probabilities(target: str) -> list[float]:
+    """The K probabilities of what is background for certain: 1 of the background of a softmax
+    target, 0 of every channel of a sigmoid target."""
+    softmax = anatomy.ACTIVATIONS[target] == "softmax"
+    channels = anatomy.TARGETS[target].values()
+    return [float(softmax and anatomy.BACKGROUND in ids) for ids in channels]
+
+
 def convert_masks(masks: np.ndarray, source: str, target: str) -> np.ndarray:
     """Masks (..., K) of the target `source` -> masks (..., K') bool of another.
 

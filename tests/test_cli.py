@@ -370,6 +370,7 @@ def test_evaluate_and_compare_say_what_they_need(tmp_path, phantoms):
         (["evaluate"], ["Nothing to evaluate", "--pred"]),
         (["evaluate", "--pred", str(tmp_path)], ["both --pred FOLDER and --truth FOLDER"]),
         (["evaluate", "run", "--labels", "1"], ["not for runs"]),
+        (["evaluate", "--pred", "a", "--truth", "b", "--save-labels"], ["are for runs, not files"]),
         (["evaluate", "run", "--split", "all"], ["--split all", "test, validation or train"]),
         (["compare", "a", "--split", "x"], ["--split x"]),
     ):

@@ -1,4 +1,4 @@
-"""Reading PNG, JPEG, TIFF and BMP files, as values and as masks."""
+"""Reading PNG, JPEG, TIFF and BMP files, as values and as masks; writing pictures."""
 
 import warnings
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kerasseg.errors import UserError
+from kerasseg.write_aside import write_aside
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
@@ -92,6 +93,15 @@ def as_channels(values: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     return pixels[..., [("red", "green", "blue").index(name) for name in channels]]
+
+
+def write_picture(path: Path, pixels: np.ndarray, setting: str) -> None:
+    """Write pixels (H, W) in one step, in the format that the suffix says.
+
+    Raises `UserError` where it cannot be written; `setting` is what would move the file.
+    """
+    with write_aside(path, setting) as temporary:
+        Image.fromarray(pixels).save(temporary)
 
 
 def _check_kind(image: Image.Image, path: Path) -> None:

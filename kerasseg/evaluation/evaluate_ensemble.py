@@ -1,6 +1,6 @@
 """`kerasseg evaluate RUN RUN… --ensemble mean`: finished runs as one model."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,9 +9,11 @@ import keras
 from kerasseg.config_file import dump_experiment
 from kerasseg.errors import UserError
 from kerasseg.evaluation.about import About
+from kerasseg.evaluation.case_files import CaseFiles, Kind
 from kerasseg.evaluation.evaluate_runs import image_of
 from kerasseg.evaluation.finished_run import FinishedRun, read_finished_run
 from kerasseg.evaluation.metric_settings import metric_settings
+from kerasseg.evaluation.older_files import remove_older_files
 from kerasseg.evaluation.predicted_cases import predicted_cases
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.write_evaluation import write_evaluation
@@ -20,6 +22,9 @@ from kerasseg.inference.predictor_of import predictor_of
 from kerasseg.records.store import RecordStore
 from kerasseg.settings.metrics import MetricsSection
 
+_SETTING = "--output"
+"""What would move the folder, for messages."""
+
 
 def evaluate_ensemble(
     folders: Sequence[Path],
@@ -27,8 +32,11 @@ def evaluate_ensemble(
     combine: Literal["mean", "vote"],
     output: Path,
     settings: MetricsSection | None = None,
+    save: Collection[Kind] = (),
 ) -> Path:
     """Write tables, figures and the page of the ensemble into `output`; returns the page.
+
+    save: what is written of every case besides its scores, into folders of these names
 
     Folds, seeds and architectures, 2-D and 3-D, that were trained on one store. A case is scored
     where every run has it on this side of its split, as no network may have been trained on it.
@@ -43,9 +51,11 @@ def evaluate_ensemble(
     ensemble = ensemble_of([_member(r, n) for r, n in zip(runs, networks, strict=True)], combine)
     settings = settings or runs[0].experiment.metrics
     results, wanted = Results(ensemble.target), metric_settings(settings)
-    for pair in predicted_cases(ensemble, store, case_ids, split):
+    files = CaseFiles(output, runs[0].experiment.data, _SETTING, save)
+    for pair in predicted_cases(ensemble, store, case_ids, split, files):
         results.add(pair, wanted)
     names = " ".join(str(folder) for folder in folders)
+    options = " ".join(["", *(f"--save-{kind}" for kind in save)])
     words = {"mean": "mean of their probabilities", "vote": "vote of their masks"}[combine]
     warnings = []
     if split == "train":
@@ -55,10 +65,12 @@ def evaluate_ensemble(
             "Probabilities are shares of votes: calibration, ROC and threshold are those of "
             f"{len(runs) + 1} levels."
         )
+    warnings += remove_older_files(output, save, files.written, _SETTING)
     about = About(
         title=f"Ensemble of {len(runs)} runs: {split} cases",
         kind=f"Best models of {len(runs)} runs, {words}",
-        command=f"kerasseg evaluate {names} --split {split} --ensemble {combine} -o {output}",
+        command=f"kerasseg evaluate {names} --split {split} --ensemble {combine} -o {output}"
+        + options,
         facts={
             "Runs": ", ".join(str(run.folder.resolve()) for run in runs),
             "Split": f"{split}: the {len(case_ids)} cases that all runs have on this side",
@@ -72,7 +84,7 @@ def evaluate_ensemble(
         environment=runs[0].environment,
         image_of=lambda case_id: image_of(store, case_id),
     )
-    return write_evaluation(output, results, about, "--output")
+    return write_evaluation(output, results, about, _SETTING)
 
 
 def _member(run: FinishedRun, network: keras.Model) -> Member:

@@ -1,6 +1,7 @@
 """`kerasseg evaluate RUN…`: the best model of finished runs on a side of their split."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -9,8 +10,11 @@ import numpy as np
 from kerasseg import anatomy
 from kerasseg.config_file import differences, dump_experiment
 from kerasseg.evaluation.about import About
+from kerasseg.evaluation.case_files import CaseFiles, Kind
 from kerasseg.evaluation.finished_run import FinishedRun, read_finished_run
+from kerasseg.evaluation.gather_files import gather_files
 from kerasseg.evaluation.metric_settings import metric_settings
+from kerasseg.evaluation.older_files import remove_older_files
 from kerasseg.evaluation.peak_gpu_memory import peak_gpu_memory
 from kerasseg.evaluation.predicted_cases import predicted_cases
 from kerasseg.evaluation.results import Results
@@ -21,40 +25,54 @@ from kerasseg.records.store import RecordStore
 from kerasseg.settings.metrics import MetricsSection
 from kerasseg.training.callbacks.history import read_history
 
+_SETTING = "run.root"
+"""What would move the folders, for messages."""
 _SAME_IN_FOLDS = ("data", "pipeline", "augment", "model", "loss", "optimizer", "training")
 
 
 def evaluate_runs(
-    folders: Sequence[Path], split: str, settings: MetricsSection | None = None
+    folders: Sequence[Path],
+    split: str,
+    settings: MetricsSection | None = None,
+    save: Collection[Kind] = (),
 ) -> list[Path]:
     """Write `RUN/evaluation_<split>/` for each run; returns the pages.
 
     The validation cases of several folds are also put together, as every case was then predicted
-    by a network that had not seen it: `<run.name>_out_of_fold/` beside the runs. `settings`
-    instead of those of the runs. Raises `UserError` for a folder that cannot be evaluated, before
-    any is.
+    by a network that had not seen it: `<run.name>_out_of_fold/` beside the runs.
+
+    settings: instead of those of the runs
+    save:     what is written of every case besides its scores, into folders of these names
+
+    Raises `UserError` for a folder that cannot be evaluated, before any is.
     """
     runs = [read_finished_run(folder) for folder in folders]
     for run in runs:
         run.case_ids(split)
-    pages, found = [], []
+    pages, found, written = [], [], []
     for run in runs:
-        results, about = evaluate_run(run, split, settings)
         folder = run.folder / f"evaluation_{split}"
-        pages.append(write_evaluation(folder, results, about, "run.root"))
+        files = CaseFiles(folder, run.experiment.data, _SETTING, save)
+        results, about = evaluate_run(run, split, settings, files)
+        pages.append(_write(folder, results, about, files.written, save))
         found.append((results, about))
+        written += files.written
     if len(runs) > 1 and split == "validation" and _are_folds(runs):
         whole = Results(runs[0].experiment.model.target).extend(r for r, _ in found)
         about = _about_folds(runs, [about for _, about in found])
-        name = f"{runs[0].experiment.run.name}_out_of_fold"
-        pages.append(write_evaluation(runs[0].folder.parent / name, whole, about, "run.root"))
+        folder = runs[0].folder.parent / f"{runs[0].experiment.run.name}_out_of_fold"
+        gathered = gather_files(written, folder, _SETTING)
+        pages.append(_write(folder, whole, about, gathered, save))
     return pages
 
 
 def evaluate_run(
-    run: FinishedRun, split: str, settings: MetricsSection | None = None
+    run: FinishedRun,
+    split: str,
+    settings: MetricsSection | None = None,
+    files: CaseFiles | None = None,
 ) -> tuple[Results, About]:
-    """Segment the cases of one side of the split with the run's best model."""
+    """Segment the cases of one side of the split with the run's best model, and write `files`."""
     experiment = run.experiment
     settings = settings or experiment.metrics
     store = run.open_store()
@@ -66,7 +84,7 @@ def evaluate_run(
     target = experiment.model.target
     predictor = predictor_of(experiment, network)
     results, wanted = Results(target), metric_settings(settings)
-    for pair in predicted_cases(predictor, store, case_ids, split):
+    for pair in predicted_cases(predictor, store, case_ids, split, files):
         results.add(pair, wanted)
     history = run.folder / "history.csv"
     facts = {
@@ -107,6 +125,15 @@ def image_of(store: RecordStore, case_id: str) -> np.ndarray:
     names = list(stored.case.modalities)
     channel = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
     return whole_volume(stored, stored.case.image[..., channel])
+
+
+def _write(
+    folder: Path, results: Results, about: About, written: Sequence[Path], save: Collection[Kind]
+) -> Path:
+    older = remove_older_files(folder, save, written, _SETTING)
+    command = " ".join([about.command, *(f"--save-{kind}" for kind in save)])
+    about = replace(about, command=command, warnings=[*about.warnings, *older])
+    return write_evaluation(folder, results, about, _SETTING)
 
 
 def _sides(run: FinishedRun) -> list[str]:

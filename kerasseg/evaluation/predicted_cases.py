@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
+from kerasseg.evaluation.case_files import CaseFiles
 from kerasseg.evaluation.case_pair import CasePair
 from kerasseg.evaluation.whole_volume import whole_volume
 from kerasseg.inference.ensemble import Ensemble
@@ -12,9 +13,14 @@ from kerasseg.records.store import RecordStore
 
 
 def predicted_cases(
-    predictor: Predictor | Ensemble, store: RecordStore, case_ids: Sequence[str], split: str
+    predictor: Predictor | Ensemble,
+    store: RecordStore,
+    case_ids: Sequence[str],
+    split: str,
+    files: CaseFiles | None = None,
 ) -> Iterator[CasePair]:
-    """Segment cases one after the other, as whole scans on the store's grid.
+    """Segment cases one after the other, as whole scans on the store's grid, and write their
+    `files`.
 
     Probabilities count in the voxels of the brain: air would only make a calibration look good.
     """
@@ -30,6 +36,8 @@ def predicted_cases(
             probabilities = predictor.probabilities(case.image)
         masks = predictor.masks_of(probabilities, case.spacing)
         seconds = time.monotonic() - started
+        if files is not None:
+            files.write(store.rows[case_id], stored, predictor, probabilities, masks)
         yield CasePair(
             case_id=case_id,
             split=split,

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasseg import anatomy
 from kerasseg.inference.accumulators import HostAccumulator, choose_accumulator
 from kerasseg.inference.clean_up.finished_masks import finished_masks
 from kerasseg.inference.orientations import Orientation, orientations
@@ -16,6 +15,7 @@ from kerasseg.pipeline.slices import AXES
 from kerasseg.settings.evaluation import EvaluationSettings
 from kerasseg.settings.pipeline import PipelineSettings
 from kerasseg.settings.postprocessing import PostprocessingSettings
+from kerasseg.targets import air_probabilities
 
 _AXIS_NAMES: Final = ("depth", "height", "width")
 _ONE_MILLIMETRE: Final = (1.0, 1.0, 1.0)
@@ -109,9 +109,7 @@ class Predictor:
     @property
     def background(self) -> list[float]:
         """The K probabilities of air."""
-        softmax = anatomy.ACTIVATIONS[self.target] == "softmax"
-        channels = anatomy.TARGETS[self.target].values()
-        return [float(softmax and anatomy.BACKGROUND in ids) for ids in channels]
+        return air_probabilities(self.target)
 
     def _slide(self, volume: np.ndarray, chosen: Sequence[Orientation]) -> np.ndarray:
         patch, axis, settings = self.pipeline.patch_size, self.slice_axis, self.settings

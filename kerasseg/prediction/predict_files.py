@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kerasseg.datasets.inputs.input import Input
+from kerasseg.datasets.outputs.label_ids import label_ids
+from kerasseg.datasets.outputs.output_files import OutputFiles
 from kerasseg.errors import UserError
-from kerasseg.prediction.label_ids import label_ids
-from kerasseg.prediction.output_files import OutputFiles
 from kerasseg.prediction.segmenter import Segmenter
 from kerasseg.prediction.write_prediction import write_prediction
 from kerasseg.progress import track

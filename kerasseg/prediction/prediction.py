@@ -9,6 +9,7 @@ import numpy as np
 from kerasseg import anatomy
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.nifti import write_nifti
+from kerasseg.datasets.outputs.own_label import own_label
 from kerasseg.datasets.resample import restore_label
 
 
@@ -49,12 +50,7 @@ class Prediction:
     def own_label(self, ids: Mapping[int, int] | None = None) -> np.ndarray:
         """The label with a data set's own ids, canonical id -> own; the smallest unsigned dtype
         that holds them."""
-        if ids is None:
-            return self.label
-        table = np.zeros(max(ids) + 1, np.min_scalar_type(max(ids.values())))
-        for canonical, own in ids.items():
-            table[canonical] = own
-        return table[self.label]
+        return self.label if ids is None else own_label(self.label, ids)
 
     def save(self, path: Path | str, ids: Mapping[int, int] | None = None) -> None:
         """Write the label as NIfTI in the grid of the scan's file, (x, y, z).

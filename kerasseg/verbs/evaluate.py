@@ -52,6 +52,14 @@ def evaluate(
             help="First choose the runs' post-processing on their validation cases, and keep it.",
         ),
     ] = False,
+    save_labels: Annotated[
+        bool,
+        typer.Option("--save-labels", help="Write the cases' predicted label maps into labels/."),
+    ] = False,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option("--save-probabilities", help="Write their maps into probabilities/."),
+    ] = False,
 ) -> None:
     """Score whole volumes: of finished runs, or anybody's NIfTI files; a page of figures.
 
@@ -59,12 +67,17 @@ def evaluate(
     """
     from kerasseg.config_file import load_experiment
 
+    save: list[Literal["labels", "probabilities"]] = ["labels"] if save_labels else []
+    if save_probabilities:
+        save.append("probabilities")
     changed = [f"metrics.{entry}" for entry in metrics or ()]
     if predictions is not None or truths is not None:
         if predictions is None or truths is None or runs or tune or ensemble:
             raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
         from kerasseg.evaluation.evaluate_files import evaluate_files
 
+        if save:
+            raise UserError("--save-labels and --save-probabilities are for runs, not files.")
         section = load_experiment(None, changed).metrics
         folder = output or Path("evaluation")
         page = evaluate_files(predictions, truths, folder, labels, section, images)
@@ -92,7 +105,7 @@ def evaluate(
         from kerasseg.evaluation.evaluate_ensemble import evaluate_ensemble
 
         folder = output or Path("evaluation")
-        typer.echo(f"Look at {evaluate_ensemble(runs, split, ensemble, folder, settings)}")
+        typer.echo(f"Look at {evaluate_ensemble(runs, split, ensemble, folder, settings, save)}")
         return
-    for page in evaluate_runs(runs, split, settings):
+    for page in evaluate_runs(runs, split, settings, save):
         typer.echo(f"Look at {page}")

@@ -1,8 +1,12 @@
-"""Against other packages, where they are installed (`pip install kerasseg[peers]`)."""
+"""Against other packages. MONAI, which needs PyTorch, only where it is installed: extra `peers`."""
 
+import cc3d
 import numpy as np
 import pytest
+import surface_distance
+from medpy.metric import binary
 from scipy import ndimage
+from surface_distance import lookup_tables
 
 from kerasseg.metrics.case_metrics import MetricSettings, case_metrics
 from kerasseg.metrics.components import Components
@@ -55,7 +59,6 @@ def test_monai_on_pictures():
 
 
 def test_medpy():
-    binary = pytest.importorskip("medpy.metric.binary", reason="the extra `peers` is not installed")
     for truth, prediction, spacing in MASKS:
         got = ours(truth, prediction, spacing)
         assert got["dice"] == pytest.approx(binary.dc(prediction, truth), **CLOSE)
@@ -69,27 +72,22 @@ def test_medpy():
 
 
 def test_surface_distance():
-    package = pytest.importorskip("surface_distance", reason="the extra `peers` is not installed")
     for truth, prediction, spacing in MASKS:
-        distances = package.compute_surface_distances(truth, prediction, spacing)
+        distances = surface_distance.compute_surface_distances(truth, prediction, spacing)
         one, other = (Surfels.of_mask(mask, spacing, WHOLE) for mask in (truth, prediction))
-        expected = package.compute_robust_hausdorff(distances, 95)
+        expected = surface_distance.compute_robust_hausdorff(distances, 95)
         assert one.hd95(other) == pytest.approx(expected, **CLOSE)
 
 
 def test_surfel_areas_are_those_of_surface_distance():
-    tables = pytest.importorskip(
-        "surface_distance.lookup_tables", reason="the extra `peers` is not installed"
-    )
-    bits = tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL.ravel()
+    bits = lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL.ravel()
     places = [sum(int(bits[bit]) for bit in range(8) if code >> bit & 1) for code in range(256)]
     for spacing in ((1.0, 1.0, 1.0), (0.7, 5.0, 1.3)):
-        expected = tables.create_table_neighbour_code_to_surface_area(spacing)[places]
+        expected = lookup_tables.create_table_neighbour_code_to_surface_area(spacing)[places]
         np.testing.assert_allclose(surfel_areas(spacing), expected, atol=1e-12)
 
 
 def test_cc3d():
-    cc3d = pytest.importorskip("cc3d", reason="the extra `peers` is not installed")
     for truth, prediction, _ in MASKS:
         mask = truth ^ ndimage.binary_erosion(prediction)
         labels, number = cc3d.connected_components(mask, connectivity=26, return_N=True)

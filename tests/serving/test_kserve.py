@@ -1,14 +1,13 @@
 """The REST protocol with KServe 0.21 at the other end: our client and its server, and vice versa.
 
 KServe needs older packages than TensorFlow does, so it has an environment of its own, which is made
-once and kept: ~/.cache/kerasseg/kserve-0.21.
+once and kept: ~/.cache/kerasseg/kserve-0.21.0.
 """
 
 import json
 import os
 import socket
 import subprocess
-import sys
 import sysconfig
 import time
 import urllib.request
@@ -20,26 +19,16 @@ import pytest
 from benchmarks.serving_model import expected_label, expected_probabilities
 from kerasseg.serving.client.client import Client
 from kerasseg.serving.client.server_error import ServerError
+from tests.own_environment import own_environment
 
 KSERVE = "kserve==0.21.0"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-FOLDER = CACHE / "kerasseg" / "kserve-0.21"
 SCRIPT = Path(__file__).with_name("kserve_server.py")
 
 
 @pytest.fixture(scope="module")
 def kserve_python() -> Path:
     """The Python of KServe's environment; skips where it cannot be installed."""
-    python = FOLDER / "bin" / "python"
-    works = [python, "-c", "import kserve"]
-    if not python.exists() or subprocess.run(works, check=False).returncode:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", KSERVE]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False, timeout=400)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["pip does not say why"])[-1]
-            pytest.skip(f"{KSERVE} cannot be installed: {last}")
-    return python
+    return own_environment(KSERVE, "kserve")
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from benchmarks.serving_model import METADATA
+from kerasseg.datasets.outputs.label_ids import label_ids
 from kerasseg.errors import UserError
-from kerasseg.prediction.label_ids import label_ids
 from kerasseg.serving.client.metadata import Metadata, read_metadata
 
 NAMES = ("background", "NCR", "ED", "ET")

@@ -7,8 +7,9 @@ from pathlib import Path
 import nibabel as nib
 
 from kerasseg import anatomy
-from kerasseg.datasets.dataset_json import DatasetJson, nearest_dataset_json
-from kerasseg.datasets.inputs.input import Input, broken, inverse
+from kerasseg.datasets.dataset_json import DatasetJson
+from kerasseg.datasets.inputs.input import Input, broken
+from kerasseg.datasets.inputs.told_ids import description_beside, ids_of_names
 from kerasseg.datasets.nifti_source import NiftiSource
 from kerasseg.errors import UserError
 from kerasseg.settings.data import DataSettings
@@ -16,9 +17,6 @@ from kerasseg.settings.data import DataSettings
 _NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(?P<case>.+)_(?P<number>\d{4})\.nii(?:\.gz)?$", re.IGNORECASE)
 _SEGMENTATION = re.compile(r"(^|[_-])(seg|segm|segmentation|label|mask)\.nii", re.IGNORECASE)
-_BRATS_2023 = re.compile(r"[_-](t1n|t1c|t2w|t2f)\.nii", re.IGNORECASE)
-_IDS_2023 = {i: i for i in anatomy.LABELS}
-_ANY_MAP = {i: i for i in anatomy.LABELS}
 
 
 def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = None) -> list[Input]:
@@ -69,8 +67,8 @@ def _of_names(case: str, kinds: dict[str, list[Path]], folder: Path, data: DataS
         if len(kinds[kind]) > 1:
             first, second = kinds[kind][:2]
             return broken(case, files, f"{second}: {first.name} beside it is {kind} too: keep one.")
-    ids = _IDS_2023 if any(_BRATS_2023.search(path.name) for path in files) else None
-    return Input(_source(case, tuple(kinds[m][0] for m in data.modalities), data), label_ids=ids)
+    source = _source(case, tuple(kinds[m][0] for m in data.modalities), data)
+    return Input(source, label_ids=ids_of_names(files))
 
 
 def _others(
@@ -78,7 +76,7 @@ def _others(
 ) -> list[Input]:
     result: list[Input] = []
     numbered: dict[str, dict[int, Path]] = {}
-    description, ids = _description(folder, data) if paths else (None, None)
+    description, ids = description_beside(folder, data) if paths else (None, None)
     for path in paths:
         case = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
         try:
@@ -179,18 +177,6 @@ def _shape(path: Path) -> tuple[int, ...]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
-
-
-def _description(
-    folder: Path, data: DataSettings
-) -> tuple[DatasetJson | None, Mapping[int, int] | None]:
-    """The dataset.json near a folder, and its label ids if they are understood."""
-    try:
-        found = nearest_dataset_json(folder, data.model_copy(update={"label_map": None}))
-    except UserError:
-        # Labels are not needed here; if it is something else, it is said now.
-        return nearest_dataset_json(folder, data.model_copy(update={"label_map": _ANY_MAP})), None
-    return found, inverse(found.label_map) if found else None
 
 
 def _source(

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from kerasseg import anatomy
-from kerasseg.prediction.label_ids import label_ids
+from kerasseg.datasets.outputs.label_ids import label_ids
 from kerasseg.serving.client.server_error import ServerError
 from kerasseg.settings.data import DataSettings
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kerasseg.datasets.outputs.label_ids import label_ids
 from kerasseg.errors import UserError
-from kerasseg.prediction.label_ids import label_ids
 from kerasseg.prediction.model import Model, load
 from kerasseg.progress import track
 from kerasseg.serving.export.deployment import write_deployment

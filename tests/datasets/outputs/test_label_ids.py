@@ -2,8 +2,8 @@
 
 import pytest
 
+from kerasseg.datasets.outputs.label_ids import label_ids
 from kerasseg.errors import UserError
-from kerasseg.prediction.label_ids import label_ids
 from kerasseg.settings.data import DataSettings
 
 MSD_INPUT = {0: 0, 2: 1, 1: 2, 3: 3}
