@@ -32,7 +32,8 @@ demo: $(READY)
 	$(BIN)/python train.py --config configs/phantom_3d.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m tests.own_environment
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

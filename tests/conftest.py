@@ -38,6 +38,31 @@ TINY = (
 )
 
 
+LONGEST = (
+    "training/test_workers.py",
+    "test_experiment.py",
+    "test_configs.py",
+    "training/test_replicas.py",
+    "training/test_resume.py",
+    "test_cli.py",
+    "models/test_networks.py",
+    "training/test_kill.py",
+    "tuning/test_kill.py",
+    "tuning/test_processes.py",
+    "training/test_callbacks.py",
+    "serving/formats/test_export_patch_model.py",
+    "serving/export/test_saved_model.py",
+)
+"""Files that take most of a minute or more: begun last, one alone would be waited for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def phantoms() -> list[tuple[np.ndarray, np.ndarray]]:
     """Image (D, H, W, 4) and label (D, H, W) of eight phantoms: six full, one without ET, one

@@ -1,4 +1,7 @@
-"""Packages that cannot be installed beside TensorFlow, each in an environment of its own."""
+"""Packages that cannot be installed beside TensorFlow, each in an environment of its own.
+
+`python -m tests.own_environment` makes them all: `make test` does so before it begins.
+"""
 
 import os
 import subprocess
@@ -7,26 +10,46 @@ from pathlib import Path
 
 import pytest
 
+KSERVE, PANOPTICA = "kserve==0.21.0", "panoptica==2.1.7"
 _PIP_SECONDS = 400
 
 
-def own_environment(requirement: str, module: str) -> Path:
-    """The Python of an environment with `requirement`, such as panoptica==2.1.7, whose `module` can
-    be imported; made once and kept: ~/.cache/kerasseg/panoptica-2.1.7. Skips, with pip's reason,
-    where it cannot be installed."""
+def own_environment(requirement: str) -> Path:
+    """The Python of an environment with `requirement`, made once and kept, that of panoptica==2.1.7
+    in ~/.cache/kerasseg/panoptica-2.1.7. Skips, with pip's reason, where it cannot be installed."""
+    try:
+        return _make(requirement)
+    except RuntimeError as error:
+        pytest.skip(f"{requirement} cannot be installed: {error}")
+
+
+def _make(requirement: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     folder = cache / "kerasseg" / requirement.replace("==", "-")
-    python = folder / "bin" / "python"
-    works = [python, "-c", f"import {module}"]
-    if python.exists() and not subprocess.run(works, check=False, capture_output=True).returncode:
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if ready.exists():
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
     try:
         subprocess.run(pip, check=True, capture_output=True, text=True, timeout=_PIP_SECONDS)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{requirement} cannot be installed: pip took more than {_PIP_SECONDS} s")
+        raise RuntimeError(f"pip took more than {_PIP_SECONDS} s") from None
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["pip does not say why"])[-1]
-        pytest.skip(f"{requirement} cannot be installed: {last}")
+        raise RuntimeError(last) from None
+    ready.touch()
     return python
+
+
+def main() -> None:
+    """Make all; one that cannot be made is named, and its tests skip."""
+    for requirement in (KSERVE, PANOPTICA):
+        try:
+            _make(requirement)
+        except RuntimeError as error:
+            print(f"{requirement} cannot be installed, its tests skip: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

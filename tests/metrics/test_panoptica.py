@@ -25,7 +25,7 @@ from scipy import ndimage
 from kerasseg.metrics.case_metrics import case_metrics
 from kerasseg.metrics.surface_distances import SurfaceDistances
 from tests.metrics.masks import pairs
-from tests.own_environment import own_environment
+from tests.own_environment import PANOPTICA, own_environment
 
 SCRIPT = Path(__file__).with_name("panoptica_scores.py")
 PAIRS = list(pairs(400, seed=11))
@@ -37,7 +37,7 @@ CLOSE = {"rel": 1e-4, "abs": 1e-4}
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What it says of each pair, metric by metric."""
-    python = own_environment("panoptica==2.1.7", "panoptica")
+    python = own_environment(PANOPTICA)
     folder = tmp_path_factory.mktemp("panoptica")
     given, scores = folder / "pairs.npz", folder / "scores.npz"
     truth, prediction, spacing = (np.array(values) for values in zip(*PAIRS, strict=True))

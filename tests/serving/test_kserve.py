@@ -19,16 +19,15 @@ import pytest
 from benchmarks.serving_model import expected_label, expected_probabilities
 from kerasseg.serving.client.client import Client
 from kerasseg.serving.client.server_error import ServerError
-from tests.own_environment import own_environment
+from tests.own_environment import KSERVE, own_environment
 
-KSERVE = "kserve==0.21.0"
 SCRIPT = Path(__file__).with_name("kserve_server.py")
 
 
 @pytest.fixture(scope="module")
 def kserve_python() -> Path:
     """The Python of KServe's environment; skips where it cannot be installed."""
-    return own_environment(KSERVE, "kserve")
+    return own_environment(KSERVE)
 
 
 @pytest.fixture(scope="module")
