@@ -97,8 +97,11 @@ def kerasseg_window(
     pipeline = PipelineSettings(patch_size=WINDOW)
     predictor = Predictor(network, pipeline, settings, target="subregions")
     volume = np.load(path)
-    window = np.ones((*WINDOW, 4), np.float32)
-    return lambda: predictor.probabilities(window), lambda: predictor.probabilities(volume)
+
+    def infer(image: np.ndarray) -> np.ndarray:
+        return predictor.probabilities(image)
+
+    return lambda: infer(np.ones((*WINDOW, 4), np.float32)), lambda: infer(volume)
 
 
 def monai_window(path: Path, batch: int) -> tuple[Callable[[], Any], Callable[[], Any]]:

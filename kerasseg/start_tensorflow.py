@@ -4,7 +4,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -14,6 +15,10 @@ _START_UP_NOISE = re.compile(
     rb"|E\d{4} .*(cuda_platform|computation_placer|cuda_dnn|cuda_fft|cuda_blas|oneDNN supports))"
 )
 
+_NOT_FOR_KERAS = ("cv2", "matplotlib", "pandas", "scipy", "sklearn")
+"""Keras and TensorFlow import them where they are installed, for plots, data frames and wrappers of
+their own, which cost every process memory and start-up time (figures: benchmarks/notes.md)."""
+
 
 def start_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | None:
     """Import TensorFlow without the notices it prints past every log level.
@@ -22,13 +27,17 @@ def start_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | No
     meanwhile; every line that is not one of the known notices is passed on. Returns what `prepare`
     does, which runs before TensorFlow computes anything: only then can devices be hidden and
     machines be joined.
+
+    Of what Keras imports only where it is installed, pandas, SciPy, Matplotlib, OpenCV and
+    scikit-learn stay out; who needs Keras with them imports it first.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
-            import tensorflow as tf
+            with _not_there(_NOT_FOR_KERAS):
+                import tensorflow as tf  # which imports Keras
 
             tf.config.list_physical_devices()
             result = prepare() if prepare else None
@@ -41,3 +50,15 @@ def start_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | No
             kept = [line for line in lines if not _START_UP_NOISE.match(line)]
             os.write(2, b"".join(kept))
     return result
+
+
+@contextmanager
+def _not_there(packages: Iterable[str]) -> Iterator[None]:
+    """Meanwhile they cannot be imported, as if they were not installed, unless they were before."""
+    hidden = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]

@@ -13,3 +13,16 @@ def test_starting_tensorflow_is_quiet_but_passes_on_what_it_does_not_know():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "something is broken"
+
+
+def test_packages_that_inference_does_not_need_are_not_imported():
+    code = (
+        "import sys\nfrom kerasseg.start_tensorflow import start_tensorflow\n"
+        "import matplotlib\n"
+        "start_tensorflow()\n"
+        "import keras, kerasseg.inference.predictor, kerasseg.models.unet\n"
+        "there = {'cv2', 'matplotlib', 'pandas', 'scipy.ndimage', 'sklearn'} & set(sys.modules)\n"
+        "assert there == {'matplotlib'}, there\n"  # which was imported before
+        "import matplotlib.pyplot, scipy.ndimage, sklearn\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,8 @@ from kerasseg.inference.accumulators import HostAccumulator, choose_accumulator
 from kerasseg.inference.clean_up.finished_masks import finished_masks
 from kerasseg.inference.orientations import Orientation, orientations
 from kerasseg.inference.sliding_window import sliding_window
-from kerasseg.pipeline.slices import AXES
+from kerasseg.inference.tensor_of import tensor_of
+from kerasseg.pipeline.augment.patch import AXES
 from kerasseg.settings.evaluation import EvaluationSettings
 from kerasseg.settings.pipeline import PipelineSettings
 from kerasseg.settings.postprocessing import PostprocessingSettings
@@ -125,8 +126,9 @@ class Predictor:
             found = self._predict(windows, chosen)
             if axis is not None:
                 found = found[:, tf.newaxis]
-            # A whole batch at once, as TensorFlow copies a tensor for every part that is taken.
-            return found.numpy() if accumulator is HostAccumulator else found
+            # A whole batch at once, as TensorFlow copies a tensor for every part that is taken. Not
+            # .numpy(), which copies, too.
+            return np.asarray(found) if accumulator is HostAccumulator else found
 
         result = sliding_window(
             predict,
@@ -144,7 +146,8 @@ class Predictor:
 
     def _predict(self, windows: np.ndarray, chosen: Sequence[Orientation]) -> Any:
         total: Any = 0.0
+        batch = tensor_of(windows)
         for orientation in chosen:
-            found = orientation.undo(self._forward(orientation.apply(windows)))
+            found = orientation.undo(self._forward(orientation.apply(batch)))
             total = found if len(chosen) == 1 else total + found / len(chosen)
         return total

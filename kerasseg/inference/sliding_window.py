@@ -60,7 +60,8 @@ def sliding_window(
 
     def flush() -> None:
         if pending:
-            predictions = predict(np.stack([window for _, window in pending]))
+            windows = [window[np.newaxis] for _, window in pending]
+            predictions = predict(np.concatenate(windows) if len(windows) > 1 else windows[0])
             for (start, _), values in zip(pending, predictions, strict=True):
                 sums.add(shared_part(start, size, box)[1], values[inside])
             pending.clear()

@@ -1,7 +1,6 @@
 """Connected components of a mask."""
 
 import numpy as np
-from scipy import ndimage
 
 from kerasseg.datasets.nifti_source import bounding_box
 
@@ -11,6 +10,8 @@ def label_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Voxels that touch at a face, an edge or a corner are connected. Entry 0 of the sizes is 0.
     """
+    from scipy import ndimage  # 16 MiB that inference without clean-up does not need
+
     components = np.zeros(mask.shape, np.int32)
     box = bounding_box(mask)
     components[box], _ = ndimage.label(mask[box], np.ones((3, 3, 3)))

@@ -1,7 +1,6 @@
 """Fill what a mask encloses."""
 
 import numpy as np
-from scipy import ndimage
 
 from kerasseg.datasets.nifti_source import bounding_box
 
@@ -12,6 +11,8 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     A way out leads through faces of voxels. Along an axis of one voxel there is no outside, so that
     a picture's holes are those of the picture.
     """
+    from scipy import ndimage  # 16 MiB that inference without clean-up does not need
+
     filled = mask.copy()
     flat = tuple(axis for axis, size in enumerate(mask.shape) if size == 1)
     if mask.any() and len(flat) < mask.ndim:
