@@ -23,6 +23,8 @@ from kerasseg.training.state import Progress
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 QUICK = (
     "model.dimensions=2",
     "pipeline.patch_size=[16,12]",
@@ -249,8 +251,6 @@ def test_a_users_tensorboard_takes_nothing_away_from_the_runs_own(watched):
 LOAD = """
 import json, sys
 import keras, numpy as np
-
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 network = keras.saving.load_model(sys.argv[1])
 image = np.random.default_rng(0).normal(size=(1, 16, 12, 4)).astype("float32")
 print(json.dumps([np.asarray(network(image)).tolist(), "kerasseg" in sys.modules]))
