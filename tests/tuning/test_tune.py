@@ -108,7 +108,7 @@ def test_a_damaged_search_file_is_an_error(tmp_path):
     search = make_search(tmp_path, max_trials=1)
     tune(search, run_job=fake_job)
     (search.folder / "search.yaml").write_text("search: [")
-    with pytest.raises(UserError, match=r"search.yaml: cannot be read as a search"):
+    with pytest.raises(UserError, match=r"search.yaml: not readable as YAML.*\n?.*Use another"):
         tune(search, run_job=fake_job)
 
 
