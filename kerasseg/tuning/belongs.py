@@ -19,6 +19,7 @@ _MAY_CHANGE = {
     "parallel",
     "stop_after_failures",
     "worker_timeout",
+    "chief_timeout",
 }
 _BASE_MAY_CHANGE = (
     "run.name",

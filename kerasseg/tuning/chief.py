@@ -103,8 +103,8 @@ def serve(
     """Give out trials at `address` until there are no more and every worker knows it, or `stop`.
 
     A worker that says nothing for `search.worker_timeout` is given up, and its trial given to
-    another. Raises `UserError` when none is left, or none came, and for an address that cannot be
-    listened on.
+    another; so is one that had a trial of an earlier chief. Raises `UserError` when none is left,
+    or none came, and for an address that cannot be listened on.
     """
     timeout = search.settings.worker_timeout
     service = Service(oracle, search, ended)
@@ -122,9 +122,12 @@ def serve(
             f"--address {address}: cannot be listened on: another program has that port, or it is "
             "no address of this machine; 0.0.0.0:PORT listens on all of its addresses."
         )
+    former, last_word = oracle.recall(), time.monotonic()
+    service.heard |= dict.fromkeys(former, last_word)
     server.start()
     print(f"Chief      waits for workers at {address}", flush=True)
-    last_word = time.monotonic()
+    if former:
+        print(f"Chief      {', '.join(former)} had trials, which are kept for them", flush=True)
     try:
         while not stop.wait(_LOOK_SECONDS):
             if service.error is not None:

@@ -58,6 +58,7 @@ class KeptOracle:
         self._max_trials = max_trials
         self._baseline = "waiting" if baseline else "none"
         self._baseline_holder: str | None = None
+        self._former: dict[str, str] = {}
         self._seconds, self._spent_before, self._began = seconds, 0.0, time.monotonic()
         self._stop_after_failures = stop_after_failures
         self._broken: BaseException | None = None
@@ -72,8 +73,11 @@ class KeptOracle:
                 f"{file}: cannot be read as the state of a search ({error!r}): use another "
                 "search.name, or remove the folder."
             ) from None
-        for trial in self.ongoing_trials.values():
+        for worker, trial in self.ongoing_trials.items():
+            self._former[worker] = trial.trial_id
             self._retry_queue.append(trial.trial_id)
+        if self._baseline == "waiting" and state["oracle"].get("baseline_holder"):
+            self._former[state["oracle"]["baseline_holder"]] = BASELINE
         self.ongoing_trials = {}
 
     # What KerasTuner's client and server call.
@@ -88,6 +92,7 @@ class KeptOracle:
             if self._baseline == "waiting" and self._baseline_holder in (None, tuner_id):
                 self.tuner_ids.add(tuner_id)
                 self._baseline_holder = tuner_id
+                self._changed = True
                 return Trial(HyperParameters(), BASELINE, TrialStatus.RUNNING)
             waiting = tuner_id in self.ongoing_trials or self._retry_queue
             if not waiting and self._max_trials and len(self.trials) >= self._max_trials:
@@ -171,6 +176,10 @@ class KeptOracle:
             self._changed = True
             return True
 
+    def recall(self) -> list[str]:
+        """Let the workers of an earlier start keep the trials that they had; their names."""
+        return [worker for worker, trial in self._former.items() if self.adopt(trial, worker)]
+
     # How the search stands.
 
     def why_over(self) -> str | None:
@@ -202,7 +211,11 @@ class KeptOracle:
     def get_state(self) -> dict[str, Any]:
         """What the file holds besides the trials."""
         state: dict[str, Any] = super().get_state()  # type: ignore[misc]
-        return state | {"baseline": self._baseline == "done", "spent_seconds": self.spent()}
+        return state | {
+            "baseline": self._baseline == "done",
+            "baseline_holder": self._baseline_holder,
+            "spent_seconds": self.spent(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """The opposite."""

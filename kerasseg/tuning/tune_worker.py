@@ -36,8 +36,8 @@ def tune_as_worker(
     seats = places(settings.parallel, gpu)
     names = [name if len(seats) == 1 else f"{name}-{index}" for index in range(len(seats))]
     print(f"Worker     {', '.join(names)} of the chief at {address}", flush=True)
-    client = ChiefClient(address, settings.worker_timeout)
     with stopping(len(seats)) as stop, SearchProgress(settings, None, []) as progress:
+        client = ChiefClient(address, settings, stop)
 
         def seat(index: int) -> Callable[[], None]:
             event = stop.events[index]

@@ -1,5 +1,6 @@
 """A chief and its workers over gRPC on this machine, with executions that are done at once."""
 
+import signal
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from kerasseg.errors import UserError
 from kerasseg.tuning.chief_client import ChiefClient
 from kerasseg.tuning.execution import Outcome
 from kerasseg.tuning.search import load_search
+from kerasseg.tuning.stopping import SearchStopped, Stop
 from kerasseg.tuning.tune import tune_as_chief
 from kerasseg.tuning.tune_worker import tune_as_worker
 from tests.tuning.searches import fake_job, make_search, records, write_files
@@ -149,9 +151,10 @@ def test_a_chief_whose_workers_are_gone_ends_and_another_goes_on(tmp_path, addre
 
 def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, address, monkeypatch):
     monkeypatch.setattr("kerasseg.tuning.chief_client._FIRST_SECONDS", 3.0)
-    search = make_search(tmp_path, max_trials=3, worker_timeout=2.0)
-    with pytest.raises(UserError, match="the chief has not answered for"):
-        ChiefClient(address, 2.0).create_trial("one")
+    monkeypatch.setattr("kerasseg.tuning.chief_client._ATTEMPT_SECONDS", 0.5)
+    search = make_search(tmp_path, max_trials=3, worker_timeout=2.0, chief_timeout=2.0)
+    with pytest.raises(UserError, match="the chief has not answered for 3 seconds"):
+        ChiefClient(address, search.settings, Stop()).create_trial("one")
 
     began, ended = threading.Event(), threading.Event()
 
@@ -179,6 +182,20 @@ def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, addr
     assert ended.is_set() and records(search)[0]["status"] == "stopped"
     with pytest.raises(UserError, match="No worker has been heard of"):
         chief.join()
+
+
+def test_a_worker_that_waits_for_its_chief_can_be_stopped(tmp_path, address, monkeypatch, capfd):
+    monkeypatch.setattr("kerasseg.tuning.chief_client._ATTEMPT_SECONDS", 0.2)
+    stop = Stop()
+    client = ChiefClient(address, make_search(tmp_path).settings, stop)
+    waiting = Role(lambda: client.create_trial("one"))
+    time.sleep(0.5)
+    stop.number = signal.SIGTERM
+    stop.set()
+    with pytest.raises(SearchStopped):
+        waiting.join(10)
+    words = f"the chief at {address} does not answer, and is waited for up to 3600 seconds"
+    assert capfd.readouterr().out.count(words) == 1
 
 
 def test_a_worker_that_comes_with_another_search_is_refused(tmp_path, address):

@@ -245,3 +245,23 @@ def test_a_state_that_is_damaged_is_an_error(tmp_path):
     (search.folder / "oracle.json").write_text('{"oracle": ')
     with pytest.raises(UserError, match=r"oracle.json: cannot be read as the state of a search"):
         build_oracle(search)
+
+
+def test_a_chief_that_is_started_again_keeps_trials_for_those_who_have_them(tmp_path):
+    search = make_search(tmp_path, max_trials=3, baseline=True)
+    before = build_oracle(search)
+    given = {worker: before.create_trial(worker).trial_id for worker in ("one", "two")}
+    assert given == {"one": "baseline", "two": "0000"}
+    chief = build_oracle(search)
+    assert set(chief.recall()) == {"one", "two"}
+    assert chief.create_trial("three").trial_id == "0001"
+    assert [chief.create_trial(worker).trial_id for worker in given] == list(given.values())
+    chief.end_trial(chief.create_trial("one"))
+    assert chief.give_up("two") == "0000", "it did not come back"
+    assert chief.create_trial("one").trial_id == "0000"
+    # On one machine no worker outlives the search.
+    alone = build_oracle(search)
+    assert {alone.create_trial("tuner0").trial_id, alone.create_trial("tuner1").trial_id} == {
+        "0000",
+        "0001",
+    }
