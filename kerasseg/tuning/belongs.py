@@ -7,7 +7,7 @@ from kerasseg.errors import UserError
 from kerasseg.settings.tuning import SearchSettings
 from kerasseg.tuning.parameter import same
 from kerasseg.tuning.search import Search
-from kerasseg.tuning.search_file import FILE_NAME, read_search_file
+from kerasseg.tuning.search_file import FILE_NAME, ORACLE, read_search_file
 from kerasseg.write_aside import write_aside
 
 _MAY_CHANGE = {
@@ -41,6 +41,11 @@ def check_belongs(search: Search) -> bool:
     """
     path = search.folder / FILE_NAME
     if not path.exists():
+        if (search.folder / ORACLE).exists():
+            raise UserError(
+                f"{search.folder} holds trials, but {FILE_NAME}, which says of which search, is "
+                "gone: put it back, use another search.name, or remove the folder."
+            )
         return False
     try:
         old, content = read_search_file(search.folder)

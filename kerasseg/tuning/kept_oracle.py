@@ -15,8 +15,6 @@ from kerasseg.errors import UserError
 from kerasseg.tuning.record import BASELINE
 from kerasseg.write_aside import write_aside
 
-FILE_NAME = "oracle.json"
-
 
 class KeptOracle:
     """Mixed into an oracle of KerasTuner.
@@ -68,10 +66,11 @@ class KeptOracle:
             state = json.loads(file.read_text(encoding="utf-8"))
             self.trials = {id: Trial.from_state(trial) for id, trial in state["trials"].items()}
             self.set_state(state["oracle"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{file}: cannot be read as the state of a search ({error!r}): use another "
-                "search.name, or remove the folder."
+                "search.name, or remove the file: the search begins anew then, and takes over "
+                "each trial that comes out with the same values."
             ) from None
         for worker, trial in self.ongoing_trials.items():
             self._former[worker] = trial.trial_id
@@ -180,12 +179,17 @@ class KeptOracle:
         """Let the workers of an earlier start keep the trials that they had; their names."""
         return [worker for worker, trial in self._former.items() if self.adopt(trial, worker)]
 
+    def forget_baseline(self) -> None:
+        """Give the baseline out once more, if there is to be one."""
+        if self._baseline == "done":
+            self._baseline = "waiting"
+
     # How the search stands.
 
     def why_over(self) -> str | None:
         """Why no further trial is given out though there may be some; None while there are."""
         if self._seconds is not None and self.spent() >= self._seconds:
-            return f"search.minutes={self._seconds / 60:g} are over"
+            return f"search.minutes={self._seconds / 60:g} are over: with more, the search goes on"
         limit = self._stop_after_failures
         if limit is None or len(self.end_order) < limit:
             return None

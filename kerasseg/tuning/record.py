@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -114,6 +116,24 @@ class TrialRecord:
 
 
 _RECORD = TypeAdapter(TrialRecord)
+
+
+def new_record(trial_id: str, values: Mapping[str, Any], plain: dict[str, Any]) -> TrialRecord:
+    """Of a trial that begins now; `values` are KerasTuner's, `plain` those of the settings."""
+    return TrialRecord(
+        trial_id=trial_id,
+        number=0 if trial_id == BASELINE else int(trial_id) + 1,
+        status="running",
+        reason=None,
+        score=None,
+        values=plain,
+        executions=[],
+        started=time.time(),
+        bracket=values.get("tuner/bracket"),
+        round=values.get("tuner/round"),
+        epochs_to=values.get("tuner/epochs"),
+        continued_from=values.get("tuner/trial_id"),
+    )
 
 
 def record_path(folder: Path, trial_id: str) -> Path:

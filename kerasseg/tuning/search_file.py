@@ -11,6 +11,8 @@ from kerasseg.errors import UserError
 from kerasseg.settings.tuning import SearchSettings, TuneFile
 
 FILE_NAME = "search.yaml"
+ORACLE = "oracle.json"
+"""KerasTuner's state, beside it."""
 
 
 def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:

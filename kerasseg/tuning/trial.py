@@ -1,5 +1,6 @@
 """The process of a trial: `python -m kerasseg.tuning.trial JOB_FOLDER`, started by `tune.py`."""
 
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from kerasseg.errors import UserError
 from kerasseg.start_tensorflow import start_tensorflow
 from kerasseg.tuning.execution import Outcome, write_outcome
 from kerasseg.tuning.lock import held
+from kerasseg.tuning.trained_so_far import trained_so_far
 from kerasseg.write_aside import write_aside
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def run_job(folder: Path) -> Outcome:
         try:
             return _train(experiment, run, job)
         except UserError as error:
-            return Outcome("failed", str(error), **_so_far(run, job))
+            disk = _is_of_the_disk(error.__cause__)
+            return Outcome("stopped" if disk else "failed", str(error), **_so_far(run, job))
         except KeyboardInterrupt:
             return Outcome("stopped", **_so_far(run, job))
         except Exception as error:
@@ -74,6 +77,12 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
     return Outcome("completed", **found)
 
 
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether any other trial would have failed in the same way."""
+    full_or_closed = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+    return isinstance(error, OSError) and error.errno in full_or_closed
+
+
 def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> None:
     """Remove what cannot be resumed, and take over what is gone on from."""
     if (run / "config.yaml").exists():
@@ -92,15 +101,7 @@ def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> No
 
 def _so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Score, epochs, curve and memory of what has been trained."""
-    found: dict[str, Any] = {"score": None, "epochs": 0, "curve": [], "peak_memory_gib": None}
-    if (run / "history.csv").exists():
-        from kerasseg.training.callbacks.history import read_history
-
-        rows = read_history(run / "history.csv")
-        curve = [float(row[job["objective"]]) for row in rows if row.get(job["objective"])]
-        finite = [score for score in curve if score - score == 0]
-        best = max if job["direction"] == "max" else min
-        found |= {"epochs": len(rows), "curve": curve, "score": best(finite, default=None)}
+    found = trained_so_far(run, job["objective"], job["direction"]) | {"peak_memory_gib": None}
     if "tensorflow" in sys.modules:
         from kerasseg.evaluation.peak_gpu_memory import peak_gpu_memory
         from kerasseg.evaluation.peak_memory import peak_memory

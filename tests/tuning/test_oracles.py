@@ -236,13 +236,14 @@ def test_time_is_counted_over_all_starts(tmp_path):
     assert 9 < oracle.seconds_left() < 10 and oracle.why_over() is None
     oracle._began -= 20
     assert oracle.create_trial("tuner0").status == "STOPPED"
-    assert oracle.why_over() == "search.minutes=0.5 are over"
+    assert oracle.why_over() == "search.minutes=0.5 are over: with more, the search goes on"
 
 
-def test_a_state_that_is_damaged_is_an_error(tmp_path):
+@pytest.mark.parametrize("text", ['{"oracle": ', "[]", '{"oracle": {}, "trials": []}', "null"])
+def test_a_state_that_is_damaged_is_an_error(tmp_path, text):
     search = make_search(tmp_path)
-    run(search)
-    (search.folder / "oracle.json").write_text('{"oracle": ')
+    search.folder.mkdir(parents=True)
+    (search.folder / "oracle.json").write_text(text)
     with pytest.raises(UserError, match=r"oracle.json: cannot be read as the state of a search"):
         build_oracle(search)
 

@@ -109,6 +109,7 @@ def test_a_large_space_is_drawn_from_and_still_finds_the_value_that_is_wrong(tmp
         (["search.objective=val_dise"], "Did you mean val_dice?"),
         (["training.epochz=3"], "training.epochz: unknown setting. Did you mean training.epochs"),
         (["search.space={}"], "search.space"),
+        (["search=3"], "search: found 3 (whole number), allowed: a section"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_said(tmp_path, overrides, words):

@@ -1,5 +1,6 @@
 """What the process of a trial does, called in this process: real training of a tiny network."""
 
+import errno
 import json
 import shutil
 import time
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from kerasseg.errors import storage_error
 from kerasseg.experiment import run_experiment
 from kerasseg.training.callbacks.history import read_history
 from kerasseg.tuning.execution import Job, _write_job
@@ -137,3 +139,15 @@ def test_a_run_to_go_on_from_that_is_gone_is_said(tmp_path, store):
         outcome.reason
     )
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+def test_a_full_disk_is_no_fault_of_the_trial(tmp_path, store, monkeypatch):
+    """As a write of the run is refused in kerasseg, from the error of the system."""
+
+    def full(*arguments, **options):
+        error = OSError(errno.ENOSPC, "No space left on device")
+        raise storage_error(error, "Writing last.keras", "run.root") from error
+
+    monkeypatch.setattr("kerasseg.experiment.run_experiment", full)
+    outcome = run_job(make_job(tmp_path, store, "trial").folder)
+    assert outcome.status == "stopped" and "the disk is full" in outcome.reason
