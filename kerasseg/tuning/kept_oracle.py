@@ -102,8 +102,8 @@ class KeptOracle:
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Any:
         """Take down a score."""
         with self._transaction():
-            if trial_id == BASELINE or trial_id in self.end_order:
-                return self.get_trial(trial_id)
+            if self._is_settled(trial_id):
+                return None
             return super().update_trial(trial_id, metrics, step=step)  # type: ignore[misc]
 
     def end_trial(self, trial: Any) -> None:
@@ -121,13 +121,18 @@ class KeptOracle:
                 self._baseline, self._baseline_holder = "done", None
                 self._changed = True
                 return
-            if trial.trial_id in self.end_order:
+            if self._is_settled(trial.trial_id):
                 return
             if trial.trial_id in self._retry_queue:  # of a worker that was given up, but was not
                 self._retry_queue.remove(trial.trial_id)
             # gRPC rounds its floats; the values are those that were given out.
             trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
             super().end_trial(trial)  # type: ignore[misc]
+
+    def _is_settled(self, trial_id: str) -> bool:
+        """Whether nothing is to be taken down: the baseline, a trial that is done, or one that only
+        a worker knows who was there before the folder was removed."""
+        return trial_id in self.end_order or trial_id not in self.trials
 
     def get_trial(self, trial_id: str) -> Any:
         """A trial by its id."""

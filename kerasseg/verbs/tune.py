@@ -37,7 +37,9 @@ def tune(
     ] = None,
     worker: Annotated[
         str | None,
-        typer.Option("--worker", help=f"Name of this worker [{_WORKER}, or machine and process]."),
+        typer.Option(
+            "--worker", help=f"Name of this worker, no other's [{_WORKER}, or machine and process]."
+        ),
     ] = None,
     gpu: Annotated[
         int | None, typer.Option("--gpu", help="Use this GPU alone, by its number from 0.", min=0)

@@ -7,6 +7,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from keras_tuner import HyperParameters
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 import kerasseg.tuning.kept_oracle
 import kerasseg.tuning.record
@@ -246,6 +248,15 @@ def test_a_state_that_is_damaged_is_an_error(tmp_path, text):
     (search.folder / "oracle.json").write_text(text)
     with pytest.raises(UserError, match=r"oracle.json: cannot be read as the state of a search"):
         build_oracle(search)
+
+
+def test_what_a_worker_of_a_removed_search_says_is_not_taken_down(tmp_path):
+    oracle = build_oracle(make_search(tmp_path))
+    oracle.create_trial("one")
+    stray = Trial(HyperParameters(), "0007", TrialStatus.COMPLETED)
+    oracle.update_trial("0007", {"val_dice_smoothed": 0.9})
+    oracle.end_trial(stray)
+    assert list(oracle.trials) == ["0000"] and not oracle.end_order
 
 
 def test_a_chief_that_is_started_again_keeps_trials_for_those_who_have_them(tmp_path):
