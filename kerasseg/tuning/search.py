@@ -82,6 +82,11 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     of_search = [text for text in overrides if _OF_SEARCH.match(text)]
     for override in of_search:
         _apply(values, override)
+    if "search" not in values:
+        raise UserError(
+            f"{file}: there is no section search, so this is no tune file; the config of an "
+            "experiment is named in one as its base (docs/tuning.md)."
+        )
     try:
         tune_file = TuneFile.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:

@@ -21,6 +21,10 @@ from kerasseg.tuning.lock import held
 from kerasseg.tuning.trained_so_far import trained_so_far
 from kerasseg.write_aside import write_aside
 
+_LOCKED = "another process trains this trial; two workers of one name are given the same"
+_SECONDS_FOR_OTHERS = 300.0
+"""That a worker to whom the trial belonged before has to save it and let go."""
+
 if TYPE_CHECKING:
     from kerasseg.training.devices import Devices
 
@@ -30,18 +34,25 @@ def run_job(folder: Path) -> Outcome:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     experiment = load_experiment(folder / "config.yaml")
     run = experiment.run.root / experiment.run_name
-    with held(folder / ".lock", "another process trains this trial", wait=300.0):
-        try:
-            return _train(experiment, run, job)
-        except UserError as error:
-            disk = _is_of_the_disk(error.__cause__)
-            return Outcome("stopped" if disk else "failed", str(error), **_so_far(run, job))
-        except KeyboardInterrupt:
-            return Outcome("stopped", **_so_far(run, job))
-        except Exception as error:
-            traceback.print_exc()
-            said = f"{type(error).__name__}: {error}".strip()
-            return Outcome("failed", said, **_so_far(run, job))
+    try:
+        with held(folder / ".lock", _LOCKED, wait=_SECONDS_FOR_OTHERS):
+            return _trained(experiment, run, job)
+    except UserError as error:
+        return Outcome("stopped", str(error))
+
+
+def _trained(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
+    try:
+        return _train(experiment, run, job)
+    except UserError as error:
+        disk = _is_of_the_disk(error.__cause__)
+        return Outcome("stopped" if disk else "failed", str(error), **_so_far(run, job))
+    except KeyboardInterrupt:
+        return Outcome("stopped", **_so_far(run, job))
+    except Exception as error:
+        traceback.print_exc()
+        said = f"{type(error).__name__}: {error}".strip()
+        return Outcome("failed", said, **_so_far(run, job))
 
 
 def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:

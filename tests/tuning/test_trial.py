@@ -13,6 +13,7 @@ from kerasseg.errors import storage_error
 from kerasseg.experiment import run_experiment
 from kerasseg.training.callbacks.history import read_history
 from kerasseg.tuning.execution import Job, _write_job
+from kerasseg.tuning.lock import held
 from kerasseg.tuning.trial import run_job
 from tests.conftest import phantom_experiment
 from tests.training.test_resume import QUICK as SMALL
@@ -151,3 +152,12 @@ def test_a_full_disk_is_no_fault_of_the_trial(tmp_path, store, monkeypatch):
     monkeypatch.setattr("kerasseg.experiment.run_experiment", full)
     outcome = run_job(make_job(tmp_path, store, "trial").folder)
     assert outcome.status == "stopped" and "the disk is full" in outcome.reason
+
+
+def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path, store, monkeypatch):
+    monkeypatch.setattr("kerasseg.tuning.trial._SECONDS_FOR_OTHERS", 0.1)
+    job = make_job(tmp_path, store, "trial")
+    with held(job.folder / ".lock", "x"):
+        outcome = run_job(job.folder)
+    assert outcome.status == "stopped" and not (tmp_path / "runs").exists()
+    assert "another process trains this trial; two workers of one name" in outcome.reason
