@@ -20,7 +20,8 @@ _LOOK_SECONDS = 0.5
 
 
 class Service(OracleServicer):
-    """KerasTuner's service, which also takes down when each worker was last heard of.
+    """KerasTuner's service, which also takes down when each worker was last heard of. `former` are
+    those that have trials of an earlier chief and have not been heard of.
 
     A worker says that it lives by asking for the trial that it runs (`GetTrial`), with its own name
     behind it.
@@ -31,13 +32,16 @@ class Service(OracleServicer):
         self.search = search
         self.ended = ended
         self.heard: dict[str, float] = {}
+        self.former: set[str] = set()
         self.error: BaseException | None = None
 
     def CreateTrial(self, request: Any, context: Any) -> Any:
         """The next trial of a worker."""
         worker = request.tuner_id
-        self.heard[worker] = time.monotonic()
+        self._hear(worker)
         trial = self._answered(context, lambda: self.oracle.create_trial(worker))
+        if trial.status == TrialStatus.STOPPED and self.former and not self.oracle.why_over():
+            trial.status = TrialStatus.IDLE  # there may be trials of workers that do not come back
         if trial.status == TrialStatus.STOPPED:
             self.stop_triggered = True
             self.heard.pop(worker, None)
@@ -83,6 +87,7 @@ class Service(OracleServicer):
     def _hear(self, worker: str | None) -> None:
         if worker:
             self.heard[worker] = time.monotonic()
+            self.former.discard(worker)
 
     def _answered(self, context: Any, call: Callable[[], Any]) -> Any:
         """What the oracle answers; where it fails, so does the search."""
@@ -124,6 +129,7 @@ def serve(
         )
     former, last_word = oracle.recall(), time.monotonic()
     service.heard |= dict.fromkeys(former, last_word)
+    service.former |= set(former)
     server.start()
     print(f"Chief      waits for workers at {address}", flush=True)
     if former:
@@ -137,6 +143,7 @@ def serve(
             for worker, heard in list(service.heard.items()):
                 if now - heard > timeout:
                     service.heard.pop(worker, None)
+                    service.former.discard(worker)
                     trial_id = oracle.give_up(worker)
                     lost = f"; its trial {trial_id} goes to another" if trial_id else ""
                     print(

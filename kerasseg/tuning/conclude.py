@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg.config_file import dump_experiment
-from kerasseg.tuning.progress import show_value, show_values
+from kerasseg.tuning.progress import in_short, show_value, show_values
 from kerasseg.tuning.record import TrialRecord, best_record, read_records
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
@@ -30,7 +30,7 @@ def conclude(search: Search, why: str | None) -> Path | None:
     if why:
         say(f"Ended     {why}")
     if failed:
-        say(f"Failed    {len(failed)} trial(s), the last: {failed[-1].reason}")
+        say(f"Failed    {len(failed)} trial(s), the last: {in_short(failed[-1])}")
     best = best_record(records, settings.direction)
     if best is None:
         say(f"No trial was completed; what their processes said is in {folder}/processes.")

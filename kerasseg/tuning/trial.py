@@ -91,7 +91,9 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
 def _is_of_the_disk(error: BaseException | None) -> bool:
     """Whether any other trial would have failed in the same way."""
     full_or_closed = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-    return isinstance(error, OSError) and error.errno in full_or_closed
+    if isinstance(error, OSError):
+        return error.errno in full_or_closed
+    return "No space left" in str(error)  # TensorFlow's word for it
 
 
 def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> None:

@@ -8,8 +8,10 @@ import time
 import pytest
 
 from kerasseg.errors import UserError
+from kerasseg.tuning.belongs import write_search
 from kerasseg.tuning.chief_client import ChiefClient
 from kerasseg.tuning.execution import Outcome
+from kerasseg.tuning.oracles import build_oracle
 from kerasseg.tuning.search import load_search
 from kerasseg.tuning.stopping import SearchStopped, Stop
 from kerasseg.tuning.tune import tune_as_chief
@@ -147,6 +149,19 @@ def test_a_chief_whose_workers_are_gone_ends_and_another_goes_on(tmp_path, addre
     worker.join()
     chief.join()
     assert [record["status"] for record in records(search)] == ["completed"] * 3
+
+
+def test_a_trial_of_an_earlier_chief_whose_worker_does_not_come_back_goes_to_another(
+    tmp_path, address
+):
+    """The new worker is not sent away though all trials have been given out."""
+    search = make_search(tmp_path, max_trials=1, worker_timeout=2.0)
+    write_search(search)
+    build_oracle(search).create_trial("gone")
+    chief, worker = chief_of(search, address), worker_of(search, address, "new")
+    worker.join()
+    chief.join()
+    assert [(r["status"], r["worker"]) for r in records(search)] == [("completed", "new")]
 
 
 def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, address, monkeypatch):

@@ -74,6 +74,15 @@ def test_without_a_completed_trial_there_is_no_best(tmp_path, capsys):
     assert "No trial was completed" in shown and not (search.folder / "best.yaml").exists()
 
 
+def test_a_page_of_a_reason_is_one_line_on_the_screen(tmp_path, capsys):
+    search = make_search(tmp_path, max_trials=1)
+    reason = "InternalError: Graph execution error:\n" + "\n  Detected at node x" * 200
+    assert tune(search, run_job=lambda *job: Outcome("failed", reason)) is None
+    shown = [line for line in capsys.readouterr().out.splitlines() if "InternalError" in line]
+    assert len(shown) == 2 and all(line.endswith("…") and len(line) < 700 for line in shown)
+    assert records(search)[0]["reason"] == reason
+
+
 def test_another_space_or_base_is_refused_with_the_difference(tmp_path):
     tune(make_search(tmp_path, max_trials=1), run_job=fake_job)
     space = SPACE | {"optimizer.learning_rate": {"float": [1e-4, 5e-3], "log": True}}
