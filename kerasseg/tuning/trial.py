@@ -45,8 +45,11 @@ def _trained(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
     try:
         return _train(experiment, run, job)
     except UserError as error:
-        disk = _is_of_the_disk(error.__cause__)
-        return Outcome("stopped" if disk else "failed", str(error), **_so_far(run, job))
+        if not _is_of_the_disk(error.__cause__):
+            return Outcome("failed", str(error), **_so_far(run, job))
+        # The run's folder is the search's.
+        reason = str(error).replace("run.root=", "search.root=")
+        return Outcome("stopped", reason, **_so_far(run, job))
     except KeyboardInterrupt:
         return Outcome("stopped", **_so_far(run, job))
     except Exception as error:

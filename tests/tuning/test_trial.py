@@ -158,6 +158,7 @@ def test_a_full_disk_is_no_fault_of_the_trial(tmp_path, store, monkeypatch, caus
     monkeypatch.setattr("kerasseg.experiment.run_experiment", full)
     outcome = run_job(make_job(tmp_path, store, "trial").folder)
     assert outcome.status == "stopped" and "the disk is full" in outcome.reason
+    assert "with search.root=FOLDER" in outcome.reason
 
 
 def test_memory_that_runs_out_fails_the_trial_and_says_what_helps(tmp_path, store, monkeypatch):
