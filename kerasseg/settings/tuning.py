@@ -77,8 +77,15 @@ class SearchSettings(Section):
     )
     worker_timeout: float = setting(
         300.0,
-        "Of several machines: time without a word after which a chief counts a worker as gone, "
-        "and a worker its chief.",
+        "Of several machines: time without a word after which a chief counts a worker as gone "
+        "and gives its trial to another.",
+        unit="seconds",
+        ge=2.0,
+    )
+    chief_timeout: float = setting(
+        900.0,
+        "Of several machines: how long a worker waits for a chief that does not answer, training "
+        "on meanwhile, before it stops its trial and ends.",
         unit="seconds",
         ge=2.0,
     )

@@ -2,16 +2,14 @@
 
 from typing import Any
 
-import yaml
-
 from kerasseg.config_file import differences, make_experiment
 from kerasseg.errors import UserError
 from kerasseg.settings.tuning import SearchSettings
 from kerasseg.tuning.parameter import same
 from kerasseg.tuning.search import Search
+from kerasseg.tuning.search_file import FILE_NAME, ORACLE, read_search_file
 from kerasseg.write_aside import write_aside
 
-FILE_NAME = "search.yaml"
 _MAY_CHANGE = {
     "name",
     "root",
@@ -21,6 +19,7 @@ _MAY_CHANGE = {
     "parallel",
     "stop_after_failures",
     "worker_timeout",
+    "chief_timeout",
 }
 _BASE_MAY_CHANGE = (
     "run.name",
@@ -42,16 +41,17 @@ def check_belongs(search: Search) -> bool:
     """
     path = search.folder / FILE_NAME
     if not path.exists():
+        if (search.folder / ORACLE).exists():
+            raise UserError(
+                f"{search.folder} holds trials, but {FILE_NAME}, which says of which search, is "
+                "gone: put it back, use another search.name, or remove the folder."
+            )
         return False
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        old = SearchSettings.model_validate(values["search"])
-        base = make_experiment(values["base"])
-    except (yaml.YAMLError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a search ({error}): use another search.name, or remove the "
-            "folder."
-        ) from None
+        old, content = read_search_file(search.folder)
+        base = make_experiment(content["base"], where=str(path))
+    except UserError as error:
+        raise UserError(f"{error}\nUse another search.name, or remove {search.folder}.") from None
     changed = _changed(old, search.settings)
     changed += [
         difference

@@ -96,14 +96,6 @@ def _active(space: Sequence[Parameter], chosen: Sequence[Any]) -> dict[str, Any]
     """Only what the others let be searched."""
     values: dict[str, Any] = {}
     for parameter, value in zip(space, chosen, strict=True):
-        if is_active(parameter, values):
+        if parameter.is_active(values):
             values[parameter.name] = value
     return values
-
-
-def is_active(parameter: Parameter, values: Mapping[str, Any]) -> bool:
-    """Whether the parameters above, with these values, let this one be searched."""
-    return all(
-        name in values and any(same(values[name], other) for other in allowed)
-        for name, allowed in parameter.when.items()
-    )

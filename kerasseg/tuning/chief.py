@@ -20,7 +20,8 @@ _LOOK_SECONDS = 0.5
 
 
 class Service(OracleServicer):
-    """KerasTuner's service, which also takes down when each worker was last heard of.
+    """KerasTuner's service, which also takes down when each worker was last heard of. `former` are
+    those that have trials of an earlier chief and have not been heard of.
 
     A worker says that it lives by asking for the trial that it runs (`GetTrial`), with its own name
     behind it.
@@ -31,13 +32,16 @@ class Service(OracleServicer):
         self.search = search
         self.ended = ended
         self.heard: dict[str, float] = {}
+        self.former: set[str] = set()
         self.error: BaseException | None = None
 
     def CreateTrial(self, request: Any, context: Any) -> Any:
         """The next trial of a worker."""
         worker = request.tuner_id
-        self.heard[worker] = time.monotonic()
+        self._hear(worker)
         trial = self._answered(context, lambda: self.oracle.create_trial(worker))
+        if trial.status == TrialStatus.STOPPED and self.former and not self.oracle.why_over():
+            trial.status = TrialStatus.IDLE  # there may be trials of workers that do not come back
         if trial.status == TrialStatus.STOPPED:
             self.stop_triggered = True
             self.heard.pop(worker, None)
@@ -83,6 +87,7 @@ class Service(OracleServicer):
     def _hear(self, worker: str | None) -> None:
         if worker:
             self.heard[worker] = time.monotonic()
+            self.former.discard(worker)
 
     def _answered(self, context: Any, call: Callable[[], Any]) -> Any:
         """What the oracle answers; where it fails, so does the search."""
@@ -103,8 +108,8 @@ def serve(
     """Give out trials at `address` until there are no more and every worker knows it, or `stop`.
 
     A worker that says nothing for `search.worker_timeout` is given up, and its trial given to
-    another. Raises `UserError` when none is left, or none came, and for an address that cannot be
-    listened on.
+    another; so is one that had a trial of an earlier chief. Raises `UserError` when none is left,
+    or none came, and for an address that cannot be listened on.
     """
     timeout = search.settings.worker_timeout
     service = Service(oracle, search, ended)
@@ -122,9 +127,13 @@ def serve(
             f"--address {address}: cannot be listened on: another program has that port, or it is "
             "no address of this machine; 0.0.0.0:PORT listens on all of its addresses."
         )
+    former, last_word = oracle.recall(), time.monotonic()
+    service.heard |= dict.fromkeys(former, last_word)
+    service.former |= set(former)
     server.start()
     print(f"Chief      waits for workers at {address}", flush=True)
-    last_word = time.monotonic()
+    if former:
+        print(f"Chief      {', '.join(former)} had trials, which are kept for them", flush=True)
     try:
         while not stop.wait(_LOOK_SECONDS):
             if service.error is not None:
@@ -134,6 +143,7 @@ def serve(
             for worker, heard in list(service.heard.items()):
                 if now - heard > timeout:
                     service.heard.pop(worker, None)
+                    service.former.discard(worker)
                     trial_id = oracle.give_up(worker)
                     lost = f"; its trial {trial_id} goes to another" if trial_id else ""
                     print(

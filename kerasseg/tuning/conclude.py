@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg.config_file import dump_experiment
-from kerasseg.tuning.progress import show_value, show_values
+from kerasseg.tuning.progress import in_short, show_value, show_values
 from kerasseg.tuning.record import TrialRecord, best_record, read_records
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
@@ -30,7 +30,7 @@ def conclude(search: Search, why: str | None) -> Path | None:
     if why:
         say(f"Ended     {why}")
     if failed:
-        say(f"Failed    {len(failed)} trial(s), the last: {failed[-1].reason}")
+        say(f"Failed    {len(failed)} trial(s), the last: {in_short(failed[-1])}")
     best = best_record(records, settings.direction)
     if best is None:
         say(f"No trial was completed; what their processes said is in {folder}/processes.")
@@ -64,7 +64,7 @@ def _verdict(records: list[TrialRecord], best: TrialRecord, objective: str) -> l
 
 def _table(search: Search, records: list[TrialRecord]) -> Table:
     settings = search.settings
-    scored = [r for r in records if r.status == "completed" and r.score is not None]
+    scored = [record for record in records if record.is_scored]
     scored.sort(key=lambda r: r.score or 0.0, reverse=settings.direction == "max")
     shown = scored[:_ROWS] + [r for r in scored[_ROWS:] if r.number == 0]
     table = Table(title=f"The best of {sum(r.number > 0 for r in records)} trials")
@@ -82,7 +82,7 @@ def _table(search: Search, records: list[TrialRecord]) -> Table:
             str(record.number) if record.number else "base",
             f"{record.score:.4f}{spread}",
             *(_cell(record.values[name]) if name in record.values else "" for name in names),
-            str(_epochs(record)),
+            str(record.epochs),
             f"{record.minutes:.1f}",
         )
     return table
@@ -98,10 +98,6 @@ def _short(names: list[str]) -> list[str]:
 
 def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else show_value(value)
-
-
-def _epochs(record: TrialRecord) -> int:
-    return max((execution.epochs for execution in record.executions), default=0)
 
 
 def _write_best(search: Search, best: TrialRecord) -> Path:
@@ -120,7 +116,7 @@ def _write_best(search: Search, best: TrialRecord) -> Path:
     name = f"Trial {best.number}" if best.number else "The base as it is"
     heading = (
         f"# {name}, the best of {search.folder}: {search.settings.objective} {best.score:.4f} "
-        f"after {_epochs(best)} epochs.\n"
+        f"after {best.epochs} epochs.\n"
     )
     if best.values:
         heading += f"# {show_values(best.values)}\n"

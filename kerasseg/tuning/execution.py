@@ -42,7 +42,8 @@ class Job:
 
 @dataclass
 class Outcome:
-    """How it went. `killed`: it ended without a word, by the signal or in the way of `reason`."""
+    """How it went. `killed`: it ended without a word, by the signal or in the way of `reason`.
+    `stopped` with a reason: it cannot go on here, by no fault of its settings."""
 
     status: Literal["completed", "failed", "stopped", "killed"]
     reason: str | None = None

@@ -15,8 +15,6 @@ from kerasseg.errors import UserError
 from kerasseg.tuning.record import BASELINE
 from kerasseg.write_aside import write_aside
 
-FILE_NAME = "oracle.json"
-
 
 class KeptOracle:
     """Mixed into an oracle of KerasTuner.
@@ -58,6 +56,7 @@ class KeptOracle:
         self._max_trials = max_trials
         self._baseline = "waiting" if baseline else "none"
         self._baseline_holder: str | None = None
+        self._former: dict[str, str] = {}
         self._seconds, self._spent_before, self._began = seconds, 0.0, time.monotonic()
         self._stop_after_failures = stop_after_failures
         self._broken: BaseException | None = None
@@ -67,13 +66,17 @@ class KeptOracle:
             state = json.loads(file.read_text(encoding="utf-8"))
             self.trials = {id: Trial.from_state(trial) for id, trial in state["trials"].items()}
             self.set_state(state["oracle"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{file}: cannot be read as the state of a search ({error!r}): use another "
-                "search.name, or remove the folder."
+                "search.name, or remove the file: the search begins anew then, and takes over "
+                "each trial that comes out with the same values."
             ) from None
-        for trial in self.ongoing_trials.values():
+        for worker, trial in self.ongoing_trials.items():
+            self._former[worker] = trial.trial_id
             self._retry_queue.append(trial.trial_id)
+        if self._baseline == "waiting" and state["oracle"].get("baseline_holder"):
+            self._former[state["oracle"]["baseline_holder"]] = BASELINE
         self.ongoing_trials = {}
 
     # What KerasTuner's client and server call.
@@ -88,6 +91,7 @@ class KeptOracle:
             if self._baseline == "waiting" and self._baseline_holder in (None, tuner_id):
                 self.tuner_ids.add(tuner_id)
                 self._baseline_holder = tuner_id
+                self._changed = True
                 return Trial(HyperParameters(), BASELINE, TrialStatus.RUNNING)
             waiting = tuner_id in self.ongoing_trials or self._retry_queue
             if not waiting and self._max_trials and len(self.trials) >= self._max_trials:
@@ -98,8 +102,8 @@ class KeptOracle:
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Any:
         """Take down a score."""
         with self._transaction():
-            if trial_id == BASELINE or trial_id in self.end_order:
-                return self.get_trial(trial_id)
+            if self._is_settled(trial_id):
+                return None
             return super().update_trial(trial_id, metrics, step=step)  # type: ignore[misc]
 
     def end_trial(self, trial: Any) -> None:
@@ -117,13 +121,18 @@ class KeptOracle:
                 self._baseline, self._baseline_holder = "done", None
                 self._changed = True
                 return
-            if trial.trial_id in self.end_order:
+            if self._is_settled(trial.trial_id):
                 return
             if trial.trial_id in self._retry_queue:  # of a worker that was given up, but was not
                 self._retry_queue.remove(trial.trial_id)
             # gRPC rounds its floats; the values are those that were given out.
             trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
             super().end_trial(trial)  # type: ignore[misc]
+
+    def _is_settled(self, trial_id: str) -> bool:
+        """Whether nothing is to be taken down: the baseline, a trial that is done, or one that only
+        a worker knows who was there before the folder was removed."""
+        return trial_id in self.end_order or trial_id not in self.trials
 
     def get_trial(self, trial_id: str) -> Any:
         """A trial by its id."""
@@ -171,12 +180,21 @@ class KeptOracle:
             self._changed = True
             return True
 
+    def recall(self) -> list[str]:
+        """Let the workers of an earlier start keep the trials that they had; their names."""
+        return [worker for worker, trial in self._former.items() if self.adopt(trial, worker)]
+
+    def forget_baseline(self) -> None:
+        """Give the baseline out once more, if there is to be one."""
+        if self._baseline == "done":
+            self._baseline = "waiting"
+
     # How the search stands.
 
     def why_over(self) -> str | None:
         """Why no further trial is given out though there may be some; None while there are."""
         if self._seconds is not None and self.spent() >= self._seconds:
-            return f"search.minutes={self._seconds / 60:g} are over"
+            return f"search.minutes={self._seconds / 60:g} are over: with more, the search goes on"
         limit = self._stop_after_failures
         if limit is None or len(self.end_order) < limit:
             return None
@@ -202,7 +220,11 @@ class KeptOracle:
     def get_state(self) -> dict[str, Any]:
         """What the file holds besides the trials."""
         state: dict[str, Any] = super().get_state()  # type: ignore[misc]
-        return state | {"baseline": self._baseline == "done", "spent_seconds": self.spent()}
+        return state | {
+            "baseline": self._baseline == "done",
+            "baseline_holder": self._baseline_holder,
+            "spent_seconds": self.spent(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """The opposite."""

@@ -5,10 +5,10 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, storage_error
 
 
 @contextmanager
@@ -18,8 +18,13 @@ def held(path: Path, otherwise: str, wait: float = 0.0) -> Iterator[None]:
     The lock is the operating system's: it ends with the process, however that ends. Raises
     `UserError` with the words `otherwise` and the holder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without a buffer, which would be written when the file is closed, on a full disk, too.
+        file = path.open("ab+", buffering=0)
+    except OSError as error:
+        raise storage_error(error, f"Making {path}", "search.root") from error
+    with file:
         end = time.monotonic() + wait
         while True:
             try:
@@ -28,11 +33,12 @@ def held(path: Path, otherwise: str, wait: float = 0.0) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= end:
                     file.seek(0)
-                    holder = file.read().strip() or "it does not say which"
+                    holder = file.read().decode().strip() or "it does not say which"
                     raise UserError(f"{path.parent}: {otherwise} ({holder}).") from None
                 time.sleep(min(0.2, max(wait, 0.01)))
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+        with suppress(OSError):  # who holds it is only told to others
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}".encode())
         yield
-        file.truncate(0)
+        with suppress(OSError):
+            file.truncate(0)

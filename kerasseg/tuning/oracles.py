@@ -10,8 +10,9 @@ from keras_tuner.engine.trial import TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 
 from kerasseg.tuning.hyperparameters import hyperparameters
-from kerasseg.tuning.kept_oracle import FILE_NAME, KeptOracle
+from kerasseg.tuning.kept_oracle import KeptOracle
 from kerasseg.tuning.search import Search
+from kerasseg.tuning.search_file import ORACLE
 
 
 class RandomOracle(KeptOracle, oracles.RandomSearchOracle):
@@ -167,7 +168,7 @@ def build_oracle(search: Search) -> Any:
             )
     oracle.verbose = 0
     oracle.keep(
-        Path(search.folder) / FILE_NAME,
+        Path(search.folder) / ORACLE,
         max_trials=settings.max_trials,
         baseline=settings.baseline,
         seconds=None if settings.minutes is None else settings.minutes * 60,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kerasseg.settings.tuning import SearchSettings
 from kerasseg.tuning.record import TrialRecord
+
+_MOST_CHARACTERS = 500
 
 
 class SearchProgress:
@@ -62,13 +65,18 @@ class SearchProgress:
             values += f" (goes on from trial {int(record.continued_from) + 1})"
         minutes = f"{record.minutes:.1f} min"
         if record.status == "failed":
-            return f"{name:<12} {values}  FAILED after {minutes}: {record.reason}"
+            return f"{name:<12} {values}  FAILED after {minutes}: {in_short(record)}"
         if record.status == "stopped":
             return f"{name:<12} {values}  stopped; python tune.py again goes on with it"
         best = ""
         if self.best is not None and record.number:
             best = f"  best {self.best.score:.4f} (trial {self.best.number})"
         return f"{name:<12} {values}  {self.settings.objective} {record.score:.4f}  {minutes}{best}"
+
+
+def in_short(record: TrialRecord) -> str:
+    """The reason of a failure in one line; TensorFlow's may be a page."""
+    return textwrap.shorten(record.reason or "", _MOST_CHARACTERS, placeholder=" …")
 
 
 def show_values(values: Mapping[str, Any]) -> str:

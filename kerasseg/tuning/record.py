@@ -1,16 +1,30 @@
 """What is known of one trial: `trials/<trial_id>.json`."""
 
 import json
+import math
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from kerasseg.errors import UserError
 from kerasseg.write_aside import write_aside
 
 BASELINE = "baseline"
 """Trial id of the base experiment as it is, number 0."""
-Status = Literal["running", "completed", "failed", "stopped"]
+Status = Literal["completed", "stopped", "failed", "running"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Score = Annotated[float | None, BeforeValidator(_finite)]
+"""One that is not finite is none: it can be neither ranked nor drawn."""
 
 
 @dataclass
@@ -24,11 +38,16 @@ class Execution:
     """
 
     run: str
-    score: float | None = None
+    score: Score = None
     epochs: int = 0
     minutes: float = 0.0
     curve: list[float] = field(default_factory=list)
     peak_memory_gib: float | None = None
+
+    @property
+    def first_epoch(self) -> int:
+        """Of the curve, which for a continued training may hold its own epochs only."""
+        return max(self.epochs - len(self.curve), 0) + 1
 
 
 @dataclass
@@ -47,7 +66,7 @@ class TrialRecord:
     number: int
     status: Status
     reason: str | None
-    score: float | None
+    score: Score
     values: dict[str, Any]
     executions: list[Execution]
     started: float
@@ -64,9 +83,57 @@ class TrialRecord:
         return self.status in ("completed", "failed")
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether it is the experiment as it was before the search."""
+        return self.number == 0
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it ended with a score that can be compared."""
+        return self.status == "completed" and self.score is not None
+
+    @property
+    def title(self) -> str:
+        """What it is called in figures."""
+        return "baseline" if self.is_baseline else f"trial {self.number}"
+
+    @property
+    def epochs(self) -> int:
+        """Of the longest of its executions."""
+        return max((execution.epochs for execution in self.executions), default=0)
+
+    @property
     def minutes(self) -> float:
-        """Of all its executions."""
-        return sum(execution.minutes for execution in self.executions)
+        """Of all its executions; without any, from start to end."""
+        if self.executions:
+            return sum(execution.minutes for execution in self.executions)
+        return max((self.ended or self.started) - self.started, 0.0) / 60
+
+    @property
+    def peak_memory_gib(self) -> float | None:
+        """Of its executions; None where none was measured."""
+        return max((e.peak_memory_gib for e in self.executions if e.peak_memory_gib), default=None)
+
+
+_RECORD = TypeAdapter(TrialRecord)
+
+
+def new_record(trial_id: str, values: Mapping[str, Any], plain: dict[str, Any]) -> TrialRecord:
+    """Of a trial that begins now; `values` are KerasTuner's, `plain` those of the settings."""
+    return TrialRecord(
+        trial_id=trial_id,
+        number=0 if trial_id == BASELINE else int(trial_id) + 1,
+        status="running",
+        reason=None,
+        score=None,
+        values=plain,
+        executions=[],
+        started=time.time(),
+        bracket=values.get("tuner/bracket"),
+        round=values.get("tuner/round"),
+        epochs_to=values.get("tuner/epochs"),
+        continued_from=values.get("tuner/trial_id"),
+    )
 
 
 def record_path(folder: Path, trial_id: str) -> Path:
@@ -85,13 +152,13 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 def read_record(path: Path) -> TrialRecord:
     """Raises `UserError` for a file that is no such record."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        executions = [Execution(**execution) for execution in values.pop("executions")]
-        return TrialRecord(**values, executions=executions)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return _RECORD.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: cannot be read as the record of a trial ({error}): remove it, and the trial "
-            "is looked up in its run folder again."
+            f"{path}: not readable as the record of a trial: {place and place + ': '}"
+            f"{first['msg']}. Remove the file, and the search looks the trial up in its run folder."
         ) from None
 
 
@@ -103,6 +170,6 @@ def read_records(folder: Path) -> list[TrialRecord]:
 
 def best_record(records: list[TrialRecord], direction: str) -> TrialRecord | None:
     """The completed trial of the best score, the baseline included; of equals the first."""
-    scored = [r for r in records if r.status == "completed" and r.score is not None]
+    scored = [record for record in records if record.is_scored]
     sign = 1 if direction == "max" else -1
     return max(scored, key=lambda r: (sign * (r.score or 0.0), -r.number), default=None)

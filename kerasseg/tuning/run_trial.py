@@ -14,9 +14,9 @@ from kerasseg.errors import UserError
 from kerasseg.tuning.execution import Job, Outcome, environment_on, run_in_process
 from kerasseg.tuning.hyperparameters import plain_values
 from kerasseg.tuning.record import (
-    BASELINE,
     Execution,
     TrialRecord,
+    new_record,
     read_record,
     record_path,
     write_record,
@@ -52,7 +52,7 @@ class TrialRunner:
         """Run a trial to its end, or until it is stopped; `values` are KerasTuner's.
 
         One that was done before this process was started is not done again, one that was under way
-        goes on where it was.
+        goes on where it was. Raises `UserError` for what is no fault of the trial, as a full disk.
         """
         record = self._begin(trial_id, values)
         if record.is_done:
@@ -70,6 +70,8 @@ class TrialRunner:
             record.score = fmean(e.score for e in record.executions if e.score is not None)
         record.ended = time.time() if record.is_done else None
         write_record(self.search.folder, record)
+        if record.status == "stopped" and record.reason:
+            raise UserError(f"{record.reason}\nThe search ends here; the same command goes on.")
         return record
 
     def _begin(self, trial_id: str, values: Mapping[str, Any]) -> TrialRecord:
@@ -82,23 +84,10 @@ class TrialRunner:
                 shutil.rmtree(folder / execution.run, ignore_errors=True)
             record = None
         if record is None:
-            record = TrialRecord(
-                trial_id=trial_id,
-                number=0 if trial_id == BASELINE else int(trial_id) + 1,
-                status="running",
-                reason=None,
-                score=None,
-                values=plain,
-                executions=[],
-                started=time.time(),
-                bracket=values.get("tuner/bracket"),
-                round=values.get("tuner/round"),
-                epochs_to=values.get("tuner/epochs"),
-                continued_from=values.get("tuner/trial_id"),
-            )
+            record = new_record(trial_id, values, plain)
         elif record.is_done:
             return record
-        record.status, record.worker = "running", self.worker
+        record.status, record.reason, record.worker = "running", None, self.worker
         write_record(folder, record)
         return record
 
@@ -129,7 +118,7 @@ class TrialRunner:
             if attempt == RETRIES:
                 outcome.reason = f"{outcome.reason}; {attempt + 1} times, so it is given up"
         if outcome.status == "killed" and self.stop.is_set():
-            outcome.status = "stopped"
+            outcome.status, outcome.reason = "stopped", None
         return outcome
 
     def _job(self, record: TrialRecord, number: int, experiment: Experiment) -> Job:

@@ -1,6 +1,7 @@
 """A search: what a tune file and its overrides say, read and checked."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from kerasseg.tuning.space import read_space
 DEFAULT_FILE = DEMO_CONFIG.parent / "tune_phantom.yaml"
 """What `python tune.py` alone runs."""
 _SPACE = "search.space."
+_OF_SEARCH = re.compile(r"\s*search\s*[.=]")
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,14 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     """
     file = file or DEFAULT_FILE
     values = read_yaml(file)
-    of_search = [text for text in overrides if text.strip().startswith("search.")]
+    of_search = [text for text in overrides if _OF_SEARCH.match(text)]
     for override in of_search:
         _apply(values, override)
+    if "search" not in values:
+        raise UserError(
+            f"{file}: there is no section search, so this is no tune file; the config of an "
+            "experiment is named in one as its base (docs/tuning.md)."
+        )
     try:
         tune_file = TuneFile.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:

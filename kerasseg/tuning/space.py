@@ -74,7 +74,7 @@ def _read(name: str, entry: Any, where: str, tuner: str) -> Parameter:
                 f"{place}: found boolean: {json.dumps(entry[kind])}, expected {{boolean: true}}, "
                 "which tries true and false."
             )
-        return Parameter(name, "boolean", when=when)
+        return Parameter(name, "boolean", choices=(False, True), when=when)
     return _read_range(name, kind, entry, place, tuner, when)
 
 

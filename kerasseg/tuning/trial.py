@@ -1,5 +1,6 @@
 """The process of a trial: `python -m kerasseg.tuning.trial JOB_FOLDER`, started by `tune.py`."""
 
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,12 @@ from kerasseg.errors import UserError
 from kerasseg.start_tensorflow import start_tensorflow
 from kerasseg.tuning.execution import Outcome, write_outcome
 from kerasseg.tuning.lock import held
+from kerasseg.tuning.trained_so_far import trained_so_far
 from kerasseg.write_aside import write_aside
+
+_LOCKED = "another process trains this trial; two workers of one name are given the same"
+_SECONDS_FOR_OTHERS = 300.0
+"""That a worker to whom the trial belonged before has to save it and let go."""
 
 if TYPE_CHECKING:
     from kerasseg.training.devices import Devices
@@ -28,17 +34,28 @@ def run_job(folder: Path) -> Outcome:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     experiment = load_experiment(folder / "config.yaml")
     run = experiment.run.root / experiment.run_name
-    with held(folder / ".lock", "another process trains this trial", wait=300.0):
-        try:
-            return _train(experiment, run, job)
-        except UserError as error:
+    try:
+        with held(folder / ".lock", _LOCKED, wait=_SECONDS_FOR_OTHERS):
+            return _trained(experiment, run, job)
+    except UserError as error:
+        return Outcome("stopped", str(error))
+
+
+def _trained(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
+    try:
+        return _train(experiment, run, job)
+    except UserError as error:
+        if not _is_of_the_disk(error.__cause__):
             return Outcome("failed", str(error), **_so_far(run, job))
-        except KeyboardInterrupt:
-            return Outcome("stopped", **_so_far(run, job))
-        except Exception as error:
-            traceback.print_exc()
-            said = f"{type(error).__name__}: {error}".strip()
-            return Outcome("failed", said, **_so_far(run, job))
+        # The run's folder is the search's.
+        reason = str(error).replace("run.root=", "search.root=")
+        return Outcome("stopped", reason, **_so_far(run, job))
+    except KeyboardInterrupt:
+        return Outcome("stopped", **_so_far(run, job))
+    except Exception as error:
+        traceback.print_exc()
+        said = f"{type(error).__name__}: {error}".strip()
+        return Outcome("failed", said, **_so_far(run, job))
 
 
 def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
@@ -74,6 +91,14 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
     return Outcome("completed", **found)
 
 
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether any other trial would have failed in the same way."""
+    full_or_closed = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+    if isinstance(error, OSError):
+        return error.errno in full_or_closed
+    return "No space left" in str(error)  # TensorFlow's word for it
+
+
 def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> None:
     """Remove what cannot be resumed, and take over what is gone on from."""
     if (run / "config.yaml").exists():
@@ -92,15 +117,7 @@ def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> No
 
 def _so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Score, epochs, curve and memory of what has been trained."""
-    found: dict[str, Any] = {"score": None, "epochs": 0, "curve": [], "peak_memory_gib": None}
-    if (run / "history.csv").exists():
-        from kerasseg.training.callbacks.history import read_history
-
-        rows = read_history(run / "history.csv")
-        curve = [float(row[job["objective"]]) for row in rows if row.get(job["objective"])]
-        finite = [score for score in curve if score - score == 0]
-        best = max if job["direction"] == "max" else min
-        found |= {"epochs": len(rows), "curve": curve, "score": best(finite, default=None)}
+    found = trained_so_far(run, job["objective"], job["direction"]) | {"peak_memory_gib": None}
     if "tensorflow" in sys.modules:
         from kerasseg.evaluation.peak_gpu_memory import peak_gpu_memory
         from kerasseg.evaluation.peak_memory import peak_memory

@@ -18,6 +18,7 @@ from kerasseg.tuning.lock import held
 from kerasseg.tuning.oracles import build_oracle
 from kerasseg.tuning.progress import SearchProgress
 from kerasseg.tuning.record import TrialRecord, read_records
+from kerasseg.tuning.restore_records import restore_records
 from kerasseg.tuning.run_trial import RunJob, TrialRunner
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.stopping import Stop, stopping
@@ -96,6 +97,7 @@ def _prepared(search: Search) -> Iterator[Any]:
         oracle = build_oracle(search)
         open_split(open_store(search.base), search.base.split)
         write_search(search)
+        restore_records(search, oracle)
         done = sum(record.is_done for record in read_records(search.folder))
         words = f", goes on after {done} trial(s)" if goes_on else ""
         print(f"Search     {search.folder}: {search.settings.tuner}{words}", flush=True)

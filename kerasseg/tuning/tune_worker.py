@@ -9,11 +9,11 @@ from kerasseg.tuning.belongs import check_belongs
 from kerasseg.tuning.chief_client import ChiefClient, NotOurs, SignsOfLife
 from kerasseg.tuning.execution import run_in_process
 from kerasseg.tuning.gpus import places
-from kerasseg.tuning.kept_oracle import FILE_NAME
 from kerasseg.tuning.progress import SearchProgress
 from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.run_trial import RunJob, TrialRunner
 from kerasseg.tuning.search import Search
+from kerasseg.tuning.search_file import ORACLE
 from kerasseg.tuning.stopping import Stop, stopping
 from kerasseg.tuning.tune import in_threads
 from kerasseg.tuning.work import work
@@ -36,8 +36,8 @@ def tune_as_worker(
     seats = places(settings.parallel, gpu)
     names = [name if len(seats) == 1 else f"{name}-{index}" for index in range(len(seats))]
     print(f"Worker     {', '.join(names)} of the chief at {address}", flush=True)
-    client = ChiefClient(address, settings.worker_timeout)
     with stopping(len(seats)) as stop, SearchProgress(settings, None, []) as progress:
+        client = ChiefClient(address, settings, stop)
 
         def seat(index: int) -> Callable[[], None]:
             event = stop.events[index]
@@ -83,6 +83,6 @@ def _until(search: Search) -> float | None:
     """Seconds since 1970 when the time of the search is over, by what the chief wrote last."""
     if search.settings.minutes is None:
         return None
-    path = search.folder / FILE_NAME
+    path = search.folder / ORACLE
     spent = json.loads(path.read_text(encoding="utf-8"))["oracle"]["spent_seconds"]
     return float(path.stat().st_mtime + search.settings.minutes * 60 - spent)

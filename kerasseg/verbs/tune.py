@@ -3,10 +3,10 @@
 import os
 import platform
 import signal
-import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -37,7 +37,9 @@ def tune(
     ] = None,
     worker: Annotated[
         str | None,
-        typer.Option("--worker", help=f"Name of this worker [{_WORKER}, or machine and process]."),
+        typer.Option(
+            "--worker", help=f"Name of this worker, no other's [{_WORKER}, or machine and process]."
+        ),
     ] = None,
     gpu: Annotated[
         int | None, typer.Option("--gpu", help="Use this GPU alone, by its number from 0.", min=0)
@@ -82,8 +84,20 @@ def tune(
     if best is None:
         raise typer.Exit(FOUND_ERRORS)
     if then_train:
-        command = [sys.executable, "-m", "kerasseg.cli", "train", "--config", str(best)]
-        raise typer.Exit(subprocess.run(command, check=False).returncode)
+        _train(best)
+
+
+def _train(best: Path) -> NoReturn:
+    """Become `kerasseg train`, which goes on with a run that was begun with the same config."""
+    from kerasseg.config_file import load_experiment
+    from kerasseg.run_folder import latest_run_folder
+
+    command = [sys.executable, "-m", "kerasseg.cli", "train", "--config", str(best)]
+    with suppress(UserError):
+        latest_run_folder(load_experiment(best))
+        command.append("--resume")
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # so that signals and the exit code are its own
 
 
 def _place(
@@ -111,8 +125,11 @@ def _place(
         address = f"{host}:{port}"
     if address is None:
         raise UserError(f"--role {role} needs --address HOST:PORT, that of the chief.")
-    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
-        raise UserError(f"--address {address}: expected HOST:PORT, such as 10.0.0.1:8000.")
+    name_of_host, _, number = address.rpartition(":")
+    if not name_of_host or not number.isdecimal() or not 0 < int(number) < 2**16:
+        raise UserError(
+            f"--address {address}: expected HOST:PORT, such as 10.0.0.1:8000; ports end at 65535."
+        )
     if role == "chief" and worker is not None:
         raise UserError("--worker names a worker: leave it out on the chief.")
     return role, address, worker or name or f"{platform.node()}-{os.getpid()}"

@@ -1,5 +1,6 @@
 """A chief and its workers over gRPC on this machine, with executions that are done at once."""
 
+import signal
 import socket
 import threading
 import time
@@ -7,9 +8,12 @@ import time
 import pytest
 
 from kerasseg.errors import UserError
+from kerasseg.tuning.belongs import write_search
 from kerasseg.tuning.chief_client import ChiefClient
 from kerasseg.tuning.execution import Outcome
+from kerasseg.tuning.oracles import build_oracle
 from kerasseg.tuning.search import load_search
+from kerasseg.tuning.stopping import SearchStopped, Stop
 from kerasseg.tuning.tune import tune_as_chief
 from kerasseg.tuning.tune_worker import tune_as_worker
 from tests.tuning.searches import fake_job, make_search, records, write_files
@@ -147,11 +151,25 @@ def test_a_chief_whose_workers_are_gone_ends_and_another_goes_on(tmp_path, addre
     assert [record["status"] for record in records(search)] == ["completed"] * 3
 
 
+def test_a_trial_of_an_earlier_chief_whose_worker_does_not_come_back_goes_to_another(
+    tmp_path, address
+):
+    """The new worker is not sent away though all trials have been given out."""
+    search = make_search(tmp_path, max_trials=1, worker_timeout=2.0)
+    write_search(search)
+    build_oracle(search).create_trial("gone")
+    chief, worker = chief_of(search, address), worker_of(search, address, "new")
+    worker.join()
+    chief.join()
+    assert [(r["status"], r["worker"]) for r in records(search)] == [("completed", "new")]
+
+
 def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, address, monkeypatch):
     monkeypatch.setattr("kerasseg.tuning.chief_client._FIRST_SECONDS", 3.0)
-    search = make_search(tmp_path, max_trials=3, worker_timeout=2.0)
-    with pytest.raises(UserError, match="the chief has not answered for"):
-        ChiefClient(address, 2.0).create_trial("one")
+    monkeypatch.setattr("kerasseg.tuning.chief_client._ATTEMPT_SECONDS", 0.5)
+    search = make_search(tmp_path, max_trials=3, worker_timeout=2.0, chief_timeout=2.0)
+    with pytest.raises(UserError, match="the chief has not answered for 3 seconds"):
+        ChiefClient(address, search.settings, Stop()).create_trial("one")
 
     began, ended = threading.Event(), threading.Event()
 
@@ -179,6 +197,20 @@ def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, addr
     assert ended.is_set() and records(search)[0]["status"] == "stopped"
     with pytest.raises(UserError, match="No worker has been heard of"):
         chief.join()
+
+
+def test_a_worker_that_waits_for_its_chief_can_be_stopped(tmp_path, address, monkeypatch, capfd):
+    monkeypatch.setattr("kerasseg.tuning.chief_client._ATTEMPT_SECONDS", 0.2)
+    stop = Stop()
+    client = ChiefClient(address, make_search(tmp_path).settings, stop)
+    waiting = Role(lambda: client.create_trial("one"))
+    time.sleep(0.5)
+    stop.number = signal.SIGTERM
+    stop.set()
+    with pytest.raises(SearchStopped):
+        waiting.join(10)
+    words = f"the chief at {address} does not answer, and is waited for up to 3600 seconds"
+    assert capfd.readouterr().out.count(words) == 1
 
 
 def test_a_worker_that_comes_with_another_search_is_refused(tmp_path, address):

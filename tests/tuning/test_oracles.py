@@ -7,6 +7,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from keras_tuner import HyperParameters
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 import kerasseg.tuning.kept_oracle
 import kerasseg.tuning.record
@@ -236,12 +238,42 @@ def test_time_is_counted_over_all_starts(tmp_path):
     assert 9 < oracle.seconds_left() < 10 and oracle.why_over() is None
     oracle._began -= 20
     assert oracle.create_trial("tuner0").status == "STOPPED"
-    assert oracle.why_over() == "search.minutes=0.5 are over"
+    assert oracle.why_over() == "search.minutes=0.5 are over: with more, the search goes on"
 
 
-def test_a_state_that_is_damaged_is_an_error(tmp_path):
+@pytest.mark.parametrize("text", ['{"oracle": ', "[]", '{"oracle": {}, "trials": []}', "null"])
+def test_a_state_that_is_damaged_is_an_error(tmp_path, text):
     search = make_search(tmp_path)
-    run(search)
-    (search.folder / "oracle.json").write_text('{"oracle": ')
+    search.folder.mkdir(parents=True)
+    (search.folder / "oracle.json").write_text(text)
     with pytest.raises(UserError, match=r"oracle.json: cannot be read as the state of a search"):
         build_oracle(search)
+
+
+def test_what_a_worker_of_a_removed_search_says_is_not_taken_down(tmp_path):
+    oracle = build_oracle(make_search(tmp_path))
+    oracle.create_trial("one")
+    stray = Trial(HyperParameters(), "0007", TrialStatus.COMPLETED)
+    oracle.update_trial("0007", {"val_dice_smoothed": 0.9})
+    oracle.end_trial(stray)
+    assert list(oracle.trials) == ["0000"] and not oracle.end_order
+
+
+def test_a_chief_that_is_started_again_keeps_trials_for_those_who_have_them(tmp_path):
+    search = make_search(tmp_path, max_trials=3, baseline=True)
+    before = build_oracle(search)
+    given = {worker: before.create_trial(worker).trial_id for worker in ("one", "two")}
+    assert given == {"one": "baseline", "two": "0000"}
+    chief = build_oracle(search)
+    assert set(chief.recall()) == {"one", "two"}
+    assert chief.create_trial("three").trial_id == "0001"
+    assert [chief.create_trial(worker).trial_id for worker in given] == list(given.values())
+    chief.end_trial(chief.create_trial("one"))
+    assert chief.give_up("two") == "0000", "it did not come back"
+    assert chief.create_trial("one").trial_id == "0000"
+    # On one machine no worker outlives the search.
+    alone = build_oracle(search)
+    assert {alone.create_trial("tuner0").trial_id, alone.create_trial("tuner1").trial_id} == {
+        "0000",
+        "0001",
+    }

@@ -37,6 +37,7 @@ def test_options_and_kerastuners_variables_say_the_same(environment):
         (("chief", None, None), "--role chief needs --address HOST:PORT"),
         (("worker", "nohost", None), "--address nohost: expected HOST:PORT"),
         (("worker", "a:b", None), "--address a:b: expected HOST:PORT"),
+        (("chief", "a:99999", None), "--address a:99999: .*ports end at 65535"),
         ((None, "a:1", None), "--address is for several machines: add --role"),
         ((None, None, "w"), "--worker is for several machines: add --role"),
         (("chief", "a:1", "w"), "--worker names a worker"),

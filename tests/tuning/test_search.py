@@ -109,6 +109,7 @@ def test_a_large_space_is_drawn_from_and_still_finds_the_value_that_is_wrong(tmp
         (["search.objective=val_dise"], "Did you mean val_dice?"),
         (["training.epochz=3"], "training.epochz: unknown setting. Did you mean training.epochs"),
         (["search.space={}"], "search.space"),
+        (["search=3"], "search: found 3 (whole number), allowed: a section"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_said(tmp_path, overrides, words):
@@ -126,9 +127,10 @@ def test_a_file_without_a_search_and_a_base_that_is_missing(tmp_path):
     path.write_text(yaml.safe_dump(values | {"overrides": ["training.epochs"]}))
     with pytest.raises(UserError, match=r"tune.yaml: overrides: .*expected section.key=value"):
         load_search(path)
-    path.write_text(yaml.safe_dump({"base": "base.yaml"}))
-    with pytest.raises(UserError, match="search"):
-        load_search(path)
+    for text in ("", "base: base.yaml", (path.parent / "base.yaml").read_text()):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"tune.yaml: there is no section search, so this is"):
+            load_search(path)
     with pytest.raises(UserError, match="no such config file"):
         load_search(tmp_path / "none.yaml")
 

@@ -1,5 +1,6 @@
 """What the process of a trial does, called in this process: real training of a tiny network."""
 
+import errno
 import json
 import shutil
 import time
@@ -7,10 +8,13 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from kerasseg.errors import storage_error
 from kerasseg.experiment import run_experiment
 from kerasseg.training.callbacks.history import read_history
 from kerasseg.tuning.execution import Job, _write_job
+from kerasseg.tuning.lock import held
 from kerasseg.tuning.trial import run_job
 from tests.conftest import phantom_experiment
 from tests.training.test_resume import QUICK as SMALL
@@ -139,3 +143,44 @@ def test_a_run_to_go_on_from_that_is_gone_is_said(tmp_path, store):
         outcome.reason
     )
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "cause", [FULL, tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")]
+)
+def test_a_full_disk_is_no_fault_of_the_trial(tmp_path, store, monkeypatch, cause):
+    """As a write of the run is refused in kerasseg, from the error of the system."""
+
+    def full(*arguments, **options):
+        raise storage_error(FULL, "Writing last.keras", "run.root") from cause
+
+    monkeypatch.setattr("kerasseg.experiment.run_experiment", full)
+    outcome = run_job(make_job(tmp_path, store, "trial").folder)
+    assert outcome.status == "stopped" and "the disk is full" in outcome.reason
+    assert "with search.root=FOLDER" in outcome.reason
+
+
+def test_memory_that_runs_out_fails_the_trial_and_says_what_helps(tmp_path, store, monkeypatch):
+    """As TensorFlow raises it in a step, of which a GPU's message is a page."""
+
+    def step(*arguments, **options):
+        message = "OOM when allocating tensor with shape[8,64]\nDetected at node:" + "\n  line" * 40
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+
+    monkeypatch.setattr("kerasseg.training.fit.run_epochs", step)
+    outcome = run_job(make_job(tmp_path, store, "trial").folder)
+    assert outcome.status == "failed" and "\n" not in outcome.reason
+    assert "(OOM when allocating tensor with shape[8,64])" in outcome.reason
+    assert "use a smaller pipeline.patch_size" in outcome.reason
+
+
+def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path, store, monkeypatch):
+    monkeypatch.setattr("kerasseg.tuning.trial._SECONDS_FOR_OTHERS", 0.1)
+    job = make_job(tmp_path, store, "trial")
+    with held(job.folder / ".lock", "x"):
+        outcome = run_job(job.folder)
+    assert outcome.status == "stopped" and not (tmp_path / "runs").exists()
+    assert "another process trains this trial; two workers of one name" in outcome.reason

@@ -1,7 +1,10 @@
 """Whole searches on one machine, with executions that are done at once."""
 
+import errno
+import os
 import re
 import threading
+from pathlib import Path
 
 import pytest
 import yaml
@@ -71,6 +74,15 @@ def test_without_a_completed_trial_there_is_no_best(tmp_path, capsys):
     assert "No trial was completed" in shown and not (search.folder / "best.yaml").exists()
 
 
+def test_a_page_of_a_reason_is_one_line_on_the_screen(tmp_path, capsys):
+    search = make_search(tmp_path, max_trials=1)
+    reason = "InternalError: Graph execution error:\n" + "\n  Detected at node x" * 200
+    assert tune(search, run_job=lambda *job: Outcome("failed", reason)) is None
+    shown = [line for line in capsys.readouterr().out.splitlines() if "InternalError" in line]
+    assert len(shown) == 2 and all(line.endswith("…") and len(line) < 700 for line in shown)
+    assert records(search)[0]["reason"] == reason
+
+
 def test_another_space_or_base_is_refused_with_the_difference(tmp_path):
     tune(make_search(tmp_path, max_trials=1), run_job=fake_job)
     space = SPACE | {"optimizer.learning_rate": {"float": [1e-4, 5e-3], "log": True}}
@@ -108,8 +120,82 @@ def test_a_damaged_search_file_is_an_error(tmp_path):
     search = make_search(tmp_path, max_trials=1)
     tune(search, run_job=fake_job)
     (search.folder / "search.yaml").write_text("search: [")
-    with pytest.raises(UserError, match=r"search.yaml: cannot be read as a search"):
+    with pytest.raises(UserError, match=r"search.yaml: not readable as YAML.*\n?.*Use another"):
         tune(search, run_job=fake_job)
+
+
+def test_a_search_whose_own_file_is_gone_is_not_gone_on_with(tmp_path):
+    search = make_search(tmp_path, max_trials=1)
+    tune(search, run_job=fake_job)
+    (search.folder / "search.yaml").unlink()
+    with pytest.raises(UserError, match=r"holds trials, but search.yaml.* is gone"):
+        tune(search, run_job=fake_job)
+
+
+@pytest.mark.parametrize("tuner", ["random", "hyperband", "grid"])
+def test_a_record_that_is_gone_is_restored(tmp_path, capsys, tuner):
+    """A trial that is done is not given out again, and may be the best."""
+    space = {"model.features": SPACE["model.features"]} if tuner == "grid" else SPACE
+    more = {"epochs": 4, "factor": 2} if tuner == "hyperband" else {}
+    count = {"random": 4, "grid": 2, "hyperband": None}[tuner]
+    path = write_files(tmp_path, space, tuner, max_trials=count, baseline=True, **more)
+    search = load_search(path)
+    tune(search, run_job=fake_job)
+    before, asked = records(search), []
+    best = max(before[1:], key=lambda record: record["score"])
+    for record in before:
+        run = search.folder / record["executions"][0]["run"]
+        run.mkdir(parents=True, exist_ok=True)
+        curve = record["executions"][0]["curve"]
+        rows = [f"{epoch},{score}" for epoch, score in enumerate(curve, 1)]
+        (run / "history.csv").write_text("\n".join(["epoch,val_dice_smoothed", *rows]))
+    for trial in ("baseline", best["trial_id"]):
+        (search.folder / "trials" / f"{trial}.json").unlink()
+    capsys.readouterr()
+
+    def job(job, environment, stop):
+        asked.append(job.experiment.run.name)
+        return fake_job(job, environment, stop)
+
+    tune(load_search(path), run_job=job)
+    assert asked == ["trial_baseline"]
+    shown = capsys.readouterr().out
+    assert f"Best      trial {best['number']}: val_dice_smoothed {best['score']:.4f}" in shown
+    assert f"Restored   {search.folder}/trials/{best['trial_id']}.json" in shown
+    kept = ("number", "status", "score", "values", "bracket", "round", "epochs_to")
+    for old, new in zip(before, records(search), strict=True):
+        assert [old[name] for name in kept] == [new[name] for name in kept]
+        for name in ("run", "score", "epochs", "curve"):
+            assert old["executions"][0][name] == new["executions"][0][name]
+
+
+def test_a_full_disk_ends_the_search_and_costs_no_trial(tmp_path):
+    search = make_search(tmp_path, max_trials=2)
+    full = Outcome("stopped", "Writing x failed: the disk is full: free some space", None, 0)
+    with pytest.raises(UserError, match=r"the disk is full.*\nThe search ends here; the same"):
+        tune(search, run_job=lambda *job: full)
+    assert [record["status"] for record in records(search)] == ["stopped"]
+    tune(search, run_job=fake_job)
+    assert [(r["status"], r["reason"]) for r in records(search)] == [("completed", None)] * 2
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch, error):
+    search = make_search(tmp_path, max_trials=1)
+
+    def refuse(self, *arguments, **options):
+        raise OSError(error, os.strerror(error), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=r"Making .*\.lock failed: .* with search.root=FOLDER"):
+        tune(search, run_job=fake_job)
+
+
+def test_a_full_disk_does_not_keep_a_lock_from_being_held(tmp_path):
+    """/dev/full takes no byte."""
+    (tmp_path / "lock").symlink_to("/dev/full")
+    with held(tmp_path / "lock", "x"):
+        pass
 
 
 def test_one_search_at_a_time_in_a_folder(tmp_path):

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kerasseg.tuning.report.parameter import Parameter
+from kerasseg.tuning.parameter import Parameter
+from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import Trial
 
 FEWEST_TRIALS = 10
 """Completed trials below which nothing is said about importance."""
@@ -27,7 +27,7 @@ class Encoded:
     parameters: tuple[Parameter, ...]
     table: np.ndarray
     scores: np.ndarray
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRecord, ...]
 
 
 def why_no_model(search: Search) -> str:

@@ -2,12 +2,11 @@
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
+from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import Trial
 from kerasseg.write_aside import write_aside
 
 _BEFORE = ("number", "trial_id", "status", "score")
@@ -40,10 +39,10 @@ def write_trials_csv(path: Path, search: Search) -> None:
         for trial in search.trials:
             before = [trial.number, trial.trial_id, trial.status, _cell(trial.score)]
             values = [_cell(trial.values.get(name)) for name in names]
-            writer.writerow([*before, *values, *_after(trial)])
+            writer.writerow([*before, *values, *_after(trial, search.folder)])
 
 
-def _after(trial: Trial) -> list[Any]:
+def _after(trial: TrialRecord, folder: Path) -> list[Any]:
     cells = [
         trial.epochs,
         round(trial.minutes, 3),
@@ -55,13 +54,13 @@ def _after(trial: Trial) -> list[Any]:
         trial.worker,
         trial.started,
         trial.ended,
-        " ".join(str(execution.run) for execution in trial.executions if execution.run),
+        " ".join(str(folder / execution.run) for execution in trial.executions),
         trial.reason,
     ]
     return [_cell(cell) for cell in cells]
 
 
 def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None:
         return ""
     return json.dumps(value) if isinstance(value, bool | list | dict) else value

@@ -1,6 +1,5 @@
 """`kerasseg tune-report DIR`: the page of a search."""
 
-import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from kerasseg.errors import storage_error
 from kerasseg.evaluation import page as evaluation_page
 from kerasseg.evaluation.page import environment, write_figures
 from kerasseg.progress import track
+from kerasseg.tuning.record import STATUSES
 from kerasseg.tuning.report.draw_search import (
     IMPORTANCE,
     SCORES,
@@ -22,12 +22,11 @@ from kerasseg.tuning.report.draw_search import (
     draw_search,
 )
 from kerasseg.tuning.report.figures.time_spent import minutes_of
-from kerasseg.tuning.report.parameter import range_in_words, value_in_words
 from kerasseg.tuning.report.read_search import read_search
 from kerasseg.tuning.report.score_model import why_no_model
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import STATUSES, Trial
 from kerasseg.tuning.report.trials_csv import write_trials_csv
+from kerasseg.tuning.report.words import range_in_words, value_in_words
 from kerasseg.write_aside import write_aside
 
 _SETTING = "search.root"
@@ -68,6 +67,7 @@ def _environment() -> jinja2.Environment:
 def _words(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
     best = search.best
     config = search.folder / "best.yaml"
+    settings = search.settings.model_dump(mode="json", exclude={"space"})
     return {
         "search": search,
         "trials": search.ranked,
@@ -80,13 +80,13 @@ def _words(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[st
         "drawings": drawings,
         "missing": {IMPORTANCE: why_no_model(search)},
         "searched": range_in_words,
-        "run_of": lambda trial: [_run(search, path) for path in _runs(trial)],
+        "run_of": lambda trial: [_run(search, execution.run) for execution in trial.executions],
         "has_reasons": any(
             trial.reason or trial.status in ("failed", "stopped") for trial in search.trials
         ),
         "with_brackets": any(trial.round is not None for trial in search.trials),
         "with_workers": any(trial.worker for trial in search.trials),
-        "settings": {k: value_in_words(v) for k, v in search.settings.items() if k != "space"},
+        "settings": {k: value_in_words(v) for k, v in settings.items()},
         "versions": {
             "kerasseg": __version__,
             **{name: metadata.version(name) for name in _PACKAGES},
@@ -113,7 +113,7 @@ def _warnings(search: Search) -> list[str]:
         baseline
         and best
         and baseline.is_scored
-        and not search.is_better(best.score, baseline.score)
+        and search.ranked.index(baseline) < search.ranked.index(best)
     ):
         found.append(
             "No trial is better than the baseline, the experiment as it was: its "
@@ -122,14 +122,10 @@ def _warnings(search: Search) -> list[str]:
     return found
 
 
-def _runs(trial: Trial) -> list[Path]:
-    return list(dict.fromkeys(e.run for e in trial.executions if e.run is not None))
-
-
-def _run(search: Search, run: Path) -> dict[str, str]:
+def _run(search: Search, run: str) -> dict[str, str]:
     """Name and address of a run folder, the address relative to the page; none if it is gone."""
-    address = quote(Path(os.path.relpath(run, search.folder)).as_posix()) + "/"
-    return {"name": run.name, "address": address if run.is_dir() else ""}
+    found = (search.folder / run).is_dir()
+    return {"name": Path(run).name, "address": quote(run) + "/" if found else ""}
 
 
 def _duration(minutes: float) -> str:

@@ -73,11 +73,12 @@ def write_search(
         "objective": "val_dice",
         "direction": "max",
         "space": SPACE if space is None else space,
-        "trials": len(trials),
         **search,
     }
     (folder / "trials").mkdir(parents=True)
-    (folder / "search.yaml").write_text(yaml.safe_dump({"search": section}, sort_keys=False))
+    (folder / "search.yaml").write_text(
+        yaml.safe_dump({"search": section, "base": {}}, sort_keys=False)
+    )
     for trial in trials:
         (folder / "trials" / f"{trial['trial_id']}.json").write_text(json.dumps(trial))
         for execution in trial["executions"]:

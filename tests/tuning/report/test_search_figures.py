@@ -173,9 +173,9 @@ def test_one_score_beyond_all_does_not_flatten_the_others(tmp_path: Path) -> Non
     assert score_range(high_is_good)[1] == 1e6
 
 
-def test_one_choice_one_number_and_one_trial(tmp_path: Path) -> None:
-    space = {"a": {"choice": ["only"]}, "b.c": {"int": [2, 2]}, "d": {"float": [0.5, 0.5]}}
-    trials = [a_trial(1, 0.5, values={"a": "only", "b.c": 2, "d": 0.5})]
+def test_one_trial_of_the_smallest_space(tmp_path: Path) -> None:
+    space = {"a": {"choice": ["one", "other"]}, "b.c": {"int": [2, 3]}, "d": {"boolean": True}}
+    trials = [a_trial(1, 0.5, values={"a": "one", "b.c": 2, "d": True})]
     search = read_search(write_search(tmp_path / "s", trials, space))
     for draw in (draw_score_by_trial, draw_parallel_coordinates, draw_score_by_value):
         assert _drawn(draw(search))[..., :3].std() > 5

@@ -130,7 +130,7 @@ def _only_running() -> list[dict[str, Any]]:
             [a_trial(0, 0.9), a_trial(1, 0.5), a_trial(2, float("inf"))],
             ["No trial is better than the baseline", "its val_dice is 0.9"],
         ),
-        ([a_trial(1, 0.4, started=None, ended=None, worker=None)], ["Best val_dice"]),
+        ([a_trial(1, 0.4, ended=None, worker=None)], ["Best val_dice"]),
     ],
 )
 def test_a_search_of_every_sort(

@@ -5,9 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kerasseg.evaluation.figures.style import RUN_COLOURS, clean, nothing
+from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.report.figures.style import objective_label
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import Trial
 
 _BEST = 5
 
@@ -37,7 +37,7 @@ def draw_best_curves(search: Search) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, trial: Trial, colour: str, words: str, **line: float | str) -> None:
+def _draw(axes: Axes, trial: TrialRecord, colour: str, words: str, **line: float | str) -> None:
     for execution in trial.executions:
         if execution.curve:
             epochs = range(execution.first_epoch, execution.first_epoch + len(execution.curve))

@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from kerasseg.tuning.parameter import Parameter
+from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.report.figures.style import (
     BEST,
     STATUS_COLOURS,
@@ -10,10 +12,8 @@ from kerasseg.tuning.report.figures.style import (
     score_bar,
     score_colours,
 )
-from kerasseg.tuning.report.parameter import Parameter
 from kerasseg.tuning.report.score_model import Encoded, features, filled, fit_forest
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import Trial
 
 _STEPS = 40
 _SEED = 0
@@ -65,7 +65,7 @@ def draw_important_pair(search: Search, encoded: Encoded, names: tuple[str, str]
     return figure
 
 
-def _place(parameter: Parameter, trial: Trial) -> float:
+def _place(parameter: Parameter, trial: TrialRecord) -> float:
     """On the parameter's axis, dots of one choice strewn in its cell; NaN is not drawn."""
     number = parameter.number(trial.values.get(parameter.name))
     step = 0.618034 if parameter.kind == "choice" else 0.754878
@@ -75,7 +75,7 @@ def _place(parameter: Parameter, trial: Trial) -> float:
 def _numbers(parameter: Parameter) -> np.ndarray:
     if parameter.is_category:
         return np.arange(len(parameter.choices), dtype=float)
-    low, high = parameter.low, parameter.high
+    low, high = parameter.lowest, parameter.highest
     if parameter.kind == "int" and high - low < _STEPS:
         return np.arange(low, high + 1)
     return np.geomspace(low, high, _STEPS) if parameter.log else np.linspace(low, high, _STEPS)

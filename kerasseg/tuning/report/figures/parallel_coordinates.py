@@ -4,15 +4,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kerasseg.tuning.parameter import Parameter
+from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.report.figures.style import (
     STATUS_COLOURS,
     score_bar,
     score_colours,
     score_range,
 )
-from kerasseg.tuning.report.parameter import Parameter, value_in_words
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import Trial
+from kerasseg.tuning.report.words import choices_in_words, value_in_words
 
 _UNUSED = -0.16
 """Height of a setting that is not in use, and of a score that there is none."""
@@ -37,10 +38,11 @@ def draw_parallel_coordinates(search: Search) -> Figure:
         heights = [_height(parameter, trial) for parameter in search.parameters]
         anything_unused |= _UNUSED in heights or not trial.is_scored
         span = limits[1] - limits[0]
-        share = float(np.clip((trial.score - limits[0]) / span, 0, 1))
+        score = trial.score or 0.0
+        share = float(np.clip((score - limits[0]) / span, 0, 1))
         heights.append(share if trial.is_scored else _UNUSED)
         best = trial is search.best
-        colour = colours(scale(trial.score)) if trial.is_scored else STATUS_COLOURS[trial.status]
+        colour = colours(scale(score)) if trial.is_scored else STATUS_COLOURS[trial.status]
         axes.plot(
             range(columns),
             heights,
@@ -56,7 +58,7 @@ def draw_parallel_coordinates(search: Search) -> Figure:
         _axis(axes, place, _ticks(parameter))
     ticks = np.linspace(*limits, 5)
     _axis(axes, columns - 1, list(zip(np.linspace(0, 1, 5), map(_plain, ticks), strict=True)))
-    names = [parameter.short_name for parameter in search.parameters]
+    names = [parameter.name.replace(".", ".\n", 1) for parameter in search.parameters]
     axes.set_xticks(range(columns), [*names, search.objective], fontsize=9)
     axes.tick_params(axis="x", length=0, pad=6)
     axes.xaxis.tick_top()
@@ -67,7 +69,7 @@ def draw_parallel_coordinates(search: Search) -> Figure:
         words = "not in use, or no score"
         axes.text(-0.13, _UNUSED + 0.015, words, fontsize=8, color="#666666", va="bottom")
     axes.spines[:].set_visible(False)
-    if any(trial.is_scored for trial in search.trials):
+    if search.scores:
         score_bar(figure, search, axes)
     figure.suptitle("Parallel coordinates")
     return figure
@@ -80,7 +82,7 @@ def _limits(search: Search) -> tuple[float, float]:
     return (low, high) if search.direction == "max" else (high, low)
 
 
-def _height(parameter: Parameter, trial: Trial) -> float:
+def _height(parameter: Parameter, trial: TrialRecord) -> float:
     number = parameter.number(trial.values.get(parameter.name))
     if np.isnan(number):
         return _UNUSED
@@ -93,8 +95,8 @@ def _height(parameter: Parameter, trial: Trial) -> float:
 def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
     if parameter.is_category:
         heights = parameter.scaled(np.arange(len(parameter.choices)))
-        return list(zip(heights.tolist(), parameter.labels(), strict=True))
-    low, high = parameter.low, parameter.high
+        return list(zip(heights.tolist(), choices_in_words(parameter), strict=True))
+    low, high = parameter.lowest, parameter.highest
     if parameter.log:
         decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
         values = 10.0 ** decades[:: max(len(decades) // 5, 1)]

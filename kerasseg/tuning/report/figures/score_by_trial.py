@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kerasseg.evaluation.figures.style import clean, nothing
+from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.report.figures.style import (
     BEST,
     STATUS_COLOURS,
@@ -17,7 +18,6 @@ from kerasseg.tuning.report.figures.style import (
     without_score,
 )
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import Trial
 
 
 def draw_score_by_trial(search: Search) -> Figure:
@@ -28,7 +28,7 @@ def draw_score_by_trial(search: Search) -> Figure:
     axes = figure.subplots()
     scored = [trial for trial in search.trials if trial.is_scored and not trial.is_baseline]
     shades = epoch_shades(search)
-    groups: list[tuple[str, Any, list[Trial]]] = [
+    groups: list[tuple[str, Any, list[TrialRecord]]] = [
         (f"{n} epochs", shade, [t for t in scored if t.epochs_to == n])
         for n, shade in shades.items()
     ]
@@ -43,11 +43,11 @@ def draw_score_by_trial(search: Search) -> Figure:
             axes.plot(numbers, scores, "o", ms=7, color=colour, mec="#333333", mew=0.6, label=words)
     if scored:
         keep = np.maximum if search.direction == "max" else np.minimum
-        best = np.clip(keep.accumulate([t.score for t in scored]), *score_range(search))
+        best = np.clip(keep.accumulate([t.score or 0.0 for t in scored]), *score_range(search))
         numbers = [trial.number for trial in scored]
         axes.step(numbers, best, where="post", color=BEST, lw=1.8, label="best so far", zorder=1)
     if search.baseline and search.baseline.is_scored:
-        score = search.baseline.score
+        score = search.baseline.score or 0.0
         axes.axhline(score, color="#333333", ls="--", lw=1.2, label=f"baseline {score:.4g}")
     limits = score_limits(search)
     for status, colour in STATUS_COLOURS.items():

@@ -9,6 +9,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 from kerasseg.evaluation.figures.style import clean, nothing, strewn
+from kerasseg.tuning.parameter import Parameter
 from kerasseg.tuning.report.figures.style import (
     BEST,
     STATUS_COLOURS,
@@ -18,7 +19,6 @@ from kerasseg.tuning.report.figures.style import (
     score_limits,
     score_range,
 )
-from kerasseg.tuning.report.parameter import Parameter
 from kerasseg.tuning.report.search import Search
 
 _BOTTOM = 0.04
@@ -59,7 +59,7 @@ def _draw(axes: Axes, search: Search, parameter: Parameter) -> None:
     for (trial, _), place in zip(used, places.tolist(), strict=True):
         if trial.is_scored:
             shade = shades.get(trial.epochs_to, STATUS_COLOURS["completed"])
-            score = float(np.clip(trial.score, low, high))
+            score = float(np.clip(trial.score or 0.0, low, high))
             marker = "D" if trial.is_baseline else "o"
             look = (marker, "white" if trial.is_baseline else shade, trial is search.best)
             looks.setdefault(look, []).append((place, score))

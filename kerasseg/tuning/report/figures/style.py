@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from kerasseg.tuning.report.parameter import Parameter
+from kerasseg.tuning.parameter import Parameter
+from kerasseg.tuning.record import TrialRecord
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import Trial
+from kerasseg.tuning.report.words import choices_in_words
 
 STATUS_COLOURS = {
     "completed": "#1b6ca8",
@@ -40,8 +41,7 @@ def score_colours(
 ) -> tuple[Colormap, Normalize]:
     """Bright is good, in both directions. From the first quartile on: one trial that learnt
     nothing would leave all the others in one colour. `scores` are the search's."""
-    if scores is None:
-        scores = [trial.score for trial in search.trials if trial.is_scored] or [0.0]
+    scores = (search.scores if scores is None else scores) or [0.0]
     best, worst = (max, min) if search.direction == "max" else (min, max)
     quartile = float(np.percentile(scores, 25 if search.direction == "max" else 75))
     end = quartile if quartile != best(scores) else worst(scores)
@@ -80,10 +80,11 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
         count = len(parameter.choices)
         # Few stand upright in lines as wide as their share; many lie aslant.
         few = which == "y" or count <= _FEW
-        labels = parameter.labels(3, 20 if which == "y" else _CHARACTERS // count) if few else []
-        aslant = not few and sum(len(label) for label in parameter.labels(1)) > _CHARACTERS
+        width = 20 if which == "y" else _CHARACTERS // count
+        labels = choices_in_words(parameter, *((3, width) if few else (1,)))
+        aslant = not few and sum(map(len, labels)) > _CHARACTERS
         axis.set_ticks(range(count))
-        axis.set_ticklabels(labels or parameter.labels(1))
+        axis.set_ticklabels(labels)
         if aslant:
             axes.tick_params(axis="x", rotation=30)
             for label in axis.get_ticklabels():
@@ -93,11 +94,11 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
         return
     if parameter.log:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        ratio = (parameter.high / parameter.low) ** 0.04 if parameter.high > parameter.low else 1.1
-        set_limits(parameter.low / ratio, parameter.high * ratio)
+        ratio = (parameter.highest / parameter.lowest) ** 0.04
+        set_limits(parameter.lowest / ratio, parameter.highest * ratio)
         return
-    margin = 0.04 * (parameter.high - parameter.low) or 0.5
-    set_limits(parameter.low - margin, parameter.high + margin)
+    margin = 0.04 * (parameter.highest - parameter.lowest)
+    set_limits(parameter.lowest - margin, parameter.highest + margin)
     if parameter.kind == "int":
         axis.set_major_locator(MaxNLocator(integer=True))
 
@@ -119,7 +120,7 @@ def panels(count: int, height: float = 3.3) -> tuple[Figure, list[Axes]]:
 def score_range(search: Search) -> tuple[float, float]:
     """Lowest and highest score to draw. A few scores that are bad beyond all others (a loss of 1e6)
     are left out: the rest would be one line."""
-    scores = np.array([trial.score for trial in search.trials if trial.is_scored] or [0.0])
+    scores = np.array(search.scores or [0.0])
     low, high = float(scores.min()), float(scores.max())
     first, third = np.percentile(scores, (25, 75))
     far = _FAR * float(third - first)
@@ -132,14 +133,14 @@ def score_range(search: Search) -> tuple[float, float]:
 
 def score_limits(search: Search) -> tuple[float, float] | None:
     """Of an axis of scores with room below for those without one; None without any score."""
-    if not any(trial.is_scored for trial in search.trials):
+    if not search.scores:
         return None
     low, high = score_range(search)
     span = (high - low) or abs(high) * 0.1 or 1.0
     return low - 0.14 * span, high + 0.08 * span
 
 
-def without_score(search: Search) -> list[Trial]:
+def without_score(search: Search) -> list[TrialRecord]:
     """Trials that ended without a score, or still run."""
     return [trial for trial in search.trials if not trial.is_scored]
 

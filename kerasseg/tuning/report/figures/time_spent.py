@@ -1,13 +1,11 @@
 """Where the time went."""
 
-import math
-
 from matplotlib.figure import Figure
 
-from kerasseg.evaluation.figures.style import clean, nothing
+from kerasseg.evaluation.figures.style import clean
+from kerasseg.tuning.record import STATUSES, TrialRecord
 from kerasseg.tuning.report.figures.style import STATUS_COLOURS
 from kerasseg.tuning.report.search import Search
-from kerasseg.tuning.report.trial import STATUSES, Trial
 
 _ONE = "one process"
 
@@ -19,12 +17,11 @@ def draw_time_spent(search: Search) -> Figure:
     rows = 0.45 * len(workers)
     figure = Figure(figsize=(12.5, 3.1 + rows), layout="constrained")
     axes, sums = figure.subplots(2, 1, height_ratios=(0.9 + rows, 1.2))
-    begun = [trial for trial in search.trials if not math.isnan(trial.started)]
-    start = min((trial.started for trial in begun), default=0.0)
-    last = max((_end(trial, search) for trial in begun), default=1.0)
+    start = min(trial.started for trial in search.trials)
+    last = max(_end(trial, search) for trial in search.trials)
     unit, words = (3600, "hours") if last - start > 3 * 3600 else (60, "minutes")
     whole = max(last - start, 1e-6) / unit
-    for trial in begun:
+    for trial in search.trials:
         row = workers.index(trial.worker or _ONE)
         left, width = (trial.started - start) / unit, (_end(trial, search) - trial.started) / unit
         axes.barh(
@@ -42,8 +39,6 @@ def draw_time_spent(search: Search) -> Figure:
             middle = left + width / 2
             ink = "black" if trial.status == "running" else "white"
             axes.text(middle, row, title, ha="center", va="center", fontsize=7, color=ink)
-    if not begun:
-        nothing(axes, "No trial says when it began.")
     axes.set_yticks(range(len(workers)), workers, fontsize=8)
     axes.set(xlim=(0, whole), ylim=(len(workers) - 0.4, -0.6), xlabel=f"{words} since the first")
     axes.set_title("Time spent")
@@ -73,5 +68,5 @@ def minutes_of(search: Search, status: str) -> float:
     return sum(trial.minutes for trial in search.trials if trial.status == status)
 
 
-def _end(trial: Trial, search: Search) -> float:
-    return search.until if math.isnan(trial.ended) else max(trial.ended, trial.started)
+def _end(trial: TrialRecord, search: Search) -> float:
+    return search.until if trial.ended is None else max(trial.ended, trial.started)
