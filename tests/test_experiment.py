@@ -19,6 +19,8 @@ from kerasseg.records.split import open_split
 from kerasseg.records.store import open_store
 from tests.conftest import LPS, SHAPE, TINY, phantom_experiment, write_brats, write_h5_volume
 
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
 FILES = {
     "config.yaml",
     "environment.json",
