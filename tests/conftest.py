@@ -171,7 +171,7 @@ def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
 @pytest.fixture(scope="module")
 def graphs_as_they_are() -> Iterator[None]:
     """For tests of many short trainings: TensorFlow does not optimise their graphs, which takes
-    longer than the few steps in them. test_fit, and the trials of a search, have what users have."""
+    longer than the few steps in them. test_fit and the trials of searches have what users have."""
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
