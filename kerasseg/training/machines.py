@@ -72,6 +72,9 @@ class Machines:
         values = self._texts_of_all(value)
         for worker, other in enumerate(values):
             if other != values[0]:
+                # All come here. One that ended at once would be lost to a slower one, which might
+                # not have its values yet, and would say so instead of this.
+                self.let_go()
                 raise UserError(
                     f"The {self.workers} machines of TF_CONFIG do not have the same {what}: "
                     f"{_difference(values[0], other)} on the chief and on worker {worker}. Start "
