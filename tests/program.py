@@ -8,11 +8,12 @@ of importing itself, or of what stands at an interpreter's start, needs a real o
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
+import weakref
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -38,7 +39,7 @@ class Program:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="program-"))
-        self._began = time.monotonic()
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **(env or {})}
         names = [str(self._folder / name) for name in ("stdout", "stderr")]
         words = [str(word) for word in arguments]

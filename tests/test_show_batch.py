@@ -1,7 +1,5 @@
 """`kerasseg show-batch`: the patches of training, drawn."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from matplotlib import colors
@@ -15,7 +13,6 @@ from tests.conftest import phantom_experiment
 from tests.program import run_program
 
 SLICES = ["model.dimensions=2", "pipeline.patch_size=[8,16]"]
-ROOT = Path(__file__).parents[1]
 
 
 def drawn_pairs(monkeypatch, experiment, path, **options):

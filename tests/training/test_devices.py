@@ -89,7 +89,7 @@ def test_without_a_strategy_tf_config_is_not_looked_at_further(monkeypatch):
     assert choose_devices(settings(strategy="none")).workers == 1
 
 
-def test_two_devices(python):
+def test_two_devices():
     """In a process of its own, where TensorFlow has two logical CPUs."""
     choices = {
         "auto": {"batch_size": 4},

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from pathlib import Path
 
 import psutil
 
@@ -10,8 +9,6 @@ from kerasseg.tuning.search import load_search
 from tests.program import Program
 from tests.training.test_resume import QUICK
 from tests.tuning.searches import records, write_files
-
-ROOT = Path(__file__).parents[2]
 
 
 def start(path, *overrides):

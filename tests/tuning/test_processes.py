@@ -1,15 +1,12 @@
 """A chief and two workers as users start them: three processes of `tune.py`, real trials."""
 
 import socket
-from pathlib import Path
 
 from kerasseg.config_file import load_experiment
 from kerasseg.tuning.search import load_search
 from tests.program import Program
 from tests.training.test_resume import QUICK
 from tests.tuning.searches import records, write_files
-
-ROOT = Path(__file__).parents[2]
 
 
 def start(path, *arguments, **environment):
