@@ -3,7 +3,7 @@
 Without --config it trains the demo on generated phantoms. The same as `kerasseg train`.
 """
 
-from kerasseg.cli import train_main
+from kerasseg.cli.main import train_main
 
 if __name__ == "__main__":
     train_main()

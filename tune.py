@@ -3,7 +3,7 @@
 Without --config it searches on generated phantoms. The same as `kerasseg tune`.
 """
 
-from kerasseg.cli import tune_main
+from kerasseg.cli.main import tune_main
 
 if __name__ == "__main__":
     tune_main()

@@ -31,7 +31,7 @@ from benchmarks import (
     update_step,
     volume_metrics,
 )
-from kerasseg.runtime import usable_cores
+from kerasseg.tensorflow_setup import usable_cores
 
 BENCHMARKS = {
     "train_step": train_step.run,

@@ -17,9 +17,8 @@ from multiprocessing import get_context
 import numpy as np
 
 from benchmarks.subprocess_json import measure
-from kerasseg.runtime import usable_cores
-from kerasseg.slice_transforms.build import import_albumentations
-from kerasseg.slice_transforms.slice_transforms import SliceTransforms
+from kerasseg.slice_transforms import SliceTransforms, import_albumentations
+from kerasseg.tensorflow_setup import usable_cores
 
 SIZE, SLICES, WARM_UP, ROUNDS = 240, 150, 30, 5
 TERMS = (
@@ -82,13 +81,13 @@ def in_a_loop(seeds: range) -> Iterator[int]:
 
 def in_tf_data(seeds: range) -> Iterator[int]:
     """As training makes them: `Dataset.map` with as many threads as it likes."""
-    from kerasseg.start_tensorflow import start_tensorflow
+    from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
     import tensorflow as tf
 
+    from kerasseg.config.augment import Albumentations
     from kerasseg.pipeline.augment.albumentations import apply_albumentations
-    from kerasseg.settings.augment import Albumentations
 
     image, label = map(tf.constant, slice_of_brain())
     settings = Albumentations(terms=TERMS)

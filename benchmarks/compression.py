@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks.conversion import DATA, copy_nifti
 from benchmarks.subprocess_json import measure
-from kerasseg.config import Experiment
-from kerasseg.config_file import load_experiment
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import load_experiment
 
 CASES, PATCHES, ROUNDS = 4, 96, 3
 KINDS = ("none", "zlib")
@@ -68,7 +68,7 @@ def main(what: str, folder: str, kind: str) -> None:
         seconds = time.perf_counter() - started
         print(json.dumps({"seconds": seconds, "bytes": sum(store.manifest.shards.values())}))
         return
-    from kerasseg.start_tensorflow import start_tensorflow
+    from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
     from kerasseg.pipeline.batches import TrainingBatches

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from benchmarks.subprocess_json import measure
-from kerasseg.runtime import usable_cores
+from kerasseg.tensorflow_setup import usable_cores
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 H5_COPIES, NIFTI_COPIES, FEW, ROUNDS = 4, 48, 4, 3
@@ -132,7 +132,7 @@ def copy_nifti(target: Path, count: int) -> None:
 
 def store(root: Path, layout: str) -> dict[str, float]:
     """kerasseg convert, start of its processes included."""
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
     from kerasseg.records.store import open_store
 
     target = root.parent / f"store-{os.getpid()}"

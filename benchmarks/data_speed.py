@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 ROUNDS, SECONDS, COPIES = 3, 8.0, 4
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "brats21"
@@ -110,7 +110,7 @@ def _in_process(job: str, side: str, folder: str, *, one_core: bool) -> dict[str
 
 def experiment(folder: Path, *overrides: str) -> Any:
     """One case, from the store in `folder`."""
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
 
     data = (
         ["data.layout=brats_nifti", f"data.root={REAL}"]

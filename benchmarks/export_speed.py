@@ -91,17 +91,17 @@ def compare(folder: Path) -> tuple[float, int, float]:
 
 def prepare(folder: Path) -> dict[str, str]:
     """Write the raw case (D, H, W, 4), a run, and what `kerasseg export` makes of it."""
-    from kerasseg.start_tensorflow import start_tensorflow
+    from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
     import keras
     import numpy as np
 
     from kerasseg import anatomy
-    from kerasseg.config_file import dump_experiment, load_experiment
+    from kerasseg.config.load import dump_experiment, load_experiment
     from kerasseg.datasets.discovery import discover
     from kerasseg.experiment import build_network
-    from kerasseg.serving.export.export_runs import export_runs
+    from kerasseg.serving.export import export_runs
 
     if CASE.is_dir():
         options = ["data.layout=brats_nifti", f"data.root={CASE}"]
@@ -167,7 +167,7 @@ def train(network: Any, volume: Any, label: Any) -> None:
 
 def python_path(folder: Path) -> Any:
     """Volume -> label and probabilities, through `kerasseg.load`."""
-    from kerasseg.start_tensorflow import start_tensorflow
+    from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
     import kerasseg

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from benchmarks.subprocess_json import measure
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 NORMS = ("keras", "lean")
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")

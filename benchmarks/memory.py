@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.subprocess_json import measure
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 FEW, MANY, STEPS = 20, 400, 200
 ALLOWED = 1.10
@@ -36,7 +36,7 @@ def run() -> str:
 
 def main(what: str, cases: str, folder: str) -> None:
     """Convert the phantoms, or train on them and print the peak memory as JSON."""
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
 
     experiment = load_experiment(
         None,
@@ -50,7 +50,7 @@ def main(what: str, cases: str, folder: str) -> None:
             f"training.steps_per_epoch={STEPS}",
         ],
     )
-    from kerasseg.records.split import open_split
+    from kerasseg.records.splits import open_split
     from kerasseg.records.store import open_store
 
     store = open_store(experiment)

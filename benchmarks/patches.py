@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.subprocess_json import measure
-from kerasseg.config import Experiment
-from kerasseg.config_file import load_experiment
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import load_experiment
+from kerasseg.tensorflow_setup import start_tensorflow
 
 CASES, PATCH, PATCHES, ROUNDS = 4, (64, 160, 160), 96, 3
 ALLOWED = 0.25

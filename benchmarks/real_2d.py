@@ -160,11 +160,11 @@ def last_epoch(folder: Path) -> float:
     """
     import keras
 
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
     from kerasseg.evaluation.evaluate import evaluate
     from kerasseg.evaluation.scores import mean_scores
     from kerasseg.inference.predictor import Predictor
-    from kerasseg.records.split import open_split
+    from kerasseg.records.splits import open_split
     from kerasseg.records.store import open_store
 
     experiment = load_experiment(folder / "config.yaml")

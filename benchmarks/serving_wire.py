@@ -98,7 +98,7 @@ def relay(port: int) -> Iterator[tuple[list[int], int]]:
 def prepare(path: Path) -> dict[str, str]:
     """Write the raw case (D, H, W, 4) float32; returns what it is."""
     if CASE.is_dir():
-        from kerasseg.config_file import load_experiment
+        from kerasseg.config.load import load_experiment
         from kerasseg.datasets.discovery import discover
 
         options = ["data.layout=brats_nifti", f"data.root={CASE}"]
@@ -140,7 +140,7 @@ def ask(way: str, image: np.ndarray, port: int) -> dict[str, float]:
 def imports() -> str:
     """Seconds to import the stubs in a fresh process, both ways."""
     code = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
-    light = "from kerasseg.serving.apis import serving_apis; serving_apis()"
+    light = "from kerasseg.serving.protocol import serving_apis; serving_apis()"
     plain = "from tensorflow_serving.apis import prediction_service_pb2_grpc"
     seconds = [
         float(subprocess.check_output([sys.executable, "-c", code.format(each)], text=True))

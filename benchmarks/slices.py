@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks import data_speed
 from benchmarks.subprocess_json import measure
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 ROUNDS, SECONDS, BATCH = 3, 8.0, 16
 FORMS = {

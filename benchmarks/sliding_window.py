@@ -61,7 +61,7 @@ def prepare(path: Path) -> dict[str, str]:
     """Write the normalised case (D, H, W, 4) float32; returns what it is."""
     import numpy as np
 
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
     from kerasseg.datasets.discovery import discover
     from kerasseg.records.normalise import z_score
 
@@ -81,16 +81,16 @@ def kerasseg_window(
     path: Path, batch: int, *, brain_box: bool
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """One window, to warm up, and the whole case, through `Predictor`."""
-    from kerasseg.start_tensorflow import start_tensorflow
+    from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
     import numpy as np
 
+    from kerasseg.config.evaluation import EvaluationSettings
+    from kerasseg.config.model import ModelSettings
+    from kerasseg.config.pipeline import PipelineSettings
     from kerasseg.inference.predictor import Predictor
     from kerasseg.models.unet import unet
-    from kerasseg.settings.evaluation import EvaluationSettings
-    from kerasseg.settings.model import ModelSettings
-    from kerasseg.settings.pipeline import PipelineSettings
 
     network = unet(ModelSettings(features=FEATURES, bottleneck=BOTTLENECK), 4)
     settings = EvaluationSettings(overlap=OVERLAP, window_batch=batch, brain_box=brain_box)

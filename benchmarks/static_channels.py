@@ -6,7 +6,7 @@ import sys
 import time
 
 from benchmarks.subprocess_json import measure
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 SHAPE, STEPS = (2, 32, 48, 48), 20
 
@@ -29,7 +29,7 @@ def main(word: str) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
     from kerasseg.experiment import build_network
     from kerasseg.training.fit import compile_for_training
 

@@ -5,7 +5,7 @@ import resource
 import sys
 
 from benchmarks.subprocess_json import measure
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 STEPS = (
     ("[32,64,64]", 1, "[32,64,128,256]", 512),
@@ -63,10 +63,10 @@ def main(patch: str, batch: str, features: str, bottleneck: str, *others: str) -
     import numpy as np
     import tensorflow as tf
 
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
     from kerasseg.experiment import build_network
+    from kerasseg.training.checks import step_bytes
     from kerasseg.training.fit import compile_for_training
-    from kerasseg.training.memory import step_bytes
 
     settings = [f"pipeline.patch_size={patch}", f"training.batch_size={batch}"]
     settings += [f"model.features={features}", f"model.bottleneck={bottleneck}", *others]

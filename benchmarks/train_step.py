@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from benchmarks.subprocess_json import measure
 from benchmarks.torch_unet import torch_unet
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 ROUNDS, WARMUP, STEPS = 3, 3, 10
 PATCH, CHANNELS, CLASSES = (32, 64, 64), 4, 3
@@ -48,7 +48,7 @@ def kerasseg_step() -> Callable[[], object]:
     import numpy as np
     import tensorflow as tf
 
-    from kerasseg.config_file import load_experiment
+    from kerasseg.config.load import load_experiment
     from kerasseg.experiment import build_network
     from kerasseg.training.fit import compile_for_training
 

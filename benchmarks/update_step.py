@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.subprocess_json import measure
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 
 ROUNDS, WARMUP, PAIRS = 3, 3, 20
 ALLOWED = 1.02
@@ -60,11 +60,11 @@ def steps(overrides: tuple[str, ...], clip: str) -> tuple[Callable[[], float], .
     import numpy as np
     import tensorflow as tf
 
-    from kerasseg.config_file import DEMO_CONFIG, load_experiment
+    from kerasseg.config.load import DEMO_CONFIG, load_experiment
     from kerasseg.experiment import build_network
-    from kerasseg.losses.build import build_loss
+    from kerasseg.losses.loss import build_loss
     from kerasseg.training.fit import compile_for_training
-    from kerasseg.training.training_model import TrainingModel
+    from kerasseg.training.step import TrainingModel
 
     class Plain(TrainingModel):
         make_train_function = keras.Model.make_train_function

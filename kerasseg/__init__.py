@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kerasseg import runtime
+from kerasseg import tensorflow_setup as runtime
 
 if TYPE_CHECKING:
     from kerasseg.prediction.model import load as load
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
     """`kerasseg.load`, imported when it is asked for, so that `import kerasseg` stays light."""
     if name == "load":
         if "tensorflow" not in sys.modules:  # else its notices were seen already
-            from kerasseg.start_tensorflow import start_tensorflow
+            from kerasseg.tensorflow_setup import start_tensorflow
 
             start_tensorflow()
         from kerasseg.prediction.model import load

@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg import anatomy
-from kerasseg.config import Experiment
+from kerasseg.config.augment import Flip, Spatial, Transform
+from kerasseg.config.experiment import Experiment
 from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.pipeline.check_store import check_store
 from kerasseg.pipeline.patch_reader import PatchReader, seeds_of
 from kerasseg.pipeline.record_cache import MemoryCache, RecordCache, open_cache
 from kerasseg.progress import track
-from kerasseg.records.split import open_split
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore, open_store
-from kerasseg.runtime import usable_cores
-from kerasseg.settings.augment import Flip, Spatial, Transform
+from kerasseg.tensorflow_setup import usable_cores
 
 _PATCHES = 24
 """Measured of each stage, one after the other on one core at a time."""

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg import __version__
-from kerasseg.runtime import FLAGS
+from kerasseg.tensorflow_setup import FLAGS
+from kerasseg.training.checks import choose_precision
 from kerasseg.training.devices import device_name
-from kerasseg.training.precision import choose_precision
 
 _ENOUGH_MEMORY_GB = 8
 _ENOUGH_DISK_GB = 50

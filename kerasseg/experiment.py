@@ -13,24 +13,22 @@ import tensorflow as tf
 from rich.console import Console
 
 from kerasseg import anatomy
-from kerasseg.config import Experiment
-from kerasseg.config_file import dump_experiment
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import dump_experiment
 from kerasseg.datasets.discovery import knows_patients, knows_voxel_sizes
-from kerasseg.evaluation.evaluate import evaluate
-from kerasseg.evaluation.figures.training_curves import draw_training_curves
-from kerasseg.evaluation.metric_settings import metric_settings
-from kerasseg.evaluation.peak_memory import peak_memory
+from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
 from kerasseg.evaluation.report import write_report
-from kerasseg.evaluation.scores import CaseScore, mean_scores, write_metrics
-from kerasseg.evaluation.summary import count_by_rule, means_as_json, slicewise_means, summarise
-from kerasseg.evaluation.volume_validation import VolumeValidation
-from kerasseg.inference.predictor_of import predictor_of
+from kerasseg.evaluation.scores import CaseScore, mean_scores, metric_settings, write_metrics
+from kerasseg.evaluation.statistics import count_by_rule, means_as_json, slicewise_means, summarise
+from kerasseg.figures.runs import draw_training_curves
+from kerasseg.inference.predictor import predictor_of
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
+from kerasseg.peak_memory import peak_memory
 from kerasseg.pipeline.check_store import check_store
-from kerasseg.records.split import Split, open_split
+from kerasseg.records.splits import Split, open_split
 from kerasseg.records.store import RecordStore, open_store
-from kerasseg.run_folder import (
+from kerasseg.run import (
     check_same_data,
     latest_run_folder,
     new_run_folder,
@@ -38,16 +36,19 @@ from kerasseg.run_folder import (
     write_inputs,
     write_json,
 )
-from kerasseg.training.callbacks.from_settings import user_callbacks
-from kerasseg.training.callbacks.history import read_history
+from kerasseg.training.callbacks import read_history
+from kerasseg.training.checks import (
+    check_memory,
+    check_precision,
+    choose_precision,
+    leave_out_damaged,
+)
 from kerasseg.training.devices import Devices, choose_devices, device_name
 from kerasseg.training.fit import fit
-from kerasseg.training.leave_out_damaged import leave_out_damaged
-from kerasseg.training.memory import check_memory
-from kerasseg.training.precision import check_precision, choose_precision
-from kerasseg.training.schedules import warmup_epochs
+from kerasseg.training.optimizers import warmup_epochs
 from kerasseg.training.state import FILE_NAME as STATE_FILE
 from kerasseg.training.state import Progress
+from kerasseg.training.user_callbacks import user_callbacks
 
 
 def run_experiment(

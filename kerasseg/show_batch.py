@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasseg.config import Experiment
-from kerasseg.evaluation.figures.drawing import save
-from kerasseg.evaluation.figures.patches import PatchPair, draw_patches
+from kerasseg.config.augment import AugmentSettings
+from kerasseg.config.experiment import Experiment
+from kerasseg.figures.patches import PatchPair, draw_patches
+from kerasseg.figures.style import save
 from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches
-from kerasseg.records.split import open_split
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
-from kerasseg.settings.augment import AugmentSettings
 
 
 def show_batch(

@@ -14,8 +14,8 @@ import pytest
 
 import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
 from kerasseg import anatomy
-from kerasseg.config import Experiment
-from kerasseg.config_file import load_experiment
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.records.store import RecordStore, open_store
 
@@ -41,7 +41,7 @@ TINY = (
 LONGEST = (
     "training/test_workers.py",
     "test_experiment.py",
-    "test_configs.py",
+    "config/test_configs.py",
     "training/test_replicas.py",
     "training/test_resume.py",
     "test_cli.py",

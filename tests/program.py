@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from kerasseg.runtime import set_flags
+from kerasseg.tensorflow_setup import set_flags
 
 REPOSITORY = Path(__file__).parents[1]
 TIMEOUT = 300.0

@@ -36,7 +36,7 @@ def kerasseg(*arguments: str, **options) -> "subprocess.CompletedProcess[str]":
 
 def test_help_and_a_wrong_verb_answer_without_tensorflow():
     probe = (
-        "import sys\nfrom kerasseg.cli import main\nsys.argv = ['kerasseg', *sys.argv[1:]]\n"
+        "import sys\nfrom kerasseg.cli.main import main\nsys.argv = ['kerasseg', *sys.argv[1:]]\n"
         "try:\n    main()\nfinally:\n"
         "    heavy = {'tensorflow', 'keras', 'numpy', 'scipy', 'nibabel'} & set(sys.modules)\n"
         "    print('imported', sorted(heavy))"
@@ -180,7 +180,7 @@ def refuse_locked_folders(tmp_path, setting):
     locked = tmp_path / "locked"
     (locked / "inside").mkdir(parents=True)
     code = (
-        "import os, sys\nfrom kerasseg.cli import main\nimport kerasseg.records.store\n"
+        "import os, sys\nfrom kerasseg.cli.main import main\nimport kerasseg.records.store\n"
         "os.setuid(65534) if os.geteuid() == 0 else None\n"
         "sys.argv = ['kerasseg', *sys.argv[1:]]\nmain()"
     )

@@ -13,9 +13,9 @@ from kerasseg.errors import UserError
 from kerasseg.experiment import build_network
 from kerasseg.forecast import forecast, share_of_this_machine
 from kerasseg.pipeline.batches import TrainingBatches
-from kerasseg.records.split import open_split
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
-from kerasseg.training import memory
+from kerasseg.training import checks as memory
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments
 

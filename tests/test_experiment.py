@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.experiment import run_experiment
 from kerasseg.inference.predictor import Predictor
-from kerasseg.metrics.dice import dice
-from kerasseg.records.split import open_split
+from kerasseg.metrics.overlap import dice
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
 from tests.conftest import LPS, SHAPE, TINY, phantom_experiment, write_brats, write_h5_volume
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from kerasseg.in_processes import in_processes
+from kerasseg.parallel import in_processes
 
 
 def square_or_die(item: int) -> int:
@@ -62,7 +62,7 @@ def test_a_death_while_nobody_waits_for_it():
 def test_a_script_without_a_guard_is_told_so(tmp_path, python):
     script = tmp_path / "script.py"
     script.write_text(
-        "from kerasseg.in_processes import in_processes\n"
+        "from kerasseg.parallel import in_processes\n"
         "print(list(in_processes(abs, range(3), 2, str)))\n"
     )
     result = subprocess.run(

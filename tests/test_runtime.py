@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kerasseg.runtime import FLAGS
+from kerasseg.tensorflow_setup import FLAGS
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kerasseg.training.cluster import read_cluster
+from kerasseg.training.multi_worker import read_cluster
 
 SCRIPTS = Path("scripts")
 PYTHON = """#!/usr/bin/env bash

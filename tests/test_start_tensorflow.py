@@ -4,7 +4,7 @@ import sys
 
 def test_starting_tensorflow_is_quiet_but_passes_on_what_it_does_not_know():
     code = (
-        "import os, sys\nfrom kerasseg.start_tensorflow import start_tensorflow\n"
+        "import os, sys\nfrom kerasseg.tensorflow_setup import start_tensorflow\n"
         "class Loud:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'tensorflow': os.write(2, b'something is broken\\n')\n"
@@ -17,7 +17,7 @@ def test_starting_tensorflow_is_quiet_but_passes_on_what_it_does_not_know():
 
 def test_packages_that_inference_does_not_need_are_not_imported():
     code = (
-        "import sys\nfrom kerasseg.start_tensorflow import start_tensorflow\n"
+        "import sys\nfrom kerasseg.tensorflow_setup import start_tensorflow\n"
         "import matplotlib\n"
         "start_tensorflow()\n"
         "import keras, kerasseg.inference.predictor, kerasseg.models.unet\n"

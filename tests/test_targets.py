@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kerasseg import anatomy
-from kerasseg.targets import (
-    convert_masks,
-    label_to_masks,
-    masks_to_label,
-    probabilities_to_masks,
-)
+from kerasseg.targets import convert_masks, label_to_masks, masks_to_label, probabilities_to_masks
 
 MASKS_OF_LABEL = {
     "labels": {0: "1000", 1: "0100", 2: "0010", 3: "0001"},  # background NCR ED ET

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.write_aside import write_aside
+from kerasseg.files import write_aside
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path):

@@ -9,13 +9,10 @@ import h5py
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.datasets.case import Case
-from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.grid import lps_grid
-from kerasseg.datasets.numbering import ranges
-from kerasseg.datasets.source import BrokenSource, CaseSource
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
+from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 
 _NAME = re.compile(r"^volume_(?P<volume>\d+)_slice_(?P<slice>\d+)\.h5$", re.IGNORECASE)
 

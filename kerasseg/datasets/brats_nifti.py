@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.nifti_source import NiftiSource, label_pairs
-from kerasseg.datasets.source import BrokenSource, CaseSource
-from kerasseg.settings.data import DataSettings
+from kerasseg.datasets.nifti import NiftiSource, label_pairs
 
 _NAME = re.compile(r"^(?P<case>.+)[_-](?P<kind>[A-Za-z0-9]+)\.nii(\.gz)?$", re.IGNORECASE)
 _TIME_POINT = re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}$")

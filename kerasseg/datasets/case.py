@@ -1,10 +1,88 @@
-"""`Case`: one scan of one patient, whatever files it came from."""
+"""`Case`: one scan of one patient, whatever files it came from.
 
+`Grid`: where the voxels of an input file lie, and the way from there to our axes and back.
+
+`CaseSource`: where one case lies, known without opening it.
+
+`Input`: a case that is to be predicted.
+
+Cases that can be told apart by their names.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from nibabel import affines, orientations
 
-from kerasseg.datasets.grid import Grid
+from kerasseg.errors import UserError
+
+_LPS = orientations.axcodes2ornt(("L", "P", "S"))
+_REVERSE_AXES = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
+"""(d, h, w, 1) -> (x, y, z, 1), for the transposition from file axes to ours."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a file: shape (x, y, z) and affine, voxel indices -> RAS mm.
+
+    Ours has the axes depth, height, width, which grow to superior, posterior and left: the file's
+    axes permuted and flipped, nothing interpolated. An oblique file stays oblique.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @cached_property
+    def _turn(self) -> np.ndarray:
+        return orientations.ornt_transform(orientations.io_orientation(self.affine), _LPS)
+
+    @property
+    def our_affine(self) -> np.ndarray:
+        """Array indices (d, h, w, 1) of our axes -> RAS mm."""
+        turned = self.affine @ orientations.inv_ornt_aff(self._turn, self.shape)
+        return turned @ _REVERSE_AXES
+
+    @property
+    def our_shape(self) -> tuple[int, int, int]:
+        """(D, H, W)."""
+        # Shape of an array that takes no memory, whatever the permutation.
+        d, h, w = self.to_ours(np.broadcast_to(np.uint8(0), self.shape)).shape
+        return d, h, w
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size (D, H, W) in mm."""
+        return spacing_of(self.our_affine)
+
+    def to_ours(self, array: np.ndarray) -> np.ndarray:
+        """(x, y, z) of the file -> (D, H, W), a view."""
+        return orientations.apply_orientation(array, self._turn).transpose(2, 1, 0)
+
+    def to_file(self, array: np.ndarray) -> np.ndarray:
+        """(D, H, W) of `our_shape` -> (x, y, z) of the file; the inverse of `to_ours`."""
+        back = orientations.ornt_transform(_LPS, orientations.io_orientation(self.affine))
+        return orientations.apply_orientation(array.transpose(2, 1, 0), back)
+
+
+def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
+    """Voxel size (D, H, W) in mm of an affine over (d, h, w)."""
+    d, h, w = (float(v) for v in affines.voxel_sizes(affine))
+    return d, h, w
+
+
+def lps_grid(shape: tuple[int, int, int]) -> Grid:
+    """The grid of files that say nothing of space: (x, y, z) = (W, H, D) voxels of 1 mm.
+
+    Axes and origin are those of the BraTS volumes.
+    """
+    affine = np.array([[-1, 0, 0, 0], [0, -1, 0, shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]], float)
+    return Grid(shape, affine)
+
 
 Box = tuple[slice, slice, slice]
 
@@ -39,3 +117,89 @@ class Case:
     notes: list[str] = field(default_factory=list)
     box: Box | None = None
     signal: np.ndarray | None = None
+
+
+class CaseSource(Protocol):
+    """A case that can be loaded; small and picklable, so that worker processes take it.
+
+    `files` are the raw files (empty for generated cases).
+    """
+
+    @property
+    def case_id(self) -> str: ...
+
+    @property
+    def patient_id(self) -> str: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    def load(self) -> Case:
+        """Read the case. Raises `UserError` naming the file that is damaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class BrokenSource:
+    """A case that was seen to be wrong before any of its files was opened.
+
+    It takes its place among the others, so that one bad case does not hide them; `load` raises
+    `UserError` with the `reason`.
+    """
+
+    case_id: str
+    patient_id: str
+    files: tuple[Path, ...]
+    reason: str
+
+    def load(self) -> Case:
+        raise UserError(self.reason)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A source without a segmentation.
+
+    picture:   whether it is one picture, whose mask is a picture, too
+    label_ids: canonical id -> the data set's own, where the files say; else None
+    """
+
+    source: CaseSource
+    picture: bool = False
+    label_ids: Mapping[int, int] | None = None
+
+
+def broken(case_id: str, files: tuple, reason: str) -> Input:
+    """An input that was seen to be wrong before it was opened."""
+    return Input(BrokenSource(case_id, case_id, files, reason))
+
+
+def inverse(label_map: Mapping[int, int]) -> dict[int, int]:
+    """A data set's ids -> canonical ones, the other way round: the smallest where several fit."""
+    return {label_map[own]: own for own in sorted(label_map, reverse=True)}
+
+
+def unique_sources(sources: Sequence[CaseSource]) -> list[CaseSource]:
+    """Sources in the order of their case ids; several of one id become a broken one."""
+    by_id: dict[str, list[CaseSource]] = {}
+    for source in sources:
+        by_id.setdefault(source.case_id, []).append(source)
+    result: list[CaseSource] = []
+    for case_id, same in sorted(by_id.items(), key=lambda item: _natural(item[0])):
+        if len(same) == 1:
+            result.append(same[0])
+            continue
+        places = [str(source.files[0].parent) for source in same]
+        if len(set(places)) < len(places):
+            places = [str(source.files[0]) for source in same]
+        files = tuple(path for source in same for path in source.files)
+        reason = f"{case_id} is the name of {len(same)} cases, in {' and '.join(places)}: "
+        reason += "rename or remove all but one."
+        result.append(BrokenSource(case_id, same[0].patient_id, files, reason))
+    return result
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A key under which volume_10 comes after volume_9."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
 from kerasseg.datasets.folders import files_below
 from kerasseg.datasets.labels import label_map_of_names
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 
 FILE_NAME = "dataset.json"
 

@@ -7,20 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasseg.datasets import (
-    brats_h5,
-    brats_nifti,
-    image_pairs,
-    lgg,
-    msd,
-    nifti_patterns,
-    nnunet,
-    phantom,
-)
-from kerasseg.datasets.source import CaseSource
-from kerasseg.datasets.unique_sources import unique_sources
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets import brats_h5, brats_nifti, lgg, msd, nifti_patterns, nnunet, phantom
+from kerasseg.datasets import pictures as image_pairs
+from kerasseg.datasets.case import CaseSource, unique_sources
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 
 LAYOUTS: dict[str, tuple[Callable[[DataSettings], Sequence[CaseSource]], str]] = {
     "phantom": (phantom.discover, "generated"),

@@ -1,7 +1,10 @@
-"""Walking a dataset's folder."""
+"""Walking a dataset's folder.
+
+Slices that must be there, once each.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kerasseg.errors import UserError
@@ -44,3 +47,14 @@ def _refuse_loop(path: Path) -> None:
             f"{path}: is a symbolic link to {target}, a folder that holds the link itself: "
             "remove the link."
         )
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """[3, 4, 5, 9] -> '3-5, 9'."""
+    parts: list[list[int]] = []
+    for n in sorted(numbers):
+        if parts and n == parts[-1][-1] + 1:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

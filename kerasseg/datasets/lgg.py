@@ -9,14 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.datasets.case import Case
-from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.grid import lps_grid
-from kerasseg.datasets.numbering import ranges
+from kerasseg.config.data import DEFAULT_MODALITIES, DataSettings
+from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
+from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.datasets.pictures import read_mask_255, read_picture
-from kerasseg.datasets.source import BrokenSource, CaseSource
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DEFAULT_MODALITIES, DataSettings
 
 _NAME = re.compile(r"^(?P<case>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?$", re.IGNORECASE)
 _PATIENT = re.compile(r"^TCGA_[A-Za-z0-9]{2}_[A-Za-z0-9]{4}")

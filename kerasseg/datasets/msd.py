@@ -1,10 +1,10 @@
 """Medical Segmentation Decathlon: 4-D NIfTI files, named in a dataset.json."""
 
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.dataset_json import DatasetJson, find_dataset_json
-from kerasseg.datasets.nifti_source import NiftiSource, label_pairs
-from kerasseg.datasets.source import BrokenSource, CaseSource
+from kerasseg.datasets.nifti import NiftiSource, label_pairs
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:

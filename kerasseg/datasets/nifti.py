@@ -1,7 +1,13 @@
-"""Reading and writing NIfTI files, in the house's axes."""
+"""Reading and writing NIfTI files, in the house's axes.
 
+`NiftiSource`: a case of one NIfTI file per modality, or of all modalities in one 4-D file.
+"""
+
+import functools
 import gzip
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -13,9 +19,10 @@ from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
-from kerasseg.datasets.grid import Grid
+from kerasseg.datasets.case import Box, Case, Grid
+from kerasseg.datasets.labels import canonical_labels
 from kerasseg.errors import UserError
-from kerasseg.write_aside import write_aside
+from kerasseg.files import write_aside
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _NIFTI2_HEADER_BYTES = 540
@@ -126,3 +133,147 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+_AFFINE_TOLERANCE_MM = 0.05
+"""Of the corner that moves most; headers round their numbers differently."""
+
+
+@dataclass(frozen=True)
+class NiftiSource:
+    """What every NIfTI layout comes down to.
+
+    `images` has a file per modality, or one 4-D file, whose `channels` are then the modalities'
+    places in it. `label_map` is the files' ids -> canonical ones, as pairs.
+    """
+
+    case_id: str
+    patient_id: str
+    modalities: tuple[str, ...]
+    images: tuple[Path, ...]
+    segmentation: Path | None
+    label_map: tuple[tuple[int, int], ...]
+    channels: tuple[int, ...] = ()
+    classes: str = "subregions"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (*self.images, self.segmentation) if self.segmentation else self.images
+
+    def load(self) -> Case:
+        volumes, grid = self._read_stacked() if self.channels else self._read_each()
+        label = None
+        if self.segmentation:
+            values, label_grid = read_nifti(self.segmentation)
+            _check_same_grid(self.segmentation, label_grid, self.images[0], grid)
+            label = canonical_labels(
+                np.ascontiguousarray(grid.to_ours(values)), dict(self.label_map), self.segmentation
+            )
+        notes = []
+        for index, (modality, volume) in enumerate(zip(self.modalities, volumes, strict=True)):
+            air = air_value(volume)
+            if air:
+                volumes[index] = volume.astype(np.float32) - np.float32(air)
+                notes.append(f"air is {air:g} in the file of {modality}, and was made 0")
+        image, box, signal = _stack([grid.to_ours(volume) for volume in volumes])
+        return Case(
+            case_id=self.case_id,
+            patient_id=self.patient_id,
+            image=image,
+            label=label,
+            spacing=grid.spacing,
+            affine=grid.our_affine,
+            modalities=self.modalities,
+            grid=grid,
+            classes=self.classes,
+            notes=notes,
+            box=box,
+            signal=signal,
+        )
+
+    def _read_each(self) -> tuple[list[np.ndarray], Grid]:
+        first, *others = self.images
+        volume, grid = read_nifti(first)
+        volumes = [volume]
+        for path in others:
+            volume, other = read_nifti(path)
+            _check_same_grid(path, other, first, grid)
+            volumes.append(volume)
+        return volumes, grid
+
+    def _read_stacked(self) -> tuple[list[np.ndarray], Grid]:
+        (path,) = self.images
+        data, grid = read_nifti(path, dimensions=4)
+        if data.shape[3] <= max(self.channels):
+            raise UserError(
+                f"{path}: has {data.shape[3]} channel(s), but dataset.json names more: the file "
+                "or dataset.json is of another data set."
+            )
+        return [data[..., channel] for channel in self.channels], grid
+
+
+def air_value(volume: np.ndarray) -> float:
+    """What a scan holds around the head: the value of all eight corners, or 0 where they differ.
+
+    Scans that were normalised as a whole have a number other than 0 there; everything that looks
+    for the brain, and the z-score, would take their air for tissue. A constant scan has no air.
+    """
+    corners = volume[:: max(volume.shape[0] - 1, 1), :: max(volume.shape[1] - 1, 1)]
+    corners = corners[:, :, :: max(volume.shape[2] - 1, 1)]
+    value = corners.flat[0]
+    if value == 0 or not np.isfinite(value) or (corners != value).any() or (volume == value).all():
+        return 0.0
+    return float(value)
+
+
+def label_pairs(label_map: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    """A label map as a source holds it."""
+    return tuple(sorted(label_map.items()))
+
+
+def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box, np.ndarray]:
+    """Volumes (D, H, W) -> (D, H, W, C) float32, the box outside which all are 0, and where in it
+    one of them is not.
+
+    Only the box is written: most of a skull-stripped scan is air, whose pages stay untouched.
+    """
+    if all(volume.dtype == volumes[0].dtype and volume.dtype.kind in "iu" for volume in volumes):
+        inside = functools.reduce(np.bitwise_or, volumes) != 0  # many times as fast as below
+    else:
+        inside = np.zeros(volumes[0].shape, bool)
+        for volume in volumes:
+            np.logical_or(inside, volume, out=inside)  # NaN counts as something
+    box = bounding_box(inside)
+    image = np.zeros((*inside.shape, len(volumes)), np.float32)
+    depths, rows, columns = box
+    for depth in range(depths.start, depths.stop):  # slice by slice, so that it stays in the cache
+        for channel, volume in enumerate(volumes):
+            image[depth, rows, columns, channel] = volume[depth, rows, columns]
+    return image, box, inside[box]
+
+
+def bounding_box(inside: np.ndarray) -> Box:
+    """Smallest box that holds every true voxel of a mask (D, H, W); empty where there is none."""
+    # Reduced over contiguous axes first: an order of magnitude faster on large volumes.
+    planes = np.any(inside, axis=2)
+    masks = np.any(planes, axis=1), np.any(planes, axis=0), np.any(inside, axis=(0, 1))
+    box = []
+    for hit in map(np.flatnonzero, masks):
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
+    return box[0], box[1], box[2]
+
+
+def _check_same_grid(path: Path, grid: Grid, first_path: Path, first: Grid) -> None:
+    if grid.shape != first.shape:
+        raise UserError(
+            f"{path}: shape {grid.shape} (x, y, z) differs from {first_path.name}'s "
+            f"{first.shape}: all files of a case must share one grid; register or resample it."
+        )
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in grid.shape], (1,))).reshape(4, -1)
+    shift = float(np.linalg.norm(((grid.affine - first.affine) @ corners)[:3], axis=0).max())
+    if shift > _AFFINE_TOLERANCE_MM:
+        raise UserError(
+            f"{path}: its affine differs from {first_path.name}'s, which moves a corner of the "
+            f"volume by {shift:.3g} mm: all files of a case must share one grid; register or "
+            "resample it."
+        )

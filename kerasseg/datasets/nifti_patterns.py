@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.nifti_source import NiftiSource, label_pairs
-from kerasseg.datasets.source import BrokenSource, CaseSource
-from kerasseg.settings.data import DataSettings
+from kerasseg.datasets.nifti import NiftiSource, label_pairs
 
 _SEGMENTATION = "segmentation"
 _TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?")

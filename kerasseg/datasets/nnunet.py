@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.dataset_json import DatasetJson, find_dataset_json
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.nifti_source import NiftiSource, label_pairs
-from kerasseg.datasets.source import BrokenSource, CaseSource
-from kerasseg.settings.data import DataSettings
+from kerasseg.datasets.nifti import NiftiSource, label_pairs
 
 _CHANNEL_DIGITS = 4
 

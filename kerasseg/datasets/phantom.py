@@ -15,9 +15,8 @@ from scipy import ndimage
 
 from kerasseg import anatomy
 from kerasseg.anatomy import ED, ET, FLAIR, NCR, T1, T1CE, T2
-from kerasseg.datasets.case import Case
-from kerasseg.datasets.grid import lps_grid
-from kerasseg.settings.data import DataSettings
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import Case, lps_grid
 
 _WHITE, _GREY, _CSF, _VESSEL, _SPOT = range(10, 15)
 

@@ -1,25 +1,30 @@
-"""`CaseFiles`: the label maps of evaluated cases, and their probabilities, as files."""
+"""`CaseFiles`: the label maps of evaluated cases, and their probabilities, as files.
 
-from collections.abc import Collection, Mapping
+The files of several evaluations in one folder.
+
+Label maps and probabilities of an earlier evaluation in the same folder.
+"""
+
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from kerasseg.datasets.inputs.told_ids import told_ids
-from kerasseg.datasets.outputs.label_ids import label_ids
-from kerasseg.datasets.outputs.output_files import OutputFiles
-from kerasseg.datasets.outputs.write_label import write_label
-from kerasseg.datasets.outputs.write_maps import write_maps
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.label_ids import label_ids, told_ids
+from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import storage_error
-from kerasseg.evaluation.whole_volume import whole_volume
+from kerasseg.evaluation.results import whole_volume
+from kerasseg.files import write_aside
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.records.manifest import CaseRow
 from kerasseg.records.schema import StoredCase
-from kerasseg.settings.data import DataSettings
 from kerasseg.targets import air_probabilities, masks_to_label
 
 Kind = Literal["labels", "probabilities"]
@@ -97,3 +102,52 @@ class CaseFiles:
         except OSError as error:
             raise storage_error(error, f"Making {folder}", self.setting) from error
         return folder
+
+
+def gather_files(files: Sequence[Path], folder: Path, setting: str) -> list[Path]:
+    """Put `…/labels/a.nii.gz` as `folder/labels/a.nii.gz`, and so on; returns the new paths.
+
+    They are second names of the same files (hard links), which take no space, or copies where the
+    file system has none. Raises `UserError` where one cannot be written.
+    """
+    result = []
+    for path in files:
+        place = folder / path.parent.name / path.name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, f"Making {place.parent}", setting) from error
+        with write_aside(place, setting) as temporary:
+            temporary.unlink(missing_ok=True)  # of a run that was killed
+            try:
+                os.link(path, temporary)
+            except OSError:
+                shutil.copyfile(path, temporary)
+        result.append(place)
+    return result
+
+
+_ENDINGS = (".nii.gz", ".png", ".tif")
+
+
+def remove_older_files(
+    folder: Path, kinds: Collection[Kind], written: Collection[Path], setting: str
+) -> list[str]:
+    """Remove, of the kinds that were written anew, what is of other cases than `written`, so that
+    the files are those of the tables. Returns a warning for each kind that was not, but is there.
+    """
+    warnings = []
+    for kind in KINDS:
+        there = [p for p in sorted((folder / kind).glob("[!.]*")) if p.name.endswith(_ENDINGS)]
+        if there and kind not in kinds:
+            warnings.append(
+                f"The files in {kind}/ are of an earlier evaluation, not of this one: "
+                f"--save-{kind} writes them anew."
+            )
+        for path in there if kind in kinds else ():
+            if path not in written:
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise storage_error(error, f"Removing {path}", setting) from error
+    return warnings

@@ -1,15 +1,23 @@
-"""A predictor over whole cases of a store: scores and figures."""
+"""A predictor over whole cases of a store: scores and figures.
+
+Cases of a store through a predictor.
+
+Validation on whole volumes while a network is trained.
+"""
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import keras
+
 from kerasseg import anatomy
-from kerasseg.evaluation.figures.overlay import draw_overlay
-from kerasseg.evaluation.figures.views import draw_views, has_depth
-from kerasseg.evaluation.scores import DICE_ALONE, CaseScore, score_case
-from kerasseg.evaluation.whole_volume import whole_volume
+from kerasseg.evaluation.case_files import CaseFiles
+from kerasseg.evaluation.results import CasePair, whole_volume
+from kerasseg.evaluation.scores import DICE_ALONE, CaseScore, mean_scores, score_case
+from kerasseg.figures.volumes import draw_overlay, draw_views, has_depth
+from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.case_metrics import MetricSettings
 from kerasseg.progress import track
@@ -61,3 +69,80 @@ def evaluate(
             score = dataclasses.replace(score, figures=tuple(drawings))
         scores.append(score)
     return scores
+
+
+def predicted_cases(
+    predictor: Predictor | Ensemble,
+    store: RecordStore,
+    case_ids: Sequence[str],
+    split: str,
+    files: CaseFiles | None = None,
+) -> Iterator[CasePair]:
+    """Segment cases one after the other, as whole scans on the store's grid, and write their
+    `files`.
+
+    Probabilities count in the voxels of the brain: air would only make a calibration look good.
+    """
+    words = f"Segmenting {len(case_ids)} whole case{'' if len(case_ids) == 1 else 's'}"
+    for case_id in track(case_ids, len(case_ids), words):
+        stored = store.load(case_id)
+        case = stored.case
+        assert case.label is not None  # a store holds labelled cases only
+        started = time.monotonic()
+        if isinstance(predictor, Ensemble):  # votes are of masks, some post-processing is in mm
+            probabilities = predictor.probabilities(case.image, case.spacing)
+        else:
+            probabilities = predictor.probabilities(case.image)
+        masks = predictor.masks_of(probabilities, case.spacing)
+        seconds = time.monotonic() - started
+        if files is not None:
+            files.write(store.rows[case_id], stored, predictor, probabilities, masks)
+        yield CasePair(
+            case_id=case_id,
+            split=split,
+            truth=whole_volume(stored, case.label),
+            masks=whole_volume(stored, masks),
+            spacing=case.spacing,
+            patient_id=case.patient_id,
+            probabilities=whole_volume(stored, probabilities),
+            inside=whole_volume(stored, (case.image != 0).any(axis=-1) | (case.label > 0)),
+            seconds=seconds,
+        )
+
+
+Scores = dict[str, float]
+
+
+class VolumeValidation(keras.callbacks.Callback):
+    """After every `every`-th epoch segments whole cases and adds their mean Dice to the logs.
+
+    `val_volume_dice_<column>` as in `metrics.csv`, by the weights that the epoch's checkpoint
+    gets. `predictor` wraps the network that is trained. Of several machines one computes them, and
+    `share` gives them to all, so that other callbacks decide the same everywhere.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        store: RecordStore,
+        case_ids: Sequence[str],
+        target: str,
+        every: int,
+        share: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
+    ) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.store = store
+        self.case_ids = case_ids
+        self.target = target
+        self.every = every
+        self.share = share
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None and (epoch + 1) % self.every == 0:
+            logs |= self.share(self._scores)
+
+    def _scores(self) -> Scores:
+        cases = {"validation": self.case_ids}
+        scores = evaluate(self.predictor, self.store, cases, self.target, Path(), overlays=0)
+        return {f"val_volume_dice_{name}": value for name, value in mean_scores(scores).items()}

@@ -1,21 +1,223 @@
-"""`kerasseg evaluate --pred DIR --truth DIR`: segmentations of anybody."""
+"""`kerasseg evaluate --pred DIR --truth DIR`: segmentations of anybody.
+
+Scans that belong to segmentation files, to be drawn below them.
+
+Segmentations of anybody, as NIfTI files in two folders.
+"""
 
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from kerasseg import __version__, anatomy
+from kerasseg.config.evaluation import MetricsSection
+from kerasseg.datasets.case import Grid
+from kerasseg.datasets.labels import canonical_labels
+from kerasseg.datasets.nifti import read_nifti
 from kerasseg.errors import UserError
-from kerasseg.evaluation.about import About
-from kerasseg.evaluation.metric_settings import metric_settings
-from kerasseg.evaluation.results import Results
-from kerasseg.evaluation.scan_files import read_scan
-from kerasseg.evaluation.segmentation_files import find_pairs, parse_labels, read_pairs
-from kerasseg.evaluation.write_evaluation import write_evaluation
+from kerasseg.evaluation.results import CasePair, Results
+from kerasseg.evaluation.scores import metric_settings
+from kerasseg.evaluation.write_evaluation import About, write_evaluation
 from kerasseg.progress import track
-from kerasseg.settings.metrics import MetricsSection
+from kerasseg.targets import label_to_masks
+
+_LIKED = ("flair", "t2f", "0000", "")
+"""Parts of file names, the best first."""
+
+
+def scan_file(folder: Path, case_id: str) -> Path | None:
+    """The scan of a case below `folder`: named `case_id` or `case_id_…`, FLAIR if there is one."""
+    found = [
+        path
+        for path in sorted(folder.rglob("*.nii*"))
+        if path.name.split(".nii")[0] == case_id
+        or path.name.startswith((f"{case_id}_", f"{case_id}-"))
+    ]
+    found = [path for path in found if "seg" not in path.name[len(case_id) :].lower()]
+    for part in _LIKED:
+        for path in found:
+            if part in path.name[len(case_id) :].lower():
+                return path
+    return None
+
+
+def read_scan(folder: Path, case_id: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Grey values (D, H, W) of that scan; None where there is none.
+
+    Raises `UserError` where it has another shape than the segmentations (D, H, W).
+    """
+    path = scan_file(folder, case_id)
+    if path is None:
+        return None
+    values, grid = read_nifti(path)
+    if grid.our_shape != tuple(shape):
+        raise UserError(
+            f"{path}: has {grid.our_shape} voxels (depth, height, width), the segmentations of "
+            f"{case_id} have {tuple(shape)}: give the scans they were drawn on with --images."
+        )
+    return grid.to_ours(values).astype(np.float32)
+
+
+_ENDINGS = (".nii.gz", ".nii")
+_MARKS = ("_seg", "-seg", "_pred", "-pred", "_prediction", "_label", "_mask")
+"""What a file name may have after the case id."""
+_SAME_PLACE = 1e-2
+"""mm by which the corners of two grids may differ: headers keep float32."""
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """The two files of a case."""
+
+    case_id: str
+    prediction: Path
+    truth: Path
+
+
+def find_pairs(predictions: Path, truths: Path) -> list[FilePair]:
+    """Files below two folders that are named alike, without their ending and `_seg` or the like.
+
+    Raises `UserError` for a folder that is missing or holds no NIfTI file, two files of one name,
+    and a file without a partner.
+    """
+    found = _by_case(predictions, "--pred")
+    wanted = _by_case(truths, "--truth")
+    for here, there, folder in ((found, wanted, truths), (wanted, found, predictions)):
+        alone = sorted(here.keys() - there.keys())
+        if alone:
+            shown = ", ".join(str(here[name]) for name in alone[:3])
+            raise UserError(
+                f"{len(alone)} file(s) have no partner of the same name in {folder}: {shown}"
+                f"{', …' if len(alone) > 3 else ''}. There are {', '.join(sorted(there)[:3])}"
+                f"{', …' if len(there) > 3 else ''}: rename the files, or leave out those that "
+                "shall not be compared."
+            )
+    return [FilePair(name, found[name], wanted[name]) for name in sorted(wanted)]
+
+
+def read_pair(pair: FilePair, label_map: Mapping[int, int], target: str) -> CasePair:
+    """Read both files in our axes.
+
+    Raises `UserError` that names the file for another shape, spacing or place in space, and for
+    a label value that `label_map` does not have.
+    """
+    truth, grid = read_nifti(pair.truth)
+    prediction, other = read_nifti(pair.prediction)
+    _check_same_grid(pair, grid, other)
+    labels = [
+        canonical_labels(grid.to_ours(_known(values, label_map, path)), label_map, path)
+        for values, path in ((truth, pair.truth), (prediction, pair.prediction))
+    ]
+    masks = label_to_masks(labels[1], target)
+    return CasePair(pair.case_id, "files", labels[0], masks, grid.spacing)
+
+
+def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
+    """`--labels` -> label map and target: `1,2,4` are the ids of NCR, ED and ET; a single one is
+    that of the tumour; without, the ids of BraTS of any year."""
+    if text is None:
+        return dict(anatomy.BRATS_LABEL_MAP), "labels"
+    parts = [part.strip() for part in text.split(",")]
+    ids = [int(part) for part in parts if part.isdecimal()]
+    if (
+        len(ids) != len(parts)
+        or len(set(ids)) not in (1, 3)
+        or len(set(ids)) < len(ids)
+        or 0 in ids
+    ):
+        raise UserError(
+            f"--labels {text}: expected the ids of {', '.join(anatomy.SUBREGIONS)} as three "
+            "different numbers above 0, such as 1,2,4, or one number for tumour of any kind."
+        )
+    canonical = anatomy.SUBREGIONS.values() if len(ids) == 3 else (anatomy.TUMOUR,)
+    return {0: 0, **dict(zip(ids, canonical, strict=True))}, "labels" if len(ids) == 3 else "binary"
+
+
+def read_pairs(
+    pairs: list[FilePair], label_map: Mapping[int, int], target: str
+) -> Iterator[CasePair]:
+    """One pair in memory at a time."""
+    return (read_pair(pair, label_map, target) for pair in pairs)
+
+
+def _by_case(folder: Path, option: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{option} {folder}: there is no such folder.")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), None)
+        if ending is None or path.name.startswith(".") or not path.is_file():
+            continue
+        name = path.name[: -len(ending)]
+        for mark in _MARKS:
+            if name.lower().endswith(mark) and len(name) > len(mark):
+                name = name[: -len(mark)]
+                break
+        if name in files:
+            raise UserError(
+                f"{option} {folder}: {files[name].relative_to(folder)} and "
+                f"{path.relative_to(folder)} are both of the case {name}: keep one."
+            )
+        files[name] = path
+    if not files:
+        raise UserError(f"{option} {folder}: holds no NIfTI file (.nii or .nii.gz).")
+    return files
+
+
+def _check_same_grid(pair: FilePair, truth: Grid, prediction: Grid) -> None:
+    if truth.shape != prediction.shape:
+        raise UserError(
+            f"{pair.prediction}: has {_by(prediction.shape)} voxels (x, y, z), but {pair.truth} "
+            f"has {_by(truth.shape)}: bring the prediction back to the grid of the scan."
+        )
+    sides = [tuple(np.linalg.norm(grid.affine[:3, :3], axis=0)) for grid in (prediction, truth)]
+    if not np.allclose(sides[0], sides[1], atol=_SAME_PLACE):
+        raise UserError(
+            f"{pair.prediction}: has voxels of {_by(sides[0])} mm (x, y, z), but those of "
+            f"{pair.truth} are {_by(sides[1])} mm: the prediction was written without the scan's "
+            "header."
+        )
+    # The first voxel and the last one along each axis: four points tell turned axes apart, too.
+    points = np.vstack([np.zeros(3), np.diag(np.array(truth.shape) - 1)])
+    places = np.column_stack([points, np.ones(4)]).T
+    ends = [(grid.affine @ places)[:3].T for grid in (prediction, truth)]
+    if not np.allclose(ends[0], ends[1], atol=_SAME_PLACE):
+        corners = [", ".join(f"{value:.2f}" for value in four[0]) for four in ends]
+        raise UserError(
+            f"{pair.prediction}: lies elsewhere than {pair.truth}: the affine puts its first voxel "
+            f"at ({corners[0]}) mm, that of the truth at ({corners[1]}) mm, or turns its axes: the "
+            "prediction was written without the scan's header."
+        )
+
+
+def _known(values: np.ndarray, label_map: Mapping[int, int], path: Path) -> np.ndarray:
+    whole = values if values.dtype.kind in "iu" else values[np.isfinite(values)]
+    found = np.unique(whole)
+    unknown = [
+        f"{v:g}"
+        for v in found
+        if abs(v - round(float(v))) < 1e-3 and round(float(v)) not in label_map
+    ]
+    if unknown:
+        raise UserError(
+            f"{path}: holds label value(s) {', '.join(unknown[:5])}, known are "
+            f"{', '.join(map(str, sorted(label_map)))}: name the ids of NCR, ED and ET with "
+            "--labels, such as --labels 1,2,4, or the tumour's with --labels 1."
+        )
+    if label_map == anatomy.BRATS_LABEL_MAP and {3, 4} <= {round(float(v)) for v in found}:
+        raise UserError(
+            f"{path}: labels 3 and 4 both occur, and both mean enhancing tumour in some year of "
+            "BraTS: say with --labels which ids are NCR, ED and ET."
+        )
+    return values
+
+
+def _by(sizes: tuple[float, ...]) -> str:
+    return " x ".join(f"{size:g}" for size in np.round(sizes, 4))
 
 
 def evaluate_files(

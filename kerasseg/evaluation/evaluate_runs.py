@@ -1,29 +1,105 @@
-"""`kerasseg evaluate RUN…`: the best model of finished runs on a side of their split."""
+"""`kerasseg evaluate RUN…`: the best model of finished runs on a side of their split.
 
+A run folder, read back to be evaluated.
+
+`kerasseg evaluate RUN RUN… --ensemble mean`: finished runs as one model.
+"""
+
+import json
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.config_file import differences, dump_experiment
-from kerasseg.evaluation.about import About
-from kerasseg.evaluation.case_files import CaseFiles, Kind
-from kerasseg.evaluation.finished_run import FinishedRun, read_finished_run
-from kerasseg.evaluation.gather_files import gather_files
-from kerasseg.evaluation.metric_settings import metric_settings
-from kerasseg.evaluation.older_files import remove_older_files
-from kerasseg.evaluation.peak_gpu_memory import peak_gpu_memory
-from kerasseg.evaluation.predicted_cases import predicted_cases
-from kerasseg.evaluation.results import Results
-from kerasseg.evaluation.whole_volume import whole_volume
-from kerasseg.evaluation.write_evaluation import write_evaluation
-from kerasseg.inference.predictor_of import predictor_of
-from kerasseg.records.store import RecordStore
-from kerasseg.settings.metrics import MetricsSection
-from kerasseg.training.callbacks.history import read_history
+from kerasseg.config.evaluation import MetricsSection
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import differences, dump_experiment, load_experiment
+from kerasseg.errors import UserError
+from kerasseg.evaluation.case_files import CaseFiles, Kind, gather_files, remove_older_files
+from kerasseg.evaluation.evaluate import predicted_cases
+from kerasseg.evaluation.results import Results, whole_volume
+from kerasseg.evaluation.scores import metric_settings
+from kerasseg.evaluation.write_evaluation import About, write_evaluation
+from kerasseg.inference.ensemble import Member, ensemble_of
+from kerasseg.inference.predictor import predictor_of
+from kerasseg.inference.tune_postprocessing import with_tuned
+from kerasseg.peak_memory import peak_gpu_memory
+from kerasseg.records.store import RecordStore, open_store
+from kerasseg.training.callbacks import read_history
+
+SPLITS = ("validation", "test", "train")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run folder says: summary is empty for a run that was stopped before its end."""
+
+    folder: Path
+    experiment: Experiment
+    checkpoint: Path
+    split: dict[str, Any]
+    environment: dict[str, Any]
+    summary: dict[str, Any]
+
+    def case_ids(self, split: str) -> list[str]:
+        """Raises `UserError` where the split holds none."""
+        ids = list(self.split[split])
+        if not ids:
+            others = ", ".join(f"{name} ({len(self.split[name])})" for name in SPLITS)
+            raise UserError(
+                f"{self.folder}: the split holds no {split} case; there are {others}: name one "
+                "with --split."
+            )
+        return ids
+
+    def open_store(self) -> RecordStore:
+        """The run's store. Raises `UserError` if it holds other data than the run was made on."""
+        store = open_store(self.experiment)
+        before, now = self.environment.get("data_fingerprint"), store.manifest.data_fingerprint
+        if before != now:
+            raise UserError(
+                f"{self.folder}: was made on a store with data fingerprint {before}, but that of "
+                f"{store.root} is {now}: the scans were converted anew from other files, so that "
+                "its split may not hold any more."
+            )
+        return store
+
+
+def read_finished_run(folder: Path) -> FinishedRun:
+    """Raises `UserError` for a folder that is no run, or one without a checkpoint."""
+    if not (folder / "config.yaml").is_file():
+        raise UserError(
+            f"{folder}: is no run folder, as it holds no config.yaml: name one that kerasseg train "
+            "has written, such as runs/NAME."
+        )
+    checkpoint = folder / "checkpoints" / "best.keras"
+    if not checkpoint.is_file():
+        raise UserError(
+            f"{folder}: holds no checkpoint ({checkpoint.relative_to(folder)}), so there is "
+            "nothing to evaluate: train it first, or go on with kerasseg train --resume."
+        )
+    return FinishedRun(
+        folder,
+        with_tuned(folder, load_experiment(folder / "config.yaml")),
+        checkpoint,
+        _read(folder / "split.json"),
+        _read(folder / "environment.json"),
+        _read(folder / "summary.json") if (folder / "summary.json").is_file() else {},
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing, so the run cannot be evaluated.") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}): restore the file.") from None
+
 
 _SETTING = "run.root"
 """What would move the folders, for messages."""
@@ -170,3 +246,99 @@ def _about_folds(runs: Sequence[FinishedRun], abouts: Sequence[About]) -> About:
         environment=first.environment,
         image_of=lambda case_id: places[case_id].image_of(case_id),
     )
+
+
+_OUTPUT_SETTING = "--output"
+"""What would move the folder, for messages."""
+
+
+def evaluate_ensemble(
+    folders: Sequence[Path],
+    split: str,
+    combine: Literal["mean", "vote"],
+    output: Path,
+    settings: MetricsSection | None = None,
+    save: Collection[Kind] = (),
+) -> Path:
+    """Write tables, figures and the page of the ensemble into `output`; returns the page.
+
+    save: what is written of every case besides its scores, into folders of these names
+
+    Folds, seeds and architectures, 2-D and 3-D, that were trained on one store. A case is scored
+    where every run has it on this side of its split, as no network may have been trained on it.
+    Raises `UserError` for runs that do not go together.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError("--ensemble: name two or more different run folders.")
+    runs = [read_finished_run(folder) for folder in folders]
+    case_ids = _unseen(runs, split)
+    store = _one_store(runs)
+    networks = [keras.saving.load_model(run.checkpoint, compile=False) for run in runs]
+    ensemble = ensemble_of([_member(r, n) for r, n in zip(runs, networks, strict=True)], combine)
+    settings = settings or runs[0].experiment.metrics
+    results, wanted = Results(ensemble.target), metric_settings(settings)
+    files = CaseFiles(output, runs[0].experiment.data, _OUTPUT_SETTING, save)
+    for pair in predicted_cases(ensemble, store, case_ids, split, files):
+        results.add(pair, wanted)
+    names = " ".join(str(folder) for folder in folders)
+    options = " ".join(["", *(f"--save-{kind}" for kind in save)])
+    words = {"mean": "mean of their probabilities", "vote": "vote of their masks"}[combine]
+    warnings = []
+    if split == "train":
+        warnings.append("The networks were trained on these cases: they say nothing about others.")
+    if combine == "vote":
+        warnings.append(
+            "Probabilities are shares of votes: calibration, ROC and threshold are those of "
+            f"{len(runs) + 1} levels."
+        )
+    warnings += remove_older_files(output, save, files.written, _OUTPUT_SETTING)
+    about = About(
+        title=f"Ensemble of {len(runs)} runs: {split} cases",
+        kind=f"Best models of {len(runs)} runs, {words}",
+        command=f"kerasseg evaluate {names} --split {split} --ensemble {combine} -o {output}"
+        + options,
+        facts={
+            "Runs": ", ".join(str(run.folder.resolve()) for run in runs),
+            "Split": f"{split}: the {len(case_ids)} cases that all runs have on this side",
+            "Networks": "; ".join(f"{n.name}, {n.count_params():,} parameters" for n in networks),
+            "Data fingerprint": str(runs[0].environment.get("data_fingerprint")),
+            "Store": str(store.root),
+        },
+        warnings=warnings,
+        settings=settings,
+        config="\n".join(f"# {r.folder}\n{dump_experiment(r.experiment)}" for r in runs),
+        environment=runs[0].environment,
+        image_of=lambda case_id: image_of(store, case_id),
+    )
+    return write_evaluation(output, results, about, _OUTPUT_SETTING)
+
+
+def _member(run: FinishedRun, network: keras.Model) -> Member:
+    return Member(str(run.folder), run.experiment, predictor_of(run.experiment, network))
+
+
+def _unseen(runs: Sequence[FinishedRun], split: str) -> list[str]:
+    """The cases that every run has on this side, in the first one's order."""
+    sides = [set(run.case_ids(split)) for run in runs]
+    common = set.intersection(*sides)
+    if not common:
+        raise UserError(
+            f"--ensemble: {', '.join(str(run.folder) for run in runs)} have no {split} case in "
+            "common, so that every case was seen by a network in its training. Folds have their "
+            "test cases in common (--split test, with split.test above 0); out of fold, kerasseg "
+            "evaluate puts them together without --ensemble."
+        )
+    return [case_id for case_id in runs[0].case_ids(split) if case_id in common]
+
+
+def _one_store(runs: Sequence[FinishedRun]) -> RecordStore:
+    stores = [run.open_store() for run in runs]
+    for run, store in zip(runs, stores, strict=True):
+        if store.root.resolve() != stores[0].root.resolve():
+            raise UserError(
+                f"--ensemble: {runs[0].folder} was trained on {stores[0].root}, but "
+                f"{run.folder} on {store.root}, whose modalities, grid or intensities are others: "
+                "let kerasseg predict RUN RUN… make the segmentations from the scans, and score "
+                "these with kerasseg evaluate --pred DIR --truth DIR."
+            )
+    return stores[0]

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasseg.evaluation.metric_settings import empty_rule_in_words
-from kerasseg.evaluation.page import data_uri, environment
-from kerasseg.evaluation.scores import CaseScore, columns_in_words, score_columns
+from kerasseg.config.evaluation import MetricsSection
+from kerasseg.evaluation.scores import (
+    CaseScore,
+    columns_in_words,
+    empty_rule_in_words,
+    score_columns,
+)
+from kerasseg.files import write_aside
 from kerasseg.metrics.case_metrics import UNITS
-from kerasseg.settings.metrics import MetricsSection
-from kerasseg.write_aside import write_aside
+from kerasseg.page import data_uri, environment
 
 
 def write_report(

@@ -1,6 +1,12 @@
-"""Scores of whole cases, and the table of them."""
+"""Scores of whole cases, and the table of them.
+
+Section `metrics` of an experiment -> what `case_metrics` takes.
+
+Dice of single slices, which is not Dice of volumes.
+"""
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +14,61 @@ from pathlib import Path
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.evaluation.slicewise_dice import SlicewiseDice
-from kerasseg.metrics.case_metrics import CaseMetrics, MetricSettings, case_metrics
-from kerasseg.write_aside import write_aside
+from kerasseg.config.evaluation import MetricsSection
+from kerasseg.files import write_aside
+from kerasseg.metrics.case_metrics import UNITS, CaseMetrics, MetricSettings, case_metrics
+from kerasseg.metrics.lesions import LesionSettings
+from kerasseg.metrics.overlap import EmptyRule
+
+
+def metric_settings(section: MetricsSection) -> MetricSettings:
+    """Every metric, at the section's tolerance, empty rule and challenge."""
+    empty = EmptyRule(distance_one_empty=section.empty_distance)
+    if section.empty == "skip":
+        empty = EmptyRule(*(math.nan,) * 4)
+    lesions = LesionSettings.of_challenge(section.lesions)
+    return MetricSettings(tuple(UNITS), section.tolerance, empty, lesions)
+
+
+def empty_rule_in_words(section: MetricsSection) -> str:
+    """For a reader of the table."""
+    if section.empty == "skip":
+        return "A case where the class is empty in truth or prediction does not count."
+    return (
+        "A class empty in truth and prediction counts Dice 1 and distance 0 mm, empty in one of "
+        f"them Dice 0 and distance {section.empty_distance:.5g} mm."
+    )
+
+
+@dataclass(frozen=True)
+class SlicewiseDice:
+    """Sum of the Dice of slices, and how many slices there were; `a + b` is of both."""
+
+    total: float = 0.0
+    slices: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Over the slices; NaN without any."""
+        return self.total / self.slices if self.slices else float("nan")
+
+    def __add__(self, other: "SlicewiseDice") -> "SlicewiseDice":
+        return SlicewiseDice(self.total + other.total, self.slices + other.slices)
+
+    @classmethod
+    def measure(cls, truth: np.ndarray, prediction: np.ndarray, axis: int = 0) -> "SlicewiseDice":
+        """Of two boolean masks (D, H, W), slice by slice along `axis`.
+
+        Slices that are empty in both are left out: counted as 1, they would raise the mean by
+        nothing but the length of the scan. 2-D papers that count them report higher numbers.
+        """
+        others = tuple(a for a in range(truth.ndim) if a != axis)
+        hits = np.count_nonzero(truth & prediction, axis=others)
+        both = np.count_nonzero(truth, axis=others) + np.count_nonzero(prediction, axis=others)
+        counted = both > 0
+        dice = 2 * hits[counted] / both[counted]
+        return cls(float(dice.sum()), int(counted.sum()))
+
 
 DICE_ALONE = MetricSettings(metrics=("dice",))
 """Needs no spacing."""

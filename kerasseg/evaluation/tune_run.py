@@ -9,12 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasseg.evaluation.finished_run import read_finished_run
+from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.evaluation.evaluate_runs import read_finished_run
 from kerasseg.inference.predictor import Predictor
-from kerasseg.inference.tune_postprocessing import TuningCase, mean_dice, tune_postprocessing
-from kerasseg.inference.tuned_postprocessing import write_tuned
+from kerasseg.inference.tune_postprocessing import (
+    TuningCase,
+    mean_dice,
+    tune_postprocessing,
+    write_tuned,
+)
 from kerasseg.progress import track
-from kerasseg.settings.postprocessing import PostprocessingSettings
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
-"""Several predictors as one."""
+"""Several predictors as one.
+
+Runs -> their ensemble, if they agree on what is done to its mean.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import differences
 from kerasseg.errors import UserError
-from kerasseg.inference.clean_up.finished_masks import finished_masks
-from kerasseg.settings.postprocessing import PostprocessingSettings
+from kerasseg.inference.postprocessing import finished_masks
 
 _MAJORITY = 0.5
 """A mask holds where half of the predictors or more say so."""
@@ -110,3 +115,38 @@ class Ensemble:
     def mask_threshold(self) -> float:
         """From which mean, or share of votes, on a mask holds."""
         return _MAJORITY if self.combine == "vote" else self.threshold
+
+
+class Member(NamedTuple):
+    """A run of an ensemble: what it is called, its settings, and what segments."""
+
+    name: str
+    experiment: Experiment
+    segmenter: Segmenter
+
+
+def ensemble_of(members: Sequence[Member], combine: Literal["mean", "vote"]) -> Ensemble:
+    """The ensemble of finished runs, with the threshold and the post-processing that they share.
+
+    Raises `UserError` for runs of several targets, and for runs whose mean would be made into masks
+    in different ways; votes are of masks, so there each may have its own.
+    """
+    first = members[0]
+    segmenters = [member.segmenter for member in members]
+    if combine == "vote":
+        return Ensemble(segmenters, combine=combine)
+    for member in members[1:]:
+        other = differences(first.experiment, member.experiment, ["postprocessing", "evaluation"])
+        other = [d for d in other if d.startswith(("postprocessing", "evaluation.threshold"))]
+        if other:
+            raise UserError(
+                f"{first.name} and {member.name} make masks of probabilities in different ways "
+                f"({'; '.join(other)}): give these settings for all, such as "
+                f"{other[0].split(':')[0]}=…, or let the runs vote."
+            )
+    return Ensemble(
+        segmenters,
+        combine=combine,
+        threshold=first.experiment.evaluation.threshold,
+        postprocessing=first.experiment.postprocessing,
+    )

@@ -9,16 +9,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasseg.config import Experiment
-from kerasseg.config_file import load_experiment
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.datasets.case import Case
-from kerasseg.datasets.read_case import to_grid
+from kerasseg.datasets.checks import to_grid
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import UserError
-from kerasseg.inference.brain_box import brain_box
-from kerasseg.inference.predictor import Predictor
-from kerasseg.inference.predictor_of import predictor_of
-from kerasseg.inference.tuned_postprocessing import with_tuned
+from kerasseg.inference.predictor import Predictor, predictor_of
+from kerasseg.inference.tune_postprocessing import with_tuned
+from kerasseg.inference.windows import find_brain_box
 from kerasseg.records.normalise import z_score
 
 
@@ -84,7 +83,7 @@ class LoadedRun:
             image = image[..., [scan.modalities.index(name) for name in wanted]]
         case = dataclasses.replace(scan, image=image, label=None, modalities=wanted, signal=None)
         case = to_grid(case, self.experiment.data)
-        box = brain_box(case.image)
+        box = find_brain_box(case.image)
         image = np.zeros(case.image.shape, np.float32)
         # The store's precision, so that a raw case gives what its record gives.
         image[box] = z_score(case.image[box])[0].astype(np.float16)

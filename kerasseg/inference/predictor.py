@@ -1,4 +1,7 @@
-"""`Predictor`: a network that takes whole volumes."""
+"""`Predictor`: a network that takes whole volumes.
+
+An experiment's network -> its predictor.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -7,15 +10,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasseg.inference.accumulators import HostAccumulator, choose_accumulator
-from kerasseg.inference.clean_up.finished_masks import finished_masks
-from kerasseg.inference.orientations import Orientation, orientations
-from kerasseg.inference.sliding_window import sliding_window
-from kerasseg.inference.tensor_of import tensor_of
+from kerasseg.config.evaluation import EvaluationSettings, PostprocessingSettings
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.pipeline import PipelineSettings
+from kerasseg.inference.postprocessing import finished_masks
+from kerasseg.inference.test_time_augmentation import Orientation, orientations
+from kerasseg.inference.windows import (
+    HostAccumulator,
+    choose_accumulator,
+    sliding_window,
+    tensor_of,
+)
 from kerasseg.pipeline.augment.patch import AXES
-from kerasseg.settings.evaluation import EvaluationSettings
-from kerasseg.settings.pipeline import PipelineSettings
-from kerasseg.settings.postprocessing import PostprocessingSettings
 from kerasseg.targets import air_probabilities
 
 _AXIS_NAMES: Final = ("depth", "height", "width")
@@ -151,3 +157,14 @@ class Predictor:
             found = orientation.undo(self._forward(orientation.apply(batch)))
             total = found if len(chosen) == 1 else total + found / len(chosen)
         return total
+
+
+def predictor_of(experiment: Experiment, network: keras.Model) -> Predictor:
+    """As the sections `pipeline`, `evaluation` and `postprocessing` say."""
+    return Predictor(
+        network,
+        experiment.pipeline,
+        experiment.evaluation,
+        target=experiment.model.target,
+        postprocessing=experiment.postprocessing,
+    )

@@ -8,13 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from kerasseg.metrics.bounding_box import bounding_box
-from kerasseg.metrics.components import Components
-from kerasseg.metrics.empty_rule import Empty, EmptyRule, which_empty
-from kerasseg.metrics.lesion_counts import LesionCounts
-from kerasseg.metrics.lesion_wise import Lesion, LesionSettings, lesion_wise
-from kerasseg.metrics.overlap import Overlap
-from kerasseg.metrics.surface_distances import SurfaceDistances
+from kerasseg.metrics.lesions import Components, Lesion, LesionCounts, LesionSettings, lesion_wise
+from kerasseg.metrics.overlap import Empty, EmptyRule, Overlap, which_empty
+from kerasseg.metrics.surface import SurfaceDistances, bounding_box
 
 UNITS: Final = MappingProxyType(
     {

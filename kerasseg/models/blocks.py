@@ -1,14 +1,19 @@
 """What the levels of a network are made of: plain and residual blocks, dropout.
 
 Every function takes a tensor (B, *spatial, C) of a slice or of a volume and returns the next one.
+
+Twice the resolution: by a transposed convolution, or by linear interpolation.
+
+Attention gates on the skip connections.
 """
 
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import keras
+from keras import ops
 
-from kerasseg.settings.model import ModelSettings
+from kerasseg.config.model import ModelSettings
 
 _EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
@@ -158,3 +163,59 @@ def _activated(x: keras.KerasTensor, settings: ModelSettings, name: str) -> kera
     if settings.activation == "leaky_relu":
         return keras.layers.LeakyReLU(settings.negative_slope, name=name)(x)
     return keras.layers.Activation(settings.activation, name=name)(x)
+
+
+def upsampled(
+    x: keras.KerasTensor, settings: ModelSettings, channels: int, name: str
+) -> keras.KerasTensor:
+    """(B, *spatial, C) -> (B, *2 spatial, channels).
+
+    `interpolate` is followed by a convolution of size 2, the "up-convolution" of Ronneberger et al.
+    2015; a transposed convolution has the same kernel, so both have the same parameters.
+    """
+    if settings.upsampling == "transpose":
+        return layers_for(x).up_convolution(channels, 2, strides=2, name=f"{name}_up")(x)
+    x = interpolated(x)
+    return layers_for(x).convolution(channels, 2, padding="same", name=f"{name}_up")(x)
+
+
+def interpolated(x: keras.KerasTensor) -> keras.KerasTensor:
+    """(B, *spatial, C) -> (B, *2 spatial, C) by bi- or trilinear interpolation.
+
+    Centres of voxels are at half-integers and edges are repeated, as in PyTorch's
+    `interpolate(scale_factor=2, align_corners=False)`.
+    """
+    # keras.layers.UpSampling3D has no trilinear interpolation, and the bilinear one of UpSampling2D
+    # cannot be traced for sizes that are not known. Along one axis, linear interpolation to twice
+    # the resolution is each voxel twice, then the mean of three neighbours with the weights 1/4,
+    # 1/2, 1/4. As it is linear, nothing of it is kept for the backward pass.
+    for axis in range(1, len(x.shape) - 1):
+        x = ops.repeat(x, 2, axis=axis)
+        before = ops.concatenate([_along(x, axis, 0, 1), _along(x, axis, 0, -1)], axis=axis)
+        after = ops.concatenate([_along(x, axis, 1, None), _along(x, axis, -1, None)], axis=axis)
+        x = 0.5 * x + 0.25 * (before + after)
+    return x
+
+
+def _along(x: keras.KerasTensor, axis: int, start: int, stop: int | None) -> keras.KerasTensor:
+    return x[(*[slice(None)] * axis, slice(start, stop))]
+
+
+def attention_gate(
+    skip: keras.KerasTensor, gate: keras.KerasTensor, name: str
+) -> keras.KerasTensor:
+    """Skip (B, *2 spatial, C), multiplied by what the level below finds worth looking at.
+
+    Additive attention of Oktay et al. 2018 (arXiv:1804.03999): `gate` (B, *spatial, G) and the
+    skip, brought to its resolution, give one coefficient in (0, 1) for each voxel, which is
+    interpolated back to the resolution of the skip.
+    """
+    convolution, between = layers_for(skip).convolution, max(skip.shape[-1] // 2, 1)
+    theta = convolution(between, 2, strides=2, use_bias=False, name=f"{name}_gate_skip")(skip)
+    phi = convolution(between, 1, name=f"{name}_gate_signal")(gate)
+    both = keras.layers.Add(name=f"{name}_gate_add")([theta, phi])
+    both = keras.layers.ReLU(name=f"{name}_gate_relu")(both)
+    logit = convolution(1, 1, name=f"{name}_gate_psi")(both)
+    attention = keras.layers.Activation("sigmoid", name=f"{name}_gate_sigmoid")(logit)
+    attention = interpolated(attention)
+    return keras.layers.Multiply(name=f"{name}_gate")([skip, attention])

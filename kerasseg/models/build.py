@@ -2,9 +2,9 @@
 
 import keras
 
+from kerasseg.config.model import ModelSettings
 from kerasseg.models.pretrained_unet import pretrained_unet
 from kerasseg.models.unet import unet
-from kerasseg.settings.model import ModelSettings
 
 _NETWORKS = {"unet": unet, "pretrained_unet": pretrained_unet}
 

@@ -2,12 +2,10 @@
 
 import keras
 
-from kerasseg.models.any_size import pad_to_stride
+from kerasseg.config.model import ModelSettings
 from kerasseg.models.blocks import dropout
-from kerasseg.models.decoder import decoder, with_output
-from kerasseg.models.load_encoder_weights import load_encoder_weights
-from kerasseg.models.pretrained_encoders import PRETRAINED_ENCODERS
-from kerasseg.settings.model import ModelSettings
+from kerasseg.models.pretrained_encoders import PRETRAINED_ENCODERS, load_encoder_weights
+from kerasseg.models.unet import decoder, pad_to_stride, with_output
 
 
 def pretrained_unet(settings: ModelSettings, input_channels: int) -> keras.Model:

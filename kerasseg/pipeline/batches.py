@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from kerasseg.config import PipelineSettings
+from kerasseg.config.augment import Transform
+from kerasseg.config.experiment import PipelineSettings
 from kerasseg.pipeline.patch_reader import PatchReader, seeds_of
 from kerasseg.pipeline.record_cache import RecordCache
 from kerasseg.records.store import RecordStore
-from kerasseg.settings.augment import Transform
 
 _TRAINING, _VALIDATION = 0, 1
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kerasseg.config import Experiment
+from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.records.store import RecordStore

@@ -1,17 +1,20 @@
-"""Cutting a patch out of a record, mirrored and warped on the way, in one pass over its voxels."""
+"""Cutting a patch out of a record, mirrored and warped on the way, in one pass over its voxels.
+
+Canonical labels -> what a model predicts.
+"""
 
 import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
 
+from kerasseg import anatomy
+from kerasseg.config.augment import Flip, Spatial, Transform
 from kerasseg.pipeline.augment.drawing import happens
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.spatial import Warp, draw_spatial, sources
 from kerasseg.pipeline.compiled import compiled
-from kerasseg.pipeline.parse import Voxels
-from kerasseg.pipeline.voxel_rows import voxel_rows
-from kerasseg.settings.augment import Flip, Spatial, Transform
+from kerasseg.pipeline.records import Voxels, voxel_rows
 
 _FLIP, _WARP = 1 << 18, 1 << 19
 """Streams of a patch's seed that mirroring and warp draw from."""
@@ -146,3 +149,17 @@ def _heaviest(labels: list[tf.Tensor], fractions: list[tf.Tensor]) -> tf.Tensor:
 
 _CLASSES = 4
 """Canonical labels, 0 to 3."""
+
+
+@compiled
+def target_masks(label: tf.Tensor, target: str) -> tf.Tensor:
+    """(...) uint8 canonical ids -> (..., K) uint8, 1 where a voxel belongs to a channel.
+
+    The K channels are those of `anatomy.TARGETS[target]`.
+    """
+    channels = anatomy.TARGETS[target].values()
+    # A number per class and channel rather than a table: compiled, it needs no memory at all.
+    masks = [
+        tf.reduce_any([label == class_id for class_id in sorted(ids)], axis=0) for ids in channels
+    ]
+    return tf.cast(tf.stack(masks, axis=-1), tf.uint8)

@@ -5,16 +5,15 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from kerasseg import anatomy
-from kerasseg.config import PipelineSettings
+from kerasseg.config.augment import Transform
+from kerasseg.config.experiment import PipelineSettings
 from kerasseg.pipeline.augment.compose import ANYWHERE, HOST, augment
 from kerasseg.pipeline.augment.patch import Patch
-from kerasseg.pipeline.parse import Record, TableSizes, parse_record
-from kerasseg.pipeline.patches import draw_patch
+from kerasseg.pipeline.cut import target_masks
 from kerasseg.pipeline.record_cache import DiskCache, MemoryCache, RecordCache
-from kerasseg.pipeline.slices import draw_slice
-from kerasseg.pipeline.targets import target_masks
+from kerasseg.pipeline.records import Record, TableSizes, parse_record
+from kerasseg.pipeline.sampling import draw_patch, draw_slice
 from kerasseg.records.store import RecordStore
-from kerasseg.settings.augment import Transform
 
 _AUGMENT = 1 << 20
 """Stream of a patch's seed that augmentation draws from; where it lies takes the first few."""

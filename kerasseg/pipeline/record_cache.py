@@ -8,14 +8,14 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from kerasseg.config import PipelineSettings
+from kerasseg.config.experiment import PipelineSettings
 from kerasseg.errors import UserError
-from kerasseg.pipeline.parse import Record, TableSizes, filled, parse_record
+from kerasseg.files import write_aside
+from kerasseg.pipeline.records import Record, TableSizes, filled, parse_record
 from kerasseg.progress import track
-from kerasseg.records import example
+from kerasseg.records import tfrecord as example
 from kerasseg.records.store import RecordStore
 from kerasseg.records.tfrecord import FRAMING_BYTES, read_record, write_record
-from kerasseg.write_aside import write_aside
 
 _LEAST_FREE = 0.1
 """Share of the available memory that a cache leaves to everything else."""

@@ -1,15 +1,92 @@
-"""Many cases through a model, into files."""
+"""Many cases through a model, into files.
 
+`overlays/<case>.png`: a prediction over its scan.
+
+A prediction -> its files.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kerasseg.datasets.inputs.input import Input
-from kerasseg.datasets.outputs.label_ids import label_ids
-from kerasseg.datasets.outputs.output_files import OutputFiles
-from kerasseg.errors import UserError
-from kerasseg.prediction.segmenter import Segmenter
-from kerasseg.prediction.write_prediction import write_prediction
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from kerasseg import anatomy
+from kerasseg.datasets.case import Input
+from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
+from kerasseg.errors import UserError, storage_error
+from kerasseg.figures.style import legend, save, show_slice, show_tumour
+from kerasseg.prediction.model import Prediction, Segmenter
 from kerasseg.progress import track
+
+
+def draw_prediction(prediction: Prediction, path: Path) -> None:
+    """The axial slice with most predicted tumour, or the middle one: every modality, then the
+    prediction over FLAIR, or over the first modality where there is no FLAIR."""
+    case, label = prediction.case, prediction.label
+    areas = (label > 0).sum(axis=(1, 2))
+    index = int(areas.argmax()) if areas.any() else label.shape[0] // 2
+    names = list(case.modalities)
+    figure = Figure(
+        figsize=(2.8 * (len(names) + 1), 3.6),
+        layout=ConstrainedLayoutEngine(rect=(0, 0.08, 1, 0.92)),
+    )
+    axes = figure.subplots(1, len(names) + 1)
+    aspect = case.spacing[1] / case.spacing[2]
+    for channel, name in enumerate(names):
+        title = anatomy.MODALITY_TITLES.get(name, name)
+        show_slice(axes[channel], case.image[index, ..., channel], title, aspect)
+    base = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
+    show_slice(axes[-1], case.image[index, ..., base], "prediction", aspect)
+    show_tumour(axes[-1], label[index], prediction.target, aspect)
+    title = case.case_id
+    if label.shape[0] > 1:
+        title += f", axial slice {index}"
+    if not areas.any():
+        title += ", no tumour found"
+    figure.suptitle(title, fontsize=11)
+    legend(figure, prediction.target)
+    save(figure, path, "--output")
+
+
+OPTION = "--output"
+"""What would move the files, for messages."""
+
+
+def write_prediction(
+    prediction: Prediction,
+    files: OutputFiles,
+    ids: Mapping[int, int],
+    *,
+    probabilities: bool = False,
+    overlay: bool = False,
+) -> None:
+    """Write what was asked for, every file in one step, the label last.
+
+    Labels have `ids`, canonical -> own; the mask of a picture of binary target is 0 and 255. Maps
+    of entropy and variance are written if the prediction has them.
+
+    Raises `UserError` where a file cannot be written.
+    """
+    grid, target = prediction.case.grid, prediction.target
+    for folder in {files.folder, *([files.overlay.parent] if overlay else [])}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, f"Making the folder {folder}", OPTION) from error
+    maps = [
+        (files.probabilities(target), prediction.probabilities if probabilities else None),
+        (files.entropy(target), prediction.entropy),
+        (files.variance(target), prediction.variance),
+    ]
+    for paths, values in maps:
+        if values is not None:
+            write_maps(paths, values, grid, OPTION, picture=files.picture)
+    if overlay:
+        draw_prediction(prediction, files.overlay)
+    write_label(files, prediction.label, ids, grid, target, OPTION)
 
 
 @dataclass(frozen=True)

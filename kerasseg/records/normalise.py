@@ -3,7 +3,7 @@
 import numpy as np
 
 from kerasseg.datasets.case import Box
-from kerasseg.datasets.nifti_source import bounding_box
+from kerasseg.datasets.nifti import bounding_box
 
 EPSILON = 1e-8
 """Added to the standard deviation, so a constant channel becomes 0 and not NaN."""

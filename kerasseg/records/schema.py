@@ -36,10 +36,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.datasets.case import Case
-from kerasseg.datasets.grid import Grid
-from kerasseg.datasets.nifti_source import bounding_box
-from kerasseg.records import example
+from kerasseg.datasets.case import Case, Grid
+from kerasseg.datasets.nifti import bounding_box
+from kerasseg.records import tfrecord as example
 from kerasseg.records.normalise import brain_mask, z_score
 
 FORMAT = 2

@@ -5,17 +5,22 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kerasseg.config import Experiment
+from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError, storage_error
+from kerasseg.files import locked
 from kerasseg.progress import track
 from kerasseg.records.convert import convert, names
-from kerasseg.records.damage import is_damaged
-from kerasseg.records.journal import Journal
-from kerasseg.records.lock import locked
-from kerasseg.records.manifest import CaseRow, Manifest, read_manifest, store_settings
+from kerasseg.records.manifest import (
+    CaseRow,
+    Manifest,
+    read_manifest,
+    readable,
+    store_settings,
+    unchanged,
+)
 from kerasseg.records.schema import StoredCase, decode
-from kerasseg.records.source_files import readable, unchanged
+from kerasseg.records.shards import Journal, is_damaged
 from kerasseg.records.tfrecord import read_record
 
 

@@ -10,12 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from kerasseg.config.training import TrainingSettings
 from kerasseg.errors import UserError
-from kerasseg.runtime import usable_cores
-from kerasseg.settings.training import TrainingSettings
-from kerasseg.training.cluster import Cluster, read_cluster
-from kerasseg.training.machines import Machines
-from kerasseg.training.wait_for_workers import wait_for_workers
+from kerasseg.tensorflow_setup import usable_cores
+from kerasseg.training.multi_worker import Cluster, Machines, read_cluster, wait_for_workers
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kerasseg.errors import UserError
-from kerasseg.training.training_model import TrainingModel
-from kerasseg.write_aside import write_aside
+from kerasseg.files import write_aside
+from kerasseg.training.step import TrainingModel
 
 FILE_NAME = "state.npz"
 

@@ -1,5 +1,13 @@
-"""A search: what a tune file and its overrides say, read and checked."""
+"""A search: what a tune file and its overrides say, read and checked.
 
+What a run of an experiment logs, and so what a search can go by.
+
+`search.yaml`, which says in a search's folder what is searched.
+
+Whether the folder of a search is of this very search.
+"""
+
+import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -11,15 +19,54 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from kerasseg.config import Experiment
-from kerasseg.config_file import DEMO_CONFIG, apply_override, make_experiment, read_yaml
-from kerasseg.config_mistakes import explain
+from kerasseg import anatomy
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import (
+    DEMO_CONFIG,
+    apply_override,
+    differences,
+    make_experiment,
+    read_yaml,
+)
+from kerasseg.config.messages import explain
+from kerasseg.config.tuning import SearchSettings, TuneFile
 from kerasseg.errors import UserError
-from kerasseg.settings.tuning import SearchSettings, TuneFile
-from kerasseg.tuning.check_space import check_space
-from kerasseg.tuning.objectives import check_objective
-from kerasseg.tuning.parameter import Parameter
-from kerasseg.tuning.space import read_space
+from kerasseg.evaluation.scores import score_columns
+from kerasseg.files import write_aside
+from kerasseg.tuning.space import Parameter, check_space, read_space, same
+
+
+def objectives(experiment: Experiment) -> list[str]:
+    """Columns of `history.csv`, besides those of the user's callbacks."""
+    channels = anatomy.tumour_channels(experiment.model.target)
+    metrics = [
+        name if channel is None else f"{name}_{channel}"
+        for name in ("dice", "iou", "precision", "recall")
+        for channel in (None, *channels)
+    ]
+    logged = ["loss", *metrics]
+    names = ["val_dice_smoothed", *(f"val_{name}" for name in logged), *logged]
+    if experiment.training.validate_volumes_every is not None:
+        columns = score_columns(experiment.model.target)
+        names += [f"val_volume_dice_{name}" for name in columns]
+    return names
+
+
+def check_objective(name: str, experiment: Experiment, where: str) -> None:
+    """Raise `UserError` for an objective that the experiment does not log."""
+    known = objectives(experiment)
+    if name in known or experiment.training.callbacks:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    volumes = ""
+    if name.startswith("val_volume") and experiment.training.validate_volumes_every is None:
+        volumes = " Whole volumes are validated with training.validate_volumes_every."
+    raise UserError(
+        f"{where}: search.objective: {name} is not logged.{hint}{volumes} There are "
+        f"{', '.join(known)}."
+    )
+
 
 DEFAULT_FILE = DEMO_CONFIG.parent / "tune_phantom.yaml"
 """What `python tune.py` alone runs."""
@@ -126,3 +173,112 @@ def _apply(values: dict[str, Any], override: str) -> None:
         space.pop(name, None)
     else:
         space[name] = entry["entry"]
+
+
+FILE_NAME = "search.yaml"
+ORACLE = "oracle.json"
+"""KerasTuner's state, beside it."""
+
+
+def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:
+    """Section `search`, and the whole file, in which `base` is as it was written and `experiment`
+    has every setting.
+
+    Raises `UserError` for a folder without one, and for a file that is none.
+    """
+    path = folder / FILE_NAME
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such file, so {folder} is no folder of a search; name one that "
+            "python tune.py wrote."
+        ) from None
+    except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    for section in ("search", "base"):
+        if not isinstance(content, dict) or not isinstance(content.get(section), dict):
+            raise UserError(f"{path}: expected a section {section}, found none.")
+    try:
+        return TuneFile.model_validate({"search": content["search"]}).search, content
+    except ValidationError as error:
+        raise UserError(explain(error, content, str(path), (), TuneFile)) from None
+
+
+_MAY_CHANGE = {
+    "name",
+    "root",
+    "max_trials",
+    "minutes",
+    "baseline",
+    "parallel",
+    "stop_after_failures",
+    "worker_timeout",
+    "chief_timeout",
+}
+_BASE_MAY_CHANGE = (
+    "run.name",
+    "run.root",
+    "records.workers",
+    "records.root",
+    "data.root",
+    "pipeline.prefetch",
+    "training.devices",
+    "training.callbacks",
+)
+"""They say where, how long and on what it is searched, not what."""
+
+
+def check_belongs(search: Search) -> bool:
+    """Whether the folder holds trials of this search to go on with; False if there are none.
+
+    Raises `UserError` with the differences if it is of another search.
+    """
+    path = search.folder / FILE_NAME
+    if not path.exists():
+        if (search.folder / ORACLE).exists():
+            raise UserError(
+                f"{search.folder} holds trials, but {FILE_NAME}, which says of which search, is "
+                "gone: put it back, use another search.name, or remove the folder."
+            )
+        return False
+    try:
+        old, content = read_search_file(search.folder)
+        base = make_experiment(content["base"], where=str(path))
+    except UserError as error:
+        raise UserError(f"{error}\nUse another search.name, or remove {search.folder}.") from None
+    changed = _changed(old, search.settings)
+    changed += [
+        difference
+        for difference in differences(base, search.base, type(base).model_fields)
+        if not difference.startswith(_BASE_MAY_CHANGE)
+    ]
+    if changed:
+        raise UserError(
+            f"{search.folder} belongs to another search: {'; '.join(changed)}. Set these back to "
+            "go on with it, or search under another search.name."
+        )
+    return True
+
+
+def _changed(old: SearchSettings, new: SearchSettings) -> list[str]:
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    spaces = [values.pop("space") for values in (before, after)]
+    changed = [
+        f"search.{name}: {before[name]} -> {after[name]}"
+        for name in after
+        if name not in _MAY_CHANGE and not same(before[name], after[name])
+    ]
+    for name in dict.fromkeys([*spaces[0], *spaces[1]]):
+        entries: list[Any] = [space.get(name) for space in spaces]
+        if not same(*entries):
+            words = [entry if entry is not None else "not searched" for entry in entries]
+            changed.append(f"search.space: {name}: {words[0]} -> {words[1]}")
+    return changed
+
+
+def write_search(search: Search) -> None:
+    """Write `search.yaml`."""
+    search.folder.mkdir(parents=True, exist_ok=True)
+    with write_aside(search.folder / FILE_NAME, "search.root") as temporary:
+        temporary.write_text(search.as_yaml(), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""The process of a trial: `python -m kerasseg.tuning.trial JOB_FOLDER`, started by `tune.py`."""
+"""The process of a trial: `python -m kerasseg.tuning.trial JOB_FOLDER`, started by `tune.py`.
+
+An end at a time of day.
+"""
 
 import errno
 import json
@@ -12,21 +15,39 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kerasseg.config import Experiment
-from kerasseg.config_file import dump_experiment, load_experiment
+import keras
+
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
-from kerasseg.start_tensorflow import start_tensorflow
-from kerasseg.tuning.execution import Outcome, write_outcome
-from kerasseg.tuning.lock import held
-from kerasseg.tuning.trained_so_far import trained_so_far
-from kerasseg.write_aside import write_aside
+from kerasseg.files import held, write_aside
+from kerasseg.tensorflow_setup import start_tensorflow
+from kerasseg.tuning.trial_process import Outcome, trained_so_far, write_outcome
+
+if TYPE_CHECKING:
+    from kerasseg.training.devices import Devices
+
+
+class StopAt(keras.callbacks.Callback):
+    """Stops the training at the end of the first epoch after `when`, in seconds since 1970.
+
+    None never does. `stopped` says whether it has.
+    """
+
+    def __init__(self, when: float | None) -> None:
+        super().__init__()
+        self.when = when
+        self.stopped = False
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.when is not None and time.time() >= self.when:
+            self.stopped = True
+            self.model.stop_training = True
+
 
 _LOCKED = "another process trains this trial; two workers of one name are given the same"
 _SECONDS_FOR_OTHERS = 300.0
 """That a worker to whom the trial belonged before has to save it and let go."""
-
-if TYPE_CHECKING:
-    from kerasseg.training.devices import Devices
 
 
 def run_job(folder: Path) -> Outcome:
@@ -68,7 +89,6 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
 
     devices = start_tensorflow(choose)
     from kerasseg.experiment import run_experiment
-    from kerasseg.tuning.until import StopAt
 
     clock = StopAt(job["until"])
     run_experiment(
@@ -83,7 +103,7 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
     if clock.stopped and found["epochs"] < job["last_epoch"]:
         return Outcome("stopped", **found)
     if found["score"] is None:
-        from kerasseg.training.callbacks.history import read_history
+        from kerasseg.training.callbacks import read_history
 
         columns = [name for name in read_history(run / "history.csv")[0] if name != "epoch"]
         reason = f"search.objective: {job['objective']} is not logged: there are "
@@ -119,8 +139,7 @@ def _so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Score, epochs, curve and memory of what has been trained."""
     found = trained_so_far(run, job["objective"], job["direction"]) | {"peak_memory_gib": None}
     if "tensorflow" in sys.modules:
-        from kerasseg.evaluation.peak_gpu_memory import peak_gpu_memory
-        from kerasseg.evaluation.peak_memory import peak_memory
+        from kerasseg.peak_memory import peak_gpu_memory, peak_memory
 
         found["peak_memory_gib"] = round((peak_gpu_memory() or peak_memory()) / 2**30, 3)
     return found

@@ -2,9 +2,9 @@ import h5py
 import numpy as np
 import pytest
 
+from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 from tests.conftest import SHAPE, write_h5_volume
 
 

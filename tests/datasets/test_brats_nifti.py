@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.checks import check_case
 from kerasseg.datasets.discovery import discover
-from kerasseg.datasets.findings import check_case
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 from tests.conftest import LPS, to_file_axes, write_brats, write_nifti
 
 NEW_NAMES = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}

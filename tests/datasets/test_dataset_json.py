@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 from tests.conftest import LPS, to_file_axes, write_nifti
 
 MSD_ORDER = (anatomy.FLAIR, anatomy.T1, anatomy.T1CE, anatomy.T2)

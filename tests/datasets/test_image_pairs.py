@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover, knows_patients
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 
 RNG = np.random.default_rng(3)
 PIXELS = RNG.integers(1, 255, (12, 16)).astype(np.uint8)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 
 PATIENT = "TCGA_CS_4941"
 SCAN = f"{PATIENT}_19960909"

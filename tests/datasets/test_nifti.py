@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kerasseg.datasets.grid import Grid
+from kerasseg.datasets.case import Grid
 from kerasseg.datasets.nifti import read_nifti
 from kerasseg.datasets.nifti import write_nifti as write_nifti_of_ours
 from kerasseg.errors import UserError

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.nifti_patterns import pattern_regex
 from kerasseg.errors import UserError
-from kerasseg.settings.data import DataSettings
 from tests.conftest import LPS, to_file_axes, write_nifti
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.records.normalise import z_score

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.data import DataSettings
+from kerasseg.config.load import load_experiment
+from kerasseg.data_report.explore import explore
+from kerasseg.data_report.verify import verify
+from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.discovery import discover
-from kerasseg.datasets.read_case import read_case
-from kerasseg.exploration.explore import explore
 from kerasseg.records.schema import decode, encode
 from kerasseg.records.store import open_store
-from kerasseg.settings.data import DataSettings
-from kerasseg.verification.verify import verify
 
 TUMOUR_VOXELS = [25506, 85957, 26448]
 """NCR, ED and ET of BraTS2021_00006, as the data's README counts them."""

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.datasets.case import Case
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import Case, Grid
+from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.discovery import discover
-from kerasseg.datasets.grid import Grid
 from kerasseg.datasets.nifti import write_nifti
-from kerasseg.datasets.read_case import read_case
 from kerasseg.datasets.resample import resample_case, restore_label
-from kerasseg.settings.data import DataSettings
 
 
 def oblique(codes: str, spacing: tuple[float, ...], angle: float) -> np.ndarray:

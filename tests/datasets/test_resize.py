@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasseg.datasets.image_pairs import discover
-from kerasseg.datasets.read_case import read_case
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.checks import read_case
+from kerasseg.datasets.pictures import discover
 from kerasseg.datasets.resample import restore_label
-from kerasseg.settings.data import DataSettings
 
 HEIGHT, WIDTH = 24, 32
 

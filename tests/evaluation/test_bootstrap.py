@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kerasseg.evaluation.bootstrap import bootstrap_mean
-from kerasseg.evaluation.slicewise_dice import SlicewiseDice
-from kerasseg.metrics.dice import dice
+from kerasseg.evaluation.scores import SlicewiseDice
+from kerasseg.evaluation.statistics import bootstrap_mean
+from kerasseg.metrics.overlap import dice
 
 
 def test_the_interval_is_scipys():

@@ -11,21 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.evaluation import MetricsSection
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.evaluation import write_evaluation
-from kerasseg.evaluation.evaluate_ensemble import evaluate_ensemble
 from kerasseg.evaluation.evaluate_files import evaluate_files
-from kerasseg.evaluation.evaluate_runs import evaluate_runs
-from kerasseg.evaluation.finished_run import read_finished_run
+from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs, read_finished_run
 from kerasseg.experiment import build_network
-from kerasseg.prediction.arguments import Arguments
-from kerasseg.prediction.predict import predict
+from kerasseg.prediction.predict import Arguments, predict
 from kerasseg.prediction.predict_files import Wanted
-from kerasseg.records.split import open_split
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
-from kerasseg.run_folder import new_run_folder, write_inputs
-from kerasseg.settings.metrics import MetricsSection
+from kerasseg.run import new_run_folder, write_inputs
 from tests.conftest import TINY, write_brats
 
 SETTINGS = MetricsSection(resamples=100)

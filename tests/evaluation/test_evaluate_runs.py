@@ -9,19 +9,22 @@ import keras
 import numpy as np
 import pytest
 
+from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import UserError
 from kerasseg.evaluation import write_evaluation
 from kerasseg.evaluation.compare_runs import compare_runs
-from kerasseg.evaluation.evaluate_ensemble import evaluate_ensemble
-from kerasseg.evaluation.evaluate_runs import evaluate_run, evaluate_runs
-from kerasseg.evaluation.finished_run import read_finished_run
+from kerasseg.evaluation.evaluate_runs import (
+    evaluate_ensemble,
+    evaluate_run,
+    evaluate_runs,
+    read_finished_run,
+)
 from kerasseg.experiment import build_network
 from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.case_metrics import case_metrics
-from kerasseg.records.split import open_split
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
-from kerasseg.run_folder import new_run_folder, write_inputs
-from kerasseg.settings.metrics import MetricsSection
+from kerasseg.run import new_run_folder, write_inputs
 from tests.conftest import phantom_experiment
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kerasseg.evaluation.paired import compare_paired
+from kerasseg.evaluation.statistics import compare_paired
 
 
 def test_a_shift_is_found_and_noise_is_not():

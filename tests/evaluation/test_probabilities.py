@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
-from kerasseg.evaluation.calibration import calibration
-from kerasseg.evaluation.confusion import confusion_classes, confusion_matrix
-from kerasseg.evaluation.probability_counts import BINS, ProbabilityCounts
+from kerasseg.evaluation.results import (
+    BINS,
+    ProbabilityCounts,
+    calibration,
+    confusion_classes,
+    confusion_matrix,
+)
 from kerasseg.targets import label_to_masks
 
 

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
-from kerasseg.evaluation.metric_settings import metric_settings
+from kerasseg.config.evaluation import MetricsSection
 from kerasseg.evaluation.scores import (
     class_pairs,
     mean_scores,
+    metric_settings,
     score_case,
     score_columns,
     scored_classes,
     write_metrics,
 )
-from kerasseg.evaluation.summary import count_by_rule, summarise
+from kerasseg.evaluation.statistics import count_by_rule, summarise
 from kerasseg.metrics.case_metrics import UNITS, MetricSettings, case_metrics
-from kerasseg.metrics.dice import dice
-from kerasseg.settings.metrics import MetricsSection
+from kerasseg.metrics.overlap import dice
 from kerasseg.targets import convert_masks, label_to_masks
 
 

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.evaluation.evaluate_files import evaluate_files
-from kerasseg.evaluation.scan_files import read_scan, scan_file
-from kerasseg.evaluation.segmentation_files import find_pairs, parse_labels, read_pair
+from kerasseg.evaluation.evaluate_files import (
+    evaluate_files,
+    find_pairs,
+    parse_labels,
+    read_pair,
+    read_scan,
+    scan_file,
+)
 from kerasseg.metrics.case_metrics import case_metrics
 from tests.conftest import LPS, write_nifti
 

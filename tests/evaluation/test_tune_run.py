@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import yaml
 
+from kerasseg.config.evaluation import MetricsSection, PostprocessingSettings
 from kerasseg.errors import UserError
-from kerasseg.evaluation.evaluate_runs import evaluate_run
-from kerasseg.evaluation.finished_run import read_finished_run
+from kerasseg.evaluation.evaluate_runs import evaluate_run, read_finished_run
 from kerasseg.evaluation.tune_run import tune_run
 from kerasseg.inference.load_run import load_run
-from kerasseg.inference.tuned_postprocessing import TUNED_FILE, write_tuned
-from kerasseg.metrics.dice import dice
-from kerasseg.settings.metrics import MetricsSection
-from kerasseg.settings.postprocessing import PostprocessingSettings
+from kerasseg.inference.tune_postprocessing import TUNED_FILE, write_tuned
+from kerasseg.metrics.overlap import dice
 from tests.evaluation.test_evaluate_runs import make_run
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 import keras
 import pytest
 
-from kerasseg.config import EvaluationSettings
-from kerasseg.evaluation.evaluate import evaluate
-from kerasseg.evaluation.figures.training_curves import draw_training_curves
+from kerasseg.config.experiment import EvaluationSettings
+from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
 from kerasseg.evaluation.scores import mean_scores
-from kerasseg.evaluation.volume_validation import VolumeValidation
 from kerasseg.experiment import build_network
+from kerasseg.figures.runs import draw_training_curves
 from kerasseg.inference.predictor import Predictor
-from kerasseg.training.callbacks.history import History, read_history
+from kerasseg.training.callbacks import History, read_history
 from tests.conftest import phantom_experiment
 
 

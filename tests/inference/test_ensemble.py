@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from kerasseg.config import EvaluationSettings, PipelineSettings
+from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.config.experiment import EvaluationSettings, PipelineSettings
+from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.unet import unet
-from kerasseg.settings.model import ModelSettings
-from kerasseg.settings.postprocessing import PostprocessingSettings
 
 VOLUME = np.random.default_rng(0).normal(size=(6, 9, 13, 2)).astype(np.float32)
 

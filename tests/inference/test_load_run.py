@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasseg.config_file import dump_experiment, load_experiment
+from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
 from kerasseg.experiment import build_network

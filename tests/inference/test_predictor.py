@@ -9,14 +9,12 @@ import pytest
 import tensorflow as tf
 
 from kerasseg import anatomy
-from kerasseg.config import EvaluationSettings, PipelineSettings
-from kerasseg.inference.accumulators import DeviceAccumulator
+from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.config.experiment import EvaluationSettings, PipelineSettings
+from kerasseg.config.model import ModelSettings
 from kerasseg.inference.predictor import Predictor
-from kerasseg.inference.window_grid import WindowGrid
-from kerasseg.inference.window_weights import window_weights
+from kerasseg.inference.windows import DeviceAccumulator, WindowGrid, window_weights
 from kerasseg.models.unet import unet
-from kerasseg.settings.model import ModelSettings
-from kerasseg.settings.postprocessing import PostprocessingSettings
 
 PATCH = (8, 12)
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.inference.accumulators import (
+from kerasseg.inference.windows import (
     DeviceAccumulator,
     HostAccumulator,
     choose_accumulator,
+    find_brain_box,
+    sliding_window,
 )
-from kerasseg.inference.brain_box import brain_box
-from kerasseg.inference.sliding_window import sliding_window
 
 WINDOW = (4, 6, 5)
 BACKGROUNDS = {"sigmoid": (0.0, 0.0), "softmax": (1.0, 0.0)}
@@ -169,10 +169,10 @@ def test_the_brain_box_alone(kind):
 
 def test_the_box_holds_every_signal():
     volume, box = head_in_air()
-    assert brain_box(volume) == box
-    assert brain_box(0 * volume) == (slice(0, 0),) * 3
+    assert find_brain_box(volume) == box
+    assert find_brain_box(0 * volume) == (slice(0, 0),) * 3
     volume[10, 18, 22, 2] = np.nan
-    assert brain_box(volume) == (slice(4, 11), slice(5, 19), slice(13, 23))
+    assert find_brain_box(volume) == (slice(4, 11), slice(5, 19), slice(13, 23))
 
 
 def test_the_limit_chooses_the_memory():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg.inference.tensor_of import tensor_of
+from kerasseg.inference.windows import tensor_of
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5, 7, 2), (2, 33, 17, 1)])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
-from kerasseg.inference.clean_up.finished_masks import finished_masks
+from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
+from kerasseg.inference.postprocessing import finished_masks
 from kerasseg.inference.tune_postprocessing import TuningCase, tune_postprocessing
-from kerasseg.metrics.dice import dice
-from kerasseg.settings.postprocessing import PostprocessingSettings, check_postprocessing
+from kerasseg.metrics.overlap import dice
 from kerasseg.targets import label_to_masks
 
 ONE = (1.0, 1.0, 1.0)

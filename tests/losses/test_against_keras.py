@@ -5,10 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg.losses.cross_entropy import CrossEntropy
-from kerasseg.losses.dice import Dice
-from kerasseg.losses.focal import Focal
-from kerasseg.losses.tversky import Tversky
+from kerasseg.losses.functional import CrossEntropy, Dice, Focal, Tversky
 from tests.losses.check_loss import as_probabilities, masks
 
 SMOOTH = keras.config.epsilon()

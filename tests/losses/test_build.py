@@ -8,9 +8,9 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from kerasseg import anatomy
-from kerasseg.config_file import load_experiment
-from kerasseg.losses.build import LOSSES, build_loss
-from kerasseg.settings.loss import TERMS
+from kerasseg.config.load import load_experiment
+from kerasseg.config.loss import TERMS
+from kerasseg.losses.loss import LOSSES, build_loss
 from tests.losses import brute_force
 from tests.losses.check_loss import as_probabilities, check_config, masks
 
@@ -102,8 +102,8 @@ import numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-from kerasseg.config import Experiment
-from kerasseg.losses.build import build_loss
+from kerasseg.config.experiment import Experiment
+from kerasseg.losses.loss import build_loss
 
 loss = build_loss(Experiment().loss, "subregions")
 truth = np.zeros((1, 3, 2, 3), np.uint8)

@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from kerasseg.losses.build import LOSSES
-from kerasseg.losses.cross_entropy import CrossEntropy
-from kerasseg.losses.dice import Dice, dice
-from kerasseg.losses.focal import Focal
-from kerasseg.losses.jaccard import jaccard
-from kerasseg.losses.tversky import tversky
-from kerasseg.losses.weighted_sum import WeightedSum
+from kerasseg.losses.functional import CrossEntropy, Dice, Focal, dice, jaccard, tversky
+from kerasseg.losses.loss import LOSSES, WeightedSum
 from tests.losses import brute_force
 from tests.losses.check_loss import as_probabilities, check_loss, masks
 

@@ -10,11 +10,9 @@ from scipy import ndimage
 from kerasseg import anatomy
 from kerasseg.metrics import case_metrics as module
 from kerasseg.metrics.case_metrics import BY_RULE, UNITS, MetricSettings, case_metrics
-from kerasseg.metrics.components import Components
-from kerasseg.metrics.dice import dice
-from kerasseg.metrics.empty_rule import EmptyRule
-from kerasseg.metrics.lesion_wise import lesion_wise
-from kerasseg.metrics.surface_distances import SurfaceDistances
+from kerasseg.metrics.lesions import Components, lesion_wise
+from kerasseg.metrics.overlap import EmptyRule, dice
+from kerasseg.metrics.surface import SurfaceDistances
 from tests.metrics.masks import brute_distances, pairs
 
 MASKS = hnp.arrays(bool, (3, 5, 4))

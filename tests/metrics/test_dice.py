@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import dice as scipy_dissimilarity
 
-from kerasseg.metrics.dice import dice
+from kerasseg.metrics.overlap import dice
 
 MASKS = hnp.arrays(bool, (3, 4, 5))
 

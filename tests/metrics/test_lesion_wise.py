@@ -5,9 +5,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from kerasseg.metrics.components import Components
-from kerasseg.metrics.lesion_wise import LesionSettings, lesion_wise
-from kerasseg.metrics.surfel_areas import surfel_areas
+from kerasseg.metrics.lesions import Components, LesionSettings, lesion_wise
+from kerasseg.metrics.surface import surfel_areas
 from tests.metrics.masks import pairs
 
 TWENTY_SIX = np.ones((3, 3, 3))

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from kerasseg.metrics.nearest_distances import nearest_distances
+from kerasseg.metrics.surface import nearest_distances
 
 POINTS = st.lists(st.tuples(st.integers(-5, 9), st.integers(0, 7), st.integers(3, 8)), min_size=1)
 SPACING = (0.7, 2.5, 1.1)

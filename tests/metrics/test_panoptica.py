@@ -23,7 +23,7 @@ import pytest
 from scipy import ndimage
 
 from kerasseg.metrics.case_metrics import case_metrics
-from kerasseg.metrics.surface_distances import SurfaceDistances
+from kerasseg.metrics.surface import SurfaceDistances
 from tests.metrics.masks import pairs
 from tests.own_environment import PANOPTICA, own_environment
 

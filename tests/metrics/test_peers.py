@@ -9,9 +9,8 @@ from scipy import ndimage
 from surface_distance import lookup_tables
 
 from kerasseg.metrics.case_metrics import MetricSettings, case_metrics
-from kerasseg.metrics.components import Components
-from kerasseg.metrics.surfel_areas import surfel_areas
-from kerasseg.metrics.surfels import Surfels
+from kerasseg.metrics.lesions import Components
+from kerasseg.metrics.surface import Surfels, surfel_areas
 from tests.metrics.masks import SHAPE, pairs
 
 TOLERANCE = 1.7

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial import distance
 
 from kerasseg import anatomy
-from kerasseg.metrics.dice import dice
+from kerasseg.metrics.overlap import dice
 from kerasseg.metrics.segmentation import SegmentationMetrics
 from kerasseg.targets import label_to_masks, probabilities_to_masks
 from tests.program import run_program

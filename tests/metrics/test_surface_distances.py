@@ -4,8 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kerasseg.metrics.surface import surface
-from kerasseg.metrics.surface_distances import SurfaceDistances
+from kerasseg.metrics.surface import SurfaceDistances, surface
 from tests.metrics.masks import brute_distances, pairs, surface_points
 
 MASKS = hnp.arrays(bool, (3, 5, 4))

@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from kerasseg.metrics.surfel_areas import surfel_areas
-from kerasseg.metrics.surfels import Surfels
+from kerasseg.metrics.surface import Surfels, surfel_areas
 
 
 def area(mask, spacing):

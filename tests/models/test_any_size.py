@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg.models.any_size import crop_like, pad_to_stride
-from kerasseg.models.unet import unet
-from kerasseg.settings.model import ModelSettings
+from kerasseg.config.model import ModelSettings
+from kerasseg.models.unet import crop_like, pad_to_stride, unet
 
 SIZES = [((7, 10), 4), ((1, 33), 8), ((16, 8), 8), ((5, 9, 7), 4), ((3, 8, 1), 2), ((4, 4, 4), 4)]
 

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasseg.models.attention_gate import attention_gate
+from kerasseg.models.blocks import attention_gate
 from tests.models.test_upsampling import linear
 
 

@@ -1,9 +1,9 @@
 import keras
 import pytest
 
+from kerasseg.config.model import ModelSettings
 from kerasseg.models.build import build_network
-from kerasseg.models.encoder_layers import encoder_layers
-from kerasseg.settings.model import ModelSettings
+from kerasseg.models.unet import encoder_layers
 
 SMALL = {"features": (4, 6), "bottleneck": 8, "encoder_blocks": 1, "decoder_blocks": 1}
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from kerasseg.config.model import ModelSettings
 from kerasseg.models.float32_twin import float32_twin
-from kerasseg.settings.model import ModelSettings
 from tests.models.check_model import build
 
 SETTINGS = {

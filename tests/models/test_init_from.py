@@ -3,12 +3,11 @@ import numpy as np
 import pytest
 import yaml
 
+from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
 from kerasseg.models.build import build_network
-from kerasseg.models.encoder_layers import encoder_layers
-from kerasseg.models.inflate_kernel import inflate_kernel
-from kerasseg.models.init_from import load_initial_weights
-from kerasseg.settings.model import ModelSettings
+from kerasseg.models.init_from import inflate_kernel, load_initial_weights
+from kerasseg.models.unet import encoder_layers
 
 SMALL = {"features": (4, 6), "bottleneck": 8, "decoder_blocks": 1, "encoder_blocks": 1}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kerasseg.settings.model import ModelSettings
+from kerasseg.config.model import ModelSettings
 from tests.models.check_model import DEFAULT_SHAPES, check_model
 
 NETWORKS = {

@@ -14,16 +14,19 @@ import keras
 import numpy as np
 import pytest
 
+from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
-from kerasseg.models import imagenet_file as imagenet_module
-from kerasseg.models import load_encoder_weights as loading
+from kerasseg.models import pretrained_encoders as imagenet_module
+from kerasseg.models import pretrained_encoders as loading
 from kerasseg.models.build import build_network
-from kerasseg.models.encoder_layers import encoder_layers
-from kerasseg.models.imagenet_file import imagenet_file
-from kerasseg.models.inflate_stem import inflate_stem
-from kerasseg.models.load_encoder_weights import load_encoder_weights
-from kerasseg.models.pretrained_encoders import PRETRAINED_ENCODERS, PretrainedEncoder
-from kerasseg.settings.model import ModelSettings
+from kerasseg.models.pretrained_encoders import (
+    PRETRAINED_ENCODERS,
+    PretrainedEncoder,
+    imagenet_file,
+    inflate_stem,
+    load_encoder_weights,
+)
+from kerasseg.models.unet import encoder_layers
 from tests.models.check_model import check_model
 
 ENCODERS = ("resnet50v2", "efficientnetv2b0", "efficientnetv2s", "mobilenetv2", "densenet121")

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasseg.models.deep_supervision import supervision_logits
-from kerasseg.models.unet import unet
-from kerasseg.settings.model import ModelSettings
+from kerasseg.config.model import ModelSettings
+from kerasseg.models.unet import supervision_logits, unet
 
 CLASSIC = {
     "dimensions": 2,

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kerasseg.models.upsampling import interpolated, upsampled
-from kerasseg.settings.model import ModelSettings
+from kerasseg.config.model import ModelSettings
+from kerasseg.models.blocks import interpolated, upsampled
 
 
 def linear(values):

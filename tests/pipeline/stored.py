@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasseg.datasets.case import Case
-from kerasseg.pipeline.parse import Record, TableSizes, parse_record
+from kerasseg.pipeline.records import Record, TableSizes, parse_record
 from kerasseg.records.schema import decode, encode
 
 SIZES = TableSizes(bytes=800, rows=6100)

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
+from kerasseg.config.augment import Flip, Spatial
 from kerasseg.pipeline.augment.patch import AXES, Patch
 from kerasseg.pipeline.augment.spatial import Warp, draw_spatial
 from kerasseg.pipeline.cut import cut, cut_straight, cut_warped
-from kerasseg.settings.augment import Flip, Spatial
 from tests.pipeline.augment.test_spatial import STRONG, brute_force_sources
 from tests.pipeline.stored import dense_crop, record_and_volumes
 from tests.records.random_case import random_case

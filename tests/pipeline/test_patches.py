@@ -4,10 +4,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.config import PipelineSettings
+from kerasseg.config.experiment import PipelineSettings
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.cut import cut
-from kerasseg.pipeline.patches import draw_patch, padding, sample_start
+from kerasseg.pipeline.sampling import draw_patch, padding, sample_start
 from tests.pipeline.stored import dense_crop, record_and_volumes
 from tests.records.random_case import random_case
 

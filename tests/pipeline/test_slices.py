@@ -6,8 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.config import PipelineSettings, SliceSettings
-from kerasseg.pipeline.slices import AXES, draw_slice, sample_slice
+from kerasseg.config.experiment import PipelineSettings, SliceSettings
+from kerasseg.pipeline.sampling import AXES, draw_slice, sample_slice
 from tests.pipeline.stored import record_and_volumes
 from tests.records.random_case import random_case
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from kerasseg import anatomy
-from kerasseg.pipeline.targets import target_masks
+from kerasseg.pipeline.cut import target_masks
 from kerasseg.targets import label_to_masks
 
 

@@ -4,8 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.pipeline.parse import TableSizes, parse_record
-from kerasseg.pipeline.voxel_rows import voxel_rows
+from kerasseg.pipeline.records import TableSizes, parse_record, voxel_rows
 from kerasseg.records.schema import encode
 from tests.pipeline.stored import SIZES, dense_crop, record_and_volumes
 from tests.records.random_case import random_case

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from tests.conftest import SHAPE, TINY, phantom_experiment
 from tests.inference.test_load_run import SLICES, SMALL, write_run
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.prediction.arguments import split_arguments
+from kerasseg.prediction.predict import split_arguments
 
 
 def test_runs_inputs_and_settings(tmp_path, monkeypatch):

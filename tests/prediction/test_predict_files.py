@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasseg.datasets.nifti_source import NiftiSource
+from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
 from kerasseg.inference.load_run import load_run
-from kerasseg.prediction.arguments import Arguments
-from kerasseg.prediction.predict import predict
+from kerasseg.prediction.predict import Arguments, predict
 from kerasseg.prediction.predict_files import Wanted
 from tests.conftest import LPS, to_file_axes, write_brats, write_h5_volume, write_nifti
 

@@ -4,8 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kerasseg.prediction.arguments import Arguments
-from kerasseg.prediction.predict import predict
+from kerasseg.prediction.predict import Arguments, predict
 from tests.conftest import phantom_experiment
 from tests.inference.test_load_run import SMALL, write_run
 

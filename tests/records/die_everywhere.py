@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from kerasseg.config_file import load_experiment
-from kerasseg.records import journal, shard_writer
+from kerasseg.config.load import load_experiment
+from kerasseg.records import shards as journal
+from kerasseg.records import shards as shard_writer
 from kerasseg.records.manifest import read_manifest
 from kerasseg.records.store import open_store
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from kerasseg.datasets.case import Case
-from kerasseg.datasets.grid import Grid
+from kerasseg.datasets.case import Case, Grid
 
 GRID = Grid((9, 8, 7), np.array([[-1, 0, 0, 9], [0, 2, 0, -3], [0, 0, 3, 1], [0, 0, 0, 1]], float))
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kerasseg.config.pipeline import SplitSettings
 from kerasseg.errors import UserError
-from kerasseg.records.draw_parts import draw_parts
-from kerasseg.settings.store import SplitSettings
+from kerasseg.records.splits import draw_parts
 
 STRATIFY = st.sampled_from(["none", "tumour_volume"])
 

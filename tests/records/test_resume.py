@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kerasseg.errors import UserError
+from kerasseg.files import locked
 from kerasseg.records import convert as converting
-from kerasseg.records.lock import locked
 from kerasseg.records.store import open_store, update_store
 from tests.conftest import phantom_experiment
 
@@ -107,7 +107,7 @@ def test_two_conversions_into_one_folder(tmp_path):
     (tmp_path / "store").mkdir()
     code = (
         "import sys, time, pathlib\n"
-        "from kerasseg.records.lock import locked\n"
+        "from kerasseg.files import locked\n"
         "with locked(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"

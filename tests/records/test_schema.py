@@ -7,9 +7,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.datasets.discovery import discover
-from kerasseg.records import example, schema
+from kerasseg.records import schema
+from kerasseg.records import tfrecord as example
 from tests.conftest import SHAPE
 from tests.records.random_case import GRID, random_case
 

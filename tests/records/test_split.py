@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from kerasseg.config.pipeline import SplitSettings
 from kerasseg.errors import UserError
-from kerasseg.records.split import open_split
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore, open_store
-from kerasseg.settings.store import SplitSettings
 from tests.conftest import phantom_experiment
 
 

@@ -1,10 +1,10 @@
 import pytest
 
+from kerasseg.config.pipeline import SplitSettings
 from kerasseg.errors import UserError
-from kerasseg.records.split import open_split
-from kerasseg.records.split_csv import read_split_csv
+from kerasseg.records.split_files import read_split_csv
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore
-from kerasseg.settings.store import SplitSettings
 
 PATIENTS = {"a1": "A", "a2": "A", "b": "B", "c": "C", "d": "D"}
 

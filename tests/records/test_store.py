@@ -7,8 +7,8 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.records import convert as converting
-from kerasseg.records import convert_cases as converting_cases
-from kerasseg.records.split import open_split
+from kerasseg.records import convert as converting_cases
+from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore, open_store, replace_store, update_store
 from tests.conftest import phantom_experiment, write_brats
 

@@ -7,8 +7,7 @@ import zlib
 import pytest
 from isal import igzip
 
-from kerasseg.serving.server.inflate import inflate
-from kerasseg.serving.server.refusal import Reason, Refusal
+from kerasseg.serving.server.checks import Reason, Refusal, inflate
 
 DATA = bytes(range(256)) * 40
 

@@ -11,7 +11,7 @@ from benchmarks.serving_load import make_load
 from benchmarks.serving_model import write_model
 from benchmarks.serving_process import serving
 from kerasseg.serving.client.client import Client
-from kerasseg.serving.client.server_error import ServerError
+from kerasseg.serving.client.transport import ServerError
 from tests.serving.test_protocols import http, predict_request
 
 

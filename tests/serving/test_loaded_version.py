@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from kerasseg.serving.server.limits import Limits
-from kerasseg.serving.server.loaded_version import WARM_UP_FILE, LoadedVersion
-from kerasseg.serving.server.refusal import Reason, Refusal
+from kerasseg.serving.server.checks import Limits, Reason, Refusal
+from kerasseg.serving.server.models import WARM_UP_FILE, LoadedVersion
 from tests.serving.test_protocols import predict_request
 
 

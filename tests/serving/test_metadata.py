@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from benchmarks.serving_model import METADATA
-from kerasseg.datasets.outputs.label_ids import label_ids
+from kerasseg.datasets.label_ids import label_ids
 from kerasseg.errors import UserError
-from kerasseg.serving.client.metadata import Metadata, read_metadata
+from kerasseg.serving.client.client import Metadata, read_metadata
 
 NAMES = ("background", "NCR", "ED", "ET")
 

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from benchmarks.serving_model import METADATA, expected_label, expected_probabilities
-from kerasseg.serving.client.pack_volume import pack_volume
+from kerasseg.serving.client.client import pack_volume
 
 SPACING = [1.0, 2.0, 3.0]
 

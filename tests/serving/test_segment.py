@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks.serving_model import expected_label, expected_probabilities
-from kerasseg.datasets.inputs.find_inputs import find_inputs
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError
+from kerasseg.prediction.model import Prediction
 from kerasseg.prediction.predict_files import Wanted, predict_files
-from kerasseg.prediction.prediction import Prediction
 from kerasseg.serving import Client
 from kerasseg.serving.client.segment_files import segment_files
-from kerasseg.settings.data import DataSettings
 from tests.conftest import write_brats
 from tests.test_cli import kerasseg
 

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kerasseg.serving.server.limits import Limits
-from kerasseg.serving.server.models import Models
-from kerasseg.serving.server.refusal import Reason, Refusal
-from kerasseg.serving.server.work_queue import WorkQueue, wait
+from kerasseg.serving.server.checks import Limits, Reason, Refusal
+from kerasseg.serving.server.models import Models, WorkQueue, wait
 
 
 class Loaded:

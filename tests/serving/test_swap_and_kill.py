@@ -13,7 +13,7 @@ import pytest
 from benchmarks.serving_model import write_model
 from benchmarks.serving_process import serving
 from kerasseg.serving.client.client import Client
-from kerasseg.serving.client.server_error import ServerError
+from kerasseg.serving.client.transport import ServerError
 
 SLOW = 2.0
 """Seconds of a slow model's request."""

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from kerasseg.serving.tensors import from_proto, to_proto
+from kerasseg.serving.protocol import from_proto, to_proto
 
 DTYPES = ("f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
 
@@ -62,7 +62,7 @@ def test_what_a_shape_claims_is_not_believed():
 
 def test_the_stubs_come_without_tensorflow_which_works_afterwards():
     code = (
-        "import sys\nfrom kerasseg.serving.apis import serving_apis\nserving_apis()\n"
+        "import sys\nfrom kerasseg.serving.protocol import serving_apis\nserving_apis()\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
         "import kerasseg.serving.client.segment_files\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
@@ -74,7 +74,7 @@ def test_the_stubs_come_without_tensorflow_which_works_afterwards():
 
 def test_a_missing_extra_has_a_sentence():
     code = (
-        "import sys\nsys.modules['grpc'] = None\nfrom kerasseg.cli import main\n"
+        "import sys\nsys.modules['grpc'] = None\nfrom kerasseg.cli.main import main\n"
         "sys.argv = ['kerasseg', 'segment', '--server', 'h:1', 'scan', '-o', 'out']\nmain()\n"
     )
     done = subprocess.run(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.slice_transforms.build import import_albumentations
+from kerasseg.slice_transforms import import_albumentations
 
 SLICES = ["model.dimensions=2", "pipeline.patch_size=[16,24]", "model.features=[4,8]"]
 
@@ -71,7 +71,7 @@ def test_it_is_imported_only_when_named_and_without_asking_the_network():
     """And leaves OpenCV one thread, of which tf.data has several."""
     pytest.importorskip("albumentations")
     program = (
-        "import os, sys\nfrom kerasseg.config_file import load_experiment\n"
+        "import os, sys\nfrom kerasseg.config.load import load_experiment\n"
         f"load_experiment(None, {SLICES})\nassert 'albumentations' not in sys.modules\n"
         f"load_experiment(None, [*{SLICES}, 'augment.albumentations=[{{Blur: {{}}}}]'])\n"
         "assert os.environ['NO_ALBUMENTATIONS_UPDATE'] == '1'\nimport cv2\n"

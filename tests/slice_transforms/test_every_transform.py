@@ -7,10 +7,15 @@ import pytest
 
 pytest.importorskip("albumentations")
 
-from kerasseg.slice_transforms.build import build, import_albumentations, names
-from kerasseg.slice_transforms.check import check_slice_transforms
-from kerasseg.slice_transforms.refused import ONE_CHANNEL, REFUSED
-from kerasseg.slice_transforms.slice_transforms import SliceTransforms
+from kerasseg.slice_transforms import (
+    ONE_CHANNEL,
+    REFUSED,
+    SliceTransforms,
+    build,
+    check_slice_transforms,
+    import_albumentations,
+    names,
+)
 
 SIZE = (24, 24)
 ARGUMENTS = {

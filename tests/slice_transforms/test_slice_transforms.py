@@ -7,9 +7,7 @@ import pytest
 
 pytest.importorskip("albumentations")
 
-from kerasseg.slice_transforms.build import import_albumentations, names
-from kerasseg.slice_transforms.refused import REFUSED
-from kerasseg.slice_transforms.slice_transforms import SliceTransforms
+from kerasseg.slice_transforms import REFUSED, SliceTransforms, import_albumentations, names
 from tests.slice_transforms.test_every_transform import ARGUMENTS, OF_OTHER_SIZE, brain
 
 LABEL_ONLY = {"PixelDropout", "CoarseDropout", "Erasing", "GridDropout", "XYMasking"}

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import ops
 
 from kerasseg.losses.segmentation_loss import SegmentationLoss
-from kerasseg.training.training_model import TrainingModel
+from kerasseg.training.step import TrainingModel
 
 
 class InnerProduct(keras.layers.Layer):

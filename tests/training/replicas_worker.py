@@ -17,19 +17,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasseg.config.training import OptimizerSettings, TrainingSettings
 from kerasseg.experiment import build_network
-from kerasseg.records.split import Split
+from kerasseg.records.splits import Split
 from kerasseg.records.store import open_store
-from kerasseg.settings.optimizer import OptimizerSettings
-from kerasseg.settings.training import TrainingSettings
 from kerasseg.targets import label_to_masks
-from kerasseg.training.callbacks.history import read_history
-from kerasseg.training.callbacks.stop_on_interrupt import Stopped
+from kerasseg.training.callbacks import Stopped, read_history
 from kerasseg.training.devices import Devices, choose_devices
-from kerasseg.training.dropout import vary_dropout
 from kerasseg.training.fit import compile_for_training, fit
-from kerasseg.training.optimizer import build_optimizer
+from kerasseg.training.optimizers import build_optimizer
 from kerasseg.training.state import FILE_NAME
+from kerasseg.training.step import vary_dropout
 from tests.conftest import phantom_experiment
 from tests.training.ask_to_stop import AskToStop
 from tests.training.given_gradients import batches_of, given_gradients

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg.training import batch_time
+from kerasseg import forecast as batch_time
 from kerasseg.training.devices import Devices
 from tests.conftest import phantom_experiment
 

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from kerasseg.errors import UserError
 from kerasseg.experiment import build_network
-from kerasseg.training.batch_time import _random_batch
+from kerasseg.forecast import _random_batch
+from kerasseg.training.checks import check_precision, choose_precision
 from kerasseg.training.fit import compile_for_training
-from kerasseg.training.precision import check_precision, choose_precision
 from tests.conftest import phantom_experiment
 
 pytestmark = pytest.mark.usefixtures("graphs_as_they_are")

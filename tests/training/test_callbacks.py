@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.experiment import build_network
-from kerasseg.records.split import Split
-from kerasseg.training.callbacks.from_settings import user_callbacks
-from kerasseg.training.fit import compile_for_training, fit
-from kerasseg.training.loop import run_epochs
+from kerasseg.records.splits import Split
+from kerasseg.training.fit import compile_for_training, fit, run_epochs
 from kerasseg.training.state import Progress
+from kerasseg.training.user_callbacks import user_callbacks
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.training.cluster import Cluster, read_cluster
+from kerasseg.training.multi_worker import Cluster, read_cluster
 
 HOSTS = ["node0:12345", "node1:12345", "node2:12345"]
 
@@ -105,7 +105,13 @@ def test_the_other_machines_that_a_message_names(message, named):
 
 def test_on_the_command_line_a_mistake_is_one_sentence(python, tmp_path):
     environment = {**os.environ, "TF_CONFIG": '{"cluster": '}
-    arguments = ["-m", "kerasseg.cli", "train", f"run.root={tmp_path}", f"records.root={tmp_path}"]
+    arguments = [
+        "-m",
+        "kerasseg.cli",
+        "train",
+        f"run.root={tmp_path}",
+        f"records.root={tmp_path}",
+    ]
     done = subprocess.run(
         [python, *arguments], env=environment, capture_output=True, text=True, check=False
     )

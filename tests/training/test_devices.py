@@ -13,13 +13,13 @@ import keras
 import pytest
 import tensorflow as tf
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
+from kerasseg.config.training import TrainingSettings
 from kerasseg.errors import UserError
-from kerasseg.settings.training import TrainingSettings
 from kerasseg.training import devices as module
-from kerasseg.training.callbacks.from_settings import user_callbacks
-from kerasseg.training.callbacks.stop_together import StopTogether
+from kerasseg.training.callbacks import StopTogether
 from kerasseg.training.devices import choose_devices
+from kerasseg.training.user_callbacks import user_callbacks
 from tests.program import REPOSITORY, run_program
 from tests.training.two_workers import LONG
 from tests.training.worker_processes import free_ports, run_workers

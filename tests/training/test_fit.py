@@ -9,7 +9,7 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.experiment import build_network
-from kerasseg.records.split import Split
+from kerasseg.records.splits import Split
 from kerasseg.records.store import open_store
 from kerasseg.training.fit import fit
 from kerasseg.training.state import FILE_NAME

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg.losses.cross_entropy import CrossEntropy
-from kerasseg.models.encoder_layers import encoder_layers
-from kerasseg.settings.optimizer import OptimizerSettings
-from kerasseg.training.callbacks.freeze_encoder import FreezeEncoder
-from kerasseg.training.loop import run_epochs
-from kerasseg.training.optimizer import build_optimizer
+from kerasseg.config.training import OptimizerSettings
+from kerasseg.losses.functional import CrossEntropy
+from kerasseg.models.unet import encoder_layers
+from kerasseg.training.callbacks import FreezeEncoder
+from kerasseg.training.fit import run_epochs
+from kerasseg.training.optimizers import build_optimizer
 from kerasseg.training.state import Progress
-from kerasseg.training.training_model import TrainingModel
+from kerasseg.training.step import TrainingModel
 
 pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 

@@ -1,8 +1,8 @@
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.records.split import Split
-from kerasseg.training.leave_out_damaged import leave_out_damaged
+from kerasseg.records.splits import Split
+from kerasseg.training.checks import leave_out_damaged
 
 
 class Store:

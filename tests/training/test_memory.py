@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.experiment import build_network
-from kerasseg.records.split import Split
-from kerasseg.training import memory
-from kerasseg.training.cluster import read_cluster
+from kerasseg.records.splits import Split
+from kerasseg.training import checks as memory
 from kerasseg.training.devices import Devices
 from kerasseg.training.fit import fit
+from kerasseg.training.multi_worker import read_cluster
 from tests.conftest import phantom_experiment
 
 GIB = 2**30

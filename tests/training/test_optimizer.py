@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasseg.config.training import OptimizerSettings
 from kerasseg.losses.segmentation_loss import SegmentationLoss
-from kerasseg.settings.optimizer import OptimizerSettings
-from kerasseg.training.optimizer import build_optimizer
-from kerasseg.training.training_model import TrainingModel
-from kerasseg.training.update import FINITE
+from kerasseg.training.optimizers import build_optimizer
+from kerasseg.training.step import FINITE, TrainingModel
 from tests.training.given_gradients import batches_of, given_gradients
 from tests.training.reference_optimizers import REFERENCES, Adam
 

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasseg.training.callbacks.checkpoints import Checkpoints
-from kerasseg.training.callbacks.reduce_on_plateau import ReduceOnPlateau
+from kerasseg.training.callbacks import Checkpoints, ReduceOnPlateau
 from kerasseg.training.state import Progress
 
 SCORES = [0.1, 0.3, 0.3, 0.2, 0.35, 0.3, 0.3, 0.2, 0.1, 0.36, 0.3, 0.3, 0.3, 0.3, 0.3]
@@ -19,7 +18,7 @@ def model():
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
 def test_it_falls_where_that_of_keras_does(patience, monkeypatch):
-    monkeypatch.setattr("kerasseg.training.callbacks.checkpoints.save_network", lambda *_: None)
+    monkeypatch.setattr("kerasseg.training.callbacks.save_network", lambda *_: None)
     progress, ours, theirs = Progress(), model(), model()
     callbacks = [
         Checkpoints(ours, Path("nowhere"), progress, None),

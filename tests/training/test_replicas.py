@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from kerasseg.training.update import FINITE, GRADIENT_NOT_FINITE, LOSS_NOT_FINITE
+from kerasseg.training.step import FINITE, GRADIENT_NOT_FINITE, LOSS_NOT_FINITE
 from tests.program import run_program
 
 RULES = ("overflow", "clip", "not finite", "batch norm", "augmentation", "dropout", "validation")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from kerasseg.experiment import build_network
-from kerasseg.models.encoder_layers import encoder_layers
+from kerasseg.models.unet import encoder_layers
 from kerasseg.pipeline.batches import validation_batches
-from kerasseg.records.split import Split
-from kerasseg.training.callbacks.stop_on_interrupt import Stopped
+from kerasseg.records.splits import Split
+from kerasseg.training.callbacks import Stopped
 from kerasseg.training.fit import compile_for_training, fit
 from kerasseg.training.state import FILE_NAME, save_state
 from tests.conftest import phantom_experiment

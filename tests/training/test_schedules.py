@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasseg.settings.optimizer import OptimizerSettings
-from kerasseg.training.schedules import WarmUp, learning_rate_schedule, warmup_epochs
+from kerasseg.config.training import OptimizerSettings
+from kerasseg.training.optimizers import WarmUp, learning_rate_schedule, warmup_epochs
 
 PEAK, STEPS, EPOCHS, WARMUP = 0.2, 10, 20, 4
 

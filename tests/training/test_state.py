@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.losses.dice import Dice
+from kerasseg.losses.functional import Dice
 from kerasseg.training.state import Progress, load_state, save_state
-from kerasseg.training.training_model import TrainingModel
+from kerasseg.training.step import TrainingModel
 
 pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from kerasseg.training.callbacks.stop_on_interrupt import StopOnInterrupt, Stopped
+from kerasseg.training.callbacks import StopOnInterrupt, Stopped
 
 
 class Ended(Exception):

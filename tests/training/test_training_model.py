@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.experiment import build_network
-from kerasseg.losses.build import build_loss
+from kerasseg.losses.loss import build_loss
 from kerasseg.targets import label_to_masks
 from kerasseg.training.fit import compile_for_training
 from tests.conftest import phantom_experiment

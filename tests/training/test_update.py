@@ -4,13 +4,11 @@ import keras
 import numpy as np
 import pytest
 
+from kerasseg.config.training import OptimizerSettings
 from kerasseg.errors import UserError
-from kerasseg.settings.optimizer import OptimizerSettings
-from kerasseg.training.callbacks.non_finite import StopOnNonFinite
-from kerasseg.training.callbacks.skipped_updates import SkippedUpdates
-from kerasseg.training.loss_scale import LossScale
-from kerasseg.training.optimizer import build_optimizer
-from kerasseg.training.update import FINITE, GRADIENT_NOT_FINITE
+from kerasseg.training.callbacks import SkippedUpdates, StopOnNonFinite
+from kerasseg.training.optimizers import build_optimizer
+from kerasseg.training.step import FINITE, GRADIENT_NOT_FINITE, LossScale
 from tests.training.given_gradients import batches_of, given_gradients
 
 SHAPES = {"encoder/kernel": (2, 3, 4), "head/bias": (5,)}

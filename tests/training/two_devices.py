@@ -8,8 +8,8 @@ import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlo
 # isort: split
 import tensorflow as tf
 
+from kerasseg.config.training import TrainingSettings
 from kerasseg.errors import UserError
-from kerasseg.settings.training import TrainingSettings
 from kerasseg.training.devices import choose_devices
 
 BATCHES = 2

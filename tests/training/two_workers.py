@@ -9,9 +9,9 @@ from pathlib import Path
 import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
 
 # isort: split
+from kerasseg.config.training import TrainingSettings
 from kerasseg.errors import UserError
-from kerasseg.settings.training import TrainingSettings
-from kerasseg.start_tensorflow import start_tensorflow
+from kerasseg.tensorflow_setup import start_tensorflow
 from kerasseg.training.devices import Devices, choose_devices
 
 LONG = "é" * 10_000

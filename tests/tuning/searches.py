@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from kerasseg.tuning.execution import Job, Outcome
 from kerasseg.tuning.search import Search, load_search
+from kerasseg.tuning.trial_process import Job, Outcome
 from tests.conftest import SHAPE, TINY
 
 SPACE = {

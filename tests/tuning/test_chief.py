@@ -8,14 +8,12 @@ import time
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.tuning.belongs import write_search
-from kerasseg.tuning.chief_client import ChiefClient
-from kerasseg.tuning.execution import Outcome
+from kerasseg.tuning.distributed import ChiefClient
 from kerasseg.tuning.oracles import build_oracle
-from kerasseg.tuning.search import load_search
-from kerasseg.tuning.stopping import SearchStopped, Stop
-from kerasseg.tuning.tune import tune_as_chief
-from kerasseg.tuning.tune_worker import tune_as_worker
+from kerasseg.tuning.search import load_search, write_search
+from kerasseg.tuning.trial_process import Outcome
+from kerasseg.tuning.tune import tune_as_chief, tune_as_worker
+from kerasseg.tuning.work import SearchStopped, Stop
 from tests.tuning.searches import fake_job, make_search, records, write_files
 
 
@@ -165,8 +163,8 @@ def test_a_trial_of_an_earlier_chief_whose_worker_does_not_come_back_goes_to_ano
 
 
 def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, address, monkeypatch):
-    monkeypatch.setattr("kerasseg.tuning.chief_client._FIRST_SECONDS", 3.0)
-    monkeypatch.setattr("kerasseg.tuning.chief_client._ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr("kerasseg.tuning.distributed._FIRST_SECONDS", 3.0)
+    monkeypatch.setattr("kerasseg.tuning.distributed._ATTEMPT_SECONDS", 0.5)
     search = make_search(tmp_path, max_trials=3, worker_timeout=2.0, chief_timeout=2.0)
     with pytest.raises(UserError, match="the chief has not answered for 3 seconds"):
         ChiefClient(address, search.settings, Stop()).create_trial("one")
@@ -187,7 +185,7 @@ def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, addr
         servers.append(original(*arguments, **options))
         return servers[-1]
 
-    monkeypatch.setattr("kerasseg.tuning.chief.grpc.server", kept)
+    monkeypatch.setattr("kerasseg.tuning.distributed.grpc.server", kept)
     chief = chief_of(search, address)
     worker = worker_of(search, address, "one", job)
     assert began.wait(30)
@@ -200,7 +198,7 @@ def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, addr
 
 
 def test_a_worker_that_waits_for_its_chief_can_be_stopped(tmp_path, address, monkeypatch, capfd):
-    monkeypatch.setattr("kerasseg.tuning.chief_client._ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr("kerasseg.tuning.distributed._ATTEMPT_SECONDS", 0.2)
     stop = Stop()
     client = ChiefClient(address, make_search(tmp_path).settings, stop)
     waiting = Role(lambda: client.create_trial("one"))

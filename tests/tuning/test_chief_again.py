@@ -25,8 +25,8 @@ result = {"status": "completed", "score": 0.5, "epochs": 2, "curve": [0.25, 0.5]
 """
 TUNE = f"""
 import sys
-import kerasseg.tuning.execution as execution
-from kerasseg.cli import tune_main
+import kerasseg.tuning.trial_process as execution
+from kerasseg.cli.main import tune_main
 execution._COMMAND = (sys.executable, "-c", {TRIAL!r})
 tune_main()
 """

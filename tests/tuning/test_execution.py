@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-import kerasseg.tuning.execution
-from kerasseg.tuning.execution import Job, environment_on, run_in_process
+import kerasseg.tuning.trial_process
+from kerasseg.tuning.trial_process import Job, environment_on, run_in_process
 from kerasseg.tuning.tune import tune
 from tests.conftest import phantom_experiment
 from tests.tuning.searches import make_search, records
@@ -29,7 +29,7 @@ def program(monkeypatch):
 
     def use(source):
         command = (sys.executable, "-c", source)
-        monkeypatch.setattr(kerasseg.tuning.execution, "_COMMAND", command)
+        monkeypatch.setattr(kerasseg.tuning.trial_process, "_COMMAND", command)
 
     return use
 
@@ -86,7 +86,7 @@ def test_a_process_that_is_asked_to_stop_may_save_first(tmp_path, program):
 
 
 def test_one_that_does_not_stop_is_ended(tmp_path, program, monkeypatch):
-    monkeypatch.setattr(kerasseg.tuning.execution, "_SECONDS_TO_SAVE", 0.3)
+    monkeypatch.setattr(kerasseg.tuning.trial_process, "_SECONDS_TO_SAVE", 0.3)
     program(READS + "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
@@ -97,7 +97,8 @@ def test_one_that_does_not_stop_is_ended(tmp_path, program, monkeypatch):
 def test_the_trial_knows_when_its_parent_is_gone(tmp_path):
     """The watch of the real program, without TensorFlow: its parent is killed."""
     child = (
-        "import os, pathlib, signal, sys, time; from kerasseg.tuning.trial import _end_with_parent;"
+        "import os, pathlib, signal, sys, time;"
+        "from kerasseg.tuning.trial import _end_with_parent;"
         f"done = pathlib.Path({str(tmp_path / 'done')!r});"
         "signal.signal(signal.SIGTERM, lambda *a: (done.touch(), os._exit(0)));"
         "_end_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"

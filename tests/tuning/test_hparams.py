@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import (
 )
 
 from kerasseg.errors import UserError
-from kerasseg.tuning.hparams import write_hparams, write_hparams_config
+from kerasseg.tuning.tensorboard import write_hparams, write_hparams_config
 
 SPACE = {
     "optimizer.learning_rate": {"float": [1e-5, 1e-2], "log": True},

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from kerasseg.tuning.hyperparameters import hyperparameters, plain_values
-from kerasseg.tuning.space import read_space
+from kerasseg.tuning.space import hyperparameters, plain_values, read_space
 
 ENTRIES = {
     "o.name": {"choice": ["adam", "sgd"]},

@@ -10,13 +10,12 @@ import pytest
 from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-import kerasseg.tuning.kept_oracle
-import kerasseg.tuning.record
+import kerasseg.tuning.oracles
+import kerasseg.tuning.trials
 from kerasseg.errors import UserError
-from kerasseg.tuning.execution import Outcome
 from kerasseg.tuning.oracles import build_oracle
-from kerasseg.tuning.record import read_record, record_path
-from kerasseg.tuning.run_trial import TrialRunner
+from kerasseg.tuning.trial_process import Outcome
+from kerasseg.tuning.trials import TrialRunner, read_record, record_path
 from kerasseg.tuning.work import work
 from tests.tuning.searches import SPACE, fake_job, make_search, records
 
@@ -178,7 +177,7 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path, tuner, monkeypatch):
     run(whole)
     killed = make_search(tmp_path / "killed", **options, baseline=True)
     kills, draw = 0, random.Random(tuner)
-    original = kerasseg.tuning.kept_oracle.write_aside
+    original = kerasseg.tuning.oracles.write_aside
 
     @contextmanager
     def killed_at(path, setting):
@@ -193,8 +192,8 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path, tuner, monkeypatch):
             kills += 1
             raise Killed
 
-    monkeypatch.setattr(kerasseg.tuning.kept_oracle, "write_aside", killed_at)
-    monkeypatch.setattr(kerasseg.tuning.record, "write_aside", killed_at)
+    monkeypatch.setattr(kerasseg.tuning.oracles, "write_aside", killed_at)
+    monkeypatch.setattr(kerasseg.tuning.trials, "write_aside", killed_at)
 
     def job(job, environment, stop):
         trial_id = job.experiment.run.name.removeprefix("trial_")

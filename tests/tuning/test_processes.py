@@ -2,7 +2,7 @@
 
 import socket
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.tuning.search import load_search
 from tests.program import Program
 from tests.training.test_resume import QUICK

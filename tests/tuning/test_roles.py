@@ -2,9 +2,9 @@
 
 import pytest
 
+from kerasseg.cli.tune import _place
 from kerasseg.errors import UserError
-from kerasseg.tuning.gpus import places, visible_gpus
-from kerasseg.verbs.tune import _place
+from kerasseg.tuning.work import places, visible_gpus
 
 IP, PORT, TUNER = "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"
 

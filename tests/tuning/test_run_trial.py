@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from kerasseg.tuning.execution import Outcome
-from kerasseg.tuning.run_trial import TrialRunner
+from kerasseg.tuning.trial_process import Outcome
+from kerasseg.tuning.trials import TrialRunner
 from tests.tuning.searches import fake_job, make_search, records
 
 VALUES = {"optimizer.learning_rate": 1e-3, "model.features": 1}

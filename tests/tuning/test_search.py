@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.tuning.search import load_search
 from tests.tuning.searches import SPACE, make_search, write_files

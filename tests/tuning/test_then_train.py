@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from kerasseg.config_file import dump_experiment
-from kerasseg.verbs.tune import _train
+from kerasseg.cli.tune import _train
+from kerasseg.config.load import dump_experiment
 from tests.conftest import phantom_experiment
 
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from kerasseg.errors import storage_error
 from kerasseg.experiment import run_experiment
-from kerasseg.training.callbacks.history import read_history
-from kerasseg.tuning.execution import Job, _write_job
-from kerasseg.tuning.lock import held
+from kerasseg.files import held
+from kerasseg.training.callbacks import read_history
 from kerasseg.tuning.trial import run_job
+from kerasseg.tuning.trial_process import Job, _write_job
 from tests.conftest import phantom_experiment
 from tests.training.test_resume import QUICK as SMALL
 
@@ -33,7 +33,7 @@ def store(tmp_path_factory):
 
 
 def phantom_store(folder):
-    from kerasseg.records.split import open_split
+    from kerasseg.records.splits import open_split
     from kerasseg.records.store import open_store
 
     experiment = phantom_experiment(folder)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.tuning.execution import Outcome
-from kerasseg.tuning.lock import held
+from kerasseg.files import held
 from kerasseg.tuning.search import load_search
+from kerasseg.tuning.trial_process import Outcome
 from kerasseg.tuning.tune import tune
 from tests.tuning.searches import SPACE, fake_job, make_search, records, score_of, write_files
 

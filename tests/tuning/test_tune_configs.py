@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kerasseg.tuning.check_space import check_space
 from kerasseg.tuning.search import DEFAULT_FILE, load_search
+from kerasseg.tuning.space import check_space
 
 FILES = sorted(Path("configs").glob("tune_*.yaml"))
 

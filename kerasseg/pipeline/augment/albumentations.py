@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from kerasseg.settings.augment import Albumentations
-from kerasseg.slice_transforms.slice_transforms import SliceTransforms
+from kerasseg.config.augment import Albumentations
+from kerasseg.slice_transforms import SliceTransforms
 
 
 def apply_albumentations(

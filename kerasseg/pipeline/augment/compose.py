@@ -1,27 +1,47 @@
-"""A list of transforms, applied to a patch one after the other."""
+"""A list of transforms, applied to a patch one after the other.
+
+Augmentation of whole batches, on the device that trains.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from kerasseg.config import augment as settings
+from kerasseg.config.augment import Transform
 from kerasseg.pipeline.augment.albumentations import apply_albumentations
-from kerasseg.pipeline.augment.bias_field import draw_bias_field, multiply_bias_field
-from kerasseg.pipeline.augment.blur import blur, draw_blur
-from kerasseg.pipeline.augment.brightness import add_brightness, draw_brightness
-from kerasseg.pipeline.augment.channel_dropout import draw_channel_dropout, drop_channels
-from kerasseg.pipeline.augment.coarse_dropout import draw_coarse_dropout, drop_boxes
-from kerasseg.pipeline.augment.contrast import change_contrast, draw_contrast
+from kerasseg.pipeline.augment.artefacts import (
+    add_ghosts,
+    blur,
+    draw_bias_field,
+    draw_blur,
+    draw_ghosting,
+    draw_low_resolution,
+    lower_resolution,
+    multiply_bias_field,
+)
 from kerasseg.pipeline.augment.drawing import happens
-from kerasseg.pipeline.augment.gamma import change_gamma, draw_gamma
-from kerasseg.pipeline.augment.gaussian_noise import add_gaussian_noise, draw_gaussian_noise
-from kerasseg.pipeline.augment.ghosting import add_ghosts, draw_ghosting
-from kerasseg.pipeline.augment.low_resolution import draw_low_resolution, lower_resolution
+from kerasseg.pipeline.augment.intensity import (
+    add_brightness,
+    add_gaussian_noise,
+    add_rician_noise,
+    change_contrast,
+    change_gamma,
+    draw_brightness,
+    draw_channel_dropout,
+    draw_coarse_dropout,
+    draw_contrast,
+    draw_gamma,
+    draw_gaussian_noise,
+    draw_rician_noise,
+    draw_scaling,
+    drop_boxes,
+    drop_channels,
+    scale_intensity,
+)
 from kerasseg.pipeline.augment.patch import Patch
-from kerasseg.pipeline.augment.rician_noise import add_rician_noise, draw_rician_noise
-from kerasseg.pipeline.augment.rotate90 import draw_quarters, rotate90
-from kerasseg.pipeline.augment.scaling import draw_scaling, scale_intensity
-from kerasseg.settings import augment as settings
+from kerasseg.pipeline.augment.spatial import draw_quarters, rotate90
 
 _CHANCE, _DRAW = 0, 1
 """Streams of a transform's seed: whether it happens, and how."""
@@ -139,3 +159,33 @@ _INTENSITY: dict[type, Callable[..., tf.Tensor]] = {
         image, draw_coarse_dropout(seed, patch.size, t)
     ),
 }
+
+
+def augment_batch(
+    transforms: Sequence[Transform],
+    images: tf.Tensor,
+    masks: tf.Tensor,
+    seeds: tf.Tensor,
+    patch: Patch,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Images (B, *size, C) float16 and masks (B, *size, K) uint8 -> the same, varied.
+
+    What `TrainingBatches` with `augment_later` has left out. `seeds` (B, 2) decide what happens to
+    each patch: the same as on the host.
+    """
+
+    def one(parts: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        image, mask, seed = parts
+        changed, moved = augment(transforms, image, mask, patch, seed, DEVICE)
+        return tf.ensure_shape(changed, image.shape), tf.ensure_shape(moved, mask.shape)
+
+    specs = (
+        tf.TensorSpec([*patch.size, patch.channel_count], images.dtype),
+        tf.TensorSpec([*patch.size, masks.shape[-1]], masks.dtype),
+    )
+    images = tf.ensure_shape(images, [None, *specs[0].shape])
+    masks = tf.ensure_shape(masks, [None, *specs[1].shape])
+    varied: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
+        one, (images, masks, seeds), fn_output_signature=specs, parallel_iterations=1
+    )
+    return varied

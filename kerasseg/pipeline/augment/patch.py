@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from kerasseg.config import PipelineSettings
+from kerasseg.config.experiment import PipelineSettings
 
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
 """The axis of (D, H, W) that a plane stands across."""

@@ -2,7 +2,7 @@
 
 import math
 
-from kerasseg.settings.augment import (
+from kerasseg.config.augment import (
     Albumentations,
     AugmentSettings,
     Blur,

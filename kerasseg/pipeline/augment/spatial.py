@@ -1,4 +1,7 @@
-"""Rotation, scaling, shift and elastic deformation: where each voxel of a patch comes from."""
+"""Rotation, scaling, shift and elastic deformation: where each voxel of a patch comes from.
+
+Quarter turns.
+"""
 
 import math
 from typing import NamedTuple
@@ -6,8 +9,35 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from kerasseg.config.augment import Spatial
 from kerasseg.pipeline.augment.drawing import happens, uniform
-from kerasseg.settings.augment import Spatial
+
+
+def draw_quarters(seed: tf.Tensor) -> tf.Tensor:
+    """How many quarter turns () int32, 1 to 3."""
+    return tf.random.stateless_uniform([], seed, 1, 4, tf.int32)
+
+
+def rotate90(
+    image: tf.Tensor, label: tf.Tensor, axes: tuple[int, int], quarters: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Image (*spatial, C) and label (*spatial) turned from the first of two spatial `axes` of the
+    same size to the second, as numpy's rot90 does."""
+
+    def turned(array: tf.Tensor) -> tf.Tensor:
+        order = list(range(len(array.shape)))
+        order[axes[0]], order[axes[1]] = order[axes[1]], order[axes[0]]
+        return tf.switch_case(
+            tf.math.floormod(quarters, 4),
+            [
+                lambda: array,
+                lambda: tf.transpose(tf.reverse(array, [axes[1]]), order),
+                lambda: tf.reverse(array, axes),
+                lambda: tf.reverse(tf.transpose(array, order), [axes[1]]),
+            ],
+        )
+
+    return turned(image), turned(label)
 
 
 class Warp(NamedTuple):

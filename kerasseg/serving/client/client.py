@@ -1,28 +1,185 @@
-"""`Client`: a served model that takes raw scans."""
+"""`Client`: a served model that takes raw scans.
 
+`Metadata`: what a served model says of itself.
+
+A volume -> the smallest bytes that hold it exactly.
+"""
+
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
+from isal import igzip
+from pydantic import ValidationError
 
 from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Case
-from kerasseg.datasets.findings import check_case
-from kerasseg.datasets.inputs.find_inputs import find_inputs
+from kerasseg.datasets.checks import check_case
+from kerasseg.datasets.inputs import find_inputs
+from kerasseg.datasets.label_ids import label_ids
 from kerasseg.errors import UserError
-from kerasseg.prediction.array_case import array_case
-from kerasseg.prediction.prediction import Prediction
-from kerasseg.serving.client.connection import Connection, parse_server
-from kerasseg.serving.client.grpc_transport import GrpcTransport
-from kerasseg.serving.client.metadata import UNKNOWN, Metadata, read_metadata
-from kerasseg.serving.client.pack_volume import PackedVolume, pack_volume
-from kerasseg.serving.client.rest_transport import RestTransport
-from kerasseg.serving.client.retry import retry
-from kerasseg.serving.client.server_error import ServerError
-from kerasseg.settings.data import DataSettings
+from kerasseg.prediction.model import Prediction, array_case
+from kerasseg.serving.client.transport import (
+    Connection,
+    GrpcTransport,
+    RestTransport,
+    ServerError,
+    parse_server,
+    retry,
+)
+
+_CANONICAL = {**{name: i for i, name in anatomy.LABELS.items()}, "tumour": anatomy.TUMOUR}
+UNKNOWN = 255
+"""In `Metadata.canonical`: an id that no label has."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """modalities: channels of a volume, in order. dimensions: 2 or 3. labels: name -> id that the
+    server writes. target: a key of `anatomy.TARGETS`. config: the run's settings, if they are
+    told."""
+
+    modalities: tuple[str, ...]
+    dimensions: int
+    labels: Mapping[str, int]
+    target: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def data(self) -> DataSettings:
+        """The run's section `data`; if it is not told, one that has these modalities and labels."""
+        section = self.config.get("data")
+        if isinstance(section, Mapping):
+            try:
+                told = DataSettings.model_validate(dict(section))
+                return told.model_copy(update={"modalities": self.modalities})
+            except ValidationError:
+                pass  # of another version of kerasseg; what follows is enough
+        return self._likely_data()
+
+    def _likely_data(self) -> DataSettings:
+        colours = set(self.modalities) <= {"grey", "red", "green", "blue"}
+        tumour = set(self.labels) == {"background", "tumour"}
+        told = {"root": "not here", "modalities": self.modalities}
+        if colours:
+            return DataSettings.model_validate({**told, "layout": "image_pairs"})
+        if not tumour:
+            # Those of a public data set are its layout's own, which a scan's files may know better.
+            for layout in ("brats_nifti", "nnunet", "msd"):
+                likely = DataSettings.model_validate({**told, "layout": layout})
+                ids = label_ids(None, likely, self.target, None)
+                if all(ids[_CANONICAL[name]] == own for name, own in self.labels.items()):
+                    return likely
+        return DataSettings.model_validate(
+            {
+                **told,
+                "layout": "brats_nifti",
+                "classes": "tumour" if tumour else "subregions",
+                "label_map": {own: _CANONICAL[name] for name, own in self.labels.items()},
+            }
+        )
+
+    @property
+    def canonical(self) -> np.ndarray:
+        """(256,) uint8: id that the server writes -> canonical id."""
+        table = np.full(256, UNKNOWN, np.uint8)
+        for name, own in self.labels.items():
+            table[own] = _CANONICAL[name]
+        return table
+
+
+def _first(config: str) -> Mapping[str, Any]:
+    """The settings of the first of the runs, whose configurations are documents of one YAML."""
+    first = next(iter(yaml.safe_load_all(config)), None)
+    return first if isinstance(first, Mapping) else {}
+
+
+def read_metadata(text: bytes) -> Metadata:
+    """The JSON of the signature `metadata`. Raises `ServerError` if it is not that of kerasseg."""
+    try:
+        told = json.loads(text)
+        config = told.get("config") or {}
+        labels = {str(name): int(own) for name, own in told["labels"].items()}
+        metadata = Metadata(
+            tuple(told["modalities"]),
+            int(told["dimensions"]),
+            labels,
+            told["target"],
+            _first(config) if isinstance(config, str) else config,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ServerError(
+            f"The model's metadata cannot be understood ({type(error).__name__}: {error}): is it "
+            "one that kerasseg export wrote?"
+        ) from None
+    unknown = set(labels) - set(_CANONICAL)
+    if unknown or metadata.target not in anatomy.TARGETS:
+        raise ServerError(
+            f"The model's labels are {', '.join(labels)} and its target is {metadata.target}, "
+            f"expected some of {', '.join(_CANONICAL)} and one of {', '.join(anatomy.TARGETS)}: it "
+            "is of another version of kerasseg."
+        )
+    return metadata
+
+
+_LEVEL = 2
+"""Of isal's 0 to 3."""
+_LARGEST_MESSAGE = 2**31 - 2**16
+"""Bytes of a protobuf message, less what stands around the volume."""
+
+
+@dataclass(frozen=True)
+class PackedVolume:
+    """data: the values in C order, little-endian, compressed as `compression` ("" or "gzip") says.
+    raw_bytes: what they weigh as float32."""
+
+    data: bytes
+    shape: tuple[int, ...]
+    dtype: str
+    compression: str
+    raw_bytes: int
+
+
+def pack_volume(image: np.ndarray, *, compress: bool) -> PackedVolume:
+    """(D, H, W, C) float32 -> bytes of the first of int16, float16 and float32 that is exact.
+
+    Raises `UserError` for a volume that is too large for one message.
+    """
+    values = exact(image)
+    data: bytes = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    if compress:
+        data = igzip.compress(data, _LEVEL)
+    if len(data) > _LARGEST_MESSAGE:
+        raise UserError(
+            f"The volume {image.shape} weighs {len(data) / 2**30:.1f} GiB as {values.dtype}, more "
+            "than the 2 GiB of one message: crop it, or compress it with --compression gzip."
+        )
+    return PackedVolume(
+        data, image.shape, values.dtype.name, "gzip" if compress else "", image.size * 4
+    )
+
+
+def exact(image: np.ndarray) -> np.ndarray:
+    """The same values as int16 if all are whole and fit, else as float16 if it holds them, else as
+    float32."""
+    int16 = np.iinfo(np.int16)
+    if int16.min <= image.min() and image.max() <= int16.max:
+        whole = image.astype(np.int16)
+        if np.array_equal(whole, image):
+            return whole
+    with np.errstate(over="ignore"):
+        half = image.astype(np.float16)
+    if np.array_equal(half, image):
+        return half
+    return np.asarray(image, np.float32)
+
 
 DEFAULT_MODEL = "kerasseg"
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerasseg import __version__
-from kerasseg.datasets.inputs.find_inputs import find_inputs
-from kerasseg.datasets.inputs.input import Input
-from kerasseg.datasets.outputs.label_ids import label_ids
-from kerasseg.datasets.outputs.output_files import OutputFiles
+from kerasseg.datasets.case import Input
+from kerasseg.datasets.inputs import find_inputs
+from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.outputs import OutputFiles
 from kerasseg.errors import UserError
-from kerasseg.prediction.origin import claim_folder
-from kerasseg.prediction.predict_files import Outcome, Wanted, predict_files
-from kerasseg.prediction.write_prediction import write_prediction
+from kerasseg.prediction.predict import claim_folder
+from kerasseg.prediction.predict_files import Outcome, Wanted, predict_files, write_prediction
 from kerasseg.serving.client.client import Client
 
 _SUFFIXES = (".nii.gz", ".nii", ".png")

@@ -1,29 +1,206 @@
-"""`kerasseg export RUN --format …`: the network of a run for another runtime, checked."""
+"""`kerasseg export RUN --format …`: the network of a run for another runtime, checked.
+
+NAME.json: what whoever runs a patch model has to know.
+
+How far a written model is from the network it was made of.
+
+Where a patch model and its JSON are written.
+
+The cases of a run's own store: to choose ranges on, and to measure Dice on.
+"""
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any, Final
 
 import keras
+import numpy as np
 
+from kerasseg import __version__, anatomy
 from kerasseg.errors import UserError
+from kerasseg.evaluation.evaluate import evaluate
+from kerasseg.evaluation.evaluate_runs import FinishedRun, read_finished_run
+from kerasseg.evaluation.scores import mean_scores
+from kerasseg.inference.load_run import LoadedRun
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.float32_twin import float32_twin
+from kerasseg.pipeline.batches import validation_batches
 from kerasseg.prediction.model import load
 from kerasseg.progress import track
-from kerasseg.serving.export.export_runs import served_ids
-from kerasseg.serving.formats.describe_patch_model import describe_patch_model
-from kerasseg.serving.formats.largest_difference import checked_shapes, largest_difference
-from kerasseg.serving.formats.new_files import new_files
-from kerasseg.serving.formats.output_paths import output_paths
-from kerasseg.serving.formats.refusals import Format, Precision, check_format
-from kerasseg.serving.formats.run_cases import RunCases, open_run_cases
-from kerasseg.serving.formats.runtime import Runtime
-from kerasseg.serving.formats.runtime_network import runtime_network
-from kerasseg.serving.formats.write_model import check_packages, write_model
+from kerasseg.records.manifest import read_manifest
+from kerasseg.records.store import RecordStore
+from kerasseg.serving.export import served_ids
+from kerasseg.serving.export_contents import label_names
+from kerasseg.serving.formats.runtimes import (
+    Format,
+    Precision,
+    Runtime,
+    check_format,
+    check_packages,
+    new_files,
+    runtime_network,
+    write_model,
+)
+
+NORMALISATION = (
+    "Each modality by itself: subtract the mean and divide by the standard deviation of the scan's "
+    "voxels that are not 0; voxels that are 0 (air) stay 0. Over the whole scan, before patches "
+    "are cut."
+)
+
+
+def describe_patch_model(
+    run: LoadedRun, runtime: Runtime, ids: Mapping[int, int]
+) -> dict[str, Any]:
+    """Name -> what JSON can hold; the names are those of `docs/serving.md`."""
+    data, pipeline = run.experiment.data, run.experiment.pipeline
+    target, flat = run.target, run.predictor.slice_axis is not None
+    channels = "the modalities in order"
+    slices = None
+    if flat:
+        slices = {"axis": pipeline.slices.axis, "neighbours": pipeline.slices.neighbours}
+    if slices and slices["neighbours"]:
+        channels = (
+            f"the slice with its {slices['neighbours']} neighbours on both sides, from the lowest "
+            "index on: all modalities in order of the first, then of the next; 0 outside the scan"
+        )
+    sizes = runtime.shape[1:-1]
+    return {
+        "modalities": list(data.modalities),
+        "channels": channels,
+        "normalisation": NORMALISATION,
+        "dimensions": 2 if flat else 3,
+        "axes": ["superior", "posterior", "left"],
+        "slices": slices,
+        "spacing": list(data.spacing) if data.spacing else None,
+        "size": list(data.size) if data.size else None,
+        "target": target,
+        "activation": f"{anatomy.ACTIVATIONS[target]}, in the model",
+        "regions": list(anatomy.TARGETS[target]),
+        "labels": label_names(target, ids),
+        "patch_size": list(pipeline.patch_size),
+        "input": {"name": runtime.input, "shape": list(runtime.shape), "dtype": "float32"},
+        "output": {"name": runtime.output, "dtype": "float32"},
+        "dynamic_batch": runtime.shape[0] is None,
+        "dynamic_size": all(size is None for size in sizes),
+        "runtime": runtime.name,
+        "advice": runtime.advice,
+        "versions": {
+            "kerasseg": __version__,
+            **{name: packages.version(name) for name in ("tensorflow", "keras")},
+        },
+        "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "run": run.folder.name,
+    }
+
+
+Shape = tuple[int, ...]
+
+
+def checked_shapes(patch: Sequence[int], channels: int, *, any_size: bool) -> list[Shape]:
+    """A batch of one and of two patches, and of one twice as long where any size is taken."""
+    shapes = [(1, *patch, channels), (2, *patch, channels)]
+    return [*shapes, (1, 2 * patch[0], *patch[1:], channels)] if any_size else shapes
+
+
+def largest_difference(network: keras.Model, runtime: Runtime, shapes: Sequence[Shape]) -> float:
+    """The largest difference of a probability, over random patches of those shapes.
+
+    The patches are normal noise, as z-scored scans are about that large. Infinite where a value is
+    not finite or the shapes of the probabilities differ.
+    """
+    random = np.random.default_rng(0)
+    worst = 0.0
+    for shape in shapes:
+        patches = random.standard_normal(shape, np.float32)
+        expected = keras.ops.convert_to_numpy(network(patches, training=False))
+        found = runtime.predict(patches)
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(found - expected).max()))
+    return worst
+
+
+_SUFFIXES: Final = {"onnx": ".onnx", "litert": ".tflite", "openvino": ""}
+
+
+def output_paths(output: Path, wanted: Format) -> list[Path]:
+    """The model, of OpenVINO a folder, and NAME.json beside it.
+
+    Raises `UserError` for a name that does not fit the format.
+    """
+    suffix = _SUFFIXES[wanted]
+    if output.suffix != suffix or not output.name:
+        shape = f"models/NAME{suffix}" if suffix else "a folder models/NAME, without a dot"
+        raise UserError(f"--output {output}: --format {wanted} is written to {shape}.")
+    for path in output.parents:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output {output}: {path} is a file; name another place.")
+    return [output, output.with_suffix(".json")]
+
+
+_CALIBRATION_CASES = 16
+"""Of the training side, `pipeline.validation_patches_per_volume` patches of each."""
+
+
+@dataclass(frozen=True)
+class RunCases:
+    """A finished run and its open store."""
+
+    run: FinishedRun
+    store: RecordStore
+
+    def calibration(self) -> list[np.ndarray]:
+        """Patches (1, …, C) float32 of cases of the training side, the same each time.
+
+        Raises `UserError` where that side is empty.
+        """
+        experiment = self.run.experiment
+        ids = self._readable("train")
+        step = max(1, len(ids) // _CALIBRATION_CASES)
+        batches = validation_batches(
+            self.store,
+            ids[::step][:_CALIBRATION_CASES],
+            experiment.pipeline,
+            target=experiment.model.target,
+            batch_size=1,
+            seed=experiment.run.seed,
+        )
+        return [image.numpy().astype(np.float32) for image, *_ in batches]
+
+    def mean_dice(self, predictor: Predictor) -> tuple[float, int]:
+        """Mean Dice of the validation cases over all regions, and how many cases there are."""
+        target = self.run.experiment.model.target
+        ids = self._readable("validation")
+        cases = {"validation": ids}
+        scores = evaluate(predictor, self.store, cases, target, Path(), overlays=0)
+        means = mean_scores(scores)
+        return means.get("mean", next(iter(means.values()))), len(ids)
+
+    def _readable(self, split: str) -> list[str]:
+        ids = self.run.case_ids(split)
+        if self.run.experiment.records.on_damaged_record == "stop":
+            return ids
+        damaged = self.store.damaged_records(ids)
+        return [case_id for case_id in ids if case_id not in damaged]
+
+
+def open_run_cases(folder: Path) -> RunCases:
+    """Open the store of the run in `folder`, but convert nothing.
+
+    Raises `UserError` for a run that is not finished, and where its store is not there.
+    """
+    run = read_finished_run(folder)
+    root = run.experiment.store_root
+    if read_manifest(root) is None:
+        raise UserError(f"{folder}: its store {root} is not here.")
+    return RunCases(run, run.open_store())
+
 
 LARGEST: Final[dict[Precision, float]] = {"float32": 1e-3, "float16": 5e-2}
 """How far a probability may be from that of the network. int8 is judged by its Dice alone."""

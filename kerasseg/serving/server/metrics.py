@@ -10,8 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from kerasseg.serving.server.checks import Refusal
 from kerasseg.serving.server.models import Models
-from kerasseg.serving.server.refusal import Refusal
 
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
 _OTHER = "other"

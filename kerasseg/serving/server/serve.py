@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kerasseg.errors import UserError
-from kerasseg.serving.apis import serving_apis
-from kerasseg.serving.extra import missing_extra
-from kerasseg.serving.server.limits import Limits
-from kerasseg.serving.server.version_folders import check_models_folder
+from kerasseg.serving.protocol import missing_extra, serving_apis
+from kerasseg.serving.server.checks import Limits
+from kerasseg.serving.server.models import check_models_folder
 
 _GRACE_SECONDS = 60.0
 """How long running requests may take after SIGTERM; a second one ends at once."""
@@ -44,11 +43,10 @@ def serve(
     try:
         import uvicorn
 
-        from kerasseg.serving.server.grpc_services import grpc_server
-        from kerasseg.serving.server.loaded_version import LoadedVersion
+        from kerasseg.serving.server.grpc import grpc_server
         from kerasseg.serving.server.metrics import Metrics
-        from kerasseg.serving.server.models import Models
-        from kerasseg.serving.server.rest_app import rest_app
+        from kerasseg.serving.server.models import LoadedVersion, Models
+        from kerasseg.serving.server.rest import rest_app
     except ImportError as error:
         raise missing_extra(error) from error
     if address.host not in _LOCAL:

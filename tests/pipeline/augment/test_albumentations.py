@@ -6,13 +6,13 @@ import tensorflow as tf
 
 pytest.importorskip("albumentations")
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.augment import Albumentations, AugmentSettings
+from kerasseg.config.load import load_experiment
 from kerasseg.pipeline.augment.compose import Patch, augment
 from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.store import open_store
-from kerasseg.settings.augment import Albumentations, AugmentSettings
-from kerasseg.slice_transforms.slice_transforms import SliceTransforms
+from kerasseg.slice_transforms import SliceTransforms
 
 TERMS = (
     {"Affine": {"rotate": [-20, 20], "p": 0.8}},

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config import augment as settings
+from kerasseg.config.augment import AugmentSettings
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.pipeline.augment.compose import augment
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.presets import PRESETS, transforms_of
-from kerasseg.pipeline.augment.rotate90 import rotate90
-from kerasseg.settings import augment as settings
-from kerasseg.settings.augment import AugmentSettings
+from kerasseg.pipeline.augment.spatial import rotate90
 
 EVERY = tuple(
     kind(p=1.0)

@@ -5,19 +5,38 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from kerasseg.pipeline.augment.bias_field import draw_bias_field, multiply_bias_field
-from kerasseg.pipeline.augment.blur import blur, draw_blur
-from kerasseg.pipeline.augment.brightness import add_brightness, draw_brightness
-from kerasseg.pipeline.augment.channel_dropout import draw_channel_dropout, drop_channels
-from kerasseg.pipeline.augment.coarse_dropout import Boxes, draw_coarse_dropout, drop_boxes
-from kerasseg.pipeline.augment.contrast import change_contrast, draw_contrast
-from kerasseg.pipeline.augment.gamma import change_gamma, draw_gamma
-from kerasseg.pipeline.augment.gaussian_noise import Noise, add_gaussian_noise, draw_gaussian_noise
-from kerasseg.pipeline.augment.ghosting import Ghosts, add_ghosts, draw_ghosting
-from kerasseg.pipeline.augment.low_resolution import draw_low_resolution, lower_resolution
-from kerasseg.pipeline.augment.rician_noise import add_rician_noise, draw_rician_noise
-from kerasseg.pipeline.augment.scaling import draw_scaling, scale_intensity
-from kerasseg.settings import augment as settings
+from kerasseg.config import augment as settings
+from kerasseg.pipeline.augment.artefacts import (
+    Ghosts,
+    add_ghosts,
+    blur,
+    draw_bias_field,
+    draw_blur,
+    draw_ghosting,
+    draw_low_resolution,
+    lower_resolution,
+    multiply_bias_field,
+)
+from kerasseg.pipeline.augment.intensity import (
+    Boxes,
+    Noise,
+    add_brightness,
+    add_gaussian_noise,
+    add_rician_noise,
+    change_contrast,
+    change_gamma,
+    draw_brightness,
+    draw_channel_dropout,
+    draw_coarse_dropout,
+    draw_contrast,
+    draw_gamma,
+    draw_gaussian_noise,
+    draw_rician_noise,
+    draw_scaling,
+    drop_boxes,
+    drop_channels,
+    scale_intensity,
+)
 
 SHAPES = [(9, 12, 14, 3), (13, 16, 3)]
 SEED = tf.constant([3, 4])

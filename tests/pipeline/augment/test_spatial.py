@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from scipy.interpolate import BSpline
 
+from kerasseg.config.augment import Spatial
 from kerasseg.pipeline.augment.spatial import draw_spatial, sources
-from kerasseg.settings.augment import Spatial
 
 SIZES = {3: (9, 12, 14), 2: (11, 14)}
 STRONG = {"rotation": 40.0, "p_rotation": 1.0, "p_scale": 1.0, "stretch": 0.1, "shift": 0.1}

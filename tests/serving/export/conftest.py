@@ -7,7 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from kerasseg.serving.export.export_runs import Wanted, export_runs
+from kerasseg.serving.export import Wanted, export_runs
 from tests.conftest import phantom_experiment
 from tests.inference.test_load_run import SLICES, SMALL, write_run
 

@@ -7,7 +7,7 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from kerasseg.serving.export.deployment import write_deployment
+from kerasseg.serving.export import write_deployment
 
 WRITTEN = {"models.config", "batching.config", "docker-compose.yml", "kubernetes.yaml"}
 

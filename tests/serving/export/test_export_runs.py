@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from kerasseg.config_file import dump_experiment, load_experiment
+from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
-from kerasseg.serving.export.export_runs import Wanted, export_runs
-from kerasseg.serving.graph.served_model import ServedModel
+from kerasseg.serving.export import Wanted, export_runs
+from kerasseg.serving.signatures import ServedModel
 from tests.test_cli import kerasseg
 
 

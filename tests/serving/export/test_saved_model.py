@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.prediction.model import load
-from kerasseg.serving.export.export_runs import Wanted, export_runs
-from kerasseg.serving.export.warm_up import WARM_UP_FILE
+from kerasseg.serving.export import Wanted, export_runs
+from kerasseg.serving.export_contents import WARM_UP_FILE
 from tests.conftest import SHAPE
 from tests.inference.test_load_run import write_run
 

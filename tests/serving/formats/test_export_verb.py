@@ -4,9 +4,9 @@ import builtins
 
 import pytest
 
+from kerasseg.cli.serving import export
 from kerasseg.errors import UserError
-from kerasseg.serving.formats.write_model import check_packages
-from kerasseg.verbs.export import export
+from kerasseg.serving.formats.runtimes import check_packages
 from tests.test_cli import kerasseg
 
 

@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from kerasseg import anatomy
-from kerasseg.inference.clean_up.fill_holes import fill_holes
-from kerasseg.inference.clean_up.finished_masks import finished_masks
-from kerasseg.serving.graph import finished_masks as graph
-from kerasseg.serving.graph.components import components
-from kerasseg.serving.graph.graph_operations import GraphOperations
-from kerasseg.settings.postprocessing import PostprocessingSettings
+from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.inference.postprocessing import fill_holes, finished_masks
+from kerasseg.serving import graph_postprocessing as graph
+from kerasseg.serving.graph_postprocessing import GraphOperations, components
 from kerasseg.targets import masks_to_label
 
 volumes = st.tuples(

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasseg import anatomy
-from kerasseg.config_file import load_experiment
+from kerasseg.config.load import load_experiment
 from kerasseg.inference.load_run import LoadedRun
 from kerasseg.inference.predictor import Predictor
-from kerasseg.inference.window_grid import WindowGrid
-from kerasseg.prediction.array_case import array_case
-from kerasseg.serving.graph.box import in_volume
-from kerasseg.serving.graph.member import Member, normalised
-from kerasseg.serving.graph.sliding_window import window_starts
+from kerasseg.inference.windows import WindowGrid
+from kerasseg.prediction.model import array_case
+from kerasseg.serving.graph_volume import in_volume
+from kerasseg.serving.graph_window import window_starts
+from kerasseg.serving.signatures import Member, normalised
 
 CASES = {
     "3-D": ("pipeline.patch_size=[8,6,12]", "model.target=regions"),

@@ -6,10 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kerasseg.datasets.resample import affine_of, resample_image, resample_probabilities
-from kerasseg.datasets.resize import resize_case
-from kerasseg.prediction.array_case import array_case
-from kerasseg.serving.graph.resampling import (
+from kerasseg.datasets.resample import (
+    affine_of,
+    resample_image,
+    resample_probabilities,
+    resize_case,
+)
+from kerasseg.prediction.model import array_case
+from kerasseg.serving.graph_volume import (
     _box,
     filter_matrix,
     resampled_volume,

@@ -5,9 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasseg.tuning.report.importance import importance_in_words, parameter_importance
+from kerasseg.tuning.report.importance import (
+    encode,
+    filled,
+    importance_in_words,
+    parameter_importance,
+    why_no_model,
+)
 from kerasseg.tuning.report.read_search import read_search
-from kerasseg.tuning.report.score_model import encode, filled, why_no_model
 from tests.tuning.report.searches import SPACE, a_trial, planted_trials, write_search
 
 

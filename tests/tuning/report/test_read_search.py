@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasseg.errors import UserError
-from kerasseg.tuning.parameter import Parameter
+from kerasseg.tuning.report.figure_parts import choices_in_words, range_in_words
 from kerasseg.tuning.report.read_search import read_search
-from kerasseg.tuning.report.words import choices_in_words, range_in_words
+from kerasseg.tuning.space import Parameter
 from tests.tuning.report.searches import SPACE, a_failed_trial, a_trial, write_search
 
 

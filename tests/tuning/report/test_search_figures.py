@@ -8,17 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kerasseg.tuning.report.figures.best_curves import draw_best_curves
-from kerasseg.tuning.report.figures.important_pair import draw_important_pair
-from kerasseg.tuning.report.figures.parallel_coordinates import draw_parallel_coordinates
-from kerasseg.tuning.report.figures.parameter_importance import draw_parameter_importance
-from kerasseg.tuning.report.figures.score_by_trial import draw_score_by_trial
-from kerasseg.tuning.report.figures.score_by_value import draw_score_by_value
-from kerasseg.tuning.report.figures.style import score_colours, score_range
-from kerasseg.tuning.report.figures.time_spent import draw_time_spent, minutes_of
-from kerasseg.tuning.report.importance import Importance
+from kerasseg.tuning.report.figure_parts import score_colours, score_range
+from kerasseg.tuning.report.importance import Importance, encode
+from kerasseg.tuning.report.parameter_figures import (
+    draw_important_pair,
+    draw_parallel_coordinates,
+    draw_parameter_importance,
+)
 from kerasseg.tuning.report.read_search import read_search
-from kerasseg.tuning.report.score_model import encode
+from kerasseg.tuning.report.score_figures import (
+    draw_best_curves,
+    draw_score_by_trial,
+    draw_score_by_value,
+    draw_time_spent,
+    minutes_of,
+)
 from tests.tuning.report.searches import (
     SPACE,
     START,

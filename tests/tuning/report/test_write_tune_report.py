@@ -164,7 +164,7 @@ def test_rounds_of_hyperband(tmp_path: Path) -> None:
 def test_the_command_needs_no_tensorflow(tmp_path: Path) -> None:
     folder = write_search(tmp_path / "s", [a_trial(1, 0.5)])
     program = (
-        "import sys; from kerasseg.cli import main\n"
+        "import sys; from kerasseg.cli.main import main\n"
         "try: main()\n"
         "finally: print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     )

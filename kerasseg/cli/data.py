@@ -1,0 +1,169 @@
+"""`kerasseg verify`: what is wrong with the data.
+
+`kerasseg bench data`: how fast the input pipeline is.
+
+`kerasseg config`: the experiment, every default filled in.
+
+`kerasseg convert`: scans to records.
+
+`kerasseg doctor`: what this machine offers.
+
+`kerasseg explore`: what is in the data, drawn.
+
+`kerasseg show-batch`: what augmentation does, drawn.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from kerasseg.cli.options import (
+    FOUND_ERRORS,
+    INTERRUPTED,
+    ConfigOption,
+    OutputOption,
+    Overrides,
+    experiment_of,
+    output_folder,
+    with_tensorflow,
+)
+
+if TYPE_CHECKING:
+    from kerasseg.forecast import Share
+
+
+def bench_data(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="How long the pipeline is run.")
+    ] = 10.0,
+) -> None:
+    """Measure the input pipeline: patches a second, its slowest stage, what would help."""
+    experiment = experiment_of(config, overrides)
+    with_tensorflow()
+    from kerasseg.bench_data import bench_data as measure
+
+    measure(experiment, seconds)
+
+
+def show_config(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Write the JSON schema of a config file instead.")
+    ] = False,
+) -> None:
+    """Write the resolved experiment as YAML, every default filled in."""
+    from kerasseg.config.load import dump_experiment, load_experiment
+    from kerasseg.config.messages import json_schema
+
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=2))
+    else:
+        typer.echo(dump_experiment(load_experiment(config, overrides or ())), nl=False)
+
+
+def convert(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Convert every case anew, in the store's place.")
+    ] = False,
+) -> None:
+    """Convert the scans to a record store, or bring the one there is up to date.
+
+    A conversion that was stopped goes on. Only new and changed cases are converted.
+    """
+    from kerasseg.records.store import replace_store, update_store
+
+    experiment = experiment_of(config, overrides)
+    try:
+        store = replace_store(experiment) if overwrite else update_store(experiment)
+    except KeyboardInterrupt:
+        print("\nStopped. kerasseg convert goes on after the last whole shard.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    size = sum(store.manifest.shards.values()) / 1e6
+    typer.echo(f"{store.root}: {len(store.rows)} cases, {size:.1f} MB.")
+    for case in store.manifest.skipped:
+        typer.echo(f"left out: {case.case_id}: {case.reason}")
+
+
+def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
+    """Say what this machine offers, and what is wrong with it.
+
+    With --config also what a run takes: memory by estimate, time by a few measured batches.
+    """
+    experiment = experiment_of(config, overrides) if config or overrides else None
+
+    def choose() -> "Share | None":
+        from kerasseg.forecast import share_of_this_machine
+
+        return share_of_this_machine(experiment) if experiment else None
+
+    share = with_tensorflow(choose)
+    from kerasseg.doctor import examine
+
+    examine()
+    if experiment and share:
+        from kerasseg.forecast import forecast
+
+        typer.echo(f"\nThis run: {config or 'the demo'}")
+        forecast(experiment, share)
+
+
+def explore(
+    overrides: Overrides = None, config: ConfigOption = None, output: OutputOption = None
+) -> None:
+    """Draw what is in the data: sizes, places, intensities, examples, on one page."""
+    from kerasseg.data_report.explore import explore as explore_cases
+
+    experiment = experiment_of(config, overrides)
+    page = explore_cases(experiment, output_folder(experiment, output) / "explore")
+    typer.echo(f"Look at {page}")
+
+
+def show_batch(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    examples: Annotated[int, typer.Option(min=1, max=64, help="Patches, a row each.")] = 6,
+    epoch: Annotated[int, typer.Option(min=1, help="The epoch they are of.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of run.seed.")
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Draw training patches as they are cut and as they are augmented, with their labels."""
+    experiment = experiment_of(config, overrides)
+    with_tensorflow()
+    from kerasseg.show_batch import show_batch as show_patches
+
+    path = output_folder(experiment, output) / "show_batch.png"
+    show_patches(experiment, path, examples=examples, epoch=epoch, seed=seed)
+    typer.echo(f"Look at {path}")
+
+
+def verify(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    records: Annotated[
+        bool, typer.Option("--records", help="Check the converted store instead of the raw files.")
+    ] = False,
+    output: OutputOption = None,
+) -> None:
+    """Check every case before any hour is spent on it; exit code 1 if there is an error."""
+    from kerasseg.data_report.table import show, write_json
+    from kerasseg.data_report.verify import verify as verify_cases
+    from kerasseg.data_report.verify import verify_records
+
+    experiment = experiment_of(config, overrides)
+    result = verify_records(experiment) if records else verify_cases(experiment)
+    show(result, Console())
+    path = output_folder(experiment, output) / ("verify_records.json" if records else "verify.json")
+    write_json(result, path)
+    typer.echo(f"Written to {path}")
+    if not result.ok:
+        raise typer.Exit(FOUND_ERRORS)

@@ -1,0 +1,206 @@
+"""`kerasseg evaluate`: scores and figures of runs or files.
+
+`kerasseg compare`: runs next to each other.
+
+`kerasseg predict`: scans to label files.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from kerasseg.cli.options import (
+    FOUND_ERRORS,
+    INTERRUPTED,
+    Combine,
+    Labels,
+    Layout,
+    check_split,
+    with_tensorflow,
+)
+from kerasseg.errors import UserError
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
+    split: Annotated[
+        str, typer.Option("--split", help="Side of the split: test, validation or train.")
+    ] = "test",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for what is written.")
+    ] = Path("reports/compare"),
+) -> None:
+    """Put finished runs next to each other: means, paired differences, the same slices."""
+    check_split(split)
+    with_tensorflow()
+    from kerasseg.evaluation.compare_runs import compare_runs
+
+    typer.echo(f"Look at {compare_runs(runs, split, output)}")
+
+
+def evaluate(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Side of the runs' split: test, validation or train.")
+    ] = "test",
+    predictions: Annotated[
+        Path | None, typer.Option("--pred", help="Folder of NIfTI segmentations, instead of runs.")
+    ] = None,
+    truths: Annotated[
+        Path | None, typer.Option("--truth", help="Folder of true segmentations of the same names.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of scans of the same names, drawn below them."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", help="Ids of NCR,ED,ET in the files, or of the tumour [as BraTS has them]."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Of --pred and --ensemble: the folder [evaluation]."),
+    ] = None,
+    ensemble: Annotated[
+        Literal["mean", "vote"] | None,
+        typer.Option(help="Score the runs as one: mean of probabilities, or vote of masks."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of section metrics: tolerance=2."),
+    ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune-postprocessing",
+            help="First choose the runs' post-processing on their validation cases, and keep it.",
+        ),
+    ] = False,
+    save_labels: Annotated[
+        bool,
+        typer.Option("--save-labels", help="Write the cases' predicted label maps into labels/."),
+    ] = False,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option("--save-probabilities", help="Write their maps into probabilities/."),
+    ] = False,
+) -> None:
+    """Score whole volumes: of finished runs, or anybody's NIfTI files; a page of figures.
+
+    A run gets a folder evaluation_<split>.
+    """
+    from kerasseg.config.load import load_experiment
+
+    save: list[Literal["labels", "probabilities"]] = ["labels"] if save_labels else []
+    if save_probabilities:
+        save.append("probabilities")
+    changed = [f"metrics.{entry}" for entry in metrics or ()]
+    if predictions is not None or truths is not None:
+        if predictions is None or truths is None or runs or tune or ensemble:
+            raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
+        from kerasseg.evaluation.evaluate_files import evaluate_files
+
+        if save:
+            raise UserError("--save-labels and --save-probabilities are for runs, not files.")
+        section = load_experiment(None, changed).metrics
+        folder = output or Path("evaluation")
+        page = evaluate_files(predictions, truths, folder, labels, section, images)
+        typer.echo(f"Look at {page}")
+        return
+    if not runs:
+        raise UserError("Nothing to evaluate: name run folders, or --pred and --truth folders.")
+    if labels or images:
+        raise UserError("--labels and --images are for --pred, not for runs.")
+    if output and not ensemble:
+        raise UserError("--output is for --pred and --ensemble: a run has evaluation_<split>.")
+    check_split(split)
+    settings = load_experiment(None, changed).metrics if changed else None
+    with_tensorflow()
+    from kerasseg.evaluation.evaluate_runs import evaluate_runs
+    from kerasseg.evaluation.tune_run import tune_run
+
+    for run in runs if tune else ():
+        tuned = tune_run(run)
+        typer.echo(
+            f"{run}: mean Dice of the validation cases {tuned.before:.4f} as it comes, "
+            f"{tuned.after:.4f} with what is now in {tuned.path}"
+        )
+    if ensemble:
+        from kerasseg.evaluation.evaluate_runs import evaluate_ensemble
+
+        folder = output or Path("evaluation")
+        typer.echo(f"Look at {evaluate_ensemble(runs, split, ensemble, folder, settings, save)}")
+        return
+    for page in evaluate_runs(runs, split, settings, save):
+        typer.echo(f"Look at {page}")
+
+
+def predict(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... INPUT [SECTION.KEY=VALUE]...",
+            help="Run folders; the scans: a case's folder, a folder of cases, or files; overrides.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the predictions.")],
+    layout: Annotated[
+        Layout | None,
+        typer.Option(help="How the scans are laid out, if not as they look."),
+    ] = None,
+    labels: Annotated[
+        Labels | None,
+        typer.Option(
+            help="Ids in the labels: brats NCR 1, ED 2, ET 4; brats23 1, 2, 3; msd 2, 1, 3. "
+            "Default: those of the run's data set, or of the scans'."
+        ),
+    ] = None,
+    combine: Annotated[
+        Combine, typer.Option(help="Several runs: mean of probabilities, or vote of masks.")
+    ] = "mean",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write them, too, float32, a file per channel.")
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write maps of entropy and variance, too.")
+    ] = False,
+    overlays: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many of the cases to draw. Default: evaluation.overlays."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Predict finished cases anew.")
+    ] = False,
+) -> None:
+    """Segment scans with finished runs; labels come out in the scans' own grid.
+
+    Needs nothing but the run folders. Exit code 1 if a case failed.
+    """
+    from kerasseg.prediction.predict import split_arguments
+
+    arguments = split_arguments(words)
+    with_tensorflow()
+    from kerasseg.prediction.predict import predict as predict_scans
+    from kerasseg.prediction.predict import show_outcome
+    from kerasseg.prediction.predict_files import Wanted
+
+    wanted = Wanted(probabilities, uncertainty, labels, overwrite)
+    try:
+        outcome = predict_scans(
+            arguments, output, combine=combine, layout=layout, overlays=overlays, wanted=wanted
+        )
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on after the finished cases.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    show_outcome(outcome, output, Console())
+    if outcome.stopped:
+        raise UserError(f"{outcome.stopped} Finished cases are whole; the same command goes on.")
+    if outcome.failed:
+        raise typer.Exit(FOUND_ERRORS)

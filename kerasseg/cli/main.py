@@ -1,0 +1,85 @@
+"""`kerasseg <verb>`. TensorFlow is imported inside a verb only, so help answers at once."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from kerasseg.cli.data import bench_data, convert, doctor, explore, show_batch, show_config, verify
+from kerasseg.cli.evaluate import compare, evaluate, predict
+from kerasseg.cli.options import USER_MISTAKE
+from kerasseg.cli.serving import export, segment, serve
+from kerasseg.cli.train import train
+from kerasseg.cli.tune import tune, tune_report
+from kerasseg.errors import UserError
+
+app = typer.Typer(
+    name="kerasseg",
+    help="Segment brain tumours in MRI: from raw scans to whole-volume segmentations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# In the order in which they are used.
+for verb in (
+    train,
+    tune,
+    convert,
+    predict,
+    verify,
+    explore,
+    show_batch,
+    evaluate,
+    compare,
+    export,
+    serve,
+    segment,
+):
+    app.command()(verb)
+app.command(name="tune-report")(tune_report)
+app.command(name="config")(show_config)
+app.command()(doctor)
+
+bench = typer.Typer(help="Measure parts of kerasseg on this machine.", no_args_is_help=True)
+bench.command(name="data")(bench_data)
+app.add_typer(bench, name="bench")
+
+
+def main() -> None:
+    """Entry point of `kerasseg`."""
+    _run(app)
+
+
+def train_main() -> None:
+    """Entry point of `train.py`: `kerasseg train` with the same arguments."""
+    _run(lambda: app(["train", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
+
+
+def tune_main() -> None:
+    """Entry point of `tune.py`: `kerasseg tune` with the same arguments."""
+    _run(lambda: app(["tune", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
+
+
+def _run(program: Callable[[], object]) -> None:
+    try:
+        program()
+    except UserError as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(
+            f"{error.filename}: {error.strerror}: change its permissions, or name another path."
+        )
+
+
+def _refuse(message: str) -> None:
+    sys.stdout.flush()
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(USER_MISTAKE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Arguments and options that several verbs take, and what they stand for.
+
+What the shell is told of a verb.
+
+Starting TensorFlow for a verb that needs it.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from kerasseg.errors import UserError
+
+if TYPE_CHECKING:
+    from kerasseg.config.experiment import Experiment
+
+
+USER_MISTAKE = 2
+"""Everything the user can mend."""
+FOUND_ERRORS = 1
+"""`verify` found an error, or a case of `predict` failed."""
+INTERRUPTED = 130
+"""Ctrl-C, as shells have it."""
+TERMINATED = 143
+"""SIGTERM."""
+
+
+Layout = Literal["brats_nifti", "nnunet", "msd", "nifti", "brats_h5", "lgg", "image_pairs"]
+Labels = Literal["brats", "brats23", "msd"]
+Combine = Literal["mean", "vote"]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file of the experiment.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Overrides.")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder for what is written [reports/<run.name>]."),
+]
+
+
+def experiment_of(config: Path | None, overrides: list[str] | None) -> "Experiment":
+    """The experiment of a config file, or of the demo."""
+    from kerasseg.config.load import DEMO_CONFIG, load_experiment
+
+    return load_experiment(config or DEMO_CONFIG, overrides or ())
+
+
+def output_folder(experiment: "Experiment", output: Path | None) -> Path:
+    """The folder for what a verb writes, made if it is missing."""
+    folder = output or Path("reports") / experiment.run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_split(split: str) -> None:
+    """Refuse a side that no split has."""
+    if split not in ("test", "validation", "train"):
+        raise UserError(f"--split {split}: expected test, validation or train.")
+
+
+Result = TypeVar("Result")
+
+
+def with_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | None:
+    """Start TensorFlow, if Keras is to run on it at all; `prepare` comes before all else."""
+    from kerasseg.tensorflow_setup import start_tensorflow
+
+    backend = os.environ["KERAS_BACKEND"]
+    if backend != "tensorflow":
+        raise UserError(
+            f"KERAS_BACKEND={backend} is set in your environment, but kerasseg trains on "
+            "TensorFlow: unset it, or set KERAS_BACKEND=tensorflow."
+        )
+    return start_tensorflow(prepare)

@@ -1,0 +1,296 @@
+"""`kerasseg serve`: a local server of SavedModels.
+
+`kerasseg export`: runs to a model that TensorFlow Serving or another runtime loads.
+
+`kerasseg segment`: scans to a server, label files back.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from kerasseg.cli.options import FOUND_ERRORS, INTERRUPTED, Combine, Labels, Layout, with_tensorflow
+from kerasseg.errors import UserError
+
+Format = Literal["savedmodel", "onnx", "openvino", "litert"]
+Precision = Literal["float32", "float16", "int8"]
+
+
+def export(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN... [SECTION.KEY=VALUE]...", help="Run folders; overrides."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the model, models/NAME; each export is a version. Other formats: "
+            "models/NAME.onnx, models/NAME.tflite, or the folder models/NAME of openvino.",
+        ),
+    ],
+    labels: Annotated[
+        Labels | None,
+        typer.Option(
+            help="Ids in the labels: brats NCR 1, ED 2, ET 4; brats23 1, 2, 3; msd 2, 1, 3. "
+            "Default: those of the run's data set."
+        ),
+    ] = None,
+    combine: Annotated[
+        Combine | None,
+        typer.Option(help="Several runs: mean of probabilities [default], or vote of masks."),
+    ] = None,
+    largest_volume: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**30,
+            help="Voxels (depth x height x width) a request may have. [default: 67108864]",
+        ),
+    ] = None,
+    gzip: Annotated[
+        bool | None, typer.Option("--gzip/--no-gzip", help="Take compressed volumes [default].")
+    ] = None,
+    format: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="The others hold the network of one run: patches to probabilities."
+        ),
+    ] = "savedmodel",
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of onnx, openvino and litert. [default: float32]"),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Mean Dice that float16 and int8 may lose on the run's validation cases. "
+            "[default: 0.01]",
+        ),
+    ] = None,
+) -> None:
+    """Write runs as one SavedModel that takes raw scans, with what a server needs.
+
+    Several runs are one model. docs/serving.md says how it is started and asked. With --format the
+    network of one run for onnxruntime, OpenVINO or LiteRT.
+    """
+    from kerasseg.prediction.predict import split_settings
+
+    runs, settings = split_settings(words)
+    if not runs:
+        raise UserError("kerasseg export needs a run folder: kerasseg export RUN --output DIR.")
+    whole = {"--combine": combine, "--largest-volume": largest_volume, "--gzip": gzip}
+    patches = {"--precision": precision, "--tolerance": tolerance}
+    _refuse(format, patches if format == "savedmodel" else whole)
+    if format != "savedmodel":
+        if settings:
+            raise UserError(
+                f"--format {format} holds the network alone, which {settings[0]} does not change: "
+                "leave it out, or export without --format."
+            )
+        if tolerance is not None and precision in (None, "float32"):
+            raise UserError("--tolerance is of --precision float16 and int8: leave it out.")
+        _export_patch_model(runs, output, format, precision, labels, tolerance)
+        return
+    with_tensorflow()
+    from kerasseg.serving.export import LARGEST_VOLUME, Wanted, export_runs
+
+    wanted = Wanted(combine or "mean", labels, largest_volume or LARGEST_VOLUME, gzip is not False)
+    version, written = export_runs(runs, output, wanted, settings)
+    print(f"{version}: ready to be served; beside it {', '.join(path.name for path in written)}.")
+
+
+def _refuse(format: Format, options: dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        others = "savedmodel" if format != "savedmodel" else "onnx, openvino and litert"
+        raise UserError(f"{given[0]} is of --format {others}, not {format}: leave it out.")
+
+
+def _export_patch_model(
+    runs: list[Path],
+    output: Path,
+    format: Literal["onnx", "openvino", "litert"],
+    precision: Precision | None,
+    labels: str | None,
+    tolerance: float | None,
+) -> None:
+    with_tensorflow()
+    from kerasseg.serving.formats.export_patch_model import (
+        DICE_TOLERANCE,
+        PatchModelWanted,
+        export_patch_model,
+    )
+
+    allowed = DICE_TOLERANCE if tolerance is None else tolerance
+    wanted = PatchModelWanted(format, precision or "float32", labels, allowed)
+    (model, sheet), told = export_patch_model(runs, output, wanted)
+    check, dice = told["check"], told["dice"]
+    limit = "" if check["allowed"] is None else f", {check['allowed']:g} is allowed"
+    print(f"{model}: largest difference of a probability {check['largest_difference']:.2g}{limit}.")
+    if isinstance(dice, dict):
+        print(
+            f"Mean Dice of {dice['cases']} validation cases: {dice['exported']:.4f}, of the "
+            f"network {dice['network']:.4f}; it may lose {dice['tolerance']:g}."
+        )
+    else:
+        print(f"Mean Dice {dice}.")
+    print(f"{sheet}: what goes in and what comes out.")
+
+
+Compression = Literal["auto", "gzip", "none"]
+
+
+def segment(
+    scans: Annotated[
+        list[Path],
+        typer.Argument(metavar="CASE...", help="A case's folder, a folder of cases, or files."),
+    ],
+    server: Annotated[
+        str, typer.Option(help="HOST:PORT; TensorFlow Serving's are 8500 (gRPC), 8501 (REST).")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File (.nii.gz, .nii, .png) of one case, or a folder."),
+    ],
+    model: Annotated[str, typer.Option(help="The model's name on the server.")] = "kerasseg",
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Its version. Default: the one that answers.")
+    ] = None,
+    rest: Annotated[bool, typer.Option("--rest", help="REST instead of gRPC.")] = False,
+    layout: Annotated[
+        Layout | None, typer.Option(help="How the scans are laid out, if not as they look.")
+    ] = None,
+    labels: Annotated[
+        Labels | None, typer.Option(help="Ids in the labels, as of kerasseg predict.")
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write them, too (float16 of --rest).")
+    ] = False,
+    overlays: Annotated[int, typer.Option(min=0, help="How many of the cases to draw.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Segment finished cases of a folder anew.")
+    ] = False,
+    compression: Annotated[
+        Compression, typer.Option(help="auto: gzip unless the server is on this machine.")
+    ] = "auto",
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 600.0,
+    retries: Annotated[
+        int, typer.Option(min=0, max=100, help="How often to ask a server again that is gone.")
+    ] = 3,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt, and check the server.")] = False,
+    authority: Annotated[
+        Path | None, typer.Option(help="PEM file of who signed the server's certificate.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of your own certificate; with --key.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
+) -> None:
+    """Segment scans on a TensorFlow Serving server; labels come out in the scans' own grid.
+
+    Exit code 1 if a case failed.
+    """
+    if (certificate is None) != (key is None):
+        raise UserError("--certificate and --key belong together: give both, or neither.")
+    if (authority or certificate) and not tls:
+        raise UserError("--authority, --certificate and --key are of --tls: add it.")
+    from rich.console import Console
+
+    from kerasseg.prediction.predict import show_outcome
+    from kerasseg.prediction.predict_files import Wanted
+    from kerasseg.serving.client.client import Client
+    from kerasseg.serving.client.segment_files import segment_files
+
+    client = Client(
+        server,
+        model,
+        version=version,
+        rest=rest,
+        probabilities=probabilities,
+        compression=compression,
+        retries=retries,
+        tls=tls,
+        authority=authority,
+        certificate=certificate,
+        key=key,
+        deadline=deadline,
+    )
+    wanted = Wanted(probabilities=probabilities, labels=labels, overwrite=overwrite)
+    try:
+        with client:
+            outcome = segment_files(client, scans, output, wanted, layout=layout, overlays=overlays)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on after the finished cases.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    show_outcome(outcome, output, Console())
+    if client.sent is not None:
+        print(client.sent_in_words)
+    if outcome.stopped:
+        raise UserError(f"{outcome.stopped} Finished cases are whole; the same command goes on.")
+    if outcome.failed:
+        raise typer.Exit(FOUND_ERRORS)
+
+
+def serve(
+    models: Annotated[
+        Path, typer.Argument(metavar="MODELS_DIR", help="Folder of NAME/VERSION/saved_model.pb.")
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Others than 127.0.0.1 let anybody ask.")
+    ] = "127.0.0.1",
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0: any free one.")
+    ] = 8500,
+    rest_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of REST and /metrics; 0: any free one.")
+    ] = 8501,
+    queue: Annotated[
+        int, typer.Option(min=1, max=1000, help="Requests of one model that may wait.")
+    ] = 8,
+    request_mib: Annotated[
+        int, typer.Option(min=1, max=2047, help="Largest request in MiB, as it is sent.")
+    ] = 256,
+    volume_mib: Annotated[
+        int, typer.Option(min=1, help="Largest volume in MiB, as float32.")
+    ] = 1024,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for one request, its waiting included.")
+    ] = 600.0,
+    poll: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between looks for new versions.")
+    ] = 2.0,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate, for TLS; with --key.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
+) -> None:
+    """Serve exported models on this machine, in TensorFlow Serving's own protocols.
+
+    A convenience where TensorFlow Serving is not at hand; production is TensorFlow Serving. New
+    versions are taken up as they appear.
+    """
+    from kerasseg.serving.server.checks import MIB, Limits
+    from kerasseg.serving.server.models import check_models_folder
+    from kerasseg.serving.server.serve import Address
+    from kerasseg.serving.server.serve import serve as serve_models
+
+    if (certificate is None) != (key is None):
+        raise UserError("--certificate and --key belong together: give both, or neither.")
+    for option, path in (("--certificate", certificate), ("--key", key)):
+        if path is not None and not path.is_file():
+            raise UserError(f"{option}: {path} is no file.")
+    check_models_folder(models)
+    with_tensorflow()
+    serve_models(
+        models,
+        Address(host, grpc_port, rest_port, certificate, key),
+        Limits(request_mib * MIB, volume_mib * MIB, queue, timeout),
+        poll,
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )

@@ -1,0 +1,62 @@
+"""`kerasseg train`: convert if needed, train, evaluate."""
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kerasseg.cli.options import (
+    INTERRUPTED,
+    TERMINATED,
+    ConfigOption,
+    Overrides,
+    experiment_of,
+    with_tensorflow,
+)
+
+if TYPE_CHECKING:
+    from kerasseg.training.devices import Devices
+
+
+Fold = Annotated[
+    int | None,
+    typer.Option("--fold", help="Validate on this part of split.folds; train on the others."),
+]
+
+
+def train(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest run of this name.")
+    ] = False,
+    fold: Fold = None,
+) -> None:
+    """Convert the scans if needed, train, evaluate whole volumes, write a run folder.
+
+    Without --config: the demo on generated phantoms.
+    """
+    experiment = experiment_of(config, overrides)
+    if fold is not None:
+        # A split file may have folds of its own; everything else is cut into split.folds.
+        method = "file" if experiment.split.method == "file" else "kfold"
+        chosen = [f"split.method={method}", f"split.fold={fold}"]
+        experiment = experiment_of(config, [*(overrides or ()), *chosen])
+
+    def choose() -> "Devices":
+        from kerasseg.training.devices import choose_devices
+
+        return choose_devices(experiment.training)
+
+    devices = with_tensorflow(choose)
+    from kerasseg.experiment import run_experiment
+
+    try:
+        run_experiment(experiment, resume=resume, devices=devices)
+    except KeyboardInterrupt as stop:
+        saved = "After the batch in progress; --resume goes on there."
+        number = getattr(stop, "number", None)
+        words = saved if number else "If an epoch was finished, --resume goes on after it."
+        print(f"\nStopped. {words}", file=sys.stderr)
+        raise typer.Exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED) from None

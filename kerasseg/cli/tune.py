@@ -1,0 +1,158 @@
+"""`kerasseg tune`: search for better settings.
+
+`kerasseg tune-report`: a search on one page.
+"""
+
+import os
+import platform
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from kerasseg.cli.options import FOUND_ERRORS, INTERRUPTED, TERMINATED, Overrides
+from kerasseg.errors import UserError
+
+_ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+_WORKER = "KERASTUNER_TUNER_ID"
+
+
+def tune(
+    overrides: Overrides = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file of the search.")
+    ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            "--role",
+            help="Of several machines: chief gives out the trials, worker runs them "
+            f"[{_WORKER}: chief or a worker's name].",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help=f"HOST:PORT of the chief [{':'.join(_ADDRESS)}]."),
+    ] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option(
+            "--worker", help=f"Name of this worker, no other's [{_WORKER}, or machine and process]."
+        ),
+    ] = None,
+    gpu: Annotated[
+        int | None, typer.Option("--gpu", help="Use this GPU alone, by its number from 0.", min=0)
+    ] = None,
+    then_train: Annotated[
+        bool, typer.Option("--then-train", help="Train the best config fully when it is found.")
+    ] = False,
+) -> None:
+    """Search for better settings with KerasTuner, a process per trial.
+
+    Without --config: a small search on generated phantoms. Again after a stop: goes on.
+    """
+    role, address, worker = _place(role, address, worker)
+    if role == "worker" and then_train:
+        raise UserError("--then-train is for the chief: leave it out on a worker.")
+    if role == "chief" and gpu is not None:
+        raise UserError("--gpu is for workers: a chief trains nothing.")
+    from kerasseg.tuning.search import load_search
+
+    search = load_search(config, overrides or ())
+    _start_tensorflow()
+    from kerasseg.tuning.work import SearchStopped
+
+    try:
+        best = None
+        if role == "worker":
+            from kerasseg.tuning.tune import tune_as_worker
+
+            return tune_as_worker(search, str(address), str(worker), gpu=gpu)
+        if role == "chief":
+            from kerasseg.tuning.tune import tune_as_chief
+
+            best = tune_as_chief(search, str(address))
+        else:
+            from kerasseg.tuning.tune import tune as tune_here
+
+            best = tune_here(search, gpu=gpu)
+    except SearchStopped as stop:
+        print("Stopped. The same command again goes on.", file=sys.stderr)
+        code = TERMINATED if stop.number == signal.SIGTERM else INTERRUPTED
+        raise typer.Exit(code) from None
+    if best is None:
+        raise typer.Exit(FOUND_ERRORS)
+    if then_train:
+        _train(best)
+
+
+def _train(best: Path) -> NoReturn:
+    """Become `kerasseg train`, which goes on with a run that was begun with the same config."""
+    from kerasseg.config.load import load_experiment
+    from kerasseg.run import latest_run_folder
+
+    command = [sys.executable, "-m", "kerasseg.cli", "train", "--config", str(best)]
+    with suppress(UserError):
+        latest_run_folder(load_experiment(best))
+        command.append("--resume")
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # so that signals and the exit code are its own
+
+
+def _place(
+    role: str | None, address: str | None, worker: str | None
+) -> tuple[str | None, str | None, str | None]:
+    """Role, address and name, by the options or KerasTuner's environment variables."""
+    host, port = (os.environ.get(name) for name in _ADDRESS)
+    name = os.environ.get(_WORKER)
+    if role is None and address is None and host is not None:
+        if port is None or name is None:
+            missing = _ADDRESS[1] if port is None else _WORKER
+            raise UserError(
+                f"{_ADDRESS[0]}={host} is set in your environment, but {missing} is "
+                "not: set it, too, or unset the first."
+            )
+        role = "chief" if "chief" in name else "worker"  # KerasTuner's rule
+    if role is None:
+        if address is not None or worker is not None:
+            option = "--address" if address is not None else "--worker"
+            raise UserError(f"{option} is for several machines: add --role chief or --role worker.")
+        return None, None, None
+    if role not in ("chief", "worker"):
+        raise UserError(f"--role {role}: expected chief or worker.")
+    if address is None and host is not None and port is not None:
+        address = f"{host}:{port}"
+    if address is None:
+        raise UserError(f"--role {role} needs --address HOST:PORT, that of the chief.")
+    name_of_host, _, number = address.rpartition(":")
+    if not name_of_host or not number.isdecimal() or not 0 < int(number) < 2**16:
+        raise UserError(
+            f"--address {address}: expected HOST:PORT, such as 10.0.0.1:8000; ports end at 65535."
+        )
+    if role == "chief" and worker is not None:
+        raise UserError("--worker names a worker: leave it out on the chief.")
+    return role, address, worker or name or f"{platform.node()}-{os.getpid()}"
+
+
+def _start_tensorflow() -> None:
+    """KerasTuner imports it; here it is to leave the GPUs to the trials."""
+    from kerasseg.tensorflow_setup import start_tensorflow
+
+    def hide_gpus() -> None:
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+
+    start_tensorflow(hide_gpus)
+
+
+def tune_report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a search.")],
+) -> None:
+    """Draw a search for settings: trials, parallel coordinates, importance, curves, time."""
+    from kerasseg.tuning.report.write_tune_report import write_tune_report
+
+    typer.echo(f"Look at {write_tune_report(folder)}")

@@ -1,0 +1,169 @@
+"""Section `evaluation`: whole volumes through the sliding window.
+
+Section `metrics`: how whole cases are scored.
+
+Section `postprocessing`: what is mended in the masks of a whole volume.
+"""
+
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from kerasseg import anatomy
+from kerasseg.config.base import Section, setting
+
+PLANES: Final = MappingProxyType(
+    {
+        "axial": ("height", "width"),
+        "coronal": ("depth", "width"),
+        "sagittal": ("depth", "height"),
+    }
+)
+"""The two axes of each plane."""
+
+
+class EvaluationSettings(Section):
+    """Whole volumes through the sliding window."""
+
+    overlap: float = setting(0.5, "Overlap of neighbouring windows.", unit="fraction", ge=0, lt=1)
+    weighting: Literal["gaussian", "constant"] = setting(
+        "gaussian", "How overlapping windows are averaged."
+    )
+    brain_box: bool = setting(
+        True,
+        "Lay the windows over the smallest box around the brain (everything but 0) only; outside "
+        "of it everything is background. false: over the whole volume.",
+    )
+    flips: tuple[Literal["depth", "height", "width"], ...] = setting(
+        (),
+        "Test-time augmentation: axes along which each window is mirrored, too. Probabilities are "
+        "averaged over all combinations, of two axes 4, so it takes that many times as long.",
+    )
+    rotations: tuple[Literal["axial", "coronal", "sagittal"], ...] = setting(
+        (),
+        "Test-time augmentation: planes in which each window is turned by 90, 180 and 270 degrees, "
+        "too, each of evaluation.flips as well. The patch must be as long as wide there.",
+    )
+    window_batch: int = setting(1, "Windows per forward pass.", ge=1, le=1024)
+    device_memory: float = setting(
+        2.0,
+        "Probabilities of a volume up to this size are summed up in the memory of the GPU, larger "
+        "ones in the computer's; 0: always there.",
+        unit="GiB",
+        ge=0,
+        le=1024,
+    )
+    threshold: float = setting(0.5, "Probability from which a voxel counts.", gt=0.0, lt=1.0)
+    overlays: int = setting(4, "Cases drawn per split.", ge=0, le=10_000)
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluationSettings":
+        for name, values in (("flips", self.flips), ("rotations", self.rotations)):
+            if len(set(values)) < len(values):
+                what = "an axis" if name == "flips" else "a plane"
+                raise ValueError(f"evaluation.{name} {list(values)} names {what} twice")
+        return self
+
+
+class MetricsSection(Section):
+    """How whole cases are scored, and how sure the means are."""
+
+    tolerance: float = setting(
+        1.0, "Distance within which two surfaces agree, for the surface Dice.", unit="mm", ge=0.0
+    )
+    empty: Literal["brats", "skip"] = setting(
+        "brats",
+        "Where truth or prediction is empty. brats: overlap 1 and distance 0 if both are, else 0 "
+        "and empty_distance. skip: the case does not count in that column.",
+    )
+    empty_distance: float = setting(
+        anatomy.BRATS_DIAGONAL,
+        "HD95 and ASSD where one of two masks is empty; the diagonal of a BraTS volume.",
+        unit="mm",
+        ge=0.0,
+    )
+    lesions: Literal["GLI", "SSA", "PED", "MEN", "MET"] = setting(
+        "GLI", "Challenge of BraTS 2023 whose rules of lesion-wise scores hold."
+    )
+    resamples: int = setting(
+        2000, "Bootstrap resamples of the means' intervals.", ge=100, le=1_000_000
+    )
+    confidence: float = setting(
+        0.95, "Confidence of the means' intervals.", unit="fraction", gt=0.0, lt=1.0
+    )
+
+
+Channel = Literal["NCR", "ED", "ET", "WT", "TC", "tumour"]
+Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+Volume = Annotated[float, Field(ge=0.0, le=1e7)]
+
+
+class PostprocessingSettings(Section):
+    """Clean-up of masks, in the order of the settings. All off by default.
+
+    Channels are those of `model.target`, the background excepted.
+    """
+
+    thresholds: dict[Channel, Probability] = setting(
+        {},
+        "Channel -> probability from which a voxel counts, instead of evaluation.threshold: "
+        "{ET: 0.4}. Not with model.target=labels.",
+    )
+    minimum_volume: dict[Channel, Volume] = setting(
+        {},
+        "Channel -> volume below which a connected component is removed, such as {WT: 500}; "
+        "voxels that touch at a corner are connected.",
+        unit="mm^3",
+    )
+    keep_largest: tuple[Channel, ...] = setting(
+        (), "Channels of which only the largest connected component is kept."
+    )
+    fill_holes: tuple[Channel, ...] = setting(
+        (),
+        "Channels whose enclosed holes are filled; of sub-regions only with voxels that belong to "
+        "none.",
+    )
+    minimum_enhancing: float = setting(
+        0.0,
+        "If all enhancing tumour of a case is less than this, it becomes necrotic core (BraTS, "
+        "where a voxel is 1 mm^3); 0: never.",
+        unit="mm^3",
+        ge=0.0,
+        le=1e7,
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "PostprocessingSettings":
+        for name in ("keep_largest", "fill_holes"):
+            channels = getattr(self, name)
+            if len(set(channels)) < len(channels):
+                raise ValueError(f"postprocessing.{name} {list(channels)} names a channel twice")
+        return self
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether masks stay as their thresholds make them."""
+        return self == PostprocessingSettings(thresholds=self.thresholds)
+
+
+def check_postprocessing(settings: PostprocessingSettings, target: str) -> None:
+    """Raise `ValueError` for a setting that has no effect on masks of `target`."""
+    known = anatomy.tumour_channels(target)
+    for name in ("thresholds", "minimum_volume", "keep_largest", "fill_holes"):
+        strange = [channel for channel in getattr(settings, name) if channel not in known]
+        if strange:
+            raise ValueError(
+                f"postprocessing.{name} has {strange[0]}, but the channels of "
+                f"model.target={target} are {', '.join(known)}"
+            )
+    if settings.thresholds and anatomy.ACTIVATIONS[target] == "softmax":
+        raise ValueError(
+            f"postprocessing.thresholds has no effect on model.target={target}, where the most "
+            "probable channel counts: leave it out"
+        )
+    if settings.minimum_enhancing and "ET" not in known:
+        raise ValueError(
+            f"postprocessing.minimum_enhancing needs enhancing tumour, which model.target={target} "
+            "does not tell apart: leave it out"
+        )

@@ -1,0 +1,210 @@
+"""The typed experiment: every setting with its type, unit, default, limits and one line of words.
+
+Reading it from YAML, with overrides and messages for people, is `config_file`'s.
+"""
+
+from pathlib import Path
+
+from pydantic import model_validator
+
+from kerasseg import anatomy
+from kerasseg.config.augment import AugmentSettings
+from kerasseg.config.base import Folder, Section, setting
+from kerasseg.config.data import DataSettings
+from kerasseg.config.evaluation import (
+    PLANES,
+    EvaluationSettings,
+    MetricsSection,
+    PostprocessingSettings,
+    check_postprocessing,
+)
+from kerasseg.config.loss import DiceTerm, FocalTerm, LossTerm, check_terms
+from kerasseg.config.model import ModelSettings
+from kerasseg.config.pipeline import PipelineSettings, RecordSettings, SliceSettings, SplitSettings
+from kerasseg.config.training import OptimizerSettings, TrainingSettings
+from kerasseg.slice_transforms import check_slice_transforms
+
+
+class RunSettings(Section):
+    """What the run is called and where it is written."""
+
+    name: str = setting(
+        "experiment", "Name of the run and of its store.", pattern=r"^[\w][\w.-]*$", max_length=100
+    )
+    root: Folder = setting(Path("runs"), "Folder that holds the run folders.")
+    seed: int = setting(0, "Seed of weights, sampling and shuffling.", ge=0, le=2**31 - 1)
+
+
+class Experiment(Section):
+    """One experiment: everything that changes its result."""
+
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+    records: RecordSettings = RecordSettings()
+    split: SplitSettings = SplitSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    augment: AugmentSettings = AugmentSettings()
+    model: ModelSettings = ModelSettings()
+    loss: tuple[LossTerm, ...] = setting(
+        (DiceTerm(dice=0.5), FocalTerm(focal=0.5)),
+        "A weighted sum of terms, such as [{dice: 0.5}, {focal: 0.5, gamma: 2}].",
+        min_length=1,
+    )
+    optimizer: OptimizerSettings = OptimizerSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    postprocessing: PostprocessingSettings = PostprocessingSettings()
+    metrics: MetricsSection = MetricsSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Experiment":
+        self._check_target()
+        check_terms(
+            self.loss,
+            self.model.target,
+            self.pipeline.patch_size,
+            self.model.deep_supervision,
+        )
+        dimensions = self.model.dimensions
+        if len(self.pipeline.patch_size) != dimensions:
+            axes = "[height, width]" if dimensions == 2 else "[depth, height, width]"
+            raise ValueError(
+                f"pipeline.patch_size {list(self.pipeline.patch_size)} does not fit "
+                f"model.dimensions={dimensions}, which needs {axes}"
+            )
+        if dimensions == 3 and self.augment.preset == "classic_2d":
+            raise ValueError("augment.preset=classic_2d is for model.dimensions=2: use light")
+        if dimensions == 3 and self.pipeline.slices != SliceSettings():
+            raise ValueError("pipeline.slices is for model.dimensions=2, but it is 3")
+        if self.data.layout == "image_pairs" and dimensions == 3:
+            raise ValueError("data.layout=image_pairs holds single slices: set model.dimensions=2")
+        if self.data.layout == "image_pairs" and self.pipeline.slices.axis != "axial":
+            raise ValueError("data.layout=image_pairs has slices of one plane: axis must be axial")
+        self._check_albumentations()
+        self._check_class_shares()
+        self._check_flips()
+        self._check_rotations()
+        check_postprocessing(self.postprocessing, self.model.target)
+        self._check_quarter_turns()
+        # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
+        stride = self.model.stride
+        bad = [size for size in self.pipeline.patch_size if size % stride]
+        if bad and self.model.network == "unet":
+            nearest = [max(stride, round(s / stride) * stride) for s in self.pipeline.patch_size]
+            raise ValueError(
+                f"pipeline.patch_size {list(self.pipeline.patch_size)} must be divisible by "
+                f"{stride}, because {len(self.model.features)} levels in model.features halve it "
+                f"that often; the nearest that works is {nearest}"
+            )
+        steps = self.training.steps_per_epoch
+        accumulation = self.training.gradient_accumulation
+        if steps is not None and steps % accumulation:
+            raise ValueError(
+                f"training.steps_per_epoch {steps} is not a multiple of "
+                f"training.gradient_accumulation {accumulation}, so updates would straddle epochs; "
+                f"use {-(-steps // accumulation) * accumulation}"
+            )
+        return self
+
+    def _check_albumentations(self) -> None:
+        if not self.augment.albumentations:
+            return
+        if self.model.dimensions == 3:
+            raise ValueError(
+                "augment.albumentations is for model.dimensions=2: its transforms are of slices; "
+                "use augment.transforms"
+            )
+        check_slice_transforms(
+            self.augment.albumentations,
+            self.pipeline.patch_size,
+            len(self.data.modalities),
+            1 + 2 * self.pipeline.slices.neighbours,
+        )
+
+    def _check_class_shares(self) -> None:
+        known = anatomy.CLASSES[self.data.classes]
+        unknown = [name for name in self.pipeline.class_shares or () if name not in known]
+        if unknown:
+            raise ValueError(
+                f"pipeline.class_shares names {unknown[0]}, but the segmentations of "
+                f"data.layout={self.data.layout} tell apart: {', '.join(known)}"
+            )
+
+    def _check_flips(self) -> None:
+        flips, axis = self.evaluation.flips, self.pipeline.slices.axis
+        across = {"axial": "depth", "coronal": "height", "sagittal": "width"}[axis]
+        if self.model.dimensions == 2 and across in flips:
+            raise ValueError(
+                f"evaluation.flips {list(flips)} has {across}, but pipeline.slices.axis={axis} has "
+                f"no {across} within its slices: leave it out"
+            )
+
+    def _check_rotations(self) -> None:
+        sizes = self._patch_sizes()
+        for plane in self.evaluation.rotations:
+            axes = PLANES[plane]
+            turned = [sizes.get(name) for name in axes]
+            if None in turned:
+                raise ValueError(
+                    f"evaluation.rotations has {plane}, but slices of "
+                    f"pipeline.slices.axis={self.pipeline.slices.axis} can only be turned in their "
+                    "own plane: leave it out"
+                )
+            if turned[0] != turned[1]:
+                raise ValueError(
+                    f"evaluation.rotations has {plane}, the plane of {axes[0]} and {axes[1]}, but "
+                    f"the patch has {sizes}: give both the same size in pipeline.patch_size, or "
+                    "leave it out"
+                )
+
+    def _patch_sizes(self) -> dict[str, int]:
+        """The patch's size along each axis that it has, by the axis's name."""
+        names = ["depth", "height", "width"]
+        if self.model.dimensions == 2:
+            del names[("axial", "coronal", "sagittal").index(self.pipeline.slices.axis)]
+        return dict(zip(names, self.pipeline.patch_size, strict=True))
+
+    def _check_quarter_turns(self) -> None:
+        sizes = self._patch_sizes()
+        for term in self.augment.transforms or ():
+            if term.rotate90 is None:
+                continue
+            turned = [sizes.get(name) for name in term.rotate90.axes]
+            if None in turned or turned[0] != turned[1] or len(set(term.rotate90.axes)) < 2:
+                plane = list(term.rotate90.axes)
+                raise ValueError(
+                    f"augment.transforms: rotate90 in the plane of {plane} needs two axes of "
+                    f"the same size, but the patch has {sizes}: change pipeline.patch_size, or "
+                    "give other axes"
+                )
+
+    def _check_target(self) -> None:
+        softmax = anatomy.ACTIVATIONS[self.model.target] == "softmax"
+        if softmax and self.evaluation.threshold != EvaluationSettings().threshold:
+            raise ValueError(
+                f"evaluation.threshold has no effect on model.target={self.model.target}, where "
+                "the most probable channel counts: leave it out"
+            )
+        if self.data.classes == "tumour" and self.model.target != "binary":
+            raise ValueError(
+                f"model.target={self.model.target}, but the segmentations of "
+                f"data.layout={self.data.layout} tell only tumour from healthy: set "
+                "model.target=binary"
+            )
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that the network sees: the modalities, in 2.5-D of every neighbouring slice."""
+        return len(self.data.modalities) * (1 + 2 * self.pipeline.slices.neighbours)
+
+    @property
+    def run_name(self) -> str:
+        """`run.name`, with the fold where the data are cut into folds: they are runs of their own
+        on one store."""
+        folds = self.split.method == "kfold" or (self.split.method == "file" and self.split.fold)
+        return f"{self.run.name}_fold{self.split.fold}" if folds else self.run.name
+
+    @property
+    def store_root(self) -> Path:
+        """Folder of the record store."""
+        return self.records.root or Path("tfrecords") / self.run.name

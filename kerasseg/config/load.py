@@ -1,0 +1,184 @@
+"""YAML and `section.key=value` overrides -> `Experiment`, with messages for people."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.loss import term_name
+from kerasseg.config.messages import explain, known_keys, look_up, nearest, show
+from kerasseg.errors import UserError
+
+DEMO_CONFIG = Path(__file__).parent.parent / "configs" / "phantom_3d.yaml"
+"""What `python train.py` alone runs."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-4 as a number (YAML 1.1 asks for 1.0e-4) and refuses double keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"a key must be a name, found {key!r}", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands here a second time", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+_BAD_YAML = (yaml.YAMLError, ValueError, TypeError)
+"""A date such as 2020-13-45 is a ValueError, a list as a key a TypeError."""
+
+
+def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a YAML file, then apply `section.key=value` overrides in order.
+
+    Without a path the defaults stand. Raises `UserError` that names the file or override, the
+    key, what was found, what is allowed and, for an unknown key, the nearest known one.
+    """
+    values = {} if path is None else read_yaml(Path(path))
+    return make_experiment(values, overrides, "override" if path is None else str(path))
+
+
+def make_experiment(
+    values: dict[str, Any], overrides: Sequence[str] = (), where: str = "override"
+) -> Experiment:
+    """The experiment of `values`, as read from YAML, to which the overrides are applied in place.
+
+    Raises `UserError` as `load_experiment` does; `where` is the file that it names.
+    """
+    for override in overrides:
+        apply_override(values, override)
+    try:
+        return Experiment.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        overridden = [text.partition("=")[0].strip() for text in overrides]
+        raise UserError(explain(error, values, where, overridden)) from None
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """The resolved experiment as YAML that `load_experiment` reads back unchanged."""
+    return yaml.safe_dump(
+        json.loads(experiment.model_dump_json()), sort_keys=False, default_flow_style=None
+    )
+
+
+def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
+    """The settings of `sections` in which two experiments differ: 'key: old -> new'.
+
+    Of losses with the same terms the options that differ, else the terms.
+    """
+    keys = list(known_keys())
+    leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
+    before, after = (json.loads(e.model_dump_json()) for e in (old, new))
+    terms = [_term_names(e["loss"]) for e in (before, after)]
+    if terms[0] == terms[1]:
+        at = leaves.index("loss")
+        leaves[at : at + 1] = [f"loss.{i}.{k}" for i, t in enumerate(after["loss"]) for k in t]
+    return [
+        f"{key}: {look_up(before, key)} -> {look_up(after, key)}"
+        for key in leaves
+        if key.split(".")[0] in sections and look_up(before, key) != look_up(after, key)
+    ]
+
+
+def _term_names(loss: Sequence[Any]) -> list[str]:
+    return [term_name(term) or "?" for term in loss]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file. Raises `UserError` for one that cannot be read as such."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file{_other_configs(path)}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a config file: {error}.") from None
+    try:
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
+    except _BAD_YAML as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{path}:{line} is not valid YAML: {problem}.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a config is sections of `key: value`, found {show(values)}.")
+    return values
+
+
+def _other_configs(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path("configs")
+    near = sorted(str(p) for p in folder.glob("*.yaml"))
+    return f"; there are {', '.join(near)}" if near else ""
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put what a `section.key=value` says into `values`."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UserError(f"override {override!r}: expected section.key=value.")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506
+    except _BAD_YAML:
+        raise UserError(f"override {override!r}: the value is not valid YAML.") from None
+    node: Any = values
+    *sections, last = key.split(".")
+    for index, section in enumerate(sections):
+        child = _child(node, section)
+        if child is None and node is values and section == "loss":
+            # A list is replaced as a whole; so that one of its numbers can be, it is put there.
+            child = node[section] = json.loads(Experiment().model_dump_json())[section]
+        elif child is None and isinstance(node, dict):
+            child = node[section] = {}
+        if not isinstance(child, dict | list):
+            if isinstance(node, list):
+                raise UserError(_not_in_list(override, sections[:index], node))
+            raise UserError(f"override {override!r}: {section} is no section.{nearest(key)}")
+        node = child
+    if isinstance(node, dict):
+        node[last] = value
+    elif last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    else:
+        raise UserError(_not_in_list(override, sections, node))
+
+
+def _not_in_list(override: str, sections: Sequence[str], node: list[Any]) -> str:
+    name = ".".join(sections)
+    if name != "loss":
+        return (
+            f"override {override!r}: {name} is a list of {len(node)}; name one of them by its "
+            "number, from 0."
+        )
+    terms = ", ".join(f"loss.{i} ({term})" for i, term in enumerate(_term_names(node)))
+    return (
+        f"override {override!r}: loss is a list of {len(node)} term(s): {terms}. Name one of them, "
+        "or give the whole list: 'loss=[{dice: 0.5}, {focal: 0.5}]'."
+    )
+
+
+def _child(node: Any, key: str) -> Any:
+    if isinstance(node, dict):
+        return node.get(key)
+    return node[int(key)] if key.isdigit() and int(key) < len(node) else None

@@ -1,0 +1,202 @@
+"""Section `loss`: the terms of a weighted sum, `[{dice: 0.5}, {focal: 0.5, gamma: 2}]`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from kerasseg import anatomy
+from kerasseg.config.base import Section, setting
+
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class OverlapTerm(Section):
+    """What the losses that are a mean over classes share."""
+
+    weights: tuple[Weight, ...] | None = setting(
+        None,
+        "Weights of the target's channels in the mean over classes; null: equal. Of target=labels "
+        "either four, the first for the background, or three without it; null leaves it out.",
+        min_length=1,
+    )
+    smooth: float = setting(1.0, "Added to numerator and denominator.", unit="voxels", gt=0.0)
+    reduction: Literal["batch", "sample"] = setting(
+        "batch", "Sums over the whole batch together, or over each sample and then their mean."
+    )
+
+
+class DiceTerm(OverlapTerm):
+    """Soft Dice (Milletari et al. 2016, arXiv:1606.04797)."""
+
+    dice: Weight = setting(..., "Weight of this term in the sum.")
+    squared: bool = setting(False, "Squares in the denominator, as in the paper.")
+
+
+class GeneralisedDiceTerm(Section):
+    """Generalised Dice (Sudre et al. 2017, arXiv:1707.03237), the background included."""
+
+    generalised_dice: Weight = setting(..., "Weight of this term in the sum.")
+    smooth: float = setting(
+        1.0,
+        "Added to numerator and denominator, in voxels of the rarest class present.",
+        unit="voxels",
+        gt=0.0,
+    )
+    reduction: Literal["batch", "sample"] = setting("batch", "As in dice.")
+
+
+class JaccardTerm(OverlapTerm):
+    """Soft Jaccard (Rahman and Wang 2016)."""
+
+    jaccard: Weight = setting(..., "Weight of this term in the sum.")
+
+
+class TverskyTerm(OverlapTerm):
+    """Tversky (Salehi et al. 2017, arXiv:1706.05721)."""
+
+    tversky: Weight = setting(..., "Weight of this term in the sum.")
+    alpha: float = setting(0.3, "Cost of false positives.", gt=0.0, le=10.0)
+    beta: float = setting(0.7, "Cost of false negatives.", gt=0.0, le=10.0)
+
+
+class FocalTverskyTerm(OverlapTerm):
+    """Focal Tversky (Abraham and Khan 2019, arXiv:1810.07842)."""
+
+    focal_tversky: Weight = setting(..., "Weight of this term in the sum.")
+    alpha: float = setting(0.3, "Cost of false positives.", gt=0.0, le=10.0)
+    beta: float = setting(0.7, "Cost of false negatives.", gt=0.0, le=10.0)
+    gamma: float = setting(0.75, "Exponent of 1 - Tversky (the paper's 1/gamma).", gt=0, le=10)
+
+
+class CrossEntropyTerm(Section):
+    """Cross-entropy: binary for sigmoid targets, categorical for target=labels."""
+
+    cross_entropy: Weight = setting(..., "Weight of this term in the sum.")
+    weights: tuple[Weight, ...] | None = setting(
+        None,
+        "Weights of the target's channels, of target=labels of all four; null: equal.",
+        min_length=1,
+    )
+
+
+class FocalTerm(Section):
+    """Focal cross-entropy (Lin et al. 2017, arXiv:1708.02002)."""
+
+    focal: Weight = setting(..., "Weight of this term in the sum.")
+    gamma: float = setting(2.0, "Focusing exponent; 0 is plain cross-entropy.", ge=0.0, le=10.0)
+    alpha: Share | tuple[Weight, ...] | None = setting(
+        None,
+        "Balance. One number: the weight of tumour, against 1 - alpha of the rest. A list, of a "
+        "sigmoid target: that number for each channel; of target=labels: the weight of each of the "
+        "four. null: none.",
+    )
+
+
+class TopKTerm(Section):
+    """Cross-entropy of the worst voxels only (Wu et al. 2016, arXiv:1605.06885)."""
+
+    top_k: Weight = setting(..., "Weight of this term in the sum.")
+    share: float = setting(0.1, "Share of the voxels that count.", unit="fraction", gt=0, le=1)
+
+
+class BoundaryTerm(OverlapTerm):
+    """Boundary F1 (Bokhovkin and Burnaev 2019, arXiv:1905.07852)."""
+
+    boundary: Weight = setting(..., "Weight of this term in the sum.")
+    width: Literal[3, 5, 7] = setting(3, "Window that finds boundaries.", unit="voxels")
+    tolerance: Literal[3, 5, 7, 9] = setting(
+        5, "Window within which two boundaries count as one.", unit="voxels"
+    )
+
+
+TERMS: dict[str, type[Section]] = {
+    "dice": DiceTerm,
+    "generalised_dice": GeneralisedDiceTerm,
+    "jaccard": JaccardTerm,
+    "tversky": TverskyTerm,
+    "focal_tversky": FocalTverskyTerm,
+    "cross_entropy": CrossEntropyTerm,
+    "focal": FocalTerm,
+    "top_k": TopKTerm,
+    "boundary": BoundaryTerm,
+}
+"""Name of a loss in the config -> its settings."""
+
+
+def term_name(term: Any) -> str | None:
+    """Which loss a term of the config, or its settings, is; None where it names none or several."""
+    keys = type(term).model_fields if isinstance(term, Section) else term
+    names = [name for name in TERMS if isinstance(keys, Mapping) and name in keys]
+    return names[0] if len(names) == 1 else None
+
+
+def weighted_term(terms: Sequence[Any]) -> int | None:
+    """Number of the first term that takes a weight per tumour channel, or None."""
+    return next((i for i, term in enumerate(terms) if isinstance(term, OverlapTerm)), None)
+
+
+LossTerm = Annotated[
+    Annotated[DiceTerm, Tag("dice")]
+    | Annotated[GeneralisedDiceTerm, Tag("generalised_dice")]
+    | Annotated[JaccardTerm, Tag("jaccard")]
+    | Annotated[TverskyTerm, Tag("tversky")]
+    | Annotated[FocalTverskyTerm, Tag("focal_tversky")]
+    | Annotated[CrossEntropyTerm, Tag("cross_entropy")]
+    | Annotated[FocalTerm, Tag("focal")]
+    | Annotated[TopKTerm, Tag("top_k")]
+    | Annotated[BoundaryTerm, Tag("boundary")],
+    Discriminator(term_name),
+]
+
+
+def check_terms(
+    terms: Sequence[LossTerm], target: str, patch_size: tuple[int, ...], supervision: int
+) -> None:
+    """Raise ValueError where terms do not fit the target's channels or the patches.
+
+    supervision: heads at 1/2, 1/4, … of the resolution, for which the loss is computed too.
+    """
+    if sum(getattr(term, term_name(term) or "") for term in terms) <= 0:
+        raise ValueError(
+            "loss: every term has the weight 0, so there is nothing to learn: give one a weight, "
+            "such as loss.0.dice=1"
+        )
+    for index, term in enumerate(terms):
+        weights, alpha = getattr(term, "weights", None), getattr(term, "alpha", None)
+        if weights is not None:
+            _check_per_channel(f"loss.{index}.weights", weights, term, target)
+        if isinstance(alpha, tuple):
+            _check_per_channel(f"loss.{index}.alpha", alpha, term, target)
+            if anatomy.ACTIVATIONS[target] == "sigmoid" and max(alpha) > 1:
+                raise ValueError(
+                    f"loss.{index}.alpha has {max(alpha):g}, but model.target={target} weighs the "
+                    "rest by 1 - alpha: at most 1 each"
+                )
+        if isinstance(term, BoundaryTerm):
+            smallest = -(-min(patch_size) // 2**supervision)
+            window = max(term.width, term.tolerance)
+            if window > smallest:
+                name = "width" if term.width == window else "tolerance"
+                head = " at the lowest head of model.deep_supervision" if supervision else ""
+                raise ValueError(
+                    f"loss.{index}.{name} {window} is larger than the smallest side, {smallest} "
+                    f"voxels{head}, of pipeline.patch_size {list(patch_size)}"
+                )
+
+
+def _check_per_channel(
+    setting_name: str, numbers: tuple[float, ...], term: LossTerm, target: str
+) -> None:
+    channels, tumour = tuple(anatomy.TARGETS[target]), anatomy.tumour_channels(target)
+    allowed = [channels, tumour] if isinstance(term, OverlapTerm) else [channels]
+    if len(numbers) not in map(len, allowed):
+        or_tumour = f" or {', '.join(tumour)}" if tumour in allowed and tumour != channels else ""
+        raise ValueError(
+            f"{setting_name} has {len(numbers)} number(s), but model.target={target} has "
+            f"{len(channels)} channel(s): give one for each of {', '.join(channels)}{or_tumour}, "
+            "or null"
+        )
+    if sum(numbers) <= 0:
+        raise ValueError(f"{setting_name} are all 0: give one class a weight, or null")

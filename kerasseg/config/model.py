@@ -1,0 +1,179 @@
+"""Section `model`: what is predicted, and by which network."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from kerasseg.config.base import Folder, Section, setting
+
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Blocks = Annotated[int, Field(ge=1, le=32)]
+
+
+class DropoutSettings(Section):
+    """Dropout (Srivastava et al. 2014)."""
+
+    rate: float = setting(0.0, "Share of the values set to 0 in training.", ge=0.0, lt=1.0)
+    place: Literal["bottleneck", "encoder", "decoder", "everywhere"] = setting(
+        "bottleneck", "After which blocks; encoder and everywhere hold the bottleneck too."
+    )
+
+
+class PretrainedSettings(Section):
+    """The encoder of model.network=pretrained_unet, from keras.applications."""
+
+    encoder: Literal[
+        "resnet50v2", "efficientnetv2b0", "efficientnetv2s", "mobilenetv2", "densenet121"
+    ] = setting("efficientnetv2b0", "Which network of keras.applications.")
+    weights: str = setting(
+        "imagenet",
+        "imagenet (downloaded once by Keras), none, or the path of a weight file of that network "
+        "without its top (.h5 or .weights.h5).",
+        min_length=1,
+    )
+    decoder_features: tuple[Channels, ...] = setting(
+        (16, 32, 64, 128, 256),
+        "Channels of each decoder level, from full resolution down to 1/16.",
+        min_length=5,
+        max_length=5,
+    )
+
+
+class ModelSettings(Section):
+    """The network.
+
+    unet: Ronneberger et al. 2015 (arXiv:1505.04597), Cicek et al. 2016 (arXiv:1606.06650), with
+    residual=encoder the residual-encoder U-Net of Isensee et al. 2024 (arXiv:2404.09556).
+    """
+
+    dimensions: Literal[2, 3] = setting(3, "3: patches of volumes. 2: slices.")
+    target: Literal["labels", "subregions", "regions", "binary"] = setting(
+        "subregions",
+        "What is predicted: labels (softmax over background, NCR, ED, ET), subregions (NCR, ED, "
+        "ET, one sigmoid each), regions (WT, TC, ET, one sigmoid each) or binary (whole tumour).",
+    )
+    network: Literal["unet", "pretrained_unet"] = setting(
+        "unet",
+        "unet: the settings below. pretrained_unet (2-D): encoder of model.pretrained; norm, "
+        "activation, kernel, upsampling, decoder_blocks, attention_gates and dropout are its "
+        "decoder's.",
+    )
+    features: tuple[Channels, ...] = setting(
+        (32, 64, 128, 256),
+        "Channels of each level of the encoder; their number is the depth.",
+        min_length=1,
+        max_length=8,
+    )
+    bottleneck: int = setting(512, "Channels of the bottleneck.", ge=1, le=4096)
+    encoder_blocks: Blocks | tuple[Blocks, ...] = setting(
+        2,
+        "Convolutions (residual: blocks of two) per level, one number for all or a list of one for "
+        "each level and the bottleneck.",
+    )
+    decoder_blocks: Blocks | tuple[Blocks, ...] = setting(
+        2,
+        "The same of the decoder, a list from full resolution downwards.",
+    )
+    residual: Literal["none", "encoder", "both"] = setting(
+        "none", "Where blocks are residual (He et al. 2016, arXiv:1512.03385)."
+    )
+    kernel: Literal[1, 3, 5, 7] = setting(3, "Size of the convolutions.", unit="voxels")
+    norm: Literal["instance", "batch", "group", "none"] = setting(
+        "instance", "Normalisation after each convolution."
+    )
+    norm_groups: int = setting(8, "Groups of norm=group.", ge=1, le=1024)
+    activation: Literal["leaky_relu", "relu", "elu", "silu", "gelu"] = setting(
+        "leaky_relu", "Activation after each normalisation."
+    )
+    negative_slope: float = setting(0.01, "Slope of the leaky ReLU.", ge=0.0, lt=1.0)
+    downsampling: Literal["maxpool", "strided"] = setting(
+        "maxpool", "strided: the first convolution of a level has stride 2."
+    )
+    upsampling: Literal["transpose", "interpolate"] = setting(
+        "transpose", "Transposed convolution, or (bi/tri)linear interpolation and a convolution."
+    )
+    dropout: DropoutSettings = DropoutSettings()
+    attention_gates: bool = setting(
+        False, "Gates on the skip connections (Oktay et al. 2018, arXiv:1804.03999)."
+    )
+    deep_supervision: int = setting(
+        0,
+        "Further heads, at 1/2, 1/4, … of the resolution, with weights 2^-i normalised. They "
+        "exist in training only; the saved network has one output.",
+        ge=0,
+        le=7,
+    )
+    pretrained: PretrainedSettings = PretrainedSettings()
+    init_from: Folder | None = setting(
+        None,
+        "Folder of a run (or a .keras file) whose best weights this one starts from. Those of a "
+        "2-D network are inflated for a 3-D one.",
+    )
+    init_part: Literal["whole", "encoder"] = setting(
+        "whole", "Which weights of init_from are taken; encoder: with the bottleneck."
+    )
+
+    @property
+    def stride(self) -> int:
+        """Voxels of the input per voxel of the bottleneck, along each axis."""
+        return 32 if self.network == "pretrained_unet" else 2 ** len(self.features)
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelSettings":
+        defaults = type(self).model_fields
+        if self.network == "pretrained_unet":
+            if self.dimensions != 2:
+                raise ValueError("model.network=pretrained_unet is 2-D: set model.dimensions=2")
+            foreign = ("features", "bottleneck", "encoder_blocks", "residual", "downsampling")
+            changed = [n for n in foreign if getattr(self, n) != defaults[n].default]
+            if changed:
+                raise ValueError(
+                    f"model.{changed[0]} is for model.network=unet; the encoder of "
+                    "pretrained_unet is model.pretrained.encoder"
+                )
+        elif self.pretrained != PretrainedSettings():
+            raise ValueError("model.pretrained is for model.network=pretrained_unet")
+        levels = 5 if self.network == "pretrained_unet" else len(self.features)
+        for name, count, words in (
+            ("encoder_blocks", levels + 1, "each level and the bottleneck"),
+            ("decoder_blocks", levels, "each level"),
+        ):
+            blocks = getattr(self, name)
+            if isinstance(blocks, tuple) and len(blocks) != count:
+                raise ValueError(
+                    f"model.{name} has {len(blocks)} number(s), but there must be {count}, one for "
+                    f"{words}, or a single number"
+                )
+        if self.deep_supervision > levels - 1:
+            raise ValueError(
+                f"model.deep_supervision {self.deep_supervision} heads do not fit a decoder of "
+                f"{levels} level(s): at most {levels - 1}"
+            )
+        if self.norm == "group":
+            channels = (*self.features, self.bottleneck)
+            if self.network == "pretrained_unet":
+                channels = self.pretrained.decoder_features
+            bad = [c for c in channels if c % self.norm_groups]
+            if bad:
+                raise ValueError(
+                    f"model.norm_groups {self.norm_groups} does not divide {bad[0]} channels: "
+                    "choose a divisor of every level's channels"
+                )
+        elif self.norm_groups != defaults["norm_groups"].default:
+            raise ValueError(f"model.norm_groups is for model.norm=group, but it is {self.norm}")
+        if self.activation != "leaky_relu" and self.negative_slope != 0.01:
+            raise ValueError("model.negative_slope is for model.activation=leaky_relu")
+        if self.dropout.rate == 0 and self.dropout.place != "bottleneck":
+            raise ValueError("model.dropout.place has no effect: set model.dropout.rate above 0")
+        if self.init_from is None and self.init_part != "whole":
+            raise ValueError("model.init_part needs model.init_from")
+        return self
+
+
+def init_path(settings: ModelSettings) -> Path | None:
+    """The `.keras` file that `model.init_from` means, or None."""
+    path = settings.init_from
+    if path is None or path.suffix == ".keras":
+        return path
+    return path / "checkpoints" / "best.keras"

@@ -1,0 +1,279 @@
+"""Section `training`: the fit.
+
+Section `optimizer`: the optimiser and its schedule.
+"""
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from kerasseg.config.base import Section, setting
+
+Epochs = Annotated[int, Field(ge=1)]
+
+_OPTIONS_OF_SCHEDULES = {
+    "step": ("step_epochs", "step_factor"),
+    "polynomial": ("power",),
+    "cosine_restarts": ("restart_epochs", "restart_growth", "restart_decay"),
+    "plateau": ("plateau_factor", "plateau_patience"),
+}
+_OPTIONS_OF_OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    "momentum": ("sgd", "muon"),
+    "nesterov": ("sgd", "muon"),
+    "beta_1": ("adam", "adamw", "lion", "muon"),
+    "beta_2": ("adam", "adamw", "lion", "muon"),
+}
+
+
+class OptimizerSettings(Section):
+    """The optimiser and its schedule."""
+
+    name: Literal["adamw", "adam", "sgd", "lion", "muon"] = setting(
+        "adamw",
+        "adamw (Loshchilov and Hutter 2019, arXiv:1711.05101), adam, sgd with momentum, lion "
+        "(Chen et al. 2023, arXiv:2302.06675), or muon (Jordan et al. 2024: kernels by Muon; "
+        "heads, norms and biases by AdamW).",
+    )
+    learning_rate: float = setting(2e-4, "Peak learning rate.", gt=0.0, le=10.0)
+    schedule: Literal["cosine", "constant", "step", "polynomial", "cosine_restarts", "plateau"] = (
+        setting(
+            "cosine",
+            "How the learning rate falls after the warm-up. plateau: by plateau_factor when the "
+            "validation Dice has not risen for plateau_patience epochs.",
+        )
+    )
+    warmup_epochs: int = setting(
+        lambda values: 0 if values.get("schedule") == "plateau" else 5,
+        "Epochs of linear rise to the peak; in a short run at most half of training.epochs. "
+        "Default: 5, of plateau 0.",
+        unit="epochs",
+        ge=0,
+    )
+    final_fraction: float = setting(
+        0.01,
+        "Lowest learning rate, as a fraction of the peak (not of constant and step).",
+        ge=0.0,
+        le=1.0,
+    )
+    step_epochs: tuple[Epochs, ...] | None = setting(
+        None, "step: epochs after which the rate falls.", unit="epochs", min_length=1
+    )
+    step_factor: float = setting(0.1, "step: what it is multiplied by.", gt=0.0, lt=1.0)
+    power: float = setting(0.9, "polynomial: exponent of what is left.", gt=0.0, le=10.0)
+    restart_epochs: int | None = setting(
+        None, "cosine_restarts: length of the first cosine.", unit="epochs", ge=1
+    )
+    restart_growth: float = setting(
+        2.0, "cosine_restarts: each cosine is that many times as long.", ge=1.0, le=10.0
+    )
+    restart_decay: float = setting(
+        1.0, "cosine_restarts: each peak is that fraction of the one before.", gt=0.0, le=1.0
+    )
+    plateau_factor: float = setting(0.5, "plateau: what it is multiplied by.", gt=0.0, lt=1.0)
+    plateau_patience: int = setting(
+        5, "plateau: epochs without a better validation Dice.", unit="epochs", ge=1
+    )
+    momentum: float = setting(
+        lambda values: 0.95 if values.get("name") == "muon" else 0.99,
+        "sgd and muon. Default: 0.99, of muon 0.95.",
+        ge=0.0,
+        lt=1.0,
+    )
+    nesterov: bool = setting(True, "sgd and muon: Nesterov's momentum.")
+    beta_1: float = setting(0.9, "adam, adamw, lion, and muon's AdamW.", ge=0.0, lt=1.0)
+    beta_2: float = setting(
+        lambda values: 0.99 if values.get("name") == "lion" else 0.999,
+        "The same. Default: 0.999, of lion 0.99.",
+        ge=0.0,
+        lt=1.0,
+    )
+    weight_decay: float = setting(
+        lambda values: 0.0 if values.get("name") == "adam" else 0.01,
+        "Decoupled weight decay, of every optimiser; norms and biases are left out. Default: "
+        "0.01, of adam 0.",
+        ge=0.0,
+        le=1.0,
+    )
+    clip_norm: float | None = setting(
+        None, "Largest global norm of an update's gradient; null: no clipping.", gt=0.0
+    )
+    ema: float | None = setting(
+        None,
+        "Momentum, per update, of an exponential moving average of the weights, which is what is "
+        "validated and saved; null: none.",
+        gt=0.0,
+        lt=1.0,
+    )
+    encoder_factor: float = setting(
+        1.0,
+        "Learning rate of the encoder relative to the rest's (discriminative learning rates).",
+        gt=0.0,
+        le=1.0,
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimizerSettings":
+        for schedule, options in _OPTIONS_OF_SCHEDULES.items():
+            changed = [name for name in options if self._changed(name)]
+            if changed and schedule != self.schedule:
+                raise ValueError(
+                    f"optimizer.{changed[0]} is for optimizer.schedule={schedule}, but it is "
+                    f"{self.schedule}"
+                )
+        for option, names in _OPTIONS_OF_OPTIMIZERS.items():
+            if self._changed(option) and self.name not in names:
+                raise ValueError(
+                    f"optimizer.{option} is for optimizer.name={' or '.join(names)}, but it is "
+                    f"{self.name}"
+                )
+        if self.schedule == "step" and self.step_epochs is None:
+            raise ValueError("optimizer.schedule=step needs optimizer.step_epochs, such as [30,40]")
+        if self.schedule == "cosine_restarts" and self.restart_epochs is None:
+            raise ValueError("optimizer.schedule=cosine_restarts needs optimizer.restart_epochs")
+        if self.schedule == "plateau" and self.warmup_epochs:
+            raise ValueError(
+                "optimizer.schedule=plateau starts at the peak: set optimizer.warmup_epochs=0"
+            )
+        if self.step_epochs and list(self.step_epochs) != sorted(set(self.step_epochs)):
+            raise ValueError("optimizer.step_epochs must rise")
+        if self.step_epochs and self.step_epochs[0] < self.warmup_epochs:
+            raise ValueError(
+                f"optimizer.step_epochs begin with {self.step_epochs[0]}, inside the "
+                f"{self.warmup_epochs} epochs of optimizer.warmup_epochs: begin later or shorten it"
+            )
+        if self.name == "lion" and self.beta_1 == 0:
+            raise ValueError("optimizer.name=lion needs optimizer.beta_1 above 0")
+        return self
+
+    def _changed(self, name: str) -> bool:
+        field: Any = type(self).model_fields[name]
+        if field.default_factory is None:
+            return getattr(self, name) != field.default
+        return getattr(self, name) != field.get_default(
+            call_default_factory=True, validated_data={"name": self.name}
+        )
+
+
+_DEVICES = r"^(auto|all|cpu|gpu:\d{1,3})$"
+
+
+class TrainingSettings(Section):
+    """The fit."""
+
+    epochs: int = setting(50, "Epochs.", unit="epochs", ge=1, le=100_000)
+    batch_size: int = setting(
+        2, "Patches per batch, over all devices and machines together.", ge=1, le=4096
+    )
+    gradient_accumulation: int = setting(
+        2, "Batches whose gradients are averaged before one update.", ge=1, le=1024
+    )
+    steps_per_epoch: int | None = setting(
+        None,
+        "Batches per epoch. Default: pipeline.patches_per_volume patches of every training case.",
+        ge=1,
+        le=10_000_000,
+    )
+    devices: str = setting(
+        "auto",
+        "auto and all: every GPU, without one the CPU. cpu; gpu:0, gpu:1, …: that one alone.",
+        pattern=_DEVICES,
+    )
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = setting(
+        "auto",
+        "auto: none on one device, mirrored on several, multi_worker when TF_CONFIG names several "
+        "machines.",
+    )
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = setting(
+        "auto",
+        "auto: mixed_float16 on a GPU with tensor cores (compute capability 7.0 or more), "
+        "float32 elsewhere.",
+    )
+    jit_compile: Literal["auto"] | bool = setting(
+        "auto",
+        "Compile the step with XLA. auto: on one GPU, unless deterministic.",
+    )
+    deterministic: bool = setting(
+        False, "Run again, the same weights bit for bit, on the same kind of machine; slower."
+    )
+    early_stopping_patience: int | None = setting(
+        20,
+        "Epochs without a better smoothed validation Dice before the run stops; null: never.",
+        unit="epochs",
+        ge=1,
+    )
+    score_smoothing: float = setting(
+        0.5,
+        "Share of the earlier epochs in the smoothed validation Dice that the best checkpoint and "
+        "early stopping go by; 0: that of the epoch alone.",
+        unit="fraction",
+        ge=0.0,
+        le=0.99,
+    )
+    validate_volumes_every: int | None = setting(
+        None,
+        "Epochs from one validation on whole volumes to the next, besides that on patches; null: "
+        "only when training is done.",
+        unit="epochs",
+        ge=1,
+    )
+    freeze_encoder_epochs: int = setting(
+        0,
+        "Epochs at the start in which the encoder is not trained; then it is, at "
+        "optimizer.encoder_factor of the learning rate.",
+        unit="epochs",
+        ge=0,
+    )
+    callbacks: tuple[dict[str, dict[str, Any]], ...] = setting(
+        (),
+        "Further Keras callbacks by import path, with their arguments, such as "
+        "[{keras.callbacks.CSVLogger: {filename: log.csv}}].",
+    )
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _check_devices(cls, devices: Any) -> Any:
+        if not isinstance(devices, str) or not re.fullmatch(_DEVICES, devices):
+            raise ValueError(
+                f"training.devices: found {json.dumps(devices)}, expected auto, all, cpu, or one "
+                "GPU by its number from 0, such as gpu:0"
+            )
+        return devices
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _check_callbacks(cls, callbacks: Any) -> Any:
+        is_list = isinstance(callbacks, list | tuple)
+        wrong = [x for x in callbacks if not _is_callback(x)] if is_list else [callbacks]
+        if wrong:
+            raise ValueError(
+                f"training.callbacks: found {json.dumps(wrong[0])}, expected a list "
+                "in which each is one import path with its arguments, such as "
+                "[{keras.callbacks.CSVLogger: {filename: log.csv}}, "
+                "{keras.callbacks.TerminateOnNaN: {}}]"
+            )
+        return tuple(callbacks)
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingSettings":
+        if self.jit_compile is True and self.deterministic:
+            raise ValueError(
+                "training.jit_compile=true and deterministic=true exclude each other: XLA is off "
+                "where operations must be deterministic; use jit_compile=auto"
+            )
+        if self.jit_compile is True and self.strategy in ("mirrored", "multi_worker"):
+            raise ValueError(
+                f"training.jit_compile=true does not work with strategy={self.strategy}: "
+                "TensorFlow compiles no step of several devices; use jit_compile=auto"
+            )
+        return self
+
+
+def _is_callback(entry: Any) -> bool:
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return False
+    ((path, arguments),) = entry.items()
+    parts = path.split(".") if isinstance(path, str) else []
+    named = len(parts) > 1 and all(part.isidentifier() for part in parts)
+    return named and isinstance(arguments, dict)

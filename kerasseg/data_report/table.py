@@ -1,0 +1,111 @@
+"""The verification for people: a table of cases, then what they show together, then one line.
+
+`verify.json`: the verification for programs.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kerasseg.data_report.verify import CaseReport, Verdict, Verification, by
+from kerasseg.datasets.checks import Finding
+from kerasseg.files import write_aside
+
+
+def write_json(verification: Verification, path: Path) -> None:
+    """Write everything that was found to `path`, in one step."""
+    values = {
+        "subject": verification.subject,
+        "root": str(verification.root) if verification.root else None,
+        "ok": verification.ok,
+        "counts": verification.counts,
+        "findings": [asdict(finding) for finding in verification.findings],
+        "cases": [{"verdict": case.verdict} | asdict(case) for case in verification.cases],
+    }
+    with write_aside(path, "--output") as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+_STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+_ALL_ROWS = 20
+"""Up to this many cases, the good ones have a row too."""
+
+_WIDE = 110
+"""Columns from which there is room for voxel sizes and counts beside the findings."""
+
+
+def show(verification: Verification, console: Console) -> None:
+    """Print the table; more columns where the console is wide."""
+    every = len(verification.cases) <= _ALL_ROWS
+    rows = [case for case in verification.cases if every or case.findings]
+    if rows or verification.findings:
+        console.print(_table(rows, verification, wide=console.width >= _WIDE))
+    silent = len(verification.cases) - len(rows)
+    if rows and silent:
+        console.print(f"and {silent} case{'' if silent == 1 else 's'} without a finding")
+    console.print(_summary(verification))
+
+
+def _table(rows: Sequence[CaseReport], verification: Verification, *, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    # Names longer than this are broken, so that the findings keep room on a narrow screen.
+    table.add_column("Case", overflow="fold", max_width=48 if wide else 24)
+    table.add_column("Voxels", no_wrap=True)
+    if wide:
+        table.add_column("mm", no_wrap=True)
+        table.add_column("Segmented voxels")
+        table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("Found", overflow="fold", ratio=1)
+    for case in rows:
+        facts = [by(case.shape or ())]
+        if wide:
+            voxels = case.voxels or {}
+            counts = "  ".join(f"{name} {count:,}" for name, count in voxels.items())
+            facts += [by([round(s, 3) for s in case.spacing or ()]), counts]
+            facts.append(f"{case.bytes / 1e6:.1f}")
+        found = [_words(finding, case.verdict, verification.root) for finding in case.findings]
+        verdict = Text(case.verdict, _STYLES[case.verdict])
+        table.add_row(verdict, Text(case.case_id), *map(Text, facts), Text("\n").join(found))
+    for finding in verification.findings:
+        verdict = Text(finding.severity, _STYLES[finding.severity])
+        found = [_words(finding, finding.severity, verification.root)]
+        table.add_row(verdict, "(the whole set)", *[""] * (4 if wide else 1), *found)
+    return table
+
+
+def _words(finding: Finding, verdict: Verdict, root: Path | None) -> Text:
+    """A finding; its severity is named where it is not the row's."""
+    message = finding.message
+    if root:
+        message = message.replace(f"{root}/", "")  # the same in every row
+    title = finding.check if finding.severity == verdict else f"{finding.severity}, {finding.check}"
+    return Text.assemble((f"{title}: ", _STYLES[finding.severity]), message)
+
+
+def _summary(verification: Verification) -> Text:
+    counts = verification.counts
+    total = len(verification.cases)
+    words = [
+        f"{counts['ok']} ok",
+        f"{counts['warning']} with warnings",
+        f"{counts['error']} with errors",
+    ]
+    line = f"{total} case{'' if total == 1 else 's'}: {', '.join(words)}"
+    labelled = sum(case.voxels is not None for case in verification.cases)
+    if total and not labelled and not counts["error"]:
+        line += " (none has a segmentation: they can be predicted, but not trained on)"
+    general = len(verification.findings)
+    if general:
+        line += f"; {general} finding{'' if general == 1 else 's'} about the whole set"
+    style: Verdict = "error" if not verification.ok else "ok"
+    if verification.ok and (counts["warning"] or general):
+        style = "warning"
+    return Text(line, _STYLES[style])

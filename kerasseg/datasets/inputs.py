@@ -1,0 +1,193 @@
+"""Files and folders -> the cases in them that are to be predicted.
+
+Pictures: each a case of its own, or the slices of Kaggle's LGG.
+"""
+
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kerasseg.config.data import DEFAULT_MODALITIES, DataSettings
+from kerasseg.datasets import brats_h5, lgg
+from kerasseg.datasets.case import Input, broken, unique_sources
+from kerasseg.datasets.folders import files_below
+from kerasseg.datasets.nifti_inputs import nifti_inputs, nifti_pattern_inputs
+from kerasseg.datasets.pictures import SUFFIXES, PairSource
+from kerasseg.errors import UserError
+
+_COLOURS = ("grey", "red", "green", "blue")
+_MASK = "_mask"
+_SLICE = re.compile(r"_\d+\.tiff?$", re.IGNORECASE)
+
+
+def picture_inputs(
+    files: list[Path], paths: Sequence[Path], data: DataSettings, layout: str | None = None
+) -> list[Input]:
+    """The cases among pictures.
+
+    A run of grey values or colours takes each picture by itself; where `data.pairs.images` is
+    among the folders in `paths`, only pictures in it, and never those of `data.pairs.masks` nor
+    <name>_mask beside <name>. A run of t1, flair and t1ce takes TIFF slices as patients of LGG.
+    Raises `UserError` for a run of anything else.
+    """
+    if not files:
+        return []
+    colours = set(data.modalities) <= set(_COLOURS)
+    if colours and layout != "lgg":
+        return _pictures(files, paths, data)
+    slices = [path for path in files if _SLICE.search(path.name)]
+    if layout == "image_pairs" or not slices:
+        raise _refusal(files[0], "grey, or red, green and blue", data)
+    if not set(data.modalities) <= set(DEFAULT_MODALITIES["lgg"]):
+        channels = ", ".join(DEFAULT_MODALITIES["lgg"])
+        raise _refusal(slices[0], f"{channels}, if it is a slice of LGG", data)
+    return [Input(source) for source in lgg.patients_among(slices, data, {}, masks=False)]
+
+
+def _refusal(path: Path, holds: str, data: DataSettings) -> UserError:
+    return UserError(
+        f"{path} is a picture, whose channels are {holds}, but the run needs "
+        f"{', '.join(data.modalities)}: give scans with these modalities, or use a run that was "
+        "trained on pictures."
+    )
+
+
+def _pictures(files: list[Path], paths: Sequence[Path], data: DataSettings) -> list[Input]:
+    pairs, result = data.pairs, []
+    stems = {path.with_suffix("") for path in files}
+    for root in paths:
+        folder = root if root.is_dir() else root.parent
+        images, masks = folder / pairs.images, folder / pairs.masks
+        start = images if images.is_dir() and root.is_dir() else folder
+        for path in files:
+            mine = start in path.parents if root.is_dir() else path == root
+            if not mine or (images != masks and masks in path.parents):
+                continue
+            plain = path.with_suffix("")
+            if plain.name.endswith(_MASK) and plain.with_name(plain.name[: -len(_MASK)]) in stems:
+                continue
+            stem = plain.relative_to(start).as_posix()
+            stem = unicodedata.normalize("NFC", stem)
+            if pairs.mask_suffix and stem.endswith(pairs.mask_suffix):
+                continue
+            case = stem.replace("/", "_")
+            source = PairSource(case, case, path, None, data.modalities, None)
+            result.append(Input(source, picture=True))
+    return result
+
+
+_NIFTI = (".nii", ".nii.gz")
+_LABEL_FOLDERS = ("labelsTr", "labelsTs")
+_KINDS = {
+    "nifti": ("brats_nifti", "nnunet", "msd", "nifti"),
+    "h5": ("brats_h5",),
+    "pictures": ("lgg", "image_pairs"),
+}
+
+
+def find_inputs(
+    paths: Sequence[Path],
+    data: DataSettings,
+    layout: str | None = None,
+    leave_out: Path | None = None,
+) -> list[Input]:
+    """Every case in files and in folders, at any depth, without opening them, by case id.
+
+    They are of the kind that lies there; of several kinds of that of `data.layout`, else NIfTI
+    before HDF5 before pictures. Segmentations are passed over. What is wrong with one case makes a
+    broken source of it.
+
+    data:      of the run that is to predict them: `modalities` are what the sources load;
+               `files`, `pairs`, `h5_image_channels` and `h5_slices` say how its own files lay
+    layout:    a name of data.layout but phantom, instead of what the files look like
+    leave_out: a folder that is passed over, such as that of the predictions
+
+    Raises `UserError` where there is no case at all, and for pictures if `modalities` are not
+    channels of pictures.
+    """
+    files = _files(paths, leave_out)
+    kinds = {
+        "nifti": [p for p in files if p.name.lower().endswith(_NIFTI)],
+        "h5": [p for p in files if p.suffix.lower() == ".h5"],
+        "pictures": [p for p in files if p.suffix.lower() in SUFFIXES],
+    }
+    known = [name for names in _KINDS.values() for name in names]
+    if layout is not None and layout not in known:
+        raise UserError(f"layout is {layout!r}, expected one of {', '.join(known)}.")
+    for kind in _order(data.layout if layout is None else layout):
+        if layout is not None and layout not in _KINDS[kind]:
+            continue
+        found = _find(kind, kinds[kind], paths, data, layout)
+        if found:
+            return _unique(found)
+    where = " ".join(map(str, paths))
+    raise UserError(
+        f"INPUT: no {layout or 'case'} in {where}, which holds {_words(files)}: expected NIfTI "
+        "files <case>_flair.nii.gz, <case>-t2f.nii.gz or <case>_0000.nii.gz, or 4-D ones; "
+        "volume_<id>_slice_<s>.h5; <patient>_<n>.tif; or pictures."
+    )
+
+
+def _find(
+    kind: str, files: list[Path], paths: Sequence[Path], data: DataSettings, layout: str | None
+) -> list[Input]:
+    if kind == "nifti":
+        if data.layout == "nifti" and layout in (None, "nifti"):
+            found = nifti_pattern_inputs(files, paths, data)
+            if found:
+                return found
+        return [] if layout == "nifti" else nifti_inputs(files, data, layout)
+    if kind == "h5":
+        return _h5_inputs(files, data)
+    return picture_inputs(files, paths, data, layout)
+
+
+def _h5_inputs(files: list[Path], data: DataSettings) -> list[Input]:
+    missing = [m for m in data.modalities if m not in data.h5_image_channels]
+    sources = brats_h5.volumes_among(files, data, masks=False)
+    if not missing:
+        return [Input(source) for source in sources]
+    reason = (
+        f"the slices hold {', '.join(data.h5_image_channels)} (data.h5_image_channels), but the "
+        f"run needs {', '.join(data.modalities)}: use another run."
+    )
+    return [broken(s.case_id, s.files, f"{s.files[0].parent}: {reason}") for s in sources]
+
+
+def _files(paths: Sequence[Path], leave_out: Path | None) -> list[Path]:
+    result: list[Path] = []
+    for path in paths:
+        if path.is_file():
+            result.append(path)
+            continue
+        for folder, names in files_below(path, "INPUT"):
+            inside = folder.relative_to(path).parts
+            if not set(inside) & set(_LABEL_FOLDERS):
+                result += [folder / name for name in names]
+    if leave_out is None:
+        return result
+    # The folder that is asked for counts, even if it lies in the one that is to be left out.
+    without = leave_out.resolve()
+    return [path for path in result if without not in path.resolve().parents]
+
+
+def _order(layout: str) -> list[str]:
+    return sorted(_KINDS, key=lambda kind: layout not in _KINDS[kind])
+
+
+def _unique(inputs: list[Input]) -> list[Input]:
+    by_source = {id(found.source): found for found in inputs}
+    plain = Input(inputs[0].source)
+    return [
+        dataclasses.replace(by_source.get(id(source), plain), source=source)
+        for source in unique_sources([found.source for found in inputs])
+    ]
+
+
+def _words(files: Sequence[Any]) -> str:
+    if not files:
+        return "no file"
+    return f"{len(files)} other file(s), such as {files[0].name}"

@@ -1,0 +1,252 @@
+"""NIfTI files by their names, by their numbers, or by what is stacked in them.
+
+NIfTI files by the patterns of the run's own data.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel as nib
+
+from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import Input, broken
+from kerasseg.datasets.dataset_json import DatasetJson
+from kerasseg.datasets.label_ids import description_beside, ids_of_names
+from kerasseg.datasets.nifti import NiftiSource
+from kerasseg.datasets.nifti_patterns import pattern_regex
+from kerasseg.errors import UserError
+
+_NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(?P<case>.+)_(?P<number>\d{4})\.nii(?:\.gz)?$", re.IGNORECASE)
+_SEGMENTATION = re.compile(r"(^|[_-])(seg|segm|segmentation|label|mask)\.nii", re.IGNORECASE)
+
+
+def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = None) -> list[Input]:
+    """The cases among NIfTI files, folder by folder.
+
+    brats_nifti: `<case>_<modality>.nii.gz`, or `<modality>.nii.gz` in a folder of the case's name;
+                 modalities by all their names. Other 3-D files beside such a case are passed over
+    nnunet:      `<case>_0000.nii.gz`; the numbers are those of dataset.json in this folder or one
+                 of the two above, else the places of `data.modalities`, if there are as many
+    msd:         4-D files; channels likewise. A 3-D file is taken, too, by a run of one modality
+
+    Headers are opened of files that are not named as in brats_nifti.
+    """
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    result: list[Input] = []
+    for folder, paths in folders.items():
+        scans = [path for path in paths if not _SEGMENTATION.search(path.name)]
+        named = _named(folder, scans, data) if layout in (None, "brats_nifti") else {}
+        result += [_of_names(case, kinds, folder, data) for case, kinds in named.items()]
+        used = {path for kinds in named.values() for group in kinds.values() for path in group}
+        if layout != "brats_nifti":
+            rest = [path for path in scans if path not in used]
+            result += _others(rest, folder, data, layout, beside=bool(named))
+    return result
+
+
+def _named(folder: Path, paths: list[Path], data: DataSettings) -> dict[str, dict[str, list[Path]]]:
+    """Case id -> modality -> files."""
+    groups: dict[str, dict[str, list[Path]]] = {}
+    for path in paths:
+        match = _NAME.match(path.name)
+        kind = match["kind"].lower() if match else ""
+        kind = anatomy.MODALITY_ALIASES.get(kind, kind)
+        if match and kind in (*anatomy.MODALITIES, *data.modalities):
+            case = match["case"] or folder.absolute().name
+            groups.setdefault(case, {}).setdefault(kind, []).append(path)
+    return groups
+
+
+def _of_names(case: str, kinds: dict[str, list[Path]], folder: Path, data: DataSettings) -> Input:
+    files = tuple(path for paths in kinds.values() for path in paths)
+    reason = _lacking(tuple(kinds), data)
+    if reason:
+        return broken(case, files, f"{folder}: {case} {reason}")
+    for kind in data.modalities:
+        if len(kinds[kind]) > 1:
+            first, second = kinds[kind][:2]
+            return broken(case, files, f"{second}: {first.name} beside it is {kind} too: keep one.")
+    source = _source(case, tuple(kinds[m][0] for m in data.modalities), data)
+    return Input(source, label_ids=ids_of_names(files))
+
+
+def _others(
+    paths: list[Path], folder: Path, data: DataSettings, layout: str | None, *, beside: bool
+) -> list[Input]:
+    result: list[Input] = []
+    numbered: dict[str, dict[int, Path]] = {}
+    description, ids = description_beside(folder, data) if paths else (None, None)
+    for path in paths:
+        case = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+        try:
+            shape = _shape(path)
+        except UserError as error:
+            result.append(broken(case, (path,), str(error)))
+            continue
+        match = _NUMBERED.match(path.name)
+        if len(shape) == 4 and layout != "nnunet":
+            result.append(_stacked(case, path, shape[3], description, ids, data))
+        elif match and layout in (None, "nnunet") and len(shape) == 3:
+            numbered.setdefault(match["case"], {})[int(match["number"])] = path
+        elif len(data.modalities) == 1 and layout != "nnunet" and not beside:
+            result.append(Input(_source(case, (path,), data), label_ids=ids))
+        elif not beside:
+            reason = (
+                f"{path}: nothing says which modality it is, and the run needs "
+                f"{', '.join(data.modalities)}: name the files <case>_{data.modalities[0]}.nii.gz "
+                "and so on, or stack them in one 4-D file."
+            )
+            result.append(broken(case, (path,), reason))
+    for case, numbers in numbered.items():
+        files = tuple(numbers[number] for number in sorted(numbers))
+        channels = _channels(description, len(numbers), data)
+        missing = [] if isinstance(channels, str) else [n for n in channels if n not in numbers]
+        if isinstance(channels, str):
+            result.append(broken(case, files, f"{folder}: {case} {channels}"))
+        elif missing:
+            reason = f"{folder}: {case} has no {case}_{missing[0]:04d}.nii.gz, only "
+            reason += f"{', '.join(path.name for path in files)}: add it."
+            result.append(broken(case, files, reason))
+        else:
+            source = _source(case, tuple(numbers[n] for n in channels), data)
+            result.append(Input(source, label_ids=ids))
+    return result
+
+
+def _stacked(
+    case: str,
+    path: Path,
+    count: int,
+    description: DatasetJson | None,
+    ids: Mapping[int, int] | None,
+    data: DataSettings,
+) -> Input:
+    channels = _channels(description, count, data)
+    if isinstance(channels, str):
+        return broken(case, (path,), f"{path}: {channels}")
+    source = _source(case, (path,), data, channels=channels)
+    return Input(source, label_ids=ids)
+
+
+def _channels(
+    description: DatasetJson | None, count: int, data: DataSettings
+) -> tuple[int, ...] | str:
+    """The modalities' places among `count` channels, or what is wrong."""
+    if description is not None:
+        lacking = _lacking(tuple(description.channels), data)
+        if lacking:
+            return f"{lacking} (channels by {description.path})"
+        places = tuple(description.channels[m] for m in data.modalities)
+        if max(places) >= count and count != len(description.channels):
+            return (
+                f"has {count} channel(s), but {description.path} names "
+                f"{len(description.channels)}, {', '.join(description.channels)}: one of them is "
+                "of another data set."
+            )
+        return places
+    if count == len(data.modalities):
+        return tuple(range(count))
+    return (
+        f"has {count} channel(s), but the run needs {len(data.modalities)}, "
+        f"{', '.join(data.modalities)} in this order: give the channels it needs alone, or put a "
+        "dataset.json beside it whose channel_names say which is which."
+    )
+
+
+def _lacking(found: tuple[str, ...], data: DataSettings) -> str:
+    missing = [m for m in data.modalities if m not in found]
+    if not missing:
+        return ""
+    return (
+        f"has {', '.join(found)}, but the run needs {', '.join(data.modalities)}: add "
+        f"{', '.join(missing)}, or use a run that was trained without."
+    )
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    """Without axes of length 1 behind the third."""
+    try:
+        shape = tuple(int(n) for n in nib.load(path).shape)
+    except Exception as error:  # whatever a damaged file makes nibabel, gzip or zlib raise
+        words = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{path}: cannot be read as NIfTI ({words}): the file is damaged or truncated; copy "
+            "or download it again."
+        ) from None
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _source(
+    case: str, images: tuple[Path, ...], data: DataSettings, channels: tuple[int, ...] = ()
+) -> NiftiSource:
+    return NiftiSource(
+        case_id=case,
+        patient_id=case,
+        modalities=data.modalities,
+        images=images,
+        segmentation=None,
+        label_map=(),
+        channels=channels,
+        classes=data.classes,
+    )
+
+
+def nifti_pattern_inputs(
+    files: list[Path], paths: Sequence[Path], data: DataSettings
+) -> list[Input]:
+    """The cases among files by the patterns of `data.files`.
+
+    A pattern counts from the folder in `paths` that was asked for, or from one above it where it
+    names folders: a single case's may be asked for, too.
+    """
+    patterns = {m: data.files[m] for m in data.modalities if m in data.files}
+    compiled = {kind: pattern_regex(pattern) for kind, pattern in patterns.items()}
+    roots = [(path if path.is_dir() else path.parent).absolute() for path in paths]
+    levels = max((pattern.count("/") for pattern in patterns.values()), default=0)
+    for up in range(levels + 1):
+        found: dict[str, dict[str, list[Path]]] = {}
+        above = dict.fromkeys([root, *root.parents][min(up, len(root.parents))] for root in roots)
+        for path in files:
+            root = next(r for r in above if r in path.absolute().parents)
+            relative = path.absolute().relative_to(root).as_posix()
+            for kind, pattern in compiled.items():
+                match = pattern.fullmatch(relative)
+                if match:
+                    found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
+        if found:
+            return [_input(case, kinds, data) for case, kinds in found.items()]
+    return []
+
+
+def _input(case: str, kinds: dict[str, list[Path]], data: DataSettings) -> Input:
+    files = tuple(path for paths in kinds.values() for path in paths)
+    missing = [m for m in data.modalities if m not in kinds]
+    if missing:
+        reason = (
+            f"{files[0].parent}: {case} has {', '.join(kinds)}, but the run needs "
+            f"{', '.join(data.modalities)}: add {', '.join(missing)} ("
+            f"{', '.join(data.files.get(m, 'no pattern in data.files') for m in missing)})."
+        )
+        return broken(case, files, reason)
+    double = [paths for paths in kinds.values() if len(paths) > 1]
+    if double:
+        return broken(case, files, f"{double[0][1]}: fits like {double[0][0]}: keep one.")
+    images = tuple(kinds[m][0] for m in data.modalities)
+    return Input(
+        NiftiSource(
+            case_id=case,
+            patient_id=case,
+            modalities=data.modalities,
+            images=images,
+            segmentation=None,
+            label_map=(),
+            classes=data.classes,
+        )
+    )

@@ -1,1 +1,0 @@
-"""Label maps and probabilities -> files."""

@@ -1,1 +1,0 @@
-"""Figures of a run, one per file."""

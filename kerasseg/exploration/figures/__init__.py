@@ -1,1 +1,0 @@
-"""Figures of a data set, one per file. Each function returns a matplotlib `Figure`."""

@@ -1,0 +1,1 @@
+"""Figures of data, scores, volumes and runs, all drawn in one style."""

@@ -1,1 +1,0 @@
-"""Post-processing of masks: one operation a file, and `clean_up`, which does what settings say."""

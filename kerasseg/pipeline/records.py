@@ -1,0 +1,167 @@
+"""Finding voxels among those that a record stores.
+
+One serialized record -> tensors, inside the graph.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from kerasseg.records.manifest import CaseRow
+from kerasseg.records.schema import FOREGROUND_KEYS
+
+_BYTES = (
+    "mask",
+    "row_start",
+    "compression",
+    "values",
+    "labels",
+    "brain_voxels",
+    "tumour_voxels",
+    *FOREGROUND_KEYS,
+)
+_FEATURES = {
+    "shape": tf.io.FixedLenFeature([4], tf.int64),
+    **{key: tf.io.FixedLenFeature([], tf.string) for key in _BYTES},
+}
+
+
+class Voxels(NamedTuple):
+    """The stored voxels of a case, as `records/schema.py` describes them; a dense volume is never
+    made of them.
+
+    shape:      (3,) int32, D, H, W of the brain box
+    bits:       (b,) uint8, a bit per voxel of the box, rows of W padded to bytes
+    byte_start: (b,) int32, voxels stored before each byte
+    values:     (n, C) float16; the first is background
+    labels:     (n,) uint8
+    """
+
+    shape: tf.Tensor
+    bits: tf.Tensor
+    byte_start: tf.Tensor
+    values: tf.Tensor
+    labels: tf.Tensor
+
+
+class Record(NamedTuple):
+    """A record.
+
+    foreground:    for each class, (N, 3) int32 coordinates of its voxels
+    brain_voxels:  (D + H + W,) int32, stored voxels in each slice of each axis
+    tumour_voxels: (D + H + W,) int32
+    """
+
+    voxels: Voxels
+    foreground: tuple[tf.Tensor, ...]
+    brain_voxels: tf.Tensor
+    tumour_voxels: tf.Tensor
+
+
+class TableSizes(NamedTuple):
+    """Room for the largest of some records, so that their tensors are of one shape.
+
+    Compiled functions are compiled for shapes.
+    """
+
+    bytes: int
+    rows: int
+
+    @classmethod
+    def of(cls, rows: Iterable[CaseRow]) -> "TableSizes":
+        """For any of these cases."""
+        sizes = [(row.shape, row.stored_rows) for row in rows]
+        return cls(
+            max(d * h * (-(-w // 8)) for (d, h, w, _), _ in sizes),
+            max(stored for _, stored in sizes),
+        )
+
+
+def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes | None = None) -> Record:
+    """The tensors of one record, its voxels filled up with zeros to `sizes` if there are any.
+
+    `channels` = C must be known beforehand: a training step traced for an unknown number of
+    channels took more than twice as long (benchmarks/notes.md).
+    """
+    features = tf.io.parse_single_example(serialized, _FEATURES)
+    shape = tf.cast(features["shape"][:3], tf.int32)
+    compressed = features["compression"] == "zlib"
+
+    def unpacked(key: str) -> tf.Tensor:
+        data = features[key]
+        return tf.cond(compressed, lambda: tf.io.decode_compressed(data, "ZLIB"), lambda: data)
+
+    def integers(key: str) -> tf.Tensor:
+        return tf.io.decode_raw(features[key], tf.int32)
+
+    depth, height, width = tf.unstack(shape)
+    bits = tf.io.decode_raw(features["mask"], tf.uint8)
+    by_row = tf.reshape(bits, tf.stack([depth, height, (width + 7) // 8]))
+    counts = tf.cast(tf.raw_ops.PopulationCount(x=by_row), tf.int32)
+    row_start = tf.reshape(integers("row_start"), tf.stack([depth, height, 1]))
+    byte_start = tf.reshape(row_start + tf.cumsum(counts, axis=-1, exclusive=True), [-1])
+    # There is no padded float16.
+    room = None if sizes is None else sizes.rows * channels * tf.uint16.size
+    values = tf.io.decode_raw(unpacked("values"), tf.uint16, fixed_length=room)
+    rows = None if sizes is None else sizes.rows
+    record = Record(
+        voxels=Voxels(
+            shape=shape,
+            bits=bits,
+            byte_start=byte_start,
+            values=tf.bitcast(tf.reshape(values, [-1, channels]), tf.float16),
+            labels=tf.io.decode_raw(unpacked("labels"), tf.uint8, fixed_length=rows),
+        ),
+        foreground=tuple(
+            tf.cast(tf.reshape(tf.io.decode_raw(features[key], tf.int16), [-1, 3]), tf.int32)
+            for key in FOREGROUND_KEYS
+        ),
+        brain_voxels=integers("brain_voxels"),
+        tumour_voxels=integers("tumour_voxels"),
+    )
+    return record if sizes is None else filled(record, sizes)
+
+
+def filled(record: Record, sizes: TableSizes) -> Record:
+    """The record, its voxels filled up with zeros to `sizes`."""
+
+    def fill(part: tf.Tensor, size: int) -> tf.Tensor:
+        missing = size - tf.shape(part)[0]
+        pads = [[0, missing], *[[0, 0]] * (len(part.shape) - 1)]
+        padded = tf.cond(missing > 0, lambda: tf.pad(part, pads), lambda: part)
+        return tf.ensure_shape(padded, [size, *part.shape[1:]])
+
+    voxels = record.voxels
+    shape = tf.ensure_shape(voxels.shape, [3])
+    return record._replace(
+        voxels=Voxels(
+            shape=shape,
+            bits=fill(voxels.bits, sizes.bytes),
+            byte_start=fill(voxels.byte_start, sizes.bytes),
+            values=fill(voxels.values, sizes.rows),
+            labels=fill(voxels.labels, sizes.rows),
+        )
+    )
+
+
+def voxel_rows(voxels: Voxels, d: tf.Tensor, h: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    """Rows of `voxels.values` and `voxels.labels` for voxels anywhere, int32.
+
+    The three coordinates are int32 of shapes that broadcast. Row 0, background, stands for every
+    voxel that is not stored or lies outside the volume.
+
+    A rank in a bit vector (Jacobson 1989): the voxels stored before a byte, and the bits set
+    within it.
+    """
+    depth, height, width = tf.unstack(voxels.shape)
+    inside = (d >= 0) & (d < depth) & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+    bytes_per_row = (width + 7) // 8
+    place = (d * height + h) * bytes_per_row + tf.bitwise.right_shift(w, 3)
+    place = tf.where(inside, place, 0)
+    bits = tf.cast(tf.gather(voxels.bits, place), tf.int32)
+    bit = tf.bitwise.left_shift(1, tf.bitwise.bitwise_and(w, 7))
+    stored = inside & (tf.bitwise.bitwise_and(bits, bit) > 0)
+    before = tf.raw_ops.PopulationCount(x=tf.bitwise.bitwise_and(bits, bit - 1))
+    row = tf.gather(voxels.byte_start, place) + tf.cast(before, tf.int32) + 1
+    return tf.where(stored, row, 0)

@@ -1,0 +1,191 @@
+"""Which slice of a volume a 2-D network gets, and where its patch lies.
+
+Where a patch of a volume lies.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from kerasseg import anatomy
+from kerasseg.config.augment import Transform
+from kerasseg.config.experiment import PipelineSettings, SliceSettings
+from kerasseg.pipeline.augment.patch import AXES, Patch
+from kerasseg.pipeline.cut import cut
+from kerasseg.pipeline.records import Record, voxel_rows
+
+
+def draw_patch(
+    record: Record,
+    settings: PipelineSettings,
+    seed: tf.Tensor,
+    transforms: Sequence[Transform] = (),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random patch: image (d, h, w, C) float16 and label (d, h, w) uint8.
+
+    `seed` is a stateless seed (2,). A volume smaller than the patch is padded evenly with
+    background. Of `transforms` those of its place take effect (`cut`).
+    """
+    patch = Patch.of(settings, record.voxels.values.shape[1])
+    shape = record.voxels.shape
+    start = sample_start(shape, record.foreground, settings, seed)
+    return cut(record.voxels, start - padding(shape, patch.size), patch, transforms, seed)
+
+
+def sample_start(
+    shape: tf.Tensor,
+    foreground: Sequence[tf.Tensor],
+    settings: PipelineSettings,
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """First voxel (3,) int32 of a random patch in a volume of `shape` (3,).
+
+    The patch is centred on a tumour voxel as often as the settings say (`sample_voxel`), moved
+    inwards where it would leave the volume; otherwise every place is equally likely. `seed` is a
+    stateless seed (2,).
+    """
+    size = tf.constant(settings.patch_size, tf.int32)
+    limit = tf.maximum(tf.cast(shape, tf.int32) - size, 0)
+    chance, choice, place = (
+        tf.random.stateless_uniform([3], tf.random.fold_in(seed, stream)) for stream in range(3)
+    )
+    wanted, voxel = sample_voxel(foreground, settings, chance[0], choice)
+    centred = tf.clip_by_value(voxel - size // 2, 0, limit)
+    return tf.where(wanted, centred, pick(place, limit + 1))
+
+
+def sample_voxel(
+    foreground: Sequence[tf.Tensor], settings: PipelineSettings, chance: tf.Tensor, draw: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whether a patch is centred on tumour (), and on which voxel (3,) int32.
+
+    So it is in `tumour_share` of the patches: on a class drawn evenly from those present in
+    `foreground` (one (N, 3) tensor per class), or in `class_shares`: on that class, or where the
+    volume lacks it on one of those present. Without any tumour never. `chance` () and `draw`
+    (2 or more,) are uniform in [0, 1).
+    """
+    counts = tf.stack([tf.shape(voxels)[0] for voxels in foreground])
+    present = tf.where(counts > 0)[:, 0]
+    some = tf.size(present) > 0
+
+    def voxel() -> tf.Tensor:
+        chosen = present[pick(draw[0], tf.size(present))]
+        if settings.class_shares is not None:
+            limits = tf.cumsum([share_of(settings, name) for name in anatomy.SUBREGIONS])
+            asked = tf.minimum(tf.reduce_sum(tf.cast(chance >= limits, tf.int64)), 2)
+            chosen = tf.where(counts[asked] > 0, asked, chosen)
+        voxels = tf.concat(list(foreground), axis=0)
+        first = tf.concat([[0], tf.cumsum(counts)], axis=0)[chosen]
+        return voxels[first + pick(draw[1], counts[chosen])]
+
+    wanted = tf.logical_and(chance < settings.centred_share, some)
+    return wanted, tf.cond(wanted, voxel, lambda: tf.zeros([3], tf.int32))
+
+
+def share_of(settings: PipelineSettings, name: str) -> float:
+    """That of a class by its name; tumour of any kind has the number of the first sub-region."""
+    shares = {str(key): share for key, share in (settings.class_shares or {}).items()}
+    if anatomy.SUBREGIONS[name] == anatomy.TUMOUR and "tumour" in shares:
+        return shares["tumour"]
+    return shares.get(name, 0.0)
+
+
+def padding(shape: tf.Tensor, patch_size: Sequence[int]) -> tf.Tensor:
+    """Voxels to add before a volume of `shape`, so that the patch stands evenly over it."""
+    return tf.maximum(tf.constant(patch_size, tf.int32) - shape, 0) // 2
+
+
+def pick(uniform: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Uniform numbers in [0, 1) -> indices below `count`."""
+    scaled = tf.cast(uniform * tf.cast(count, tf.float32), tf.int32)
+    return tf.minimum(scaled, count - 1)
+
+
+def draw_slice(
+    record: Record,
+    settings: PipelineSettings,
+    seed: tf.Tensor,
+    transforms: Sequence[Transform] = (),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random patch of a random slice: image (h, w, C * (2n + 1)) float16, label (h, w) uint8.
+
+    Rows and columns are the remaining two axes in the order of (D, H, W). With n neighbours,
+    channel (i + n) * C + c is modality c of the slice i further on, and 0 outside the volume.
+    On a slice with tumour the patch is centred on one of its tumour voxels with probability
+    `settings.tumour_share`, moved inwards where it would leave the volume; otherwise every place
+    is equally likely. With `settings.class_shares` a tumour voxel is drawn first, and the slice is
+    the one that it lies in. `seed` is a stateless seed (2,). Of `transforms` those of the patch's
+    place take effect (`cut`), within the plane and the same for all slices.
+    """
+    patch = Patch.of(settings, record.voxels.values.shape[1])
+    assert patch.across is not None
+    axis, plane = patch.across, list(patch.inside)
+    size = tf.constant(patch.size, tf.int32)
+    slice_seed, chance_seed, place_seed = (tf.random.fold_in(seed, stream) for stream in range(3))
+    shape = tf.gather(record.voxels.shape, plane)
+    limit = tf.maximum(shape - size, 0)
+    place = tf.random.stateless_uniform([2], place_seed)
+    chance = tf.random.stateless_uniform([], chance_seed)
+    index = sample_slice(record, settings.slices, slice_seed)
+    anywhere = pick(place, limit + 1)
+    if settings.class_shares is not None:
+        wanted, voxel = sample_voxel(record.foreground, settings, chance, place)
+        index = tf.where(wanted, voxel[axis], index)
+        centre = tf.gather(voxel, plane)
+    else:
+        wanted = _voxels_along(record.tumour_voxels, record, axis)[index] > 0
+        wanted = tf.logical_and(chance < settings.tumour_share, wanted)
+
+        def tumour_voxel() -> tf.Tensor:
+            voxels = _tumour_in(record, axis, index)
+            return tf.gather(voxels[pick(place[0], tf.shape(voxels)[0])], plane)
+
+        centre = tf.cond(wanted, tumour_voxel, lambda: tf.zeros([2], tf.int32))
+    start = tf.where(wanted, tf.clip_by_value(centre - size // 2, 0, limit), anywhere)
+    start -= padding(shape, patch.size)
+    first = tf.stack(_insert(tf.unstack(start), axis, index - settings.slices.neighbours))
+    return cut(record.voxels, first, patch, transforms, seed)
+
+
+def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf.Tensor:
+    """Index, scalar int32, of a random slice along `settings.axis`.
+
+    Every slice that `settings.keep` allows is equally likely, or, with `settings.empty_share`,
+    every one of its kind, without or with tumour; a kind that the volume lacks gives way to the
+    other. A volume without any slice to keep gives one of those with brain.
+    """
+    axis = AXES[settings.axis]
+    brain, tumour = (
+        _voxels_along(voxels, record, axis) > 0
+        for voxels in (record.brain_voxels, record.tumour_voxels)
+    )
+    eligible = {"all": tf.ones_like(brain), "brain": brain, "tumour": tumour}[settings.keep]
+    eligible = tf.where(tf.reduce_any(eligible), eligible, brain)
+    kind_draw, draw = tf.unstack(tf.random.stateless_uniform([2], seed))
+    wanted = eligible
+    if settings.empty_share is not None:
+        wanted = tf.logical_and(eligible, tumour != (kind_draw < settings.empty_share))
+        wanted = tf.where(tf.reduce_any(wanted), wanted, eligible)
+    slices = tf.cast(tf.where(wanted)[:, 0], tf.int32)
+    return slices[pick(draw, tf.size(slices))]
+
+
+def _voxels_along(voxels: tf.Tensor, record: Record, axis: int) -> tf.Tensor:
+    """The part of `brain_voxels` or `tumour_voxels` that counts the slices along one axis."""
+    return tf.split(voxels, record.voxels.shape, num=3)[axis]
+
+
+def _tumour_in(record: Record, axis: int, index: tf.Tensor) -> tf.Tensor:
+    """Coordinates (N, 3) int32 of the tumour voxels of a slice, as if it were the first."""
+    lines = [
+        tf.reshape(tf.range(size), [-1 if a == own else 1 for a in range(3)])
+        for own, size in enumerate(tf.unstack(record.voxels.shape))
+    ]
+    lines[axis] = tf.reshape(index, [1, 1, 1])
+    label = tf.gather(record.voxels.labels, voxel_rows(record.voxels, *lines))
+    return tf.cast(tf.where(label > 0), tf.int32)
+
+
+def _insert(values: list, axis: int, value: tf.Tensor | int) -> list:
+    """Two values of a plane and one across it -> three in the order of (D, H, W)."""
+    return [*values[:axis], value, *values[axis:]]

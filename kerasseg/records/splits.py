@@ -1,0 +1,228 @@
+"""Who trains, who validates, who tests: by patient, written once beside the store.
+
+Dealing patients to the parts of a split, at random or by the size of their tumours.
+"""
+
+import json
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from kerasseg.config.pipeline import SplitSettings
+from kerasseg.errors import UserError, storage_error
+from kerasseg.files import write_aside
+from kerasseg.records.manifest import CaseRow
+from kerasseg.records.split_files import (
+    SIDES,
+    Parts,
+    check_parts,
+    fold_name,
+    read_parts,
+    read_split_csv,
+)
+from kerasseg.records.store import RecordStore
+
+
+def draw_parts(
+    patients: Mapping[str, str], volumes: Mapping[str, float], settings: SplitSettings
+) -> Parts:
+    """Split case id -> patient id into sides or folds so that no patient stands in two parts.
+
+    ratio: each side with a share above 0 gets at least one patient while there are enough;
+    training comes first, then validation, then test. kfold: the test share is drawn first, and the
+    folds' sizes differ by one patient at most.
+    `volumes`, patient id -> mL of tumour, are looked at with `split.stratify` only: patients are
+    then sorted by them, and each run of neighbours is spread over the parts.
+    The same arguments give the same parts. Raises `UserError` for fewer patients than folds.
+    """
+    rng = random.Random(settings.seed)
+    order = sorted(set(patients.values()))
+    stratified = settings.stratify == "tumour_volume"
+    if stratified:
+        order.sort(key=lambda patient: volumes[patient])
+    else:
+        rng.shuffle(order)
+    if settings.method == "kfold":
+        chosen = _folds(order, settings, rng if stratified else None)
+    else:
+        chosen = _sides(order, settings, rng if stratified else None)
+    return {part: _cases_of(members, patients) for part, members in chosen.items()}
+
+
+def _sides(
+    order: list[str], settings: SplitSettings, rng: random.Random | None
+) -> dict[str, list[str]]:
+    free = len(order) - 1
+    sides: dict[str, list[str]] = {}
+    rest = order
+    patients = len(order)
+    for side, share in (("validation", settings.validation), ("test", settings.test)):
+        count = min(_count(share, patients), free)
+        free -= count
+        sides[side], rest = _take(rest, count, rng)
+    return {"train": rest, **sides}
+
+
+def _folds(
+    order: list[str], settings: SplitSettings, rng: random.Random | None
+) -> dict[str, list[str]]:
+    folds, held_out = settings.folds, _count(settings.test, len(order))
+    left = len(order) - held_out
+    if left < folds:
+        ways = [f"set split.folds={left} or fewer"] if left >= 2 else []
+        ways += ["set split.test=0"] if held_out and len(order) >= 2 else []
+        raise UserError(
+            f"split.folds={folds} needs {folds} patients, but of the store's {len(order)} "
+            f"split.test={settings.test:g} leaves {left}: {', or '.join([*ways, 'add cases'])}."
+        )
+    test, rest = _take(order, held_out, rng)
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for start in range(0, left, folds):
+        places = list(range(folds))
+        if rng:
+            rng.shuffle(places)
+        for patient, place in zip(rest[start : start + folds], places, strict=False):
+            dealt[place].append(patient)
+    return {**{fold_name(i): members for i, members in enumerate(dealt)}, "test": test}
+
+
+def _count(share: float, patients: int) -> int:
+    return max(round(share * patients), 1) if share > 0 else 0
+
+
+def _take(order: list[str], count: int, rng: random.Random | None) -> tuple[list[str], list[str]]:
+    """`count` patients and the rest: the first ones, or with `rng` one of each equal block."""
+    if rng is None:
+        return order[:count], order[count:]
+    edges = [i * len(order) // count for i in range(count + 1)] if count else []
+    taken = [rng.choice(order[start:stop]) for start, stop in pairwise(edges)]
+    gone = set(taken)
+    return taken, [patient for patient in order if patient not in gone]
+
+
+def _cases_of(members: Iterable[str], patients: Mapping[str, str]) -> list[str]:
+    chosen = set(members)
+    return sorted(case for case, patient in patients.items() if patient in chosen)
+
+
+FOLDER = "splits"
+"""Of the split files, in the store's."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids of each side. `overfit_check`: the same cases train and validate."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    overfit_check: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written to a file."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def write(self, path: Path, setting: str) -> None:
+        """Write as JSON, in one step; `setting` is what would move it elsewhere."""
+        _write(path, self.as_json(), setting)
+
+
+def open_split(store: RecordStore, settings: SplitSettings) -> Split:
+    """The split of these settings: read from `split.file` or from beside the store, or made and
+    written there.
+
+    One patient alone cannot be split: then, as with `split.overfit_check`, the same cases train
+    and validate, and the split says so. Raises `UserError` when a written split names other
+    cases than the store holds, and for fewer patients than folds.
+    """
+    rows = store.manifest.cases
+    patients = {row.case_id: row.patient_id for row in rows}
+    if settings.overfit_check or len(set(patients.values())) == 1:
+        cases = tuple(patients)
+        return Split(cases, cases, (), overfit_check=True)
+    if settings.file is not None:
+        skipped = store.manifest.skipped
+        left_out = {name for case in skipped for name in (case.case_id, case.patient_id)}
+        parts = read_split_csv(settings.file, patients, left_out)
+        split = split_of(settings.file, parts, settings)
+        check_parts(settings.file, parts, patients, "correct the file")
+        return split
+    path = store.root / FOLDER / _file_name(settings)
+    if not path.exists():
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, f"Making {path.parent}", "records.root") from error
+        parts = draw_parts(patients, _tumour_volumes(rows), settings)
+        _write(path, _as_json(path, parts, settings), "records.root")
+    parts = read_parts(path)
+    check_parts(path, parts, patients, "delete the file to make it anew")
+    return split_of(path, parts, settings)
+
+
+def split_of(path: Path, parts: Parts, settings: SplitSettings) -> Split:
+    """The sides of `parts`, of which fold number `split.fold` validates and the others train.
+
+    Raises `UserError` that names `path` for a fold that does not occur, and for one that is asked
+    of parts that are no folds.
+    """
+    if "train" in parts:
+        if settings.method == "file" and settings.fold:
+            raise UserError(
+                f"split.fold={settings.fold}: {path} has a column split, which tells no folds "
+                "apart: give it a column fold instead, or leave split.fold out."
+            )
+        train, validation, test = (tuple(sorted(parts[side])) for side in SIDES)
+        return Split(train, validation, test)
+    chosen = fold_name(settings.fold)
+    if chosen not in parts:
+        folds = ", ".join(part.removeprefix("fold ") for part in parts if part != "test")
+        raise UserError(
+            f"split.fold={settings.fold} does not occur in {path}, whose folds are {folds}."
+        )
+    others = [part for part in parts if part not in (chosen, "test")]
+    if not others:
+        raise UserError(
+            f"{path}: {chosen} is the only one, so nobody trains: there must be two or more."
+        )
+    return Split(
+        tuple(sorted(case for part in others for case in parts[part])),
+        tuple(sorted(parts[chosen])),
+        tuple(sorted(parts["test"])),
+    )
+
+
+def _file_name(settings: SplitSettings) -> str:
+    parts = [f"seed-{settings.seed}"]
+    if settings.method == "kfold":
+        parts.insert(0, f"kfold-{settings.folds}")
+    else:
+        parts.append(f"validation-{settings.validation:g}")
+    parts.append(f"test-{settings.test:g}")
+    parts += ["stratified"] if settings.stratify != "none" else []
+    return f"{'_'.join(parts)}.json"
+
+
+def _tumour_volumes(rows: Iterable[CaseRow]) -> Mapping[str, float]:
+    """Patient id -> mL of tumour in the scan that has most of it."""
+    volumes: dict[str, float] = {}
+    for row in rows:
+        volume = sum(row.voxels.values()) * prod(row.spacing) / 1000
+        volumes[row.patient_id] = max(volume, volumes.get(row.patient_id, 0.0))
+    return volumes
+
+
+def _as_json(path: Path, parts: Parts, settings: SplitSettings) -> dict[str, Any]:
+    if settings.method == "kfold":
+        folds = [parts[fold_name(number)] for number in range(settings.folds)]
+        return {"test": parts["test"], "folds": folds}
+    return split_of(path, parts, settings).as_json()
+
+
+def _write(path: Path, values: dict[str, Any], setting: str) -> None:
+    with write_aside(path, setting) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -1,1 +1,0 @@
-"""`kerasseg export`: runs into the files that a server loads."""

@@ -1,1 +1,0 @@
-"""Prediction of raw scans as a TensorFlow graph: the thin twin of `inference`."""

@@ -1,0 +1,342 @@
+"""Several machines end after the same epoch.
+
+Best and last checkpoint, and early stopping on the same score.
+
+What is printed while training: a line that fits a screen.
+
+An encoder that is not trained at first.
+
+`history.csv`: a row per epoch, right after a resume too.
+
+Stop when loss or gradient is no number any more.
+
+A lower learning rate when the validation Dice does not rise any more.
+
+How often the loss scale had to be lowered, in the logs.
+
+Ctrl-C and a scheduler's SIGTERM between two batches, never in the middle of a checkpoint.
+"""
+
+import csv
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasseg.errors import UserError
+from kerasseg.files import write_aside
+from kerasseg.models.float32_twin import float32_twin
+from kerasseg.training.state import Progress
+from kerasseg.training.step import FINITE, LOSS_NOT_FINITE
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """After each epoch writes `best.keras` if the smoothed validation Dice rose, and `last.keras`.
+
+    The score of one epoch is noisy, and the best of many noisy ones is a lucky one. `smoothing` is
+    the share m of the earlier epochs: s_t = m s_(t-1) + (1 - m) score_t, divided by 1 - m^t, as if
+    it had not begun at 0. It is added to the logs as `val_dice_smoothed`.
+
+    `network` is saved without its compile settings, so that plain `keras.saving.load_model`
+    reads it. Keeps `progress`. `patience` epochs without a rise end the fit; None never does.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        folder: Path,
+        progress: Progress,
+        patience: int | None,
+        smoothing: float = 0.0,
+        monitor: str = "val_dice",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.folder = folder
+        self.progress = progress
+        self.patience = patience
+        self.smoothing = smoothing
+        self.monitor = monitor
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        assert logs is not None
+        progress, share = self.progress, self.smoothing
+        progress.score_sum = share * progress.score_sum + (1 - share) * float(logs[self.monitor])
+        score = logs[f"{self.monitor}_smoothed"] = progress.score_sum / (1 - share ** (epoch + 1))
+        if score > progress.best_score:
+            progress.best_score, progress.best_epoch = score, epoch + 1
+            save_network(self.network, self.folder / "best.keras")
+        if self.patience and epoch + 1 - progress.best_epoch >= self.patience:
+            progress.stopped_early = True
+            self.model.stop_training = True
+        save_network(self.network, self.folder / "last.keras")
+
+
+def save_network(network: keras.Model, path: Path) -> None:
+    """Write a float32 `.keras` file aside first, then in one rename."""
+    with write_aside(path, "run.root") as temporary:
+        float32_twin(network).save(temporary)
+
+
+_LEFT_OUT = ("iou", "precision", "recall")
+"""They are in `history.csv` and TensorBoard; of three classes they would fill four lines."""
+
+
+class EpochLine(keras.callbacks.ProgbarLogger):
+    """Keras's own progress bar with loss, Dice per class and learning rate only."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_end(batch, _short(logs))
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_test_batch_end(batch, _short(logs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, _short(logs))
+
+
+def _short(logs: dict[str, Any] | None) -> dict[str, Any] | None:
+    if logs is None:
+        return None
+    return {
+        name: value
+        for name, value in logs.items()
+        if name.removeprefix("val_").split("_")[0] not in _LEFT_OUT
+    }
+
+
+class FreezeEncoder(keras.callbacks.Callback):
+    """Used as a context around `fit`: the first `epochs` epochs leave `layers` as they are.
+
+    A pretrained encoder is so kept from the large gradients of a decoder that knows nothing yet.
+    Frozen layers get no update and no weight decay, and batch normalisation in them runs on its
+    stored statistics and leaves them alone. Epochs are counted from the start of the run: one
+    resumed behind them trains everything.
+
+    The optimizer's slots are of all trainable variables, the frozen ones too: one that is not
+    built yet is built before the first epoch. To restore slots of an earlier run, call
+    `optimizer.build(model.trainable_variables)` before `fit`, where no layer is frozen.
+
+    Layers are frozen while batches are trained only: callbacks behind this one in the list
+    (moving averages, checkpoints) and the caller find the `trainable` flags as they were, also
+    after an interrupt.
+    """
+
+    def __init__(self, layers: Sequence[keras.layers.Layer], epochs: int) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.epochs = epochs
+        self._flags: tuple[bool, ...] | None = None
+        self._traced_frozen: bool | None = None
+
+    def __enter__(self) -> "FreezeEncoder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._release()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._traced_frozen = None
+        if not self.model.optimizer.built:
+            with self.model.distribute_strategy.scope():
+                self.model.optimizer.build(self.model.trainable_variables)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        frozen = epoch < self.epochs
+        if frozen:
+            self._flags = tuple(layer.trainable for layer in self.layers)
+            for layer in self.layers:
+                layer.trainable = False
+        if frozen != self._traced_frozen:
+            # Which variables are trained is written into the compiled step.
+            self.model.make_train_function(force=True)
+            self._traced_frozen = frozen
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._release()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._release()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._flags is not None:
+            for layer, flag in zip(self.layers, self._flags, strict=True):
+                layer.trainable = flag
+            self._flags = None
+
+
+class History(keras.callbacks.Callback):
+    """Adds the learning rate to the logs and rewrites `path` after each epoch.
+
+    Rows of epochs that a resumed run repeats are replaced. Epochs count from 1. What only some
+    epochs have is empty in the others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is None:
+            return
+        logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if not self.rows and self.path.exists():
+            self.rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
+        self.rows.append({"epoch": epoch + 1, **{k: f"{float(v):.8g}" for k, v in logs.items()}})
+        with (
+            write_aside(self.path, "run.root") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            columns = dict.fromkeys(name for row in self.rows for name in row)
+            writer = csv.DictWriter(file, list(columns), restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Rows of a `history.csv`, oldest first."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Raises `UserError` with epoch, update and the cases of its batches.
+
+    The weights are those before that update. Gradients that a smaller loss scale mends do not
+    count. `case_ids(epoch, update)` names the cases, both counted from 0.
+    """
+
+    def __init__(self, case_ids: Callable[[int, int], list[str]]) -> None:
+        super().__init__()
+        self.case_ids = case_ids
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        failure = self.model.failure.numpy()
+        if failure != FINITE:
+            what = "loss" if failure == LOSS_NOT_FINITE else "gradient"
+            cases = ", ".join(dict.fromkeys(self.case_ids(self.epoch, batch)))
+            raise UserError(
+                f"The {what} is not finite in epoch {self.epoch + 1}, step {batch + 1}, on patches "
+                f"of case(s) {cases}: look at these cases, lower optimizer.learning_rate, or set "
+                "training.precision=float32. The best checkpoint so far is kept, and the state "
+                "after the last whole epoch."
+            )
+
+
+class ReduceOnPlateau(keras.callbacks.Callback):
+    """Multiplies the learning rate by `factor` after `patience` epochs without a better score.
+
+    It never falls below `lowest`. What it counts from is in `progress`, so a resumed run goes on
+    as an uninterrupted one; Keras's `ReduceLROnPlateau` would begin to count anew. To stand behind
+    `Checkpoints`, which keeps `progress`.
+    """
+
+    def __init__(self, progress: Progress, factor: float, patience: int, lowest: float) -> None:
+        super().__init__()
+        self.progress = progress
+        self.factor = factor
+        self.patience = patience
+        self.lowest = lowest
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        progress = self.progress
+        since = max(progress.best_epoch, progress.reduced_epoch)
+        if epoch + 1 - since >= self.patience:
+            rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            self.model.optimizer.learning_rate = max(rate * self.factor, self.lowest)
+            progress.reduced_epoch = epoch + 1
+
+
+class SkippedUpdates(keras.callbacks.Callback):
+    """Adds `loss_scale` and `skipped_updates`, counted from the start of the run, to the logs of
+    each epoch where the loss is scaled (mixed_float16)."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        loss_scale = self.model.loss_scale
+        if logs is not None and loss_scale.dynamic:
+            logs["loss_scale"] = float(loss_scale.scale.numpy())
+            logs["skipped_updates"] = int(loss_scale.skipped.numpy())
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised between two batches, where all that a run needs to go on can be saved.
+
+    `number` is that of the signal: SIGINT of Ctrl-C, SIGTERM of `kill`, Slurm, Kubernetes and the
+    clouds' pre-emption.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Used as a context around the training: raises `Stopped` after the batch in progress.
+
+    Python alone would raise `KeyboardInterrupt` wherever it happens to be, also inside
+    TensorFlow's callbacks, which swallow it, and SIGTERM would end the process at once. A second
+    signal of the same kind acts so. Does nothing outside the main thread, where Python allows no
+    handlers.
+
+    `anywhere` tells every machine whether one of them was asked: all stop after the same batch.
+    """
+
+    def __init__(self, anywhere: Callable[[bool], bool] = bool) -> None:
+        super().__init__()
+        self.anywhere = anywhere
+        self.asked: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopOnInterrupt":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        signal.signal(number, self._before[number])
+
+    def _stop(self) -> None:
+        if self.anywhere(self.asked is not None):
+            raise Stopped(self.asked or signal.SIGTERM)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._stop()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._stop()
+
+
+class StopTogether(keras.callbacks.Callback):
+    """Stops the training on every machine when a callback before it has stopped it on one.
+
+    A callback that looks at a clock, say, need not decide the same everywhere, and a machine that
+    goes on alone would wait for the others for ever. `anywhere` tells each whether one has stopped.
+    """
+
+    def __init__(self, anywhere: Callable[[bool], bool]) -> None:
+        super().__init__()
+        self.anywhere = anywhere
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.model.stop_training = self.anywhere(self.model.stop_training)

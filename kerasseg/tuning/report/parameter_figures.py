@@ -1,0 +1,235 @@
+"""The score over the two settings that matter most.
+
+Which settings moved the score.
+
+Every trial as a line through its settings.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kerasseg.figures.style import clean
+from kerasseg.tuning.report.figure_parts import (
+    BEST,
+    STATUS_COLOURS,
+    choices_in_words,
+    parameter_axis,
+    score_bar,
+    score_colours,
+    score_range,
+    value_in_words,
+)
+from kerasseg.tuning.report.importance import Encoded, Importance, features, filled, fit_forest
+from kerasseg.tuning.report.read_search import Search
+from kerasseg.tuning.space import Parameter
+from kerasseg.tuning.trials import TrialRecord
+
+
+def draw_parameter_importance(importance: Importance) -> Figure:
+    """A bar per setting with its interval; what is below 0 is noise and has no bar."""
+    names = list(importance.shares)
+    figure = Figure(figsize=(7.6, 1.6 + 0.38 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for row, (mean, low, high) in enumerate(importance.shares.values()):
+        axes.barh(row, 100 * max(mean, 0), height=0.62, color=STATUS_COLOURS["completed"])
+        axes.plot([100 * low, 100 * high], [row, row], color="#333333", lw=1.6)
+        axes.plot([100 * low, 100 * high], [row, row], "|", color="#333333", ms=7)
+    axes.axvline(0, color="#333333", lw=1)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the score's variance [%]")
+    axes.set_title(f"Importance of settings, from {importance.trials} trials")
+    clean(axes, "x")
+    return figure
+
+
+_UNUSED = -0.16
+"""Height of a setting that is not in use, and of a score that there is none."""
+_SPREAD = 0.035
+"""Lines through one choice lie so far apart, of the axis."""
+
+
+def draw_parallel_coordinates(search: Search) -> Figure:
+    """An axis per searched setting, logarithmic where it is searched so, and one for the score.
+
+    Bright lines are good trials, the best is thick, failed ones are dashed and end below the score.
+    A line that dips below an axis belongs to a trial that did not use the setting.
+    """
+    columns = len(search.parameters) + 1
+    figure = Figure(figsize=(min(max(12.5, 1.75 * columns), 26.0), 5.4), layout="constrained")
+    axes = figure.subplots()
+    colours, scale = score_colours(search)
+    limits = _limits(search)
+    anything_unused = False
+    thin = float(np.clip(40 / len(search.trials), 0.3, 0.8))
+    for trial in reversed(search.ranked):
+        heights = [_height(parameter, trial) for parameter in search.parameters]
+        anything_unused |= _UNUSED in heights or not trial.is_scored
+        span = limits[1] - limits[0]
+        score = trial.score or 0.0
+        share = float(np.clip((score - limits[0]) / span, 0, 1))
+        heights.append(share if trial.is_scored else _UNUSED)
+        best = trial is search.best
+        colour = colours(scale(score)) if trial.is_scored else STATUS_COLOURS[trial.status]
+        axes.plot(
+            range(columns),
+            heights,
+            color=colour,
+            lw=3.2 if best else 1.4,
+            ls="-" if trial.is_scored else "--",
+            alpha=1.0 if best else thin if trial.is_scored else thin / 2,
+            zorder=4 if best else 2,
+            marker="o" if best else None,
+            mec="#333333",
+        )
+    for place, parameter in enumerate(search.parameters):
+        _axis(axes, place, _ticks(parameter))
+    ticks = np.linspace(*limits, 5)
+    _axis(axes, columns - 1, list(zip(np.linspace(0, 1, 5), map(_plain, ticks), strict=True)))
+    names = [parameter.name.replace(".", ".\n", 1) for parameter in search.parameters]
+    axes.set_xticks(range(columns), [*names, search.objective], fontsize=9)
+    axes.tick_params(axis="x", length=0, pad=6)
+    axes.xaxis.tick_top()
+    axes.set(xlim=(-0.15, columns - 0.45), yticks=[])
+    axes.set_ylim(_UNUSED - 0.06 if anything_unused else -0.05, 1.05)
+    if anything_unused:
+        axes.axhline(_UNUSED, color="#999999", ls=":", lw=1, zorder=1)
+        words = "not in use, or no score"
+        axes.text(-0.13, _UNUSED + 0.015, words, fontsize=8, color="#666666", va="bottom")
+    axes.spines[:].set_visible(False)
+    if search.scores:
+        score_bar(figure, search, axes)
+    figure.suptitle("Parallel coordinates")
+    return figure
+
+
+def _limits(search: Search) -> tuple[float, float]:
+    low, high = score_range(search)
+    # Good is up.
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if search.direction == "max" else (high, low)
+
+
+def _height(parameter: Parameter, trial: TrialRecord) -> float:
+    number = parameter.number(trial.values.get(parameter.name))
+    if np.isnan(number):
+        return _UNUSED
+    height = float(parameter.scaled([number])[0])
+    if parameter.is_category:
+        height += _SPREAD * (2 * (trial.number * 0.618034 % 1) - 1)
+    return height
+
+
+def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
+    if parameter.is_category:
+        heights = parameter.scaled(np.arange(len(parameter.choices)))
+        return list(zip(heights.tolist(), choices_in_words(parameter), strict=True))
+    low, high = parameter.lowest, parameter.highest
+    if parameter.log:
+        decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
+        values = 10.0 ** decades[:: max(len(decades) // 5, 1)]
+        values = values if len(values) > 1 else np.geomspace(low, high, 4)
+    elif parameter.kind == "int":
+        values = np.unique(np.rint(np.linspace(low, high, min(6, int(high - low) + 1))))
+    else:
+        values = np.linspace(low, high, 5)
+    return list(zip(parameter.scaled(values).tolist(), map(_plain, values), strict=True))
+
+
+def _axis(axes: Axes, place: int, ticks: list[tuple[float, str]]) -> None:
+    axes.plot([place, place], [-0.02, 1.02], color="#333333", lw=1, zorder=3)
+    for height, words in ticks:
+        axes.plot([place - 0.02, place], [height, height], color="#333333", lw=1, zorder=3)
+        axes.text(
+            place + 0.03,
+            height,
+            words,
+            fontsize=7.5,
+            va="center",
+            zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+        )
+
+
+def _plain(value: float) -> str:
+    return value_in_words(float(value))
+
+
+_STEPS = 40
+_SEED = 0
+
+
+def draw_important_pair(search: Search, encoded: Encoded, names: tuple[str, str]) -> Figure:
+    """The forest's mean guess over all other settings (partial dependence, Friedman 2001) as a
+    map, the trials upon it in the same colours: where a dot differs from its ground the guess is
+    poor."""
+    pair = [next(p for p in encoded.parameters if p.name == name) for name in names]
+    generator = np.random.default_rng(_SEED)
+    table = filled(encoded, generator)
+    forest = fit_forest(features(encoded, table), encoded.scores, _SEED)
+    numbers = [_numbers(parameter) for parameter in pair]
+    scaled = [p.scaled(values) for p, values in zip(pair, numbers, strict=True)]
+    columns = [encoded.parameters.index(parameter) for parameter in pair]
+    guesses = np.empty((len(numbers[1]), len(numbers[0])))
+    for row, second in enumerate(scaled[1]):
+        changed = np.tile(table, (len(scaled[0]), 1))
+        changed[:, columns[0]] = np.repeat(scaled[0], len(table))
+        changed[:, columns[1]] = second
+        guessed = forest.predict(features(encoded, changed))
+        guesses[row] = guessed.reshape(len(scaled[0]), -1).mean(axis=1)
+    scores = encoded.scores.tolist()
+    colours, scale = score_colours(search, scores)
+    figure = Figure(figsize=(7.6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for parameter, which in zip(pair, "xy", strict=True):
+        parameter_axis(axes, parameter, which)
+    edges = [_edges(p, values) for p, values in zip(pair, numbers, strict=True)]
+    axes.pcolormesh(*edges, guesses, cmap=colours, norm=scale)
+    for trial, score in zip(encoded.trials, scores, strict=True):
+        places = [_place(parameter, trial) for parameter in pair]
+        best = score == (max(scores) if search.direction == "max" else min(scores))
+        axes.plot(
+            *places,
+            "o",
+            color=colours(scale(score)),
+            ms=10 if best else 7,
+            mec=BEST if best else "white",
+            mew=2.2 if best else 1,
+        )
+    for trial in search.trials:
+        if trial.status == "failed":
+            places = [_place(parameter, trial) for parameter in pair]
+            axes.plot(*places, "x", color=STATUS_COLOURS["failed"], ms=7, mew=2)
+    axes.set(xlabel=names[0], ylabel=names[1], title="The two settings that matter most")
+    score_bar(figure, search, axes, scores)
+    return figure
+
+
+def _place(parameter: Parameter, trial: TrialRecord) -> float:
+    """On the parameter's axis, dots of one choice strewn in its cell; NaN is not drawn."""
+    number = parameter.number(trial.values.get(parameter.name))
+    step = 0.618034 if parameter.kind == "choice" else 0.754878
+    return number + 0.3 * (2 * (trial.number * step % 1) - 1) * parameter.is_category
+
+
+def _numbers(parameter: Parameter) -> np.ndarray:
+    if parameter.is_category:
+        return np.arange(len(parameter.choices), dtype=float)
+    low, high = parameter.lowest, parameter.highest
+    if parameter.kind == "int" and high - low < _STEPS:
+        return np.arange(low, high + 1)
+    return np.geomspace(low, high, _STEPS) if parameter.log else np.linspace(low, high, _STEPS)
+
+
+def _edges(parameter: Parameter, numbers: np.ndarray) -> np.ndarray:
+    """Of cells about the numbers; halfway on the parameter's own scale."""
+    places = np.log(numbers) if parameter.log else numbers
+    if len(places) == 1:
+        edges = np.array([places[0] - 0.5, places[0] + 0.5])
+    else:
+        middles = (places[1:] + places[:-1]) / 2
+        edges = np.concatenate(
+            [[2 * places[0] - middles[0]], middles, [2 * places[-1] - middles[-1]]]
+        )
+    return np.exp(edges) if parameter.log else edges

@@ -1,0 +1,142 @@
+"""Every config in configs/: its heading, its network, and a few steps on data of its own layout."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kerasseg.config.load import load_experiment
+from kerasseg.experiment import build_network, run_experiment
+from kerasseg.models.pretrained_encoders import PRETRAINED_ENCODERS
+from tests.conftest import write_brats, write_h5_volume, write_nifti
+from tests.datasets.test_dataset_json import write_msd, write_nnunet
+from tests.datasets.test_lgg import write_scan
+from tests.test_experiment import write_pairs
+
+pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
+
+CONFIGS = sorted(Path("configs").glob("[!t]*.yaml"))  # tune_*.yaml: tests/tuning
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_the_heading_says_data_cost_expected_score_and_command(path):
+    heading = path.read_text().partition("\nrun:")[0]
+    assert all(word in heading for word in ("Data:", "Cost:", "Command:"))
+    if path.stem not in ("msd_3d", "nnunet_3d", "nifti_3d"):  # layouts, not known systems
+        assert "Expected:" in heading
+    if "phantom" not in path.stem:
+        assert f"python train.py --config {path} data.root=FOLDER" in heading
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_the_network_is_built(path):
+    overrides = [] if "phantom" in path.stem else ["data.root=FOLDER"]
+    experiment = load_experiment(path, overrides)
+    assert experiment.run.name == path.stem
+    if experiment.model.init_from:
+        overrides.append("model.init_from=null")
+    if experiment.model.network == "pretrained_unet":
+        overrides.append("model.pretrained.weights=none")
+    network = build_network(load_experiment(path, overrides))
+    assert network.input_shape[-1] == experiment.input_channels
+    assert len(network.input_shape) == experiment.model.dimensions + 2
+
+
+def write_data(layout, root, phantoms):
+    """Two or more small cases in the layout's own files."""
+    if layout == "brats_nifti":
+        for index in range(2):
+            write_brats(root, f"BraTS20_Training_{index:03d}", phantoms[index])
+    elif layout == "brats_h5":
+        for index in range(2):
+            write_h5_volume(root, index, phantoms[index])
+    elif layout == "msd":
+        write_msd(root, {f"BRATS_{index:03d}": phantoms[index] for index in range(2)})
+    elif layout == "nnunet":
+        labels = {"background": 0, "NCR": 1, "ED": 2, "ET": 3}
+        channels = {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"}
+        description = {"channel_names": channels, "labels": labels, "file_ending": ".nii.gz"}
+        for index in range(2):
+            write_nnunet(root, f"case{index}", phantoms[index], [0, 1, 2, 3])
+        (root / "dataset.json").write_text(json.dumps({**description, "numTraining": 2}))
+    elif layout == "nifti":
+        for index in range(2):
+            image, label = phantoms[index]
+            for channel, name in enumerate(("FLAIR", "T1", "T1CE", "T2")):
+                path = root / f"p{index}" / f"scan_{name}.nii.gz"
+                write_nifti(path, np.rint(image[..., channel]).astype(np.int16).transpose(2, 1, 0))
+            ids = np.where(label == 3, 4, label).astype(np.uint8)
+            write_nifti(root / f"p{index}" / "scan_seg.nii.gz", ids.transpose(2, 1, 0))
+    elif layout == "lgg":
+        for index in range(2):
+            write_scan(root, f"TCGA_CS_494{index}_1996" + "0" * index, slices=5)
+    elif layout == "image_pairs":
+        write_pairs(root, phantoms)
+
+
+def small(experiment):
+    """Overrides that shrink a config and change nothing of its kind."""
+    overrides = [
+        "training.epochs=1",
+        "training.steps_per_epoch=2",
+        "training.batch_size=2",
+        "pipeline.patches_per_volume=2",
+        "pipeline.validation_patches_per_volume=1",
+        "records.workers=1",
+        "evaluation.overlays=1",
+        "evaluation.overlap=0.0",
+    ]
+    patch = [16, 16, 16] if experiment.model.dimensions == 3 else [32, 32]
+    overrides.append(f"pipeline.patch_size={patch}")
+    if experiment.data.layout == "image_pairs":
+        overrides.append("data.size=[32,32]")
+    if experiment.data.layout == "phantom":
+        overrides.append("data.phantom={cases: 8, shape: [18, 24, 22]}")
+    if experiment.data.layout == "brats_h5":
+        overrides.append("data.h5_slices=18")
+    if experiment.model.network == "unet":
+        overrides += ["model.features=[4,6,8]", "model.bottleneck=8"]
+        if isinstance(experiment.model.encoder_blocks, tuple):
+            overrides.append("model.encoder_blocks=[1,1,2,1]")
+        overrides.append(f"model.deep_supervision={min(experiment.model.deep_supervision, 2)}")
+    return overrides
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """Run folders of configs that others may start from."""
+    return {}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms, finished):
+    raw = tmp_path / "raw"
+    overrides = [] if "phantom" in path.stem else [f"data.root={raw}"]
+    experiment = load_experiment(path, overrides)
+    write_data(experiment.data.layout, raw, phantoms)
+    folders = [f"records.root={tmp_path / 'store'}", f"run.root={tmp_path / 'runs'}"]
+    overrides += [*folders, *small(experiment)]
+    if experiment.model.network == "pretrained_unet":
+        # The kind of encoder is tested with the encoders; this one is small.
+        encoder = PRETRAINED_ENCODERS["mobilenetv2"].build(input_shape=(32, 32, 3), weights=None)
+        encoder.save_weights(tmp_path / "encoder.weights.h5")
+        overrides.append(
+            "model.pretrained={encoder: mobilenetv2, decoder_features: [4,4,6,8,8], "
+            f"weights: {tmp_path / 'encoder.weights.h5'}}}"
+        )
+    if experiment.model.init_from:
+        first = Path("configs") / f"{experiment.model.init_from.name}.yaml"
+        assert first.exists(), "it starts from the run of a config that is here"
+        if first not in finished:
+            finished[first] = run_experiment(load_experiment(first, overrides))
+        overrides.append(f"model.init_from={finished[first]}")
+    experiment = load_experiment(path, overrides)
+    folder = run_experiment(experiment)
+    saved = keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    assert len(saved.outputs) == 1
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 1 and 0 <= summary["best_validation_patch_dice"] <= 1
+    assert (folder / "report.html").exists()
+    finished[path] = folder
