@@ -4,12 +4,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv/.bench-ready
 
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test test-all lint bench lock clean
 
 help:
 	@echo "make demo    train and evaluate a small 3-D U-Net on the built-in phantom (minutes on 2 cores)"
 	@echo "make test    run the tests"
-	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make test-all the same with the slow repetitions that only CI runs, weekly"
+	@echo "make lint    ruff, mypy, import-linter, the measures of the house"
 	@echo "make bench   measure the claims of the README (installs PyTorch as the peer)"
 	@echo "make lock    renew requirements.lock from pyproject.toml"
 
@@ -34,6 +35,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m tests.own_environment
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test-all: $(READY)
+	$(BIN)/python -m tests.own_environment
+	KERASSEG_TEST_KILLS=20 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

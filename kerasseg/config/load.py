@@ -14,7 +14,7 @@ from kerasseg.config.loss import term_name
 from kerasseg.config.messages import explain, known_keys, look_up, nearest, show
 from kerasseg.errors import UserError
 
-DEMO_CONFIG = Path(__file__).parent.parent / "configs" / "phantom_3d.yaml"
+DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "phantom_3d.yaml"
 """What `python train.py` alone runs."""
 
 
