@@ -1,6 +1,8 @@
 """Tiny scans of four different sizes, in every layout, so that swapped axes fail."""
 
+import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +63,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     places = {here / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
+@pytest.fixture(scope="session")
+def shared_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function `shared_once(name, build)` that returns a folder that only one worker builds.
+
+    Session fixtures are built again by each worker of pytest-xdist. What takes seconds to build and
+    is only read afterwards, such as a store, a run or an exported model, is built here instead::
+
+        @pytest.fixture(scope="session")
+        def tiny_run(shared_once) -> Path:
+            return shared_once("tiny_run", lambda folder: train_something(folder)) / "runs" / "tiny"
+
+    `name` is the folder's name, unique in the whole suite. `build` gets the empty folder, which
+    already has its final path, so paths may be written into files. The first worker builds while
+    the others wait at a file lock. If `build` fails, the folder is removed, the error is raised,
+    and the next worker tries again. No test may change the folder: copy what is to be changed.
+    `build` may call `shared_once` for another name that it needs.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # the folder that all workers have in common
+
+    def build_once(name: str, build: Callable[[Path], object]) -> Path:
+        folder, done = root / f"once-{name}", root / f"once-{name}.done"
+        with (root / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                try:
+                    build(folder)
+                except BaseException:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
+                done.touch()
+        return folder
+
+    return build_once
 
 
 @pytest.fixture(scope="session")
@@ -162,9 +204,13 @@ def phantom_experiment(folder: Path, *overrides: str) -> Experiment:
 
 
 @pytest.fixture(scope="session")
-def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
+def phantom_store(shared_once) -> RecordStore:
     """A store of eight phantoms in shards of three. Not to be written to."""
-    folder = tmp_path_factory.mktemp("phantoms")
+
+    def build(folder: Path) -> None:
+        open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
+
+    folder = shared_once("phantom_store", build)
     return open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
 
 
