@@ -21,7 +21,7 @@ from kerasseg.evaluation.report import write_report
 from kerasseg.evaluation.scores import CaseScore, mean_scores, metric_settings, write_metrics
 from kerasseg.evaluation.statistics import count_by_rule, means_as_json, slicewise_means, summarise
 from kerasseg.figures.runs import draw_training_curves
-from kerasseg.inference.predictor import predictor_of
+from kerasseg.inference.predictor import build_predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
 from kerasseg.peak_memory import peak_memory
@@ -32,11 +32,11 @@ from kerasseg.run import (
     check_same_data,
     latest_run_folder,
     new_run_folder,
-    removed_if_nothing_was_learnt,
+    read_history,
+    remove_if_untrained,
     write_inputs,
     write_json,
 )
-from kerasseg.training.callbacks import read_history
 from kerasseg.training.checks import (
     check_memory,
     check_precision,
@@ -117,7 +117,7 @@ def _run(
     with ExitStack() as stack:
         if devices.chief:
             folder = old_run or new_run_folder(experiment)
-            stack.enter_context(removed_if_nothing_was_learnt(folder))
+            stack.enter_context(remove_if_untrained(folder))
             write_inputs(folder, experiment, whole_split, fingerprint, device_name())
         else:  # it does what the chief does, as they compute together, but nobody reads it
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="kerasseg-worker-")))
@@ -149,7 +149,7 @@ def _run(
     best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
     splits = {"validation": split.validation, "test": split.test}
     target, figures = experiment.model.target, folder / "figures"
-    predictor = predictor_of(experiment, best)
+    predictor = build_predictor(experiment, best)
     overlays = experiment.evaluation.overlays
     settings = metric_settings(experiment.metrics)
     scores = evaluate(predictor, store, splits, target, figures, overlays, settings)
@@ -182,7 +182,7 @@ def _validators(
     if every is None:
         return []
     target = experiment.model.target
-    predictor = predictor_of(experiment, network)
+    predictor = build_predictor(experiment, network)
     cases, share = split.validation, devices.from_chief
     return [VolumeValidation(predictor, store, cases, target, every, share)]
 

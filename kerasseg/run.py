@@ -1,24 +1,47 @@
-"""`runs/<name>`: where one run keeps everything that is needed to believe and repeat it."""
+"""The one writer and the one reader of a run folder, `<run.root>/<run.name>`.
 
+A run folder holds everything that is needed to believe a training, to repeat it and to use its
+network: `config.yaml`, `split.json`, `environment.json`, `history.csv`, `checkpoints/best.keras`
+and more (README.md lists them). Resuming, evaluating, comparing, predicting, exporting and starting
+from another run's weights all read it here. Keras is imported only when a network is loaded.
+"""
+
+import csv
 import json
 import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psutil
+import yaml
+from pydantic import ValidationError
 
 from kerasseg import __version__
+from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import differences, dump_experiment, load_experiment
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import write_aside
+from kerasseg.records.manifest import read_manifest
 from kerasseg.records.splits import Split
+from kerasseg.records.store import RecordStore, open_store
+
+if TYPE_CHECKING:
+    import keras
+
+SIDES: Final = ("train", "validation", "test")
+CHECKPOINT: Final = Path("checkpoints", "best.keras")
+POSTPROCESSING: Final = "postprocessing.yaml"
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "nibabel", "h5py", "scipy")
 _MAY_CHANGE = (
@@ -50,10 +73,168 @@ _MUST_MATCH = (
 )
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run folder that was read back; its files are read when they are asked for.
+
+    experiment: the run's config, with the post-processing that was tuned for it, if it was
+    """
+
+    folder: Path
+    experiment: Experiment
+
+    @property
+    def checkpoint(self) -> Path:
+        """Return the file of the best network, which may not exist."""
+        return self.folder / CHECKPOINT
+
+    @cached_property
+    def split(self) -> dict[str, Any]:
+        """Return the case ids of each of `SIDES`, and `overfit_check`."""
+        return self._read_json("split.json", SIDES)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Return versions, machine, command line and the fingerprint of the data."""
+        return self._read_json("environment.json", ["data_fingerprint"])
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Return `summary.json`; it is empty for a run that was stopped before its end."""
+        path = self.folder / "summary.json"
+        return self._read_json(path.name) if path.is_file() else {}
+
+    @cached_property
+    def history(self) -> list[dict[str, str]]:
+        """Return the rows of `history.csv`; there are none where the file is missing."""
+        path = self.folder / "history.csv"
+        return read_history(path) if path.is_file() else []
+
+    def case_ids(self, side: str) -> list[str]:
+        """Return the case ids of one of `SIDES`. Raises `UserError` if it has none."""
+        ids = list(self.split[side])
+        if not ids:
+            others = ", ".join(f"{name} ({len(self.split[name])})" for name in SIDES)
+            raise UserError(
+                f"{self.folder}: the split holds no {side} case; there are {others}: name one "
+                "with --split."
+            )
+        return ids
+
+    def open_store(self) -> RecordStore:
+        """Open the run's record store, which must be there and hold the data of the run.
+
+        Nothing is converted here, as that may take hours. Raises `UserError` otherwise.
+        """
+        root = self.experiment.store_root
+        if read_manifest(root) is None:
+            raise UserError(
+                f"{self.folder}: its record store {root} is not there, or is not whole (looked "
+                f"from {Path.cwd()}). Converting the scans may take hours, so it is a command of "
+                f"its own: kerasseg convert --config {self.folder / 'config.yaml'}"
+            )
+        store = open_store(self.experiment)
+        before, now = self.environment["data_fingerprint"], store.manifest.data_fingerprint
+        if before != now:
+            raise UserError(
+                f"{self.folder}: was made on a store with data fingerprint {before}, but that of "
+                f"{store.root} is {now}: the scans were converted anew from other files, so that "
+                "its split may not hold any more."
+            )
+        return store
+
+    def load_network(self) -> "keras.Model":
+        """Load the best network. Raises `UserError` if its file is damaged or of other versions."""
+        return load_network(self.checkpoint)
+
+    def _read_json(self, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            values = dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UserError(
+                f"{path}: is missing, and the run cannot be used without it: restore the file."
+            ) from None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: is no JSON ({error}): restore the file.") from None
+        missing = [key for key in keys if key not in values]
+        if missing:
+            raise UserError(f"{path}: has no {', '.join(missing)}: restore the file.")
+        return values
+
+
+def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = True) -> Run:
+    """Read a run folder.
+
+    Args:
+        folder: the run folder.
+        overrides: settings that are to be others than in the run, such as
+            "evaluation.flips=[width]"; any of `postprocessing` replace what was tuned.
+        trained: whether there must be a checkpoint; else tuned post-processing is not read.
+
+    Raises:
+        UserError: `folder` does not exist, is not a run folder, or has no checkpoint, or one of
+            its settings cannot be understood.
+    """
+    config = folder / "config.yaml"
+    if not config.is_file():
+        wrong = "is not a run folder: it has no config.yaml" if folder.is_dir() else "is not there"
+        raise UserError(
+            f"{folder} {wrong}. Name a folder that kerasseg train has written; beside it are "
+            f"{_names(runs_in(folder.parent))}."
+        )
+    if trained and not (folder / CHECKPOINT).is_file():
+        raise UserError(
+            f"{folder}: the run has no checkpoint ({CHECKPOINT}), as its training has not come to "
+            "the end of an epoch: go on with kerasseg train --resume, or name another run. Beside "
+            f"it have one: {_names(runs_in(folder.parent))}."
+        )
+    try:
+        experiment = load_experiment(config, overrides)
+    except UserError as error:
+        raise UserError(f"{error}{_other_versions(folder)}") from error
+    if trained and not any(override.startswith("postprocessing") for override in overrides):
+        experiment = _with_tuned_postprocessing(folder, experiment)
+    return Run(folder, experiment)
+
+
+def runs_in(root: Path) -> list[str]:
+    """Return the names of the run folders in `root` that have a checkpoint."""
+    return sorted(path.parents[1].name for path in root.glob(f"*/{CHECKPOINT}"))
+
+
+def load_network(path: Path) -> "keras.Model":
+    """Load a `.keras` file, that of a run or another one.
+
+    Raises:
+        UserError: the file is damaged, or this installation cannot read it; then the versions that
+            the run was made with are named, if they are other ones.
+    """
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        if _is_damaged(path):
+            raise UserError(
+                f"{path} cannot be read as a Keras network, as the file was cut or overwritten "
+                f"({reason}): restore it, or name another run or file."
+            ) from error
+        advice = _other_versions(path.parent.parent) or " Name another run or file."
+        raise UserError(f"{path} cannot be read as a Keras network ({reason}).{advice}") from error
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a `history.csv`, oldest first."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def new_run_folder(experiment: Experiment) -> Path:
     """Make `<run.root>/<run.name>`, or `<run.name>-2`, -3, … where there is one already.
 
-    Of folds `<run.name>_fold<K>`.
+    The name of a fold is `<run.name>_fold<K>`.
     """
     root, name = experiment.run.root, experiment.run_name
     number = 1
@@ -67,14 +248,57 @@ def new_run_folder(experiment: Experiment) -> Path:
     return folder
 
 
+def write_inputs(
+    folder: Path, experiment: Experiment, split: Split, data_fingerprint: str, device: str
+) -> None:
+    """Write what goes into a training: `split.json`, `environment.json` and `config.yaml`."""
+    split.write(folder / "split.json", "run.root")
+    write_json(
+        folder / "environment.json", environment(device) | {"data_fingerprint": data_fingerprint}
+    )
+    # The config last: a folder that has one can be resumed.
+    with write_aside(folder / "config.yaml", "run.root") as temporary:
+        temporary.write_text(dump_experiment(experiment), encoding="utf-8")
+
+
+def write_postprocessing(folder: Path, settings: PostprocessingSettings) -> Path:
+    """Write post-processing that was tuned for the run, replacing an earlier one; returns the
+    file."""
+    path = folder / POSTPROCESSING
+    with write_aside(path, "run.root") as temporary:
+        temporary.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON in one step."""
+    with write_aside(path, "run.root") as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def remove_if_untrained(folder: Path) -> Iterator[None]:
+    """Remove the run folder if the block fails before the first checkpoint: nothing can resume
+    it."""
+    try:
+        yield
+    except BaseException:
+        if not any((folder / "checkpoints").iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def latest_run_folder(experiment: Experiment) -> Path:
-    """The newest run of this name, to resume. Raises `UserError` if there is none, or if its
-    config differs in something that changes the training."""
+    """Return the newest run of the experiment's name, to resume it.
+
+    Raises:
+        UserError: there is none, or its config differs in something that changes the training.
+    """
     root, name = experiment.run.root, experiment.run_name
     folder = _newest(root, name)
     if folder is None:
         raise UserError(f"--resume: there is no run {name} in {root}: start it without --resume.")
-    before = load_experiment(folder / "config.yaml")
+    before = read_run(folder, trained=False).experiment
     changed = [
         d for d in differences(before, experiment, _MUST_MATCH) if not d.startswith(_MAY_CHANGE)
     ]
@@ -93,59 +317,27 @@ def check_same_data(folder: Path, split: Split, data_fingerprint: str) -> None:
 
     Going on would train on patients that are then reported as held out.
     """
-    before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    if before["data_fingerprint"] != data_fingerprint:
+    run = read_run(folder, trained=False)
+    before = run.environment["data_fingerprint"]
+    if before != data_fingerprint:
         raise UserError(
-            f"--resume: {folder} was trained on a store with data fingerprint "
-            f"{before['data_fingerprint']}, now it is {data_fingerprint}: the scans were converted "
-            "anew from other files; start again without --resume."
+            f"--resume: {folder} was trained on a store with data fingerprint {before}, now it is "
+            f"{data_fingerprint}: the scans were converted anew from other files; start again "
+            "without --resume."
         )
-    if json.loads((folder / "split.json").read_text(encoding="utf-8")) != split.as_json():
+    if run.split != split.as_json():
         raise UserError(
             f"--resume: the split beside the store is not the one {folder} was trained with: "
             "restore it from the run's split.json, or start again without --resume."
         )
 
 
-def write_inputs(
-    folder: Path, experiment: Experiment, split: Split, data_fingerprint: str, device: str
-) -> None:
-    """Write what goes in: `config.yaml`, `split.json` and `environment.json`."""
-    split.write(folder / "split.json", "run.root")
-    write_json(
-        folder / "environment.json", environment(device) | {"data_fingerprint": data_fingerprint}
-    )
-    # The config last: a folder that has one can be resumed.
-    with write_aside(folder / "config.yaml", "run.root") as temporary:
-        temporary.write_text(dump_experiment(experiment), encoding="utf-8")
-
-
-@contextmanager
-def removed_if_nothing_was_learnt(folder: Path) -> Iterator[None]:
-    """Remove a run folder whose fit ended before its first checkpoint: nothing can resume it."""
-    try:
-        yield
-    except BaseException:
-        if not any((folder / "checkpoints").iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON in one step."""
-    with write_aside(path, "run.root") as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
 def environment(device: str) -> dict[str, Any]:
-    """Versions, machine and command line of this process."""
+    """Return versions, machine and command line of this process."""
     return {
         "command": " ".join(sys.argv),
         "python": platform.python_version(),
-        "packages": {
-            "kerasseg": __version__,
-            **{name: metadata.version(name) for name in _PACKAGES},
-        },
+        "packages": _versions(),
         "system": platform.platform(),
         "device": device,
         "cores": psutil.cpu_count(),
@@ -153,12 +345,58 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+def _versions() -> dict[str, str]:
+    return {"kerasseg": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def _other_versions(folder: Path) -> str:
+    """Return a sentence about the versions that wrote the run, empty if they are those of here."""
+    try:
+        written = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["packages"]
+        here = _versions()
+        other = [n for n in ("kerasseg", "keras", "tensorflow") if written[n] != here[n]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if not other:
+        return ""
+    before, now = (", ".join(f"{n} {v[n]}" for n in other) for v in (written, here))
+    return f" The run was made with {before}, and here is {now}: use it with those versions."
+
+
+def _is_damaged(path: Path) -> bool:
+    """Return whether a file is not a whole zip archive, which every `.keras` file is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (OSError, zipfile.BadZipFile, zlib.error):
+        return True
+
+
+def _with_tuned_postprocessing(folder: Path, experiment: Experiment) -> Experiment:
+    path = folder / POSTPROCESSING
+    if not path.is_file():
+        return experiment
+    try:
+        settings = PostprocessingSettings.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        check_postprocessing(settings, experiment.model.target)
+    except (ValueError, yaml.YAMLError, ValidationError) as error:
+        raise UserError(
+            f"{path}: is no post-processing of this run ({str(error).splitlines()[0]}): tune it "
+            "anew with kerasseg evaluate RUN --tune-postprocessing, or delete the file."
+        ) from None
+    return experiment.model_copy(update={"postprocessing": settings})
+
+
+def _names(runs: Sequence[str]) -> str:
+    return ", ".join(runs) or "none"
+
+
 def _folder(root: Path, name: str, number: int) -> Path:
     return root / (name if number == 1 else f"{name}-{number}")
 
 
 def _newest(root: Path, name: str) -> Path | None:
-    """The folder of the highest number whose config says it is a run of that name."""
+    """Return the folder of the highest number whose config says it is a run of that name."""
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     matches = [pattern.fullmatch(path.name) for path in root.iterdir()] if root.is_dir() else []
     for number in sorted((int(match[1] or 1) for match in matches if match), reverse=True):

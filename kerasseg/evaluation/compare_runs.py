@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import UserError, storage_error
-from kerasseg.evaluation.evaluate_runs import FinishedRun, evaluate_run, read_finished_run
+from kerasseg.evaluation.evaluate_runs import evaluate_run
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.scores import scored_classes
 from kerasseg.evaluation.statistics import Comparison, MeanInterval, compare, means_as_json
@@ -23,6 +23,7 @@ from kerasseg.figures.volumes import ComparedCase, draw_same_slices
 from kerasseg.files import write_aside
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.page import Drawing, environment, write_figures
+from kerasseg.run import Run, read_run
 from kerasseg.targets import convert_masks
 
 COMPARED = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "volume_error_absolute")
@@ -35,7 +36,7 @@ def write_comparison(
     comparison: Comparison,
     results: dict[str, Results],
     about: About,
-    runs: Sequence[FinishedRun],
+    runs: Sequence[Run],
     split: str,
     output: Path,
     settings: MetricsSection,
@@ -121,7 +122,7 @@ def _compared_cases(
 
 
 def _as_json(
-    comparison: Comparison, runs: Sequence[FinishedRun], split: str, settings: MetricsSection
+    comparison: Comparison, runs: Sequence[Run], split: str, settings: MetricsSection
 ) -> dict[str, Any]:
     prints = [str(run.environment.get("data_fingerprint")) for run in runs]
     warnings = []
@@ -201,7 +202,7 @@ def compare_runs(
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("compare: name two or more different run folders.")
-    runs = [read_finished_run(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     _check_common(runs, split)
     settings = settings or runs[0].experiment.metrics
     found = [evaluate_run(run, split, settings) for run in runs]
@@ -211,7 +212,7 @@ def compare_runs(
     return write_comparison(comparison, results, found[0][1], runs, split, output, settings)
 
 
-def _check_common(runs: Sequence[FinishedRun], split: str) -> None:
+def _check_common(runs: Sequence[Run], split: str) -> None:
     ids = [set(run.case_ids(split)) for run in runs]
     if not set.intersection(*ids):
         raise UserError(
@@ -226,6 +227,6 @@ def _check_common(runs: Sequence[FinishedRun], split: str) -> None:
         )
 
 
-def _names(runs: Sequence[FinishedRun]) -> list[str]:
+def _names(runs: Sequence[Run]) -> list[str]:
     names = [run.folder.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]

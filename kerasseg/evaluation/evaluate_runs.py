@@ -5,101 +5,28 @@ A run folder, read back to be evaluated.
 `kerasseg evaluate RUN RUN… --ensemble mean`: finished runs as one model.
 """
 
-import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
-from kerasseg.config.experiment import Experiment
-from kerasseg.config.load import differences, dump_experiment, load_experiment
+from kerasseg.config.load import differences, dump_experiment
 from kerasseg.errors import UserError
 from kerasseg.evaluation.case_files import CaseFiles, Kind, gather_files, remove_older_files
 from kerasseg.evaluation.evaluate import predicted_cases
 from kerasseg.evaluation.results import Results, whole_volume
 from kerasseg.evaluation.scores import metric_settings
 from kerasseg.evaluation.write_evaluation import About, write_evaluation
-from kerasseg.inference.ensemble import Member, ensemble_of
-from kerasseg.inference.predictor import predictor_of
-from kerasseg.inference.tune_postprocessing import with_tuned
+from kerasseg.inference.ensemble import Member, build_ensemble
+from kerasseg.inference.predictor import build_predictor
 from kerasseg.peak_memory import peak_gpu_memory
-from kerasseg.records.store import RecordStore, open_store
-from kerasseg.training.callbacks import read_history
-
-SPLITS = ("validation", "test", "train")
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a run folder says: summary is empty for a run that was stopped before its end."""
-
-    folder: Path
-    experiment: Experiment
-    checkpoint: Path
-    split: dict[str, Any]
-    environment: dict[str, Any]
-    summary: dict[str, Any]
-
-    def case_ids(self, split: str) -> list[str]:
-        """Raises `UserError` where the split holds none."""
-        ids = list(self.split[split])
-        if not ids:
-            others = ", ".join(f"{name} ({len(self.split[name])})" for name in SPLITS)
-            raise UserError(
-                f"{self.folder}: the split holds no {split} case; there are {others}: name one "
-                "with --split."
-            )
-        return ids
-
-    def open_store(self) -> RecordStore:
-        """The run's store. Raises `UserError` if it holds other data than the run was made on."""
-        store = open_store(self.experiment)
-        before, now = self.environment.get("data_fingerprint"), store.manifest.data_fingerprint
-        if before != now:
-            raise UserError(
-                f"{self.folder}: was made on a store with data fingerprint {before}, but that of "
-                f"{store.root} is {now}: the scans were converted anew from other files, so that "
-                "its split may not hold any more."
-            )
-        return store
-
-
-def read_finished_run(folder: Path) -> FinishedRun:
-    """Raises `UserError` for a folder that is no run, or one without a checkpoint."""
-    if not (folder / "config.yaml").is_file():
-        raise UserError(
-            f"{folder}: is no run folder, as it holds no config.yaml: name one that kerasseg train "
-            "has written, such as runs/NAME."
-        )
-    checkpoint = folder / "checkpoints" / "best.keras"
-    if not checkpoint.is_file():
-        raise UserError(
-            f"{folder}: holds no checkpoint ({checkpoint.relative_to(folder)}), so there is "
-            "nothing to evaluate: train it first, or go on with kerasseg train --resume."
-        )
-    return FinishedRun(
-        folder,
-        with_tuned(folder, load_experiment(folder / "config.yaml")),
-        checkpoint,
-        _read(folder / "split.json"),
-        _read(folder / "environment.json"),
-        _read(folder / "summary.json") if (folder / "summary.json").is_file() else {},
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing, so the run cannot be evaluated.") from None
-    except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error}): restore the file.") from None
-
+from kerasseg.records.store import RecordStore
+from kerasseg.run import SIDES, Run, read_run
 
 _SETTING = "run.root"
 """What would move the folders, for messages."""
@@ -122,7 +49,7 @@ def evaluate_runs(
 
     Raises `UserError` for a folder that cannot be evaluated, before any is.
     """
-    runs = [read_finished_run(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     for run in runs:
         run.case_ids(split)
     pages, found, written = [], [], []
@@ -143,7 +70,7 @@ def evaluate_runs(
 
 
 def evaluate_run(
-    run: FinishedRun,
+    run: Run,
     split: str,
     settings: MetricsSection | None = None,
     files: CaseFiles | None = None,
@@ -156,16 +83,15 @@ def evaluate_run(
     if experiment.records.on_damaged_record == "skip":
         damaged = store.damaged_records(case_ids)
         case_ids = [case_id for case_id in case_ids if case_id not in damaged]
-    network = keras.saving.load_model(run.checkpoint, compile=False)
+    network = run.load_network()
     target = experiment.model.target
-    predictor = predictor_of(experiment, network)
+    predictor = build_predictor(experiment, network)
     results, wanted = Results(target), metric_settings(settings)
     for pair in predicted_cases(predictor, store, case_ids, split, files):
         results.add(pair, wanted)
-    history = run.folder / "history.csv"
     facts = {
         "Run": str(run.folder.resolve()),
-        "Split": f"{split}: {len(case_ids)} of {sum(len(run.split[s]) for s in _sides(run))} cases",
+        "Split": f"{split}: {len(case_ids)} of {sum(len(run.split[s]) for s in SIDES)} cases",
         "Task": run.summary.get("task", f"{experiment.model.dimensions}-D, {target}"),
         "Network": f"{network.name}, {network.count_params():,} parameters",
         "Data fingerprint": str(run.environment.get("data_fingerprint")),
@@ -188,7 +114,7 @@ def evaluate_run(
         settings=settings,
         config=dump_experiment(experiment),
         environment=run.environment,
-        history=read_history(history) if history.is_file() else (),
+        history=run.history,
         best_epoch=int(run.summary.get("best_epoch", 0)),
         image_of=lambda case_id: image_of(store, case_id),
     )
@@ -212,11 +138,7 @@ def _write(
     return write_evaluation(folder, results, about, _SETTING)
 
 
-def _sides(run: FinishedRun) -> list[str]:
-    return [name for name in ("train", "validation", "test") if name in run.split]
-
-
-def _are_folds(runs: Sequence[FinishedRun]) -> bool:
+def _are_folds(runs: Sequence[Run]) -> bool:
     """Whether runs differ in nothing but their fold, and validate on different cases."""
     first = runs[0].experiment
     ids = [case_id for run in runs for case_id in run.split["validation"]]
@@ -225,7 +147,7 @@ def _are_folds(runs: Sequence[FinishedRun]) -> bool:
     )
 
 
-def _about_folds(runs: Sequence[FinishedRun], abouts: Sequence[About]) -> About:
+def _about_folds(runs: Sequence[Run], abouts: Sequence[About]) -> About:
     places = {
         c: about for run, about in zip(runs, abouts, strict=True) for c in run.split["validation"]
     }
@@ -270,11 +192,11 @@ def evaluate_ensemble(
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("--ensemble: name two or more different run folders.")
-    runs = [read_finished_run(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     case_ids = _unseen(runs, split)
     store = _one_store(runs)
-    networks = [keras.saving.load_model(run.checkpoint, compile=False) for run in runs]
-    ensemble = ensemble_of([_member(r, n) for r, n in zip(runs, networks, strict=True)], combine)
+    networks = [run.load_network() for run in runs]
+    ensemble = build_ensemble([_member(r, n) for r, n in zip(runs, networks, strict=True)], combine)
     settings = settings or runs[0].experiment.metrics
     results, wanted = Results(ensemble.target), metric_settings(settings)
     files = CaseFiles(output, runs[0].experiment.data, _OUTPUT_SETTING, save)
@@ -313,11 +235,11 @@ def evaluate_ensemble(
     return write_evaluation(output, results, about, _OUTPUT_SETTING)
 
 
-def _member(run: FinishedRun, network: keras.Model) -> Member:
-    return Member(str(run.folder), run.experiment, predictor_of(run.experiment, network))
+def _member(run: Run, network: keras.Model) -> Member:
+    return Member(str(run.folder), run.experiment, build_predictor(run.experiment, network))
 
 
-def _unseen(runs: Sequence[FinishedRun], split: str) -> list[str]:
+def _unseen(runs: Sequence[Run], split: str) -> list[str]:
     """The cases that every run has on this side, in the first one's order."""
     sides = [set(run.case_ids(split)) for run in runs]
     common = set.intersection(*sides)
@@ -331,7 +253,7 @@ def _unseen(runs: Sequence[FinishedRun], split: str) -> list[str]:
     return [case_id for case_id in runs[0].case_ids(split) if case_id in common]
 
 
-def _one_store(runs: Sequence[FinishedRun]) -> RecordStore:
+def _one_store(runs: Sequence[Run]) -> RecordStore:
     stores = [run.open_store() for run in runs]
     for run, store in zip(runs, stores, strict=True):
         if store.root.resolve() != stores[0].root.resolve():

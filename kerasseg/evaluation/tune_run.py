@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from kerasseg.config.evaluation import PostprocessingSettings
-from kerasseg.evaluation.evaluate_runs import read_finished_run
 from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.tune_postprocessing import (
     TuningCase,
     mean_dice,
     tune_postprocessing,
-    write_tuned,
 )
 from kerasseg.progress import track
+from kerasseg.run import read_run, write_postprocessing
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,11 @@ def tune_run(folder: Path) -> Tuned:
     `kerasseg predict` and `kerasseg evaluate` use it from then on. Raises `UserError` for a folder
     that cannot be evaluated.
     """
-    run = read_finished_run(folder)
+    run = read_run(folder)
     experiment, case_ids = run.experiment, run.case_ids("validation")
     store = run.open_store()
     target, threshold = experiment.model.target, experiment.evaluation.threshold
-    network = keras.saving.load_model(run.checkpoint, compile=False)
+    network = run.load_network()
     predictor = Predictor(network, experiment.pipeline, experiment.evaluation, target=target)
     with tempfile.TemporaryDirectory(prefix="kerasseg-tune-") as place:
         paths = []
@@ -59,7 +57,7 @@ def tune_run(folder: Path) -> Tuned:
             mean_dice(cases, target, threshold, chosen)
             for chosen in (PostprocessingSettings(), settings)
         )
-    return Tuned(settings, write_tuned(folder, settings), before, after)
+    return Tuned(settings, write_postprocessing(folder, settings), before, after)
 
 
 class _OnDisk(Sequence[TuningCase]):

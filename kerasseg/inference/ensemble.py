@@ -125,7 +125,7 @@ class Member(NamedTuple):
     segmenter: Segmenter
 
 
-def ensemble_of(members: Sequence[Member], combine: Literal["mean", "vote"]) -> Ensemble:
+def build_ensemble(members: Sequence[Member], combine: Literal["mean", "vote"]) -> Ensemble:
     """The ensemble of finished runs, with the threshold and the post-processing that they share.
 
     Raises `UserError` for runs of several targets, and for runs whose mean would be made into masks

@@ -159,7 +159,7 @@ class Predictor:
         return total
 
 
-def predictor_of(experiment: Experiment, network: keras.Model) -> Predictor:
+def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
     """As the sections `pipeline`, `evaluation` and `postprocessing` say."""
     return Predictor(
         network,

@@ -3,19 +3,17 @@
 A kernel of a 2-D network, for the same layer of a 3-D one.
 """
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
-import yaml
-from pydantic import ValidationError
 
 from kerasseg.config.model import ModelSettings, init_path
 from kerasseg.errors import UserError
 from kerasseg.models.unet import encoder_layers
+from kerasseg.run import load_network, read_run, runs_in
 
 
 def inflate_kernel(kernel: np.ndarray, depth: int, *, taps: float) -> np.ndarray:
@@ -88,18 +86,14 @@ def load_initial_weights(network: keras.Model, settings: ModelSettings) -> None:
 def _open(path: Path, settings: ModelSettings) -> keras.Model:
     if not path.is_file():
         root = settings.init_from.parent if settings.init_from else Path()
-        runs = sorted(found.parents[1].name for found in root.glob("*/checkpoints/best.keras"))
         raise UserError(
             f"model.init_from: there is no file {path}: give the folder of a run that has one, or "
-            f"a .keras file. Runs in {root}: {', '.join(runs) or 'none'}."
+            f"a .keras file. Runs in {root}: {', '.join(runs_in(root)) or 'none'}."
         )
     try:
-        network = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"model.init_from: {path} cannot be read as a Keras network "
-            f"({' '.join(str(error).split())[:200]}): name another run or file."
-        ) from error
+        network = load_network(path)
+    except UserError as error:
+        raise UserError(f"model.init_from: {error}") from error
     names = {layer.name for layer in getattr(network, "layers", ())}
     if "bottleneck" not in names:
         raise UserError(
@@ -188,10 +182,10 @@ def _advice(path: Path, settings: ModelSettings, differences: list[str]) -> str:
 def _changed_settings(path: Path, settings: ModelSettings) -> Iterable[str]:
     """Settings of the run that `path` belongs to, where they are others than here."""
     try:
-        config: Any = yaml.safe_load((path.parents[1] / "config.yaml").read_text(encoding="utf-8"))
-        theirs = ModelSettings.model_validate(config["model"]).model_dump(mode="json")
-    except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError, ValidationError):
+        run = read_run(path.parents[1])
+    except (UserError, IndexError):  # the file of no run, or of a run that cannot be read
         return
+    theirs = run.experiment.model.model_dump(mode="json")
     ours = settings.model_dump(mode="json")
     if theirs["network"] != ours["network"]:  # the rest says little then
         yield f"model.network={theirs['network']}"

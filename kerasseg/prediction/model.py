@@ -1,13 +1,7 @@
-"""`Model`: one or several finished runs that take raw scans.
+"""Finished runs that take raw scans: `load` gives a `Model`, and that gives a `Prediction`."""
 
-An array -> a raw case.
-
-`Prediction`: what a model says of one scan.
-
-`Segmenter`: what predicts cases, in this process or on a server.
-"""
-
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,16 +10,20 @@ import numpy as np
 
 from kerasseg import anatomy, targets
 from kerasseg.config.data import DataSettings
+from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import Case, Grid
-from kerasseg.datasets.checks import check_case
+from kerasseg.datasets.checks import check_case, to_grid
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.label_ids import own_label
 from kerasseg.datasets.nifti import write_nifti
-from kerasseg.datasets.resample import restore_label
+from kerasseg.datasets.resample import resample_probabilities, restore_label
 from kerasseg.errors import UserError
-from kerasseg.inference.ensemble import Member, ensemble_of
-from kerasseg.inference.load_run import LoadedRun, load_run
+from kerasseg.inference.ensemble import Member, build_ensemble
+from kerasseg.inference.predictor import Predictor, build_predictor
 from kerasseg.inference.uncertainty import uncertainty as measure_uncertainty
+from kerasseg.inference.windows import find_brain_box
+from kerasseg.records.normalise import z_score
+from kerasseg.run import read_run
 
 
 def array_case(
@@ -116,6 +114,96 @@ class Prediction:
         write_nifti(Path(path), label, self.case.grid, "--output")
 
 
+@dataclass(frozen=True)
+class LoadedRun:
+    """The network of a finished run with everything that a raw case needs before and after it.
+
+    A case is brought to the modalities, the grid (`data.size`, `data.spacing`) and the intensities
+    of the run; what comes out lies on the case's own grid again.
+    """
+
+    folder: Path
+    experiment: Experiment
+    predictor: Predictor
+
+    @property
+    def name(self) -> str:
+        """The run's folder."""
+        return str(self.folder)
+
+    @property
+    def target(self) -> str:
+        """What it predicts."""
+        return self.experiment.model.target
+
+    def probabilities(self, scan: Case) -> np.ndarray:
+        """Raw case -> probabilities (D, H, W, K) float32 on its grid.
+
+        Raises `UserError` if the case lacks a modality of the run.
+        """
+        prepared = self._prepare(scan)
+        return self._restore(prepared, scan, self.predictor.probabilities(prepared.image))
+
+    def members(self, scan: Case) -> Iterator[np.ndarray]:
+        """The same of each orientation of the test-time augmentation by itself."""
+        prepared = self._prepare(scan)
+        for member in self.predictor.members(prepared.image):
+            yield self._restore(prepared, scan, member)
+
+    def masks(self, scan: Case, spacing: Sequence[float] | None = None) -> np.ndarray:
+        """Raw case -> masks (D, H, W, K) bool on its grid, cleaned up as `postprocessing` says.
+
+        spacing: voxel size (D, H, W) in mm, instead of the case's
+        """
+        size = scan.spacing if spacing is None else spacing
+        return self.masks_of(self.probabilities(scan), size)
+
+    def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
+        return self.predictor.masks_of(probabilities, spacing)
+
+    def _prepare(self, scan: Case) -> Case:
+        """The case as the network's training saw it, but not cropped."""
+        wanted = self.experiment.data.modalities
+        missing = [name for name in wanted if name not in scan.modalities]
+        if missing:
+            raise UserError(
+                f"{scan.case_id} has no {', '.join(missing)}, which {self.folder} needs: it has "
+                f"{', '.join(scan.modalities)}, the run was trained on {', '.join(wanted)}."
+            )
+        image = scan.image
+        if wanted != scan.modalities:
+            image = image[..., [scan.modalities.index(name) for name in wanted]]
+        case = dataclasses.replace(scan, image=image, label=None, modalities=wanted, signal=None)
+        case = to_grid(case, self.experiment.data)
+        box = find_brain_box(case.image)
+        image = np.zeros(case.image.shape, np.float32)
+        # The store's precision, so that a raw case gives what its record gives.
+        image[box] = z_score(case.image[box])[0].astype(np.float16)
+        return dataclasses.replace(case, image=image)
+
+    def _restore(self, prepared: Case, scan: Case, probabilities: np.ndarray) -> np.ndarray:
+        shape = scan.image.shape[:3]
+        if probabilities.shape[:3] == shape and np.allclose(prepared.affine, scan.affine):
+            return probabilities
+        return resample_probabilities(probabilities, prepared.affine, shape, scan.affine)
+
+
+def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
+    """Load the best network of a run folder.
+
+    Args:
+        folder: the run folder.
+        overrides: settings of `evaluation` and `postprocessing` that are to be others than in the
+            run, such as "evaluation.flips=[width]".
+
+    Raises:
+        UserError: as `run.read_run` and `run.load_network` do.
+    """
+    run = read_run(folder, overrides)
+    return LoadedRun(folder, run.experiment, build_predictor(run.experiment, run.load_network()))
+
+
 class Model:
     """Raw scans -> predictions on the scans' own grid.
 
@@ -131,7 +219,7 @@ class Model:
         self.runs = tuple(runs)
         self.combine = combine
         members = [Member(run.name, run.experiment, run) for run in runs]
-        self.segmenter = runs[0] if len(runs) == 1 else ensemble_of(members, combine)
+        self.segmenter = runs[0] if len(runs) == 1 else build_ensemble(members, combine)
         self.target = self.segmenter.target
 
     @property

@@ -16,8 +16,7 @@ import tensorflow as tf
 from kerasseg import __version__, anatomy
 from kerasseg.config.load import dump_experiment
 from kerasseg.errors import UserError
-from kerasseg.inference.load_run import LoadedRun
-from kerasseg.prediction.model import Model
+from kerasseg.prediction.model import LoadedRun, Model
 from kerasseg.serving.graph_input import COMPRESSIONS, DTYPES, Accepted
 
 

@@ -31,6 +31,7 @@ from keras import ops
 from kerasseg.errors import UserError
 from kerasseg.files import write_aside
 from kerasseg.models.float32_twin import float32_twin
+from kerasseg.run import read_history
 from kerasseg.training.state import Progress
 from kerasseg.training.step import FINITE, LOSS_NOT_FINITE
 
@@ -200,12 +201,6 @@ class History(keras.callbacks.Callback):
             writer = csv.DictWriter(file, list(columns), restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-
-
-def read_history(path: Path) -> list[dict[str, str]]:
-    """Rows of a `history.csv`, oldest first."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 class StopOnNonFinite(keras.callbacks.Callback):

@@ -103,7 +103,7 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
     if clock.stopped and found["epochs"] < job["last_epoch"]:
         return Outcome("stopped", **found)
     if found["score"] is None:
-        from kerasseg.training.callbacks import read_history
+        from kerasseg.run import read_history
 
         columns = [name for name in read_history(run / "history.csv")[0] if name != "epoch"]
         reason = f"search.objective: {job['objective']} is not logged: there are "

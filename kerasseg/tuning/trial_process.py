@@ -147,7 +147,7 @@ def trained_so_far(run: Path, objective: str, direction: str) -> dict[str, Any]:
     path = run / "history.csv"
     if not path.exists():
         return {"score": None, "epochs": 0, "curve": []}
-    from kerasseg.training.callbacks import read_history  # loads TensorFlow
+    from kerasseg.run import read_history
 
     rows = read_history(path)
     curve = [float(row[objective]) for row in rows if row.get(objective)]

@@ -5,7 +5,6 @@ import errno
 import json
 from pathlib import Path
 
-import keras
 import nibabel as nib
 import numpy as np
 import pytest
@@ -16,13 +15,11 @@ from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.evaluation import write_evaluation
 from kerasseg.evaluation.evaluate_files import evaluate_files
-from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs, read_finished_run
-from kerasseg.experiment import build_network
+from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs
 from kerasseg.prediction.predict import Arguments, predict
 from kerasseg.prediction.predict_files import Wanted
-from kerasseg.records.splits import open_split
-from kerasseg.records.store import open_store
-from kerasseg.run import new_run_folder, write_inputs
+from kerasseg.run import read_run
+from tests import run_folders
 from tests.conftest import TINY, write_brats
 
 SETTINGS = MetricsSection(resamples=100)
@@ -36,15 +33,7 @@ def make_run(root, name, *overrides, seed=0):
     small = ("data.root=" + str(root / "scans"), "records.workers=1", "pipeline.patch_size=[8,16]")
     flat = ("model.dimensions=2", "augment.preset=none", "evaluation.overlap=0.25")
     experiment = load_experiment(None, [*TINY, *base, *small, *flat, *overrides])
-    store, folder = open_store(experiment), new_run_folder(experiment)
-    fingerprint = store.manifest.data_fingerprint
-    write_inputs(folder, experiment, open_split(store, experiment.split), fingerprint, "CPU")
-    keras.utils.set_random_seed(seed)
-    network = build_network(experiment)
-    head = network.get_layer("head")
-    head.set_weights([w * 4 for w in head.get_weights()])
-    network.save(folder / "checkpoints" / "best.keras")
-    return folder
+    return run_folders.make_run(experiment, seed)
 
 
 @pytest.fixture(autouse=True)
@@ -256,5 +245,5 @@ def test_a_full_disk_is_said_and_leaves_whole_files(folds, monkeypatch):
 
 
 def test_the_folds_are_those_of_the_split(folds):
-    sides = [set(read_finished_run(folder).case_ids("validation")) for folder in folds]
+    sides = [set(read_run(folder).case_ids("validation")) for folder in folds]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 4

@@ -3,9 +3,7 @@
 import csv
 import json
 import re
-import shutil
 
-import keras
 import numpy as np
 import pytest
 
@@ -17,26 +15,18 @@ from kerasseg.evaluation.evaluate_runs import (
     evaluate_ensemble,
     evaluate_run,
     evaluate_runs,
-    read_finished_run,
 )
-from kerasseg.experiment import build_network
 from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.case_metrics import case_metrics
-from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
-from kerasseg.run import new_run_folder, write_inputs
+from kerasseg.run import read_run
+from tests import run_folders
 from tests.conftest import phantom_experiment
 
 
 def make_run(root, *overrides):
     """A run folder as training leaves it, but for the training."""
-    experiment = phantom_experiment(root, "split.test=0.25", *overrides)
-    store = open_store(experiment)
-    folder = new_run_folder(experiment)
-    fingerprint = store.manifest.data_fingerprint
-    write_inputs(folder, experiment, open_split(store, experiment.split), fingerprint, "CPU")
-    build_network(experiment).save(folder / "checkpoints" / "best.keras")
-    return folder
+    return run_folders.make_run(phantom_experiment(root, "split.test=0.25", *overrides))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +67,7 @@ def test_a_run_gets_tables_and_one_page(run):
 
 def test_metrics_are_those_of_the_whole_scan(run):
     """The store holds a box: the specificity must not depend on it."""
-    finished = read_finished_run(run)
+    finished = read_run(run)
     results, _ = evaluate_run(finished, "validation", MetricsSection(resamples=100))
     case_id = results.scores[0].case_id
     stored = finished.open_store().load(case_id)
@@ -133,25 +123,6 @@ def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
         compare_runs([run, run], "test", root / "x")
 
 
-def test_what_cannot_be_evaluated_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match="is no run folder"):
-        evaluate_runs([tmp_path], "test")
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
-    environment = json.loads((copy / "environment.json").read_text())
-    environment["data_fingerprint"] = "other"
-    (copy / "environment.json").write_text(json.dumps(environment))
-    with pytest.raises(UserError, match="data fingerprint other, but"):
-        evaluate_runs([copy], "test")
-    split = json.loads((copy / "split.json").read_text())
-    (copy / "split.json").write_text(json.dumps(split | {"test": []}))
-    with pytest.raises(UserError, match=r"no test case; there are validation \(1\)"):
-        evaluate_runs([copy], "test")
-    (copy / "checkpoints" / "best.keras").unlink()
-    with pytest.raises(UserError, match=r"holds no checkpoint \(checkpoints/best.keras\)"):
-        evaluate_runs([copy], "test")
-
-
 def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
     monkeypatch.setattr(write_evaluation, "draw_figures", lambda *_: iter(()))
     flat = make_run(
@@ -164,10 +135,10 @@ def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
     )
     settings = MetricsSection(resamples=100)
     page = evaluate_ensemble([run, flat], "test", "mean", root / "both", settings)
-    (store,) = {str(read_finished_run(r).open_store().root) for r in (run, flat)}
+    (store,) = {str(read_run(r).open_store().root) for r in (run, flat)}
     assert store in page.read_text()
     case_id = json.loads((run / "split.json").read_text())["test"][0]
-    stored = open_store(read_finished_run(run).experiment).load(case_id)
+    stored = open_store(read_run(run).experiment).load(case_id)
     both = [evaluate_predictor(r).probabilities(stored.case.image) for r in (run, flat)]
     edema, truth = np.mean(both, axis=0)[..., 1] >= 0.5, stored.case.label == 2
     dice = 2 * (edema & truth).sum() / (edema.sum() + truth.sum())
@@ -180,9 +151,9 @@ def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
 
 
 def evaluate_predictor(folder):
-    finished = read_finished_run(folder)
+    finished = read_run(folder)
     return Predictor(
-        keras.saving.load_model(finished.checkpoint, compile=False),
+        finished.load_network(),
         finished.experiment.pipeline,
         finished.experiment.evaluation,
         target="subregions",

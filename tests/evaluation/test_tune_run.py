@@ -5,12 +5,11 @@ import pytest
 import yaml
 
 from kerasseg.config.evaluation import MetricsSection, PostprocessingSettings
-from kerasseg.errors import UserError
-from kerasseg.evaluation.evaluate_runs import evaluate_run, read_finished_run
+from kerasseg.evaluation.evaluate_runs import evaluate_run
 from kerasseg.evaluation.tune_run import tune_run
-from kerasseg.inference.load_run import load_run
-from kerasseg.inference.tune_postprocessing import TUNED_FILE, write_tuned
 from kerasseg.metrics.overlap import dice
+from kerasseg.prediction.model import load_run
+from kerasseg.run import POSTPROCESSING, read_run
 from tests.evaluation.test_evaluate_runs import make_run
 
 
@@ -21,7 +20,7 @@ def run(tmp_path_factory):
 
 def validation_dice(run):
     """Mean of the classes, over the cases, from the masks that evaluation makes."""
-    results, _ = evaluate_run(read_finished_run(run), "validation", MetricsSection(resamples=100))
+    results, _ = evaluate_run(read_run(run), "validation", MetricsSection(resamples=100))
     scores = []
     for score in results.scores:
         truth, masks = results.pairs[score.case_id].unpack()
@@ -36,7 +35,7 @@ def test_what_is_chosen_is_kept_and_used(run):
     assert tuned.before == pytest.approx(before)
     assert tuned.after > tuned.before, "a threshold alone gains"
     assert tuned.settings != PostprocessingSettings()
-    assert tuned.path == run / TUNED_FILE
+    assert tuned.path == run / POSTPROCESSING
     assert PostprocessingSettings.model_validate(yaml.safe_load(tuned.path.read_text())) == (
         tuned.settings
     )
@@ -48,18 +47,3 @@ def test_what_is_chosen_is_kept_and_used(run):
         tuned.after,
         tuned.settings,
     )
-
-
-def test_settings_of_the_command_line_win(run):
-    write_tuned(run, PostprocessingSettings(minimum_enhancing=100.0))
-    loaded = load_run(run, ["postprocessing.minimum_enhancing=7"])
-    assert loaded.predictor.postprocessing.minimum_enhancing == 7.0
-
-
-@pytest.mark.parametrize("text", ["{", "nonsense: 1", "thresholds: {WT: 0.4}"])
-def test_a_file_that_cannot_be_used_is_named(text, run):
-    (run / TUNED_FILE).write_text(text)
-    for read in (read_finished_run, load_run):
-        with pytest.raises(UserError, match=rf"{TUNED_FILE}: is no post-processing .* delete"):
-            read(run)
-    (run / TUNED_FILE).unlink()

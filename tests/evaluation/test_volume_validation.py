@@ -12,7 +12,8 @@ from kerasseg.evaluation.scores import mean_scores
 from kerasseg.experiment import build_network
 from kerasseg.figures.runs import draw_training_curves
 from kerasseg.inference.predictor import Predictor
-from kerasseg.training.callbacks import History, read_history
+from kerasseg.run import read_history
+from kerasseg.training.callbacks import History
 from tests.conftest import phantom_experiment
 
 

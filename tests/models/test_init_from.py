@@ -38,7 +38,11 @@ def _run(folder, network: keras.Model, settings: ModelSettings | None = None):
     (folder / "checkpoints").mkdir(parents=True)
     network.save(folder / "checkpoints" / "best.keras")
     if settings:
-        config = {"model": settings.model_dump(mode="json")}
+        config = {
+            "model": settings.model_dump(mode="json"),
+            "pipeline": {"patch_size": [32] * settings.dimensions},
+            "augment": {"preset": "none"},
+        }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 

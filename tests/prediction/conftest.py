@@ -7,7 +7,7 @@ import pytest
 
 from kerasseg.config.load import load_experiment
 from tests.conftest import SHAPE, TINY, phantom_experiment
-from tests.inference.test_load_run import SLICES, SMALL, write_run
+from tests.run_folders import SLICES, SMALL, write_run
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
-from kerasseg.inference.load_run import load_run
+from kerasseg.prediction.model import load_run
 from kerasseg.prediction.predict import Arguments, predict
 from kerasseg.prediction.predict_files import Wanted
 from tests.conftest import LPS, to_file_axes, write_brats, write_h5_volume, write_nifti

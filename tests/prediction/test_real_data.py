@@ -6,7 +6,7 @@ import pytest
 
 from kerasseg.prediction.predict import Arguments, predict
 from tests.conftest import phantom_experiment
-from tests.inference.test_load_run import SMALL, write_run
+from tests.run_folders import SMALL, write_run
 
 
 @pytest.fixture(scope="module")

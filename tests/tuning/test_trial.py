@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasseg.errors import storage_error
 from kerasseg.experiment import run_experiment
 from kerasseg.files import held
-from kerasseg.training.callbacks import read_history
+from kerasseg.run import read_history
 from kerasseg.tuning.trial import run_job
 from kerasseg.tuning.trial_process import Job, _write_job
 from tests.conftest import phantom_experiment

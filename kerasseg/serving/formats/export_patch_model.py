@@ -24,16 +24,14 @@ import numpy as np
 from kerasseg import __version__, anatomy
 from kerasseg.errors import UserError
 from kerasseg.evaluation.evaluate import evaluate
-from kerasseg.evaluation.evaluate_runs import FinishedRun, read_finished_run
 from kerasseg.evaluation.scores import mean_scores
-from kerasseg.inference.load_run import LoadedRun
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.float32_twin import float32_twin
 from kerasseg.pipeline.batches import validation_batches
-from kerasseg.prediction.model import load
+from kerasseg.prediction.model import LoadedRun, load
 from kerasseg.progress import track
-from kerasseg.records.manifest import read_manifest
 from kerasseg.records.store import RecordStore
+from kerasseg.run import Run, read_run
 from kerasseg.serving.export import served_ids
 from kerasseg.serving.export_contents import label_names
 from kerasseg.serving.formats.runtimes import (
@@ -152,7 +150,7 @@ _CALIBRATION_CASES = 16
 class RunCases:
     """A finished run and its open store."""
 
-    run: FinishedRun
+    run: Run
     store: RecordStore
 
     def calibration(self) -> list[np.ndarray]:
@@ -195,10 +193,7 @@ def open_run_cases(folder: Path) -> RunCases:
 
     Raises `UserError` for a run that is not finished, and where its store is not there.
     """
-    run = read_finished_run(folder)
-    root = run.experiment.store_root
-    if read_manifest(root) is None:
-        raise UserError(f"{folder}: its store {root} is not here.")
+    run = read_run(folder)
     return RunCases(run, run.open_store())
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasseg.serving.export import Wanted, export_runs
 from tests.conftest import phantom_experiment
-from tests.inference.test_load_run import SLICES, SMALL, write_run
+from tests.run_folders import SLICES, SMALL, write_run
 
 CLEANED = (
     "evaluation.flips=[width]",

@@ -17,7 +17,7 @@ from kerasseg.prediction.model import load
 from kerasseg.serving.export import Wanted, export_runs
 from kerasseg.serving.export_contents import WARM_UP_FILE
 from tests.conftest import SHAPE
-from tests.inference.test_load_run import write_run
+from tests.run_folders import write_run
 
 IDS = {0: 0, 1: 1, 2: 2, 3: 3}
 """Of phantoms."""

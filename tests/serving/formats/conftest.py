@@ -8,7 +8,7 @@ import pytest
 
 from kerasseg.records.store import open_store
 from tests.conftest import phantom_experiment
-from tests.inference.test_load_run import SLICES, SMALL, write_run
+from tests.run_folders import SLICES, SMALL, write_run
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from kerasseg import anatomy
 from kerasseg.config.load import load_experiment
-from kerasseg.inference.load_run import LoadedRun
 from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.windows import WindowGrid
-from kerasseg.prediction.model import array_case
+from kerasseg.prediction.model import LoadedRun, array_case
 from kerasseg.serving.graph_volume import in_volume
 from kerasseg.serving.graph_window import window_starts
 from kerasseg.serving.signatures import Member, normalised

@@ -2,40 +2,17 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 
-from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
-from kerasseg.experiment import build_network
 from kerasseg.inference.ensemble import Ensemble
-from kerasseg.inference.load_run import load_run
 from kerasseg.inference.uncertainty import uncertainty
+from kerasseg.prediction.model import load_run
 from kerasseg.records.store import open_store
 from tests.conftest import phantom_experiment
-
-SMALL = (
-    "model.features=[4]",
-    "model.bottleneck=6",
-    "model.target=regions",
-    "pipeline.patch_size=[8,16,12]",
-    "evaluation.overlap=0.25",
-)
-SLICES = (*SMALL[:3], "model.dimensions=2", "pipeline.patch_size=[12,16]")
-
-
-def write_run(folder, experiment, seed=0):
-    """What a finished run leaves that inference needs."""
-    keras.utils.set_random_seed(seed)
-    network = build_network(experiment)
-    head = network.get_layer("head")
-    head.set_weights([w * 4 for w in head.get_weights()])
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(dump_experiment(experiment))
-    network.save(folder / "checkpoints" / "best.keras")
-    return folder
+from tests.run_folders import SLICES, SMALL, write_run
 
 
 @pytest.fixture(scope="module")
@@ -136,18 +113,3 @@ def test_overrides_and_members(runs, raw):
     plain = load_run(runs[3][0], options[:1]).masks(raw)
     cleaned = run.masks(raw)
     assert 0 < cleaned[..., 0].sum() < plain[..., 0].sum()
-
-
-def test_folders_that_are_no_finished_run(runs, tmp_path):
-    root = runs[0]
-    with pytest.raises(UserError, match=f"{root / 'nowhere'} .*no config.yaml.*slices, volumes"):
-        load_run(root / "nowhere")
-    unfinished = tmp_path / "unfinished"
-    (unfinished / "checkpoints").mkdir(parents=True)
-    (unfinished / "config.yaml").write_text(dump_experiment(runs[1]))
-    with pytest.raises(UserError, match=f"{unfinished} has no checkpoint .*Runs with one: none"):
-        load_run(unfinished)
-    (unfinished / "checkpoints" / "best.keras").write_bytes(b"half a file")
-    with pytest.raises(UserError, match=r"best.keras cannot be read as a Keras network"):
-        load_run(unfinished)
-    assert load_experiment(unfinished / "config.yaml") == runs[1]

@@ -1,0 +1,48 @@
+"""Run folders that are written without a training."""
+
+from pathlib import Path
+
+import keras
+
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import dump_experiment
+from kerasseg.experiment import build_network
+from kerasseg.records.splits import open_split
+from kerasseg.records.store import open_store
+from kerasseg.run import new_run_folder, write_inputs
+
+SMALL = (
+    "model.features=[4]",
+    "model.bottleneck=6",
+    "model.target=regions",
+    "pipeline.patch_size=[8,16,12]",
+    "evaluation.overlap=0.25",
+)
+SLICES = (*SMALL[:3], "model.dimensions=2", "pipeline.patch_size=[12,16]")
+
+
+def write_run(folder: Path, experiment: Experiment, seed: int = 0) -> Path:
+    """Write what inference needs of a run: its config, and an untrained network that is sure of
+    what it says."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_experiment(experiment))
+    save_network(folder, experiment, seed)
+    return folder
+
+
+def make_run(experiment: Experiment, seed: int = 0) -> Path:
+    """Make a run folder as training leaves it, but for the training: with a store and a split."""
+    store, folder = open_store(experiment), new_run_folder(experiment)
+    fingerprint = store.manifest.data_fingerprint
+    write_inputs(folder, experiment, open_split(store, experiment.split), fingerprint, "CPU")
+    save_network(folder, experiment, seed)
+    return folder
+
+
+def save_network(folder: Path, experiment: Experiment, seed: int) -> None:
+    """Save an untrained network whose probabilities are not all near 0.5."""
+    keras.utils.set_random_seed(seed)
+    network = build_network(experiment)
+    head = network.get_layer("head")
+    head.set_weights([w * 4 for w in head.get_weights()])
+    network.save(folder / "checkpoints" / "best.keras")
