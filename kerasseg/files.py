@@ -1,94 +1,134 @@
-"""Files that are whole or not there.
-
-One conversion at a time in one folder.
-
-One process at a time.
-"""
+"""Locks between processes, and files that are either whole or not there."""
 
 import fcntl
+import glob
+import math
 import os
 import platform
+import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from kerasseg.errors import UserError, storage_error
 
-FILE_NAME = ".lock"
+_SECONDS_BETWEEN_TRIES = 0.2
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold the folder `root` against other conversions.
+def file_lock(
+    path: Path, doing: str, setting: str, *, wait: float = math.inf, refusal: str = ""
+) -> Iterator[None]:
+    """Hold a lock file; while another process holds it, say which one and wait.
 
-    The lock is the operating system's: it ends with the process, however that ends. Raises
-    `UserError` that names the holder if there is one.
+    The operating system ends the lock together with its process, however that ends.
+
+    Args:
+        path: Lock file. It is made together with its folder, and stays there.
+        doing: What this process does meanwhile, told to those that wait ("converts this store").
+        setting: The setting that would move the file elsewhere ("records.root").
+        wait: Seconds to wait at most; 0 refuses at once.
+        refusal: What the user is told when the time is over.
+
+    Raises:
+        UserError: The file cannot be made, or another process holds it for longer than `wait`.
     """
-    path = root / FILE_NAME
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UserError(
-                f"{root}: {holder} is converting into this folder right now: wait until it is "
-                "done, or name another folder with records.root=FOLDER."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
-        # Emptied, not removed: another process may be waiting to open this very file.
-        file.truncate(0)
-
-
-@contextmanager
-def held(path: Path, otherwise: str, wait: float = 0.0) -> Iterator[None]:
-    """Hold the file `path` against other processes, waiting up to `wait` seconds for it.
-
-    The lock is the operating system's: it ends with the process, however that ends. Raises
-    `UserError` with the words `otherwise` and the holder.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Without a buffer, which would be written when the file is closed, on a full disk, too.
-        file = path.open("ab+", buffering=0)
-    except OSError as error:
-        raise storage_error(error, f"Making {path}", "search.root") from error
-    with file:
-        end = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    file.seek(0)
-                    holder = file.read().decode().strip() or "it does not say which"
-                    raise UserError(f"{path.parent}: {otherwise} ({holder}).") from None
-                time.sleep(min(0.2, max(wait, 0.01)))
-        with suppress(OSError):  # who holds it is only told to others
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}".encode())
-        yield
+    with _locked_file(path, setting, wait, refusal) as file:
+        # A full disk is no reason to stop here: others only learn less about who holds the lock.
         with suppress(OSError):
             file.truncate(0)
+            since = datetime.now().strftime("%Y-%m-%d %H:%M")
+            holder = f"process {os.getpid()} on {platform.node()}, which {doing} since {since}"
+            file.write(holder.encode())
+        try:
+            yield
+        finally:
+            # The file is emptied, not removed: others may wait with this very file open.
+            with suppress(OSError):
+                file.truncate(0)
+
+
+def _locked_file(path: Path, setting: str, wait: float, refusal: str) -> BinaryIO:
+    """Open and lock `path`; the lock lasts until the file is closed."""
+    end = time.monotonic() + wait
+    is_told = False
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: closing a buffered file on a full disk would fail.
+            file = path.open("ab+", buffering=0)
+        except OSError as error:
+            raise storage_error(error, f"Making {path}", setting) from error
+        try:
+            while not _try_lock(file, path, setting):
+                holder = _read_holder(file)
+                if time.monotonic() >= end:
+                    raise UserError(f"{path.parent}: {refusal} ({holder}).")
+                if not is_told:
+                    print(f"Waiting for {holder}: {path.parent}", file=sys.stderr, flush=True)
+                    is_told = True
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        # The holder removed or replaced the folder: what was locked is not the file that others
+        # would open by this path.
+        file.close()
+
+
+def _try_lock(file: BinaryIO, path: Path, setting: str) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise storage_error(error, f"Locking {path}", setting) from error
+    return True
+
+
+def _read_holder(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip() or "a process that does not say which"
 
 
 @contextmanager
-def write_aside(path: Path, setting: str) -> Iterator[Path]:
-    """Yield a temporary path of the same suffix beside `path`, renamed to it on success.
+def atomic_write(path: Path, setting: str) -> Iterator[Path]:
+    """Yield a temporary path with the same suffix beside `path`, renamed to it on success.
 
-    On any failure the temporary file is removed and an older `path` stays as it was. An `OSError`
-    becomes a `UserError` that names `path` and the `setting` that would move it elsewhere.
+    No other process, on this machine or another, has the same temporary path. On any failure the
+    temporary file is removed and an older `path` stays as it was. Temporary files of killed
+    processes are removed when the same `path` is written again.
+
+    Raises:
+        UserError: An `OSError` happened; the message names `path` and the `setting` that would
+            move it elsewhere.
     """
-    temporary = path.with_name(f".{path.stem}.incomplete{path.suffix}")
+    unique = f"{platform.node()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.stem}.{unique}.incomplete{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
+        _remove_abandoned(path)
+        # The lock tells others that this file's writer lives.
+        with temporary.open("xb") as file:
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield temporary
+            temporary.replace(path)
     except OSError as error:
         raise storage_error(error, f"Writing {path}", setting) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files for `path` whose writers were killed."""
+    pattern = f".{glob.escape(path.stem)}.*-*-*.incomplete{glob.escape(path.suffix)}"
+    for temporary in path.parent.glob(pattern):
+        with suppress(OSError), temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
+            temporary.unlink()

@@ -23,7 +23,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
 
 
@@ -97,7 +97,7 @@ def write_figures(
     sections: dict[str, list[dict[str, str]]] = {}
     for drawing in drawings:
         png = to_png(drawing.figure)
-        with write_aside(folder / f"{drawing.name}.png", setting) as temporary:
+        with atomic_write(folder / f"{drawing.name}.png", setting) as temporary:
             temporary.write_bytes(png)
         entry = {"name": drawing.name, "caption": drawing.caption, "source": data_uri(png)}
         entry["kind"] = "half" if drawing.figure.get_figwidth() <= _HALF else "whole"

@@ -31,7 +31,7 @@ from kerasseg.config.evaluation import PostprocessingSettings, check_postprocess
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import differences, dump_experiment, load_experiment
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.records.manifest import read_manifest
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore, open_store
@@ -257,7 +257,7 @@ def write_inputs(
         folder / "environment.json", environment(device) | {"data_fingerprint": data_fingerprint}
     )
     # The config last: a folder that has one can be resumed.
-    with write_aside(folder / "config.yaml", "run.root") as temporary:
+    with atomic_write(folder / "config.yaml", "run.root") as temporary:
         temporary.write_text(dump_experiment(experiment), encoding="utf-8")
 
 
@@ -265,14 +265,14 @@ def write_postprocessing(folder: Path, settings: PostprocessingSettings) -> Path
     """Write post-processing that was tuned for the run, replacing an earlier one; returns the
     file."""
     path = folder / POSTPROCESSING
-    with write_aside(path, "run.root") as temporary:
+    with atomic_write(path, "run.root") as temporary:
         temporary.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
     return path
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON in one step."""
-    with write_aside(path, "run.root") as temporary:
+    with atomic_write(path, "run.root") as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

@@ -38,7 +38,7 @@ from kerasseg.datasets.case import CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.discovery import discover, knows_patients
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.page import number, to_png
 from kerasseg.progress import track
 
@@ -124,7 +124,7 @@ def write_page(
         tables=tables,
         listed=listed,
     )
-    with write_aside(path, "--output") as temporary:
+    with atomic_write(path, "--output") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -197,7 +197,7 @@ def explore(experiment: Experiment, folder: Path) -> Path:
         name: to_png(figure) for name, figure in _draw(experiment, data_set, examples, sources)
     }
     for name, png in figures.items():
-        with write_aside(folder / f"{name}.png", "--output") as temporary:
+        with atomic_write(folder / f"{name}.png", "--output") as temporary:
             temporary.write_bytes(png)
     _remove_old(folder, figures.keys())
     write_cases_csv(data_set, folder / "cases.csv")

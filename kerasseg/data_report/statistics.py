@@ -30,7 +30,7 @@ from kerasseg.datasets.case import Box, Case, CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.nifti import bounding_box
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.parallel import in_processes
 from kerasseg.records.normalise import EPSILON, brain_mask, z_score
 from kerasseg.tensorflow_setup import usable_cores
@@ -342,7 +342,7 @@ def write_cases_csv(data_set: DataSet, path: Path) -> None:
     writer = csv.DictWriter(text, [*rows[0], "left_out"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with write_aside(path, "--output") as temporary:
+    with atomic_write(path, "--output") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kerasseg.data_report.verify import CaseReport, Verdict, Verification, by
 from kerasseg.datasets.checks import Finding
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 
 
 def write_json(verification: Verification, path: Path) -> None:
@@ -28,7 +28,7 @@ def write_json(verification: Verification, path: Path) -> None:
         "findings": [asdict(finding) for finding in verification.findings],
         "cases": [{"verdict": case.verdict} | asdict(case) for case in verification.cases],
     }
-    with write_aside(path, "--output") as temporary:
+    with atomic_write(path, "--output") as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 

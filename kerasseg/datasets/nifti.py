@@ -22,7 +22,7 @@ from nibabel.volumeutils import apply_read_scaling
 from kerasseg.datasets.case import Box, Case, Grid
 from kerasseg.datasets.labels import canonical_labels
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _NIFTI2_HEADER_BYTES = 540
@@ -91,7 +91,7 @@ def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> Non
     image.header.set_xyzt_units("mm")
     name = path.name.lower()
     data = image.to_bytes()
-    with write_aside(path, setting) as temporary:
+    with atomic_write(path, setting) as temporary:
         temporary.write_bytes(gzip.compress(data, 6) if name.endswith(".gz") else data)
 
 

@@ -15,7 +15,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
 from kerasseg.datasets.folders import files_below
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
@@ -108,7 +108,7 @@ def write_picture(path: Path, pixels: np.ndarray, setting: str) -> None:
 
     Raises `UserError` where it cannot be written; `setting` is what would move the file.
     """
-    with write_aside(path, setting) as temporary:
+    with atomic_write(path, setting) as temporary:
         Image.fromarray(pixels).save(temporary)
 
 

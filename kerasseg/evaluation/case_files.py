@@ -20,7 +20,7 @@ from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import storage_error
 from kerasseg.evaluation.results import whole_volume
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.records.manifest import CaseRow
@@ -117,7 +117,7 @@ def gather_files(files: Sequence[Path], folder: Path, setting: str) -> list[Path
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, f"Making {place.parent}", setting) from error
-        with write_aside(place, setting) as temporary:
+        with atomic_write(place, setting) as temporary:
             temporary.unlink(missing_ok=True)  # of a run that was killed
             try:
                 os.link(path, temporary)

@@ -20,7 +20,7 @@ from kerasseg.evaluation.statistics import Comparison, MeanInterval, compare, me
 from kerasseg.evaluation.write_evaluation import About
 from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.page import Drawing, environment, write_figures
 from kerasseg.run import Run, read_run
@@ -49,7 +49,7 @@ def write_comparison(
     figures = _figures(comparison, results, about)
     drawings = write_figures(output / "figures", figures, "--output")
     summary = _as_json(comparison, runs, split, settings)
-    with write_aside(output / "comparison.json", "--output") as temporary:
+    with atomic_write(output / "comparison.json", "--output") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _write_csv(output / "comparison.csv", comparison)
     page = (
@@ -63,7 +63,7 @@ def write_comparison(
             drawings=drawings,
         )
     )
-    with write_aside(output / "report.html", "--output") as temporary:
+    with atomic_write(output / "report.html", "--output") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return output / "report.html"
 
@@ -169,7 +169,7 @@ def _write_csv(path: Path, comparison: Comparison) -> None:
     heading = ["run", "class", "metric", "unit", "mean", "low", "high", "cases"]
     heading += ["difference", "difference_low", "difference_high", "p"]
     with (
-        write_aside(path, "--output") as temporary,
+        atomic_write(path, "--output") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

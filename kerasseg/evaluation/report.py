@@ -11,7 +11,7 @@ from kerasseg.evaluation.scores import (
     empty_rule_in_words,
     score_columns,
 )
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.page import data_uri, environment
 
@@ -39,6 +39,6 @@ def write_report(
         )
     )
     path = folder / "report.html"
-    with write_aside(path, "run.root") as temporary:
+    with atomic_write(path, "run.root") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

@@ -15,7 +15,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS, CaseMetrics, MetricSettings, case_metrics
 from kerasseg.metrics.lesions import LesionSettings
 from kerasseg.metrics.overlap import EmptyRule
@@ -184,7 +184,7 @@ def write_metrics(path: Path, scores: Sequence[CaseScore], target: str) -> None:
     columns, others = score_columns(target), other_columns(scores)
     empty = list(scores[0].classes) if others else []
     with (
-        write_aside(path, "run.root") as temporary,
+        atomic_write(path, "run.root") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

@@ -60,7 +60,7 @@ from kerasseg.figures.scores import (
 )
 from kerasseg.figures.style import shades
 from kerasseg.figures.volumes import draw_case_planes, draw_case_slices, draw_slice_profile
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.page import Drawing, environment, write_figures
 from kerasseg.peak_memory import peak_memory
@@ -283,7 +283,7 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
     _write_confusion(folder / "confusion_matrix.csv", results, setting)
     drawings = write_figures(folder / "figures", draw_figures(results, means, about), setting)
     summary = summary_of(results, means, about)
-    with write_aside(folder / "summary.json", setting) as temporary:
+    with atomic_write(folder / "summary.json", setting) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     page = (
         environment()
@@ -301,7 +301,7 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
             drawings=drawings,
         )
     )
-    with write_aside(folder / "report.html", setting) as temporary:
+    with atomic_write(folder / "report.html", setting) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / "report.html"
 
@@ -370,7 +370,7 @@ def _write_csv(
     path: Path, heading: Sequence[str], rows: Iterable[Sequence[Any]], setting: str
 ) -> None:
     with (
-        write_aside(path, setting) as temporary,
+        atomic_write(path, setting) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy import ndimage
 
 from kerasseg import anatomy
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 
 matplotlib.use("Agg")
 
@@ -94,7 +94,7 @@ def legend(figure: Figure, target: str) -> None:
 
 def save(figure: Figure, path: Path, setting: str = "run.root") -> None:
     """Write a PNG in one step; `setting` is what would move it elsewhere."""
-    with write_aside(path, setting) as temporary:
+    with atomic_write(path, setting) as temporary:
         figure.savefig(temporary, format="png", dpi=110, facecolor="white")
 
 

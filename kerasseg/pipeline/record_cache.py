@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasseg.config.experiment import PipelineSettings
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.pipeline.records import Record, TableSizes, filled, parse_record
 from kerasseg.progress import track
 from kerasseg.records import tfrecord as example
@@ -87,7 +87,7 @@ class DiskCache:
             row = store.rows[case_id]
             payload = unpacked(read_record(store.root / row.shard, row.offset, case_id))
             with (
-                write_aside(self._paths[case_id], "pipeline.cache_root") as temporary,
+                atomic_write(self._paths[case_id], "pipeline.cache_root") as temporary,
                 temporary.open("wb") as file,
             ):
                 write_record(file, payload)

@@ -21,7 +21,7 @@ from rich.table import Table
 from kerasseg import __version__
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.prediction.model import load
 from kerasseg.prediction.predict_files import Outcome, Wanted, predict_files
 
@@ -114,7 +114,7 @@ def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> No
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, f"Making the folder {folder}", "--output") from error
-    with write_aside(path, "--output") as temporary:
+    with atomic_write(path, "--output") as temporary:
         temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
 

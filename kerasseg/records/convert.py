@@ -5,7 +5,6 @@ Raw cases -> encoded records, in parallel processes.
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,7 @@ from typing import NoReturn
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.checks import read_case
-from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import locked
 from kerasseg.parallel import in_processes
 from kerasseg.progress import track
 from kerasseg.records.manifest import (
@@ -35,6 +32,8 @@ from kerasseg.records.schema import encode
 from kerasseg.records.shards import INCOMPLETE_NAME, SHARD_NAME, Journal, ShardWriter, is_damaged
 from kerasseg.records.tfrecord import FRAMING_BYTES, read_record
 from kerasseg.tensorflow_setup import usable_cores
+
+LOCK_NAME = ".lock"
 
 
 @dataclass
@@ -106,36 +105,34 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
     return Converted(source, row, encoded.payload)
 
 
-def convert(experiment: Experiment, root: Path) -> Manifest:
-    """Bring the store at `root` to what `experiment.data` holds, and return its manifest.
+def convert(experiment: Experiment, sources: Sequence[CaseSource], root: Path) -> Manifest:
+    """Bring the store at `root` up to date with `sources`.
 
     Only cases that are new, or whose raw files changed, are converted. Finished shards are kept
     whatever happens, so a conversion that was killed goes on where it was; the store counts as
-    whole when its `store.json` is written. Another conversion into the same folder is refused.
+    whole when its `store.json` is written. The caller holds the lock of `root`.
 
-    Raises `UserError` for a bad case (unless `data.on_bad_case` is skip), a full disk or a folder
-    that cannot be written.
+    Args:
+        experiment: Says how cases are read and stored.
+        sources: Every case that `experiment.data` holds.
+        root: Folder of the store. It is removed if it was empty and no shard comes to stand in it.
+
+    Returns:
+        The manifest of the whole store.
+
+    Raises:
+        UserError: A case is bad (unless `data.on_bad_case` is skip), the disk is full, or the
+            folder cannot be written.
     """
-    sources = discover(experiment.data)
+    is_new = False
     try:
-        existed = root.exists()
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root), _removed_if_empty(root, existed=existed):
-            return _bring_up_to_date(experiment, sources, root)
+        is_new = not set(names(root)) - {LOCK_NAME}
+        return _bring_up_to_date(experiment, sources, root)
     except OSError as error:
         raise storage_error(error, f"Writing the record store {root}", "records.root") from error
-
-
-@contextmanager
-def _removed_if_empty(root: Path, *, existed: bool) -> Iterator[None]:
-    """Remove a folder that is new if no shard came to stand in it.
-
-    Only under the lock: the folder may be new to another conversion, too.
-    """
-    try:
-        yield
     finally:
-        if not existed and not any(SHARD_NAME.fullmatch(name) for name in names(root)):
+        if is_new and not any(SHARD_NAME.fullmatch(name) for name in names(root)):
             shutil.rmtree(root, ignore_errors=True)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.records.schema import FORMAT
 
 _CHUNK_BYTES = 1 << 20
@@ -160,9 +160,9 @@ class Manifest(BaseModel):
         """Write the rows, then `store.json`, which makes them count; each in one step."""
         rows = "".join(row.model_dump_json() + "\n" for row in self.cases)
         head = self.model_dump(mode="json", exclude={"cases"}) | {"rows_sha256": _sha256(rows)}
-        with write_aside(root / ROWS_FILE, "records.root") as temporary:
+        with atomic_write(root / ROWS_FILE, "records.root") as temporary:
             temporary.write_text(rows, encoding="utf-8")
-        with write_aside(root / STORE_FILE, "records.root") as temporary:
+        with atomic_write(root / STORE_FILE, "records.root") as temporary:
             temporary.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kerasseg.config.pipeline import SplitSettings
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.records.manifest import CaseRow
 from kerasseg.records.split_files import (
     SIDES,
@@ -224,5 +224,5 @@ def _as_json(path: Path, parts: Parts, settings: SplitSettings) -> dict[str, Any
 
 
 def _write(path: Path, values: dict[str, Any], setting: str) -> None:
-    with write_aside(path, setting) as temporary:
+    with atomic_write(path, setting) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -3,14 +3,15 @@
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import locked
+from kerasseg.files import file_lock
 from kerasseg.progress import track
-from kerasseg.records.convert import convert, names
+from kerasseg.records.convert import LOCK_NAME, convert, names
 from kerasseg.records.manifest import (
     CaseRow,
     Manifest,
@@ -67,7 +68,13 @@ def open_store(experiment: Experiment) -> RecordStore:
     manifest = read_manifest(root)
     _check_settings(experiment, manifest, root)
     if manifest is None:
-        return RecordStore(root, convert(experiment, root))
+        sources = discover(experiment.data)
+        with _store_lock(root):
+            # Another process may have made the store while this one waited for the lock.
+            manifest = read_manifest(root)
+            _check_settings(experiment, manifest, root)
+            if manifest is None:
+                return RecordStore(root, convert(experiment, sources, root))
     _check_sources(experiment, manifest, root)
     if experiment.records.on_damaged_record == "stop":
         _check_shards(manifest, root)
@@ -82,7 +89,10 @@ def update_store(experiment: Experiment) -> RecordStore:
     root = _store_root(experiment)
     _check_ours(root)
     _check_settings(experiment, read_manifest(root), root)
-    return RecordStore(root, convert(experiment, root))
+    sources = discover(experiment.data)
+    with _store_lock(root):
+        _check_settings(experiment, read_manifest(root), root)
+        return RecordStore(root, convert(experiment, sources, root))
 
 
 def replace_store(experiment: Experiment) -> RecordStore:
@@ -95,12 +105,13 @@ def replace_store(experiment: Experiment) -> RecordStore:
     if not root.exists():
         return open_store(experiment)
     _check_ours(root)
+    sources = discover(experiment.data)
     new, old = (root.with_name(f".{root.name}.{word}") for word in ("new", "old"))
     try:
-        with locked(root):
+        with _store_lock(root):
             for leftover in (new, old):
                 shutil.rmtree(leftover, ignore_errors=True)
-            convert(experiment, new)
+            convert(experiment, sources, new)
             if (root / "splits").exists():
                 shutil.copytree(root / "splits", new / "splits")
             root.rename(old)
@@ -111,6 +122,10 @@ def replace_store(experiment: Experiment) -> RecordStore:
     return open_store(experiment)
 
 
+def _store_lock(root: Path) -> AbstractContextManager[None]:
+    return file_lock(root / LOCK_NAME, "converts into this store", "records.root")
+
+
 def _store_root(experiment: Experiment) -> Path:
     """Where the store lies; a link is followed, because renaming would replace the link itself."""
     root = experiment.store_root
@@ -119,7 +134,7 @@ def _store_root(experiment: Experiment) -> Path:
 
 _OURS = re.compile(
     r"store\.json|manifest\.jsonl?|journal\.jsonl|splits|\.lock|shard-\d+(-of-\d+)?\.tfrecord"
-    r"|\.(store|manifest|journal)\.incomplete\.jsonl?|\.shard-\d+\.tfrecord\.incomplete"
+    r"|\.(store|manifest|journal)\.(.+\.)?incomplete\.jsonl?|\.shard-\d+\.tfrecord\.incomplete"
 )
 """Everything that a store may hold, those of the first format included."""
 

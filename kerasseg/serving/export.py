@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from kerasseg.datasets.label_ids import label_ids
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.prediction.model import Model, load
 from kerasseg.progress import track
 from kerasseg.serving.export_contents import (
@@ -102,13 +102,13 @@ def write_deployment(folder: Path) -> list[Path]:
     """
     written = []
     path = folder / MODELS_CONFIG
-    with write_aside(path, "--output") as temporary:
+    with atomic_write(path, "--output") as temporary:
         temporary.write_text(models_config(folder), encoding="utf-8")
     written.append(path)
     for template in sorted(_TEMPLATES.iterdir()):
         path = folder / template.name
         if template.is_file() and not path.exists():
-            with write_aside(path, "--output") as temporary:
+            with atomic_write(path, "--output") as temporary:
                 temporary.write_bytes(template.read_bytes())
             written.append(path)
     return written

@@ -29,7 +29,7 @@ import keras
 from keras import ops
 
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.models.float32_twin import float32_twin
 from kerasseg.run import read_history
 from kerasseg.training.state import Progress
@@ -80,7 +80,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 def save_network(network: keras.Model, path: Path) -> None:
     """Write a float32 `.keras` file aside first, then in one rename."""
-    with write_aside(path, "run.root") as temporary:
+    with atomic_write(path, "run.root") as temporary:
         float32_twin(network).save(temporary)
 
 
@@ -194,7 +194,7 @@ class History(keras.callbacks.Callback):
             self.rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
         self.rows.append({"epoch": epoch + 1, **{k: f"{float(v):.8g}" for k, v in logs.items()}})
         with (
-            write_aside(self.path, "run.root") as temporary,
+            atomic_write(self.path, "run.root") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             columns = dict.fromkeys(name for row in self.rows for name in row)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.training.step import TrainingModel
 
 FILE_NAME = "state.npz"
@@ -53,7 +53,7 @@ def save_state(
     arrays["progress"] = np.array(json.dumps(asdict(progress)))
     if not writing:
         return
-    with write_aside(path, "run.root") as temporary:
+    with atomic_write(path, "run.root") as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
 

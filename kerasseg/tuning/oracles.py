@@ -18,7 +18,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.tuning.search import ORACLE, Search
 from kerasseg.tuning.space import hyperparameters
 from kerasseg.tuning.trials import BASELINE
@@ -268,7 +268,7 @@ class KeptOracle:
     def _write(self) -> None:
         trials = {trial_id: trial.get_state() for trial_id, trial in self.trials.items()}
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with write_aside(self._file, "search.root") as temporary:
+        with atomic_write(self._file, "search.root") as temporary:
             temporary.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from kerasseg.config.load import dump_experiment
 from kerasseg.config.tuning import SearchSettings
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.trials import TrialRecord, best_record, read_records, trial_experiment
@@ -205,6 +205,6 @@ def _write_best(search: Search, best: TrialRecord) -> Path:
     if best.values:
         heading += f"# {show_values(best.values)}\n"
     path = search.folder / "best.yaml"
-    with write_aside(path, "search.root") as temporary:
+    with atomic_write(path, "search.root") as temporary:
         temporary.write_text(heading + dump_experiment(experiment), encoding="utf-8")
     return path

@@ -32,7 +32,7 @@ from kerasseg.config.messages import explain
 from kerasseg.config.tuning import SearchSettings, TuneFile
 from kerasseg.errors import UserError
 from kerasseg.evaluation.scores import score_columns
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.tuning.space import Parameter, check_space, read_space, same
 
 
@@ -280,5 +280,5 @@ def _changed(old: SearchSettings, new: SearchSettings) -> list[str]:
 def write_search(search: Search) -> None:
     """Write `search.yaml`."""
     search.folder.mkdir(parents=True, exist_ok=True)
-    with write_aside(search.folder / FILE_NAME, "search.root") as temporary:
+    with atomic_write(search.folder / FILE_NAME, "search.root") as temporary:
         temporary.write_text(search.as_yaml(), encoding="utf-8")

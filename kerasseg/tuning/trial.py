@@ -20,7 +20,7 @@ import keras
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
-from kerasseg.files import held, write_aside
+from kerasseg.files import atomic_write, file_lock
 from kerasseg.tensorflow_setup import start_tensorflow
 from kerasseg.tuning.trial_process import Outcome, trained_so_far, write_outcome
 
@@ -56,7 +56,13 @@ def run_job(folder: Path) -> Outcome:
     experiment = load_experiment(folder / "config.yaml")
     run = experiment.run.root / experiment.run_name
     try:
-        with held(folder / ".lock", _LOCKED, wait=_SECONDS_FOR_OTHERS):
+        with file_lock(
+            folder / ".lock",
+            "trains this trial",
+            "search.root",
+            wait=_SECONDS_FOR_OTHERS,
+            refusal=_LOCKED,
+        ):
             return _trained(experiment, run, job)
     except UserError as error:
         return Outcome("stopped", str(error))
@@ -131,7 +137,7 @@ def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> No
         raise UserError(f"{before}: the run that this trial goes on from is gone.")
     shutil.copytree(before, run, ignore=shutil.ignore_patterns("config.yaml", "summary.json", ".*"))
     # The config last: a folder that has one can be resumed.
-    with write_aside(run / "config.yaml", "search.root") as temporary:
+    with atomic_write(run / "config.yaml", "search.root") as temporary:
         temporary.write_text(dump_experiment(experiment), encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 
 _COMMAND = (sys.executable, "-m", "kerasseg.tuning.trial")
 _SECONDS_TO_SAVE = 120.0
@@ -106,11 +106,11 @@ def _wait(process: "subprocess.Popen[bytes]", stop: threading.Event) -> bool:
 
 def _write_job(job: Job) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    with write_aside(job.folder / "config.yaml", "search.root") as temporary:
+    with atomic_write(job.folder / "config.yaml", "search.root") as temporary:
         temporary.write_text(dump_experiment(job.experiment), encoding="utf-8")
     told = {name: getattr(job, name) for name in ("last_epoch", "objective", "direction", "until")}
     told["continue_from"] = str(job.continue_from) if job.continue_from else None
-    with write_aside(job.folder / "job.json", "search.root") as temporary:
+    with atomic_write(job.folder / "job.json", "search.root") as temporary:
         temporary.write_text(json.dumps(told), encoding="utf-8")
 
 
@@ -130,7 +130,7 @@ def _outcome(result: Path, code: int, output: Path, asked: bool) -> Outcome:
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """What the process leaves, in one step."""
-    with write_aside(folder / "result.json", "search.root") as temporary:
+    with atomic_write(folder / "result.json", "search.root") as temporary:
         temporary.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
 
 

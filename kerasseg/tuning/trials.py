@@ -23,7 +23,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.space import plain_values, with_values
 from kerasseg.tuning.trial_process import (
@@ -166,7 +166,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
     """Write the record in one step."""
     path = record_path(folder, record.trial_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_aside(path, "search.root") as temporary:
+    with atomic_write(path, "search.root") as temporary:
         temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasseg.errors import UserError
-from kerasseg.files import held
+from kerasseg.files import file_lock
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
 from kerasseg.tuning.distributed import ChiefClient, NotOurs, SignsOfLife, serve
@@ -91,7 +91,8 @@ def in_threads(jobs: Sequence[Callable[[], None]], stop: Stop) -> None:
 @contextmanager
 def _prepared(search: Search) -> Iterator[Any]:
     """The oracle of a search whose folder is held, and whose scans are converted and split."""
-    with held(search.folder / ".lock", _LOCKED):
+    lock = search.folder / ".lock"
+    with file_lock(lock, "runs this search", "search.root", wait=0, refusal=_LOCKED):
         goes_on = check_belongs(search)
         oracle = build_oracle(search)
         open_split(open_store(search.base), search.base.split)

@@ -1,19 +1,21 @@
-"""A conversion that is killed goes on; two at once do not happen."""
+"""A conversion that is killed goes on; a second one at the same time waits for the first."""
 
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.files import locked
-from kerasseg.records import convert as converting
+from kerasseg.files import file_lock
 from kerasseg.records.store import open_store, update_store
 from tests.conftest import phantom_experiment
 
@@ -102,37 +104,85 @@ def test_an_unfinished_conversion_with_other_settings_is_refused(tmp_path):
         open_store(phantom_experiment(tmp_path, "data.modalities=[t1]"))
 
 
-def test_two_conversions_into_one_folder(tmp_path):
-    experiment = phantom_experiment(tmp_path)
-    (tmp_path / "store").mkdir()
+def start_kerasseg(*arguments: str | Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "kerasseg.cli", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_second_conversion_waits_and_goes_on_when_the_first_is_killed(tmp_path):
+    overrides = [PHANTOMS, f"records.root={tmp_path / 'store'}"]
     code = (
         "import sys, time, pathlib\n"
-        "from kerasseg.files import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])):\n"
+        "from kerasseg.files import file_lock\n"
+        "with file_lock(pathlib.Path(sys.argv[1]), 'converts into this store', 'records.root'):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path / "store"], stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
-        words = rf"process {other.pid} on .* is converting into this folder right now"
-        for act in (open_store, update_store):
-            with pytest.raises(UserError, match=words):
-                act(experiment)
-        other.kill()
-    time.sleep(0.1)
-    assert len(open_store(experiment).rows) == 8, "the lock ended with its holder"
-    with locked(tmp_path / "store"):
-        pass
+        [sys.executable, "-c", code, tmp_path / "store" / ".lock"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        second = start_kerasseg("convert", *overrides)
+        assert re.match(
+            rf"Waiting for process {holder.pid} on .*, which converts into this store since "
+            rf"\d{{4}}-\d\d-\d\d \d\d:\d\d: {tmp_path}/store",
+            second.stderr.readline(),
+        )
+        holder.kill()
+    second.communicate(timeout=120)
+    assert second.returncode == 0
+    assert len(open_store(phantom_experiment(tmp_path, PHANTOMS)).rows) == 5
 
 
-def test_the_loser_of_a_race_leaves_the_folder_to_the_winner(tmp_path, monkeypatch):
-    """Both found no folder, the other was first to lock it, and no shard is finished yet."""
-    root = tmp_path / "store"
-    root.mkdir()
-    (root / "journal.jsonl").write_text("{}\n")
-    monkeypatch.setattr(type(root), "exists", lambda path: False if path == root else path.is_dir())
-    with locked(root), pytest.raises(UserError, match="is converting into this folder"):
-        converting.convert(phantom_experiment(tmp_path), root)
-    assert (root / "journal.jsonl").is_file()
+def test_of_two_processes_that_need_a_new_store_one_converts_and_both_use_it(tmp_path):
+    """They are what two folds started together do; the reading process holds the first one up."""
+    overrides = [PHANTOMS, f"records.root={tmp_path / 'store'}", "records.workers=1"]
+    overrides += ["records.cases_per_shard=1"]
+    code = (
+        "import sys\n"
+        "from kerasseg.config.load import load_experiment\n"
+        "from kerasseg.records.store import open_store\n"
+        "print(open_store(load_experiment(None, sys.argv[1:])).manifest.data_fingerprint)\n"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *overrides],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert printed[0][0] == printed[1][0] != ""
+    assert sum("Converting 5 cases" in errors for _, errors in printed) == 1
+
+
+def test_the_waiting_process_makes_the_folder_anew_when_the_first_one_removed_it(tmp_path):
+    """A conversion that fails early removes its new folder, and with it the file that is locked."""
+    lock = tmp_path / "store" / ".lock"
+    ended = []
+
+    def wait() -> None:
+        with file_lock(lock, "waits", "records.root"):
+            assert lock.read_text().startswith("process ")
+            ended.append(True)
+
+    with file_lock(lock, "fails", "records.root"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.5)
+        shutil.rmtree(lock.parent)
+    thread.join(timeout=30)
+    assert ended and lock.exists()
+
+
+def test_a_first_conversion_that_fails_leaves_no_new_folder(brats_experiment, brats_root, tmp_path):
+    for segmentation in brats_root.glob("*/*_seg.nii.gz"):
+        segmentation.unlink()
+    with pytest.raises(UserError, match="has no segmentation"):
+        open_store(brats_experiment())
+    assert not (tmp_path / "store").exists()

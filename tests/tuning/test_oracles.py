@@ -177,7 +177,7 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path, tuner, monkeypatch):
     run(whole)
     killed = make_search(tmp_path / "killed", **options, baseline=True)
     kills, draw = 0, random.Random(tuner)
-    original = kerasseg.tuning.oracles.write_aside
+    original = kerasseg.tuning.oracles.atomic_write
 
     @contextmanager
     def killed_at(path, setting):
@@ -192,8 +192,8 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path, tuner, monkeypatch):
             kills += 1
             raise Killed
 
-    monkeypatch.setattr(kerasseg.tuning.oracles, "write_aside", killed_at)
-    monkeypatch.setattr(kerasseg.tuning.trials, "write_aside", killed_at)
+    monkeypatch.setattr(kerasseg.tuning.oracles, "atomic_write", killed_at)
+    monkeypatch.setattr(kerasseg.tuning.trials, "atomic_write", killed_at)
 
     def job(job, environment, stop):
         trial_id = job.experiment.run.name.removeprefix("trial_")

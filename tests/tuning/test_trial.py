@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kerasseg.errors import storage_error
 from kerasseg.experiment import run_experiment
-from kerasseg.files import held
+from kerasseg.files import file_lock
 from kerasseg.run import read_history
 from kerasseg.tuning.trial import run_job
 from kerasseg.tuning.trial_process import Job, _write_job
@@ -180,7 +180,7 @@ def test_memory_that_runs_out_fails_the_trial_and_says_what_helps(tmp_path, stor
 def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path, store, monkeypatch):
     monkeypatch.setattr("kerasseg.tuning.trial._SECONDS_FOR_OTHERS", 0.1)
     job = make_job(tmp_path, store, "trial")
-    with held(job.folder / ".lock", "x"):
+    with file_lock(job.folder / ".lock", "x", "search.root"):
         outcome = run_job(job.folder)
     assert outcome.status == "stopped" and not (tmp_path / "runs").exists()
     assert "another process trains this trial; two workers of one name" in outcome.reason

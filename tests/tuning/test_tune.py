@@ -11,7 +11,7 @@ import yaml
 
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.files import held
+from kerasseg.files import file_lock
 from kerasseg.tuning.search import load_search
 from kerasseg.tuning.trial_process import Outcome
 from kerasseg.tuning.tune import tune
@@ -194,14 +194,14 @@ def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch, error
 def test_a_full_disk_does_not_keep_a_lock_from_being_held(tmp_path):
     """/dev/full takes no byte."""
     (tmp_path / "lock").symlink_to("/dev/full")
-    with held(tmp_path / "lock", "x"):
+    with file_lock(tmp_path / "lock", "x", "search.root"):
         pass
 
 
 def test_one_search_at_a_time_in_a_folder(tmp_path):
     search = make_search(tmp_path, max_trials=1)
     with (
-        held(search.folder / ".lock", "x"),
+        file_lock(search.folder / ".lock", "x", "search.root"),
         pytest.raises(UserError, match=r"this search is going on already.*process \d+ on"),
     ):
         tune(search, run_job=fake_job)

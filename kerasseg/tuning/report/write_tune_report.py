@@ -17,7 +17,7 @@ import jinja2
 
 from kerasseg import __version__
 from kerasseg.errors import storage_error
-from kerasseg.files import write_aside
+from kerasseg.files import atomic_write
 from kerasseg.page import Drawing, environment, write_figures
 from kerasseg.progress import track
 from kerasseg.tuning.report.figure_parts import range_in_words, value_in_words
@@ -142,7 +142,7 @@ def write_trials_csv(path: Path, search: Search) -> None:
     true/false are JSON, times unix seconds, several runs are parted by spaces."""
     names = [parameter.name for parameter in search.parameters]
     with (
-        write_aside(path, "search.root") as temporary,
+        atomic_write(path, "search.root") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
@@ -197,7 +197,7 @@ def write_tune_report(folder: Path) -> Path:
     figures = write_figures(folder / "figures", drawings, _SETTING)
     figures = {name: figures.get(name, []) for name in (SCORES, SETTINGS, IMPORTANCE, TRAINING)}
     page = _environment().get_template("tune_report.html").render(_words(search, figures))
-    with write_aside(folder / "tune_report.html", _SETTING) as temporary:
+    with atomic_write(folder / "tune_report.html", _SETTING) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / "tune_report.html"
 
