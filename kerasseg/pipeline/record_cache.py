@@ -1,6 +1,9 @@
 """Records kept where they are quicker to get at: in memory, or unpacked in a folder."""
 
+import fcntl
+import re
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,8 +12,8 @@ import psutil
 import tensorflow as tf
 
 from kerasseg.config.experiment import PipelineSettings
-from kerasseg.errors import UserError
-from kerasseg.files import atomic_write
+from kerasseg.errors import UserError, storage_error
+from kerasseg.files import atomic_write, file_lock
 from kerasseg.pipeline.records import Record, TableSizes, filled, parse_record
 from kerasseg.progress import track
 from kerasseg.records import tfrecord as example
@@ -21,6 +24,11 @@ _LEAST_FREE = 0.1
 """Share of the available memory that a cache leaves to everything else."""
 _ALIGNMENT = 64
 """Bytes; TensorFlow takes arrays so aligned over without a copy."""
+
+_CACHE_ROOT = "pipeline.cache_root"
+_STORE_NAME = "store.txt"
+"""File in the folder of a cache that names its store, and is locked while the cache is read."""
+_VERSION_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 
 
 class MemoryCache:
@@ -61,18 +69,40 @@ class MemoryCache:
 
 
 class DiskCache:
-    """Copies of the records of some cases, unpacked, a file each, in a folder of their own.
+    """Unpacked copies of the records of some cases, a file each.
 
-    For stores that are compressed, or lie on a slow disk. What is there already is kept. Raises
-    `UserError` before anything is written if the disk is too small.
+    They help where the store is compressed or lies on a slow disk. Copies that are there already
+    are kept; those of older versions of the store are removed unless a process still reads them.
+
+    Args:
+        store: The store that is copied.
+        case_ids: The cases to copy.
+        root: Folder of caches; this store's version has a folder of its own in it.
+
+    Raises:
+        UserError: The disk is too small; nothing was written then.
     """
 
-    def __init__(self, store: RecordStore, case_ids: Sequence[str], folder: Path) -> None:
+    def __init__(self, store: RecordStore, case_ids: Sequence[str], root: Path) -> None:
         manifest = store.manifest
-        self.folder = folder / f"{manifest.data_fingerprint}-{manifest.fingerprint}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = root / f"{manifest.data_fingerprint}-{manifest.fingerprint}"
         numbers = {case_id: number for number, case_id in enumerate(store.rows)}
         self._paths = {c: self.folder / f"case-{numbers[c]:06d}.tfrecord" for c in case_ids}
+        with file_lock(root / ".lock", "fills this cache", _CACHE_ROOT):
+            try:
+                self.folder.mkdir(exist_ok=True)
+                file = (self.folder / _STORE_NAME).open("w", encoding="utf-8")
+                # Open, and so locked, as long as this object lives: nobody removes the copies.
+                weakref.finalize(self, file.close)
+                file.write(str(store.root.resolve()))
+                file.flush()
+                fcntl.flock(file, fcntl.LOCK_SH)
+                _remove_older_versions(store, root, self.folder)
+            except OSError as error:
+                raise storage_error(error, f"Writing {self.folder}", _CACHE_ROOT) from error
+            self._copy(store)
+
+    def _copy(self, store: RecordStore) -> None:
         missing = [case_id for case_id, path in self._paths.items() if not path.exists()]
         needed = sum(_decoded_bytes(store, case_id) for case_id in missing)
         free = shutil.disk_usage(self.folder).free
@@ -82,12 +112,12 @@ class DiskCache:
                 f"{len(missing)} cases, but {free / 1e9:.1f} GB are free there: name another disk "
                 "with pipeline.cache_root, or use pipeline.cache=none."
             )
-        words = f"Caching {len(missing)} cases in {self.folder}"
-        for case_id in track(missing, len(missing), words) if missing else ():
+        described = f"Caching {len(missing)} cases in {self.folder}"
+        for case_id in track(missing, len(missing), described) if missing else ():
             row = store.rows[case_id]
             payload = unpacked(read_record(store.root / row.shard, row.offset, case_id))
             with (
-                atomic_write(self._paths[case_id], "pipeline.cache_root") as temporary,
+                atomic_write(self._paths[case_id], _CACHE_ROOT) as temporary,
                 temporary.open("wb") as file,
             ):
                 write_record(file, payload)
@@ -118,9 +148,33 @@ def open_cache(
     if settings.cache == "memory":
         return MemoryCache(store, case_ids)
     if settings.cache == "disk":
-        root = settings.cache_root or store.root.with_name(f"{store.root.name}.cache")
-        return DiskCache(store, case_ids, root)
+        return DiskCache(store, case_ids, settings.cache_root or _default_root(store))
     return None
+
+
+def _default_root(store: RecordStore) -> Path:
+    return store.root.with_name(f"{store.root.name}.cache")
+
+
+def _remove_older_versions(store: RecordStore, root: Path, current: Path) -> None:
+    """Remove the copies of what `store` held before, unless a process still reads them.
+
+    The caller holds the lock of `root`. One `root` may hold caches of many stores: only those that
+    name this store are its own, or those that name none in the folder that is this store's alone.
+    """
+    for folder in root.iterdir():
+        if folder == current or not _VERSION_NAME.fullmatch(folder.name):
+            continue
+        try:
+            with (folder / _STORE_NAME).open("r+", encoding="utf-8") as file:
+                if file.read() == str(store.root.resolve()):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is read
+                    shutil.rmtree(folder)
+        except FileNotFoundError:
+            if root == _default_root(store):
+                shutil.rmtree(folder)
+        except BlockingIOError:
+            continue
 
 
 def unpacked(payload: bytes) -> bytes:

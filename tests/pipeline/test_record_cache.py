@@ -1,5 +1,7 @@
 """Cached records give the same batches, and are refused where they do not fit."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +11,7 @@ from kerasseg.errors import UserError
 from kerasseg.pipeline import record_cache
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.pipeline.record_cache import DiskCache, MemoryCache, open_cache
-from kerasseg.records.store import open_store
+from kerasseg.records.store import RecordStore, open_store
 from tests.conftest import phantom_experiment
 
 SLICES = ("model.dimensions=2", "pipeline.patch_size=[16,12]")
@@ -51,12 +53,12 @@ def test_batches_are_those_without_a_cache(
 def test_copies_are_kept_and_made_again_where_they_are_missing(zlib_store, tmp_path):
     cases = list(zlib_store.rows)[:3]
     cache = DiskCache(zlib_store, cases, tmp_path)
-    paths = sorted(cache.folder.iterdir())
+    paths = sorted(cache.folder.glob("case-*"))
     assert len(paths) == 3
     times = [path.stat().st_mtime_ns for path in paths]
     paths[1].unlink()
     DiskCache(zlib_store, cases, tmp_path)
-    assert sorted(cache.folder.iterdir()) == paths
+    assert sorted(cache.folder.glob("case-*")) == paths
     again = [path.stat().st_mtime_ns for path in paths]
     assert again[0] == times[0] and again[2] == times[2] and again[1] > times[1]
 
@@ -69,11 +71,67 @@ def test_the_folder_stands_beside_the_store_unless_another_is_named(tmp_path):
     open_store(experiment)  # it is not taken for a part of the store
 
 
+def test_of_two_processes_one_copies_and_the_other_waits_and_reads_the_copies(tmp_path):
+    experiment = phantom_experiment(tmp_path, "records.compression=zlib")
+    store = open_store(experiment)
+    code = (
+        "import pathlib, sys\n"
+        "from kerasseg.pipeline.record_cache import DiskCache\n"
+        "from kerasseg.records.manifest import read_manifest\n"
+        "from kerasseg.records.store import RecordStore\n"
+        "root, folder = map(pathlib.Path, sys.argv[1:])\n"
+        "store = RecordStore(root, read_manifest(root))\n"
+        "DiskCache(store, list(store.rows), folder).check_records()\n"
+    )
+    command = [sys.executable, "-c", code, store.root, tmp_path / "copies"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert sum("Caching 8 cases" in text for text in printed) == 1, printed
+    assert len(list((tmp_path / "copies").glob("*/case-*"))) == 8
+
+
+def test_copies_of_older_versions_of_the_store_go_when_nobody_reads_them(tmp_path, phantom_store):
+    def make(store):
+        return open_cache(experiment.pipeline, store, list(store.rows)[:1])
+
+    experiment = phantom_experiment(
+        tmp_path, "pipeline.cache=disk", f"pipeline.cache_root={tmp_path / 'copies'}"
+    )
+    store = open_store(experiment)
+    of_another_store = make(phantom_store)
+    first = make(store)
+    changed = {"data_fingerprint": f"{1:016x}"}
+    newer = RecordStore(store.root, store.manifest.model_copy(update=changed))
+    second = make(newer)
+    assert first.folder.exists(), "another run still reads it"
+    first_folder = first.folder
+    del first
+    third = make(newer)
+    assert not first_folder.exists()
+    assert third.folder == second.folder
+    assert second.folder.exists() and of_another_store.folder.exists()
+
+
+def test_copies_that_name_no_store_go_only_from_the_folder_of_this_store(tmp_path):
+    """Before, a cache did not say of which store it was."""
+    for root in ("", f"pipeline.cache_root={tmp_path / 'copies'}"):
+        experiment = phantom_experiment(tmp_path, "pipeline.cache=disk", *filter(None, [root]))
+        store = open_store(experiment)
+        parent = experiment.pipeline.cache_root or tmp_path / "store.cache"
+        old, foreign = parent / f"{1:016x}-{2:016x}", parent / "photographs"
+        for folder in (old, foreign):
+            folder.mkdir(parents=True)
+            (folder / "case-000000.tfrecord").touch()
+        open_cache(experiment.pipeline, store, list(store.rows)[:1])
+        assert foreign.exists() and old.exists() == bool(root)
+
+
 def test_a_damaged_copy_is_named(phantom_store, tmp_path):
     cases = list(phantom_store.rows)[:2]
     cache = DiskCache(phantom_store, cases, tmp_path)
     cache.check_records()
-    path = sorted(cache.folder.iterdir())[1]
+    path = sorted(cache.folder.glob("case-*"))[1]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -96,7 +154,7 @@ def test_a_disk_that_is_too_small_is_refused(phantom_store, tmp_path, monkeypatc
     monkeypatch.setattr(record_cache, "shutil", full)
     with pytest.raises(UserError, match=r"cache=disk needs .* for 8 cases.*cache_root"):
         DiskCache(phantom_store, list(phantom_store.rows), tmp_path)
-    assert not list(tmp_path.glob("*/*"))
+    assert not list(tmp_path.glob("*/case-*"))
 
 
 @pytest.mark.parametrize("store", ["phantom_store", "zlib_store"])
