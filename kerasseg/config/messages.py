@@ -1,22 +1,22 @@
-"""What is wrong in a config, in words: which setting, what was found, what is allowed.
-
-The settings by their dotted names: all there are, what they may be, and what one is set to.
-"""
+"""Messages for mistakes in a config: which setting, what was found, what is allowed."""
 
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from typing import Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.loss import TERMS, term_name
 
+_A_LOSS = "each a loss with its weight and options, such as [{dice: 0.5}, {focal: 0.5, gamma: 2}]"
+_MISSING: Any = object()
+
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of a config file, for editors that complete YAML."""
+    """Return the JSON schema of a config file, for editors that complete YAML."""
     schema = Experiment.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "kerasseg experiment"
@@ -24,7 +24,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterator[str]:
-    """Every setting by its dotted name, sections too."""
+    """Yield every setting by its dotted name, sections included."""
     for name, field in model.model_fields.items():
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -32,7 +32,10 @@ def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterato
 
 
 def look_up(values: Any, key: str, default: Any = None) -> Any:
-    """What a config, as read from YAML, has at `section.key`; list items go by their number."""
+    """Return what a config, as read from YAML, has at `section.key`.
+
+    Items of a list go by their number: `loss.0.dice`.
+    """
     for part in key.split("."):
         if isinstance(values, list) and part.isdigit() and int(part) < len(values):
             values = values[int(part)]
@@ -43,10 +46,6 @@ def look_up(values: Any, key: str, default: Any = None) -> Any:
     return values
 
 
-_A_LOSS = "each a loss with its weight and options, such as [{dice: 0.5}, {focal: 0.5, gamma: 2}]"
-_NOWHERE: Any = object()
-
-
 def explain(
     error: ValidationError,
     values: dict[str, Any],
@@ -54,21 +53,51 @@ def explain(
     overrides: Iterable[str],
     model: type[BaseModel] = Experiment,
 ) -> str:
-    """A line per mistake.
+    """Return a line per mistake.
 
-    values: the config as read, overrides applied. where: its file. overrides: the settings that
-    were overridden, for which the line names no file. model: what the config is of.
+    Args:
+        error: The mistakes, as pydantic found them.
+        values: The config as read from YAML, with the overrides applied.
+        where: The file of the config.
+        overrides: Dotted names of the settings that were overridden; their lines name no file.
+        model: The type of the config.
     """
     names = set(overrides)
     lines = [_explain(path, e, values, where, names, model) for path, e in _mistakes(error, values)]
     return "\n".join(dict.fromkeys(lines))
 
 
-def _mistakes(error: ValidationError, values: dict[str, Any]) -> list[tuple[list[str], Any]]:
-    """Where each mistake is, and what pydantic says of it, without what only follows from another.
+def nearest(key: str, model: type[BaseModel] = Experiment, beside: Iterable[str] = ()) -> str:
+    """Return ' Did you mean training.epochs?', or the settings beside the unknown one.
 
-    Where a number or a list may stand, pydantic says of each why it is not that: the one that got
-    deepest into what the user wrote is kept.
+    `beside` are dotted names that `known_keys` does not have: settings within a list.
+    """
+    known = list(dict.fromkeys([*known_keys(model), *beside]))
+    last = key.rpartition(".")[2]
+    alike = [n for n in known if difflib.get_close_matches(last, [n.rpartition(".")[2]])]
+    match = difflib.get_close_matches(key, alike, n=1, cutoff=0.6)
+    if not match:
+        tails = {name.rsplit(".", 1)[-1]: name for name in known}
+        match = [tails[tail] for tail in difflib.get_close_matches(last, tails, n=1, cutoff=0.75)]
+    if match:
+        return f" Did you mean {match[0]}?"
+    section = key.rpartition(".")[0]
+    siblings = [n for n in known if n.rpartition(".")[0] == section]
+    return f" Known here: {', '.join(siblings)}." if siblings else ""
+
+
+def show(value: Any) -> str:
+    """Return a value together with its kind: '3 (whole number)'."""
+    kinds = {str: "text", bool: "true/false", int: "whole number", float: "number"}
+    kinds |= {dict: "section", list: "list", type(None): "nothing"}
+    return f"{json.dumps(value, default=str)} ({kinds.get(type(value), type(value).__name__)})"
+
+
+def _mistakes(error: ValidationError, values: dict[str, Any]) -> list[tuple[list[str], Any]]:
+    """Return the place and pydantic's account of each mistake that does not follow from another.
+
+    Where a number or a list may stand, pydantic says for each why the value is not that: the one
+    that got deepest into what the user wrote is kept.
     """
     found = [
         (_path(e, values), e) for e in error.errors() if e["type"] != "default_factory_not_called"
@@ -81,7 +110,10 @@ def _mistakes(error: ValidationError, values: dict[str, Any]) -> list[tuple[list
 
 
 def _path(error: Any, values: dict[str, Any]) -> list[str]:
-    """Where the mistake is, as the user wrote it: pydantic's place without the kinds of a union."""
+    """Return the place of a mistake as the user wrote it.
+
+    That is pydantic's place without the names that pydantic gives the members of a union.
+    """
     parts = [str(part) for part in error["loc"] if part != "[key]"]
     if error["type"] == "missing":  # a list that is too short: speak of the list
         parts.pop()
@@ -90,10 +122,10 @@ def _path(error: Any, values: dict[str, Any]) -> list[str]:
     path: list[str] = []
     node: Any = values
     for part in parts:
-        child = look_up(node, part, default=_NOWHERE)
-        if child is _NOWHERE and isinstance(node, dict | list) and not part.isidentifier():
+        child = look_up(node, part, default=_MISSING)
+        if child is _MISSING and isinstance(node, dict | list) and not part.isidentifier():
             continue  # tuple[...], of which the next part is one
-        if child is _NOWHERE and not isinstance(node, dict):
+        if child is _MISSING and not isinstance(node, dict):
             break
         path.append(part)
         node = child
@@ -121,7 +153,9 @@ def _explain(
     if error["type"] == "extra_forbidden":
         if path[0] == "loss":
             return f"{where}: {key}: {_explain_option(path, values)}"
-        return f"{where}: {key}: unknown setting.{nearest(key, model)}"
+        prefix = ".".join(path[:-1])
+        beside = [f"{prefix}.{n}" for s in _locate(path[:-1], model)[1] for n in s.model_fields]
+        return f"{where}: {key}: unknown setting.{nearest(key, model, beside)}"
     message = error["msg"].replace("Input should be", "should be")
     if error["loc"][-1] == "[key]":
         return f"{where}: {key}: the key {path[-1]} {message}."
@@ -131,13 +165,13 @@ def _explain(
 
 
 def _explain_term(found: Any) -> str:
-    """Why an item of `loss` is no term."""
+    """Explain why an item of `loss` is no term."""
     expected = f"expected one of {', '.join(TERMS)} with its weight, such as {{dice: 0.5}}"
     if not isinstance(found, dict):
         return f"{expected}, found {show(found)}."
     names = [name for name in TERMS if name in found]
     if names:
-        terms = ", ".join(f"{{{name}: {_plain(found[name])}}}" for name in names)
+        terms = ", ".join(f"{{{name}: {json.dumps(found[name], default=str)}}}" for name in names)
         return f"found {' and '.join(names)}, but a term is one loss: make it [{terms}]."
     near = [m for k in found for m in difflib.get_close_matches(str(k), TERMS, n=1)]
     hint = f" Did you mean {near[0]}?" if near else ""
@@ -145,109 +179,97 @@ def _explain_term(found: Any) -> str:
 
 
 def _explain_option(path: list[str], values: dict[str, Any]) -> str:
-    """Why `loss.<number>.<option>` does not exist."""
+    """Explain why `loss.<number>.<option>` does not exist."""
+    options = {name: [o for o in term.model_fields if o != name] for name, term in TERMS.items()}
     *term, option = path
     name = term_name(look_up(values, ".".join(term))) or ""
-    near = difflib.get_close_matches(option, _options(name), n=1)
-    others = [other for other in TERMS if option in _options(other)]
+    near = difflib.get_close_matches(option, options[name], n=1)
+    others = [other for other in TERMS if option in options[other]]
     hint = f" Did you mean {near[0]}?" if near else ""
     if not near and others:
         hint = f" It is an option of {' and '.join(others)}."
-    return f"unknown option of {name}.{hint} Known for {name}: {', '.join(_options(name))}."
-
-
-def _options(term: str) -> list[str]:
-    return [name for name in TERMS[term].model_fields if name != term]
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, default=str)
-
-
-def nearest(key: str, model: type[BaseModel] = Experiment) -> str:
-    """' Did you mean training.epochs?', or the settings beside an unknown one."""
-    known = list(known_keys(model))
-    last = key.rpartition(".")[2]
-    alike = [n for n in known if difflib.get_close_matches(last, [n.rpartition(".")[2]])]
-    match = difflib.get_close_matches(key, alike, n=1, cutoff=0.6)
-    if not match:
-        tails = {name.rsplit(".", 1)[-1]: name for name in known}
-        match = [tails[tail] for tail in difflib.get_close_matches(last, tails, n=1, cutoff=0.75)]
-    if match:
-        return f" Did you mean {match[0]}?"
-    section = key.rpartition(".")[0]
-    siblings = [n for n in known if n.rpartition(".")[0] == section]
-    return f" Known here: {', '.join(siblings)}." if siblings else ""
-
-
-def show(value: Any) -> str:
-    """A value with its kind: '3 (whole number)'."""
-    kinds = {str: "text", bool: "true/false", int: "whole number", float: "number"}
-    kinds |= {dict: "section", list: "list", type(None): "nothing"}
-    return f"{json.dumps(value, default=str)} ({kinds.get(type(value), type(value).__name__)})"
+    return f"unknown option of {name}.{hint} Known for {name}: {', '.join(options[name])}."
 
 
 def _allowed(path: Sequence[str], values: dict[str, Any], model: type[BaseModel]) -> str:
-    schema = _schema(model)
-    node: dict[str, Any] = schema
-    for depth, part in enumerate(path):
-        node = _resolve(node, schema)
-        if "oneOf" in node:  # a term of the loss
-            name = term_name(look_up(values, ".".join(path[:depth])))
-            options = [_resolve(option, schema) for option in node["oneOf"]]
-            node = next((o for o in options if name in o["properties"]), {})
-        for option in node.get("anyOf", ()):  # null, or a number, or what has parts
-            node = option if option.get("type") in ("array", "object") else node
-        if node.get("type") == "array":
-            items = node.get("prefixItems")
-            node = items[min(int(part), len(items) - 1)] if items else node.get("items", {})
+    """Describe the values that the setting at `path` may have: 'a whole number, at least 1'."""
+    if path[0] == "loss":
+        model, path = TERMS[term_name(look_up(values, ".".join(path[:2]))) or ""], path[2:]
+    field, _, depth = _locate(path, model)
+    if field is None:
+        return ""
+    annotated: Any = Annotated  # a tuple in its brackets is more than mypy reads
+    limited = annotated[(field.annotation, "without its default", *field.metadata)]
+    node = TypeAdapter(limited).json_schema()
+    for _ in range(depth):
+        options = (o for o in node.get("anyOf", ()) if o.get("type") in ("array", "object"))
+        node = next(options, node)
+        parts = [node.get("items"), node.get("additionalProperties")]
+        parts += [*node.get("prefixItems", ()), *node.get("patternProperties", {}).values()]
+        node = next((part for part in parts if isinstance(part, dict)), {})
+    return _describe(node)
+
+
+def _locate(
+    path: Sequence[str], model: type[BaseModel]
+) -> tuple[FieldInfo | None, list[type[BaseModel]], int]:
+    """Find the setting that a place in a config belongs to.
+
+    Returns:
+        The innermost setting on the way; the sections that its value may hold; and how many parts
+        of the path, numbers of items or keys of values, lead on from there.
+    """
+    field, sections, depth = None, [model], 0
+    for part in path:
+        found = next((s.model_fields[part] for s in sections if part in s.model_fields), None)
+        if found is None:
+            depth += 1
         else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
-    return _describe(_resolve(node, schema), schema)
+            field, sections, depth = found, _sections(found.annotation), 0
+    return field, sections, depth
 
 
-@cache
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema()
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """Find the groups of settings in a type such as `tuple[Flip | Blur, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
+_KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "a section",
+    "null": "null",
+}
+_LIMITS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "under {}",
+    "pattern": "matching {}",
+    "maxLength": "at most {} long",
+}
 
 
-def _describe(node: dict[str, Any], schema: dict[str, Any]) -> str:
-    """The words for one JSON-schema node: 'a whole number, at least 1, at most 64'."""
+def _describe(node: dict[str, Any]) -> str:
+    """Describe the JSON schema of one setting: 'a whole number, at least 1, at most 64'."""
     if "anyOf" in node:
-        parts = [_describe(_resolve(option, schema), schema) for option in node["anyOf"]]
+        parts = [_describe(option) for option in node["anyOf"]]
         joint = "; or " if any(", " in part for part in parts) else " or "
         return joint.join(part for part in parts if part)
     if "enum" in node:
         return "one of " + ", ".join(map(str, node["enum"]))
     if "const" in node:
         return str(node["const"])
+    if "$ref" in node:
+        return _KINDS["object"]
     if node.get("type") == "array":
         items = node.get("prefixItems")
-        each = _describe(items[0] if items else node.get("items", {}), schema)
+        each = _describe(items[0] if items else node.get("items", {}))
         least = f" of at least {node['minItems']}" if node.get("minItems") else ""
         return f"a list of {len(items)}, each {each}" if items else f"a list{least}, each {each}"
-    names = {
-        "integer": "a whole number",
-        "number": "a number",
-        "string": "text",
-        "boolean": "true or false",
-        "object": "a section",
-        "null": "null",
-    }
-    limits = {
-        "minimum": "at least {}",
-        "exclusiveMinimum": "above {}",
-        "maximum": "at most {}",
-        "exclusiveMaximum": "under {}",
-        "pattern": "matching {}",
-        "maxLength": "at most {} long",
-    }
-    words = [names.get(node.get("type", ""), "")]
-    words += [text.format(node[key]) for key, text in limits.items() if key in node]
-    return ", ".join(word for word in words if word)
+    limits = [text.format(node[key]) for key, text in _LIMITS.items() if key in node]
+    return ", ".join(filter(None, [_KINDS.get(node.get("type", "")), *limits]))

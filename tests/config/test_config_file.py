@@ -314,6 +314,29 @@ def test_refused_settings_of_the_model_and_the_optimiser_in_one_line(override, w
     assert "\n" not in message, message
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "augment.transforms=[{flip: {p: 2}}]",
+            "0.flip.p: found 2 (whole number), allowed: a number, at least 0.0, at most 1.0.",
+        ),
+        (
+            "augment.transforms=[{flip: {axes: [up]}}]",
+            'transforms.0.flip.axes.0: found "up" (text), allowed: one of depth, height, width.',
+        ),
+        ("augment.transforms=3", "allowed: a list, each a section; or null."),
+        ("augment.transforms=[{rotate90: {axes: [depth]}}]", 'axes: found ["depth"] (list), allo'),
+        ("augment.transforms=[{blurr: {}}]", "Did you mean augment.transforms.0.blur?"),
+        ("augment.transforms=[{blur: {x: 1}}]", "Known here: augment.transforms.0.blur.sigma, "),
+        ("postprocessing.thresholds={ET: 2}", "thresholds.ET: found 2 (whole number), allowed: a "),
+        ("data.files={t1: 3}", "data.files.t1: found 3 (whole number), allowed: text. Quote it"),
+    ],
+)
+def test_mistakes_within_lists_and_mappings_say_what_is_allowed_there(override, message):
+    assert message in refuse(override)
+
+
 def test_a_mistake_in_data_is_not_followed_by_what_only_follows_from_it():
     assert refuse("data.root=3").count("\n") == 0
 

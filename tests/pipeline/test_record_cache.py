@@ -1,7 +1,6 @@
 """Cached records give the same batches, and are refused where they do not fit."""
 
-import subprocess
-import sys
+import multiprocessing
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,27 +70,25 @@ def test_the_folder_stands_beside_the_store_unless_another_is_named(tmp_path):
     open_store(experiment)  # it is not taken for a part of the store
 
 
-def test_of_two_processes_one_copies_and_the_other_waits_and_reads_the_copies(tmp_path):
-    experiment = phantom_experiment(tmp_path, "records.compression=zlib")
-    store = open_store(experiment)
-    code = (
-        "import pathlib, sys\n"
-        "from kerasseg.pipeline.record_cache import DiskCache\n"
-        "from kerasseg.records.manifest import read_manifest\n"
-        "from kerasseg.records.store import RecordStore\n"
-        "root, folder = map(pathlib.Path, sys.argv[1:])\n"
-        "store = RecordStore(root, read_manifest(root))\n"
-        "DiskCache(store, list(store.rows), folder).check_records()\n"
-    )
-    command = [sys.executable, "-c", code, store.root, tmp_path / "copies"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed
-    assert sum("Caching 8 cases" in text for text in printed) == 1, printed
-    assert len(list((tmp_path / "copies").glob("*/case-*"))) == 8
+def test_of_two_processes_one_copies_and_the_other_waits_and_reads_the_copies(
+    zlib_store, tmp_path, capfd
+):
+    def fill() -> None:
+        DiskCache(zlib_store, list(zlib_store.rows), tmp_path).check_records()
+
+    # Forked: a second import of TensorFlow would take longer than the rest of these tests.
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=fill) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(300)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert capfd.readouterr().err.count("Caching 8 cases") == 1
+    assert len(list(tmp_path.glob("*/case-*"))) == 8
 
 
-def test_copies_of_older_versions_of_the_store_go_when_nobody_reads_them(tmp_path, phantom_store):
+def test_copies_of_older_versions_of_the_store_go_when_nobody_reads_them(tmp_path, zlib_store):
     def make(store):
         return open_cache(experiment.pipeline, store, list(store.rows)[:1])
 
@@ -99,7 +96,7 @@ def test_copies_of_older_versions_of_the_store_go_when_nobody_reads_them(tmp_pat
         tmp_path, "pipeline.cache=disk", f"pipeline.cache_root={tmp_path / 'copies'}"
     )
     store = open_store(experiment)
-    of_another_store = make(phantom_store)
+    of_another_store = make(zlib_store)
     first = make(store)
     changed = {"data_fingerprint": f"{1:016x}"}
     newer = RecordStore(store.root, store.manifest.model_copy(update=changed))

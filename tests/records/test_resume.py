@@ -131,7 +131,7 @@ def test_a_second_conversion_waits_and_goes_on_when_the_first_is_killed(tmp_path
             second.stderr.readline(),
         )
         holder.kill()
-    second.communicate(timeout=120)
+    second.communicate(timeout=300)
     assert second.returncode == 0
     assert len(open_store(phantom_experiment(tmp_path, PHANTOMS)).rows) == 5
 
@@ -155,7 +155,7 @@ def test_of_two_processes_that_need_a_new_store_one_converts_and_both_use_it(tmp
         )
         for _ in range(2)
     ]
-    printed = [process.communicate(timeout=120) for process in both]
+    printed = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     assert printed[0][0] == printed[1][0] != ""
     assert sum("Converting 5 cases" in errors for _, errors in printed) == 1
