@@ -3,7 +3,10 @@
 Without --config it trains the demo on generated phantoms. The same as `kerasseg train`.
 """
 
-from kerasseg.cli.main import train_main
+import sys
+
+from kerasseg.cli.main import app, mistakes_as_sentences
 
 if __name__ == "__main__":
-    train_main()
+    with mistakes_as_sentences():
+        app(["train", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}")

@@ -3,7 +3,10 @@
 Without --config it searches on generated phantoms. The same as `kerasseg tune`.
 """
 
-from kerasseg.cli.main import tune_main
+import sys
+
+from kerasseg.cli.main import app, mistakes_as_sentences
 
 if __name__ == "__main__":
-    tune_main()
+    with mistakes_as_sentences():
+        app(["tune", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}")

@@ -61,8 +61,8 @@ def steps(overrides: tuple[str, ...], clip: str) -> tuple[Callable[[], float], .
     import tensorflow as tf
 
     from kerasseg.config.load import DEMO_CONFIG, load_experiment
-    from kerasseg.experiment import build_network
     from kerasseg.losses.loss import build_loss
+    from kerasseg.train import build_network
     from kerasseg.training.fit import compile_for_training
     from kerasseg.training.step import TrainingModel
 

@@ -4,24 +4,54 @@ import errno
 
 
 class UserError(ValueError):
-    """Something the user can mend: says which file or setting, what was found, what to do.
+    """A mistake that the user can mend.
 
+    The message says which file or setting is wrong, what was expected and found, and what to do.
     The command line prints it as one line and exits with code 2.
     """
+
+
+_ANOTHER_FOLDER = "name another folder{option}"
+_STORAGE_ERRORS: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", f"free some space, or {_ANOTHER_FOLDER}"),
+    errno.EDQUOT: ("the disk quota is used up", f"free some space, or {_ANOTHER_FOLDER}"),
+    errno.EFBIG: ("the file is too large for this file system", _ANOTHER_FOLDER),
+    errno.EACCES: ("there is no permission", f"change the permissions, or {_ANOTHER_FOLDER}"),
+    errno.EPERM: ("there is no permission", f"change the permissions, or {_ANOTHER_FOLDER}"),
+    errno.EROFS: ("the file system is read-only", _ANOTHER_FOLDER),
+    errno.ENAMETOOLONG: ("the name is too long", "use a shorter name or path{option}"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", _ANOTHER_FOLDER),
+    errno.EISDIR: ("it is a folder, not a file", "name another path{option}"),
+    errno.EEXIST: ("there is a file of this name", _ANOTHER_FOLDER),
+    errno.ENOENT: ("it does not exist", "check the path{option}"),
+    errno.ELOOP: ("its symbolic links lead in a circle", "name another path{option}"),
+    errno.EMFILE: ("this process has too many open files", "raise the limit (ulimit -n)"),
+    errno.ENFILE: ("the system has too many open files", "end other programs"),
+    errno.EIO: ("the disk reports a fault", f"check the disk, or {_ANOTHER_FOLDER}"),
+    errno.ESTALE: ("the network folder was changed by its server", "mount it again"),
+}
+"""Number of an operating system's error -> what is wrong, and what to do about it."""
+
+
+def describe_storage_error(error: OSError, option: str = "") -> str:
+    """Return what is wrong with a file or folder and what to do, in half a sentence.
+
+    Args:
+        error: The error of the operating system.
+        option: How the user names another folder, such as "records.root=FOLDER"; if empty the
+            half sentence does not say it.
+    """
+    unknown = (error.strerror or str(error), "name another path{option}")
+    reason, remedy = _STORAGE_ERRORS.get(error.errno or 0, unknown)
+    return f"{reason}: {remedy.format(option=f' with {option}' if option else '')}"
 
 
 def storage_error(error: OSError, doing: str, setting: str) -> UserError:
     """Turn a failed write into a sentence.
 
-    `doing` names the file ("writing /data/x.tfrecord"); `setting` is the setting that would
-    move it somewhere else ("records.root").
+    Args:
+        error: The error of the operating system.
+        doing: What failed, with the file's name: "Writing /data/x.tfrecord".
+        setting: The setting that moves the file to another folder: "records.root".
     """
-    reasons = {
-        errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
-        errno.EDQUOT: "the disk quota is used up: free some space, or name another folder",
-        errno.EACCES: "no permission to write there: change the permission, or name another folder",
-        errno.EPERM: "no permission to write there: change the permission, or name another folder",
-        errno.EROFS: "the file system is read-only: name another folder",
-    }
-    reason = reasons.get(error.errno or 0, f"{error.strerror or error}: name another folder")
-    return UserError(f"{doing} failed: {reason} with {setting}=FOLDER.")
+    return UserError(f"{doing} failed: {describe_storage_error(error, f'{setting}=FOLDER')}.")

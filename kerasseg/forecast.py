@@ -30,10 +30,10 @@ from kerasseg.records.splits import FOLDER, Split, open_split
 from kerasseg.records.store import RecordStore, open_store
 from kerasseg.targets import label_to_masks
 from kerasseg.training.checks import (
-    check_memory,
     check_precision,
     choose_precision,
     count_parameters,
+    memory_warning,
     step_memory,
 )
 from kerasseg.training.devices import Devices, choose_devices
@@ -157,13 +157,11 @@ def forecast(experiment: Experiment, share: Share) -> None:
             "gradients between the machines comes on top",
         )
     say("Precision", f"{policy} ({share.reason})")
-    memory = step_memory(share.experiment, policy, devices)
-    try:
-        check_memory(share.experiment, policy, devices)
-    except UserError as error:
-        say("Memory", f"does not fit: {error}", "yellow")
-        say("Time", "not measured, because a step does not fit into memory", "yellow")
+    if warning := memory_warning(share.experiment, policy, devices):
+        say("Memory", warning, "yellow")
+        say("Time", "not measured, because a step may not fit into memory", "yellow")
         return
+    memory = step_memory(share.experiment, policy, devices)
     needed, available = (f"{size / 1e9:.1f} GB" for size in (memory.needed, memory.available))
     say("Memory", f"a step needs about {needed} of the {available} available on {memory.where}")
     try:

@@ -1,14 +1,16 @@
-"""Importing TensorFlow without its noise.
+"""How this process starts TensorFlow, and how much of the machine it may use and has used.
 
-The environment variables that must stand before TensorFlow is imported, in one place.
+The environment variables that must be set before TensorFlow is imported are in `FLAGS`.
 """
 
 import os
 import re
+import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 FLAGS: dict[str, tuple[str, str]] = {
@@ -34,16 +36,34 @@ FLAGS: dict[str, tuple[str, str]] = {
 
 
 def set_flags() -> None:
-    """Set every flag of `FLAGS` that the user has not set."""
+    """Set every environment variable of `FLAGS` that the user has not set."""
     for name, (value, _reason) in FLAGS.items():
         os.environ.setdefault(name, value)
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, which in a container are fewer than the machine has."""
+    """Return how many cores this process may use: in a container fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def peak_gpu_memory() -> int | None:
+    """Return the largest memory that TensorFlow has used on the first GPU, in bytes.
+
+    Without a GPU it is None.
+    """
+    import tensorflow as tf
+
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
 Result = TypeVar("Result")
@@ -53,48 +73,72 @@ _START_UP_NOISE = re.compile(
     rb"|E\d{4} .*(cuda_platform|computation_placer|cuda_dnn|cuda_fft|cuda_blas|oneDNN supports))"
 )
 
-_NOT_FOR_KERAS = ("cv2", "matplotlib", "pandas", "scipy", "sklearn")
-"""Keras and TensorFlow import them where they are installed, for plots, data frames and wrappers of
-their own, which cost every process memory and start-up time (figures: benchmarks/notes.md)."""
+_OPTIONAL_PACKAGES = ("cv2", "matplotlib", "pandas", "scipy", "sklearn")
+"""Keras and TensorFlow import these where they are installed, for plots and data frames. They take
+100 MiB and a second of every process (benchmarks/notes.md)."""
 
 
-def start_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | None:
-    """Import TensorFlow without the notices it prints past every log level.
+def start_tensorflow(
+    prepare: Callable[[], Result] | None = None, *, hide_optional_packages: bool = False
+) -> Result | None:
+    """Import TensorFlow without the notices that it prints at every log level, and start it.
 
-    They come from C++ before its logger is set up, so standard error is caught as a file
-    meanwhile; every line that is not one of the known notices is passed on. Returns what `prepare`
-    does, which runs before TensorFlow computes anything: only then can devices be hidden and
-    machines be joined.
+    Standard error is caught only while TensorFlow is imported and while it finds out that there is
+    no GPU. While GPUs start and machines join it is not: the last words of a crash must be seen.
 
-    Of what Keras imports only where it is installed, pandas, SciPy, Matplotlib, OpenCV and
-    scikit-learn stay out; who needs Keras with them imports it first.
+    Args:
+        prepare: Called before TensorFlow computes anything: only then can devices be hidden and
+            machines be joined.
+        hide_optional_packages: Keep the packages that Keras imports only where they are installed
+            out of this process, unless they are imported already. They can be imported afterwards,
+            but Keras goes on without them: this is for processes that only train.
+
+    Returns:
+        What `prepare` returns, or None.
     """
+    with _without_notices():
+        with _not_installed(_OPTIONAL_PACKAGES if hide_optional_packages else ()):
+            import tensorflow as tf  # which imports Keras
+        if not _has_gpu_driver():
+            tf.config.list_physical_devices()
+    result = prepare() if prepare else None
+    # The first operation starts the devices. On a CPU it prints a notice about float16 as well.
+    if tf.config.list_physical_devices("GPU"):
+        tf.zeros([1])
+    else:
+        with _without_notices():
+            tf.cast(tf.zeros([1]), tf.float16)
+    return result
+
+
+def _has_gpu_driver() -> bool:
+    """Return whether TensorFlow may find a GPU: there is a driver, and GPUs are not hidden."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists())
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Catch standard error, also that of C++, and pass on all lines that are not known notices."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
-            with _not_there(_NOT_FOR_KERAS):
-                import tensorflow as tf  # which imports Keras
-
-            tf.config.list_physical_devices()
-            result = prepare() if prepare else None
-            tf.cast(tf.zeros([1]), tf.float16)
+            yield
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
             caught.seek(0)
             lines = caught.read().splitlines(keepends=True)
-            kept = [line for line in lines if not _START_UP_NOISE.match(line)]
-            os.write(2, b"".join(kept))
-    return result
+            os.write(2, b"".join(line for line in lines if not _START_UP_NOISE.match(line)))
 
 
 @contextmanager
-def _not_there(packages: Iterable[str]) -> Iterator[None]:
-    """Meanwhile they cannot be imported, as if they were not installed, unless they were before."""
+def _not_installed(packages: Iterable[str]) -> Iterator[None]:
+    """Make importing these packages fail within the context, unless they are imported already."""
     hidden = [package for package in packages if package not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: cannot be imported
     try:
         yield
     finally:

@@ -42,7 +42,7 @@ TINY = (
 
 LONGEST = (
     "training/test_workers.py",
-    "test_experiment.py",
+    "test_train.py",
     "config/test_configs.py",
     "training/test_replicas.py",
     "training/test_resume.py",

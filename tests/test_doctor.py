@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from kerasseg import forecast as module
 from kerasseg.errors import UserError
-from kerasseg.experiment import build_network
 from kerasseg.forecast import forecast, share_of_this_machine
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
+from kerasseg.train import build_network
 from kerasseg.training import checks as memory
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments
@@ -80,14 +80,14 @@ def test_a_small_run_by_the_command_line(tmp_path):
     assert "Reading the data, validation and the evaluation at the end come on top." in run
 
 
-def test_what_does_not_fit_is_reported_and_a_mistake_is_one(tmp_path):
+def test_too_large_a_patch_is_reported_and_a_mistake_is_refused(tmp_path):
     arguments = phantom_arguments(tmp_path)
     done = kerasseg("doctor", *arguments, "pipeline.patch_size=[2048,2048,2048]")
     assert done.returncode == 0, done.stderr
     words = said(done.stdout)
-    assert words["Memory"].startswith("does not fit: pipeline.patch_size [2048, 2048, 2048]")
-    assert "use pipeline.patch_size=[" in words["Memory"]
-    assert words["Time"] == "not measured, because a step does not fit into memory"
+    assert words["Memory"].startswith("pipeline.patch_size [2048, 2048, 2048] with")
+    assert "if memory runs out, use pipeline.patch_size=[" in words["Memory"]
+    assert words["Time"] == "not measured, because a step may not fit into memory"
     mistake = kerasseg("doctor", *arguments, "training.precision=mixed_float16")
     assert_one_sentence(mistake, ["mixed_float16 needs a GPU"])
     assert mistake.stdout == ""

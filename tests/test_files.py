@@ -14,7 +14,7 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     path.write_text("old")
     for error, expected in [
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full.*run.root=FOLDER"),
-        (PermissionError(errno.EACCES, "Permission denied"), "no permission to write"),
+        (PermissionError(errno.EACCES, "Permission denied"), "there is no permission"),
         (OSError(errno.EROFS, "Read-only"), "read-only"),
     ]:
         with pytest.raises(UserError, match=expected), atomic_write(path, "run.root") as temporary:

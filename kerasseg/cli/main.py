@@ -1,7 +1,8 @@
 """`kerasseg <verb>`. TensorFlow is imported inside a verb only, so help answers at once."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -11,7 +12,7 @@ from kerasseg.cli.options import USER_MISTAKE
 from kerasseg.cli.serving import export, segment, serve
 from kerasseg.cli.train import train
 from kerasseg.cli.tune import tune, tune_report
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, describe_storage_error
 
 app = typer.Typer(
     name="kerasseg",
@@ -47,34 +48,24 @@ app.add_typer(bench, name="bench")
 
 
 def main() -> None:
-    """Entry point of `kerasseg`."""
-    _run(app)
+    """Run `kerasseg` with the arguments of the command line."""
+    with mistakes_as_sentences():
+        app()
 
 
-def train_main() -> None:
-    """Entry point of `train.py`: `kerasseg train` with the same arguments."""
-    _run(lambda: app(["train", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
-
-
-def tune_main() -> None:
-    """Entry point of `tune.py`: `kerasseg tune` with the same arguments."""
-    _run(lambda: app(["tune", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}"))
-
-
-def _run(program: Callable[[], object]) -> None:
+@contextmanager
+def mistakes_as_sentences() -> Iterator[None]:
+    """End the program with a sentence where the user, or a full disk, is the cause of an error."""
     try:
-        program()
+        yield
     except UserError as error:
-        _refuse(str(error))
+        message = str(error)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None:  # not about a file: a mistake of ours, whose traceback is needed
             raise
-        _refuse(
-            f"{error.filename}: {error.strerror}: change its permissions, or name another path."
-        )
-
-
-def _refuse(message: str) -> None:
+        message = f"{error.filename}: {describe_storage_error(error)}."
+    else:
+        return
     sys.stdout.flush()
     for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)

@@ -20,21 +20,27 @@ _OPTIONS_OF_SCHEDULES = {
     "plateau": ("plateau_factor", "plateau_patience"),
 }
 _OPTIONS_OF_OPTIMIZERS: dict[str, tuple[str, ...]] = {
-    "momentum": ("sgd", "muon"),
-    "nesterov": ("sgd", "muon"),
-    "beta_1": ("adam", "adamw", "lion", "muon"),
-    "beta_2": ("adam", "adamw", "lion", "muon"),
+    "momentum": ("sgd",),
+    "nesterov": ("sgd",),
+    "beta_1": ("adam", "adamw", "lion"),
+    "beta_2": ("adam", "adamw", "lion"),
 }
+_OPTIMIZERS = ("adamw", "adam", "sgd", "lion")
 
 
 class OptimizerSettings(Section):
     """The optimiser and its schedule."""
 
-    name: Literal["adamw", "adam", "sgd", "lion", "muon"] = setting(
+    name: str = setting(
         "adamw",
         "adamw (Loshchilov and Hutter 2019, arXiv:1711.05101), adam, sgd with momentum, lion "
-        "(Chen et al. 2023, arXiv:2302.06675), or muon (Jordan et al. 2024: kernels by Muon; "
-        "heads, norms and biases by AdamW).",
+        "(Chen et al. 2023, arXiv:2302.06675), or any other Keras optimizer by its import path, "
+        "such as keras.optimizers.Muon.",
+    )
+    options: dict[str, Any] = setting(
+        {},
+        "Keyword arguments of an optimizer that name gives by its import path, such as "
+        "{momentum: 0.9}.",
     )
     learning_rate: float = setting(2e-4, "Peak learning rate.", gt=0.0, le=10.0)
     schedule: Literal["cosine", "constant", "step", "polynomial", "cosine_restarts", "plateau"] = (
@@ -75,14 +81,9 @@ class OptimizerSettings(Section):
     plateau_patience: int = setting(
         5, "plateau: epochs without a better validation Dice.", unit="epochs", ge=1
     )
-    momentum: float = setting(
-        lambda values: 0.95 if values.get("name") == "muon" else 0.99,
-        "sgd and muon. Default: 0.99, of muon 0.95.",
-        ge=0.0,
-        lt=1.0,
-    )
-    nesterov: bool = setting(True, "sgd and muon: Nesterov's momentum.")
-    beta_1: float = setting(0.9, "adam, adamw, lion, and muon's AdamW.", ge=0.0, lt=1.0)
+    momentum: float = setting(0.99, "sgd.", ge=0.0, lt=1.0)
+    nesterov: bool = setting(True, "sgd: Nesterov's momentum.")
+    beta_1: float = setting(0.9, "adam, adamw and lion.", ge=0.0, lt=1.0)
     beta_2: float = setting(
         lambda values: 0.99 if values.get("name") == "lion" else 0.999,
         "The same. Default: 0.999, of lion 0.99.",
@@ -113,8 +114,31 @@ class OptimizerSettings(Section):
         le=1.0,
     )
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name == "muon":
+            raise ValueError(
+                "optimizer.name: kerasseg has no muon of its own any more: use Keras's, "
+                "optimizer.name=keras.optimizers.Muon (to read an older run, write that into its "
+                "config.yaml)"
+            )
+        parts = name.split(".")
+        if name not in _OPTIMIZERS and (len(parts) < 2 or not all(p.isidentifier() for p in parts)):
+            raise ValueError(
+                f"optimizer.name: found {json.dumps(name)}, expected one of "
+                f"{', '.join(_OPTIMIZERS)}, or a Keras optimizer by its import path, such as "
+                "keras.optimizers.Muon"
+            )
+        return name
+
     @model_validator(mode="after")
     def _check(self) -> "OptimizerSettings":
+        if self.options and self.name in _OPTIMIZERS:
+            raise ValueError(
+                "optimizer.options is for an optimizer that optimizer.name gives by its import "
+                f"path, such as keras.optimizers.Muon, but it is {self.name}"
+            )
         for schedule, options in _OPTIONS_OF_SCHEDULES.items():
             changed = [name for name in options if self._changed(name)]
             if changed and schedule != self.schedule:

@@ -24,9 +24,9 @@ from kerasseg.evaluation.scores import metric_settings
 from kerasseg.evaluation.write_evaluation import About, write_evaluation
 from kerasseg.inference.ensemble import Member, build_ensemble
 from kerasseg.inference.predictor import build_predictor
-from kerasseg.peak_memory import peak_gpu_memory
 from kerasseg.records.store import RecordStore
 from kerasseg.run import SIDES, Run, read_run
+from kerasseg.tensorflow_setup import peak_gpu_memory
 
 _SETTING = "run.root"
 """What would move the folders, for messages."""

@@ -63,7 +63,7 @@ from kerasseg.figures.volumes import draw_case_planes, draw_case_slices, draw_sl
 from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.page import Drawing, environment, write_figures
-from kerasseg.peak_memory import peak_memory
+from kerasseg.tensorflow_setup import peak_memory
 
 
 def _no_image(case_id: str) -> np.ndarray | None:

@@ -307,14 +307,11 @@ def compile_for_training(
         experiment.optimizer.clip_norm,
         _augmentation(experiment) if on_device else None,
     )
-    inside = {id(layer) for layer in network.layers}
-    heads = [network.get_layer("head"), *(x for x in model.layers if id(x) not in inside)]
     optimizer = build_optimizer(
         experiment.optimizer,
         training.epochs,
         updates_per_epoch,
         encoder=[v for layer in encoder_layers(network) for v in layer.trainable_variables],
-        heads=[v for layer in heads for v in layer.trainable_variables],
     )
     jit_compile = training.jit_compile
     if jit_compile == "auto" and (

@@ -1,11 +1,4 @@
-"""The optimiser that a config asks for.
-
-What every optimiser here does around its own update of a variable.
-
-Weights and their exponential moving averages.
-
-How the learning rate goes, per update.
-"""
+"""The optimiser and the learning rate that a config asks for, and the averages of the weights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,23 +8,101 @@ import keras
 from keras import ops
 
 from kerasseg.config.training import OptimizerSettings
-from kerasseg.training import adam, muon
+from kerasseg.errors import UserError
+from kerasseg.training.import_class import import_class, make_instance
+
+
+def build_optimizer(
+    settings: OptimizerSettings,
+    epochs: int,
+    updates_per_epoch: int,
+    *,
+    encoder: Sequence[keras.Variable] = (),
+) -> "UpdateRules":
+    """Make the optimiser on its schedule. To be called under the strategy's scope.
+
+    Gradients are accumulated and clipped in `step.py`, before the optimiser sees them.
+
+    Args:
+        settings: Section `optimizer` of the config.
+        epochs: Epochs of the run.
+        updates_per_epoch: Updates of the weights in an epoch.
+        encoder: Variables that are trained at `encoder_factor` of the learning rate.
+
+    Raises:
+        UserError: If a class named by its import path cannot be imported or made.
+    """
+    betas = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
+    kind: type
+    options: dict[str, Any]
+    match settings.name:
+        case "adam" | "adamw":
+            kind, options = Adam, betas
+        case "sgd":
+            momentum = {"momentum": settings.momentum, "nesterov": settings.nesterov}
+            kind, options = keras.optimizers.SGD, momentum
+        case "lion":
+            kind, options = keras.optimizers.Lion, betas
+        case path:
+            kind, options = _import_optimizer(path, settings.options), settings.options
+    with_rules: Any = type(kind.__name__, (UpdateRules, kind), {})
+    optimizer: UpdateRules = with_rules(
+        **options,
+        learning_rate=learning_rate_schedule(settings, epochs, updates_per_epoch),
+        weight_decay=settings.weight_decay,
+        encoder=encoder,
+        encoder_factor=settings.encoder_factor,
+        average_momentum=settings.ema,
+    )
+    return optimizer
+
+
+def _import_optimizer(path: str, options: dict[str, Any]) -> type:
+    """Import a Keras optimiser, and refuse `options` that it does not take or that are ours."""
+    kind = import_class(
+        "optimizer.name", path, keras.optimizers.Optimizer, "keras.optimizers.Optimizer"
+    )
+    for name in options:
+        if name in _SETTINGS_OF_KERAS:
+            raise UserError(
+                f"optimizer.options: {name} is set by {_SETTINGS_OF_KERAS[name]}: leave it out."
+            )
+    make_instance("optimizer.options", path, kind, options)
+    return kind
+
+
+_SETTINGS_OF_KERAS = {
+    "learning_rate": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "adam_weight_decay": "optimizer.weight_decay",  # of keras.optimizers.Muon
+    "clipnorm": "optimizer.clip_norm",
+    "clipvalue": "optimizer.clip_norm",
+    "global_clipnorm": "optimizer.clip_norm",
+    "use_ema": "optimizer.ema",
+    "ema_momentum": "optimizer.ema",
+    "ema_overwrite_frequency": "optimizer.ema",
+    "loss_scale_factor": "training.precision",
+    "gradient_accumulation_steps": "training.gradient_accumulation",
+}
+"""Arguments of every Keras optimiser whose rules are ours here -> the setting that has them."""
 
 
 class UpdateRules(keras.optimizers.Optimizer):
-    """Mixed into a Keras optimiser: `class AdamW(UpdateRules, Adam)`.
-
-    weight_decay:     decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101): a kernel loses
-                      rate * weight_decay of itself before its update. Variables of one axis,
-                      which are the biases and the gamma and beta of every norm, do not decay
-    encoder:          variables whose rate, and so whose decay, is `encoder_factor` of the others'
-    average_momentum: of an exponential moving average of the weights; None for none. It counts
-                      updates, not batches, and rises as (1 + t) / (10 + t) at the start, so that
-                      the random weights of the beginning are soon forgotten
+    """Rules around the update of any Keras optimiser: `class AdamW(UpdateRules, Adam)`.
 
     Keras's own `weight_decay` knows one rate for all variables, and its `use_ema` averages on each
-    replica. Gradients come averaged over batches and replicas, and clipped, from `update.py`.
-    Variables without a gradient (of frozen layers) are left alone by all of this.
+    replica. Gradients come averaged over batches and replicas, and clipped, from `step.py`.
+    Variables without a gradient (of frozen layers) are left alone by all rules.
+
+    Args:
+        weight_decay: Decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101): a kernel loses
+            rate * weight_decay of itself before its update. Variables of one axis, which are the
+            biases and the gamma and beta of every norm, do not decay.
+        encoder: Variables whose rate, and so whose decay, is `encoder_factor` of the others'.
+        average_momentum: Momentum of an exponential moving average of the weights; None for no
+            average. It counts updates, not batches, and rises as (1 + t) / (10 + t) at the start,
+            so that the random weights of the beginning are soon forgotten.
+        **arguments: Arguments of the Keras optimiser.
     """
 
     def __init__(
@@ -67,6 +138,9 @@ class UpdateRules(keras.optimizers.Optimizer):
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars  # they are the sum over the replicas already
 
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Leave out Keras's own decay, which some optimisers have by default."""
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self._rate_factors[index]
@@ -80,35 +154,52 @@ class UpdateRules(keras.optimizers.Optimizer):
             self.assign_add(average, moved)
 
 
-@contextmanager
-def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Within it `model` has the averages that its optimiser keeps, if it keeps any."""
-    optimizer: UpdateRules = model.optimizer
-    if not optimizer.averages:
-        yield
-        return
-    swap_averages(model)
-    try:
-        yield
-    finally:
-        swap_averages(model)
+class Adam(keras.optimizers.Optimizer):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980); with weight decay AdamW.
 
-
-def swap_averages(model: keras.Model) -> None:
-    """Exchange the trained weights of `model` with the averages that its optimiser keeps, in place.
-
-    Moving statistics of batch normalisation have no average of this kind (they are averages
-    already) and stay.
+    Keras's corrects the bias of all moments by the number of updates of the run. Variables that
+    are released later, as a frozen encoder's are, would get none, and so take steps of up to six
+    times the learning rate for their first hundred updates. For all others the two are the same.
     """
-    optimizer: UpdateRules = model.optimizer
-    for variable, average in zip(model.trainable_variables, optimizer.averages, strict=True):
-        value = ops.convert_to_numpy(variable)
-        variable.assign(average)
-        average.assign(value)
+
+    def __init__(
+        self, *, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.means, self.squares, self.updates = [], [], []
+        for variable in variables:
+            self.means.append(self.add_variable_from_reference(variable, "mean"))
+            self.squares.append(self.add_variable_from_reference(variable, "square"))
+            self.updates.append(self.add_variable((), name="updates"))
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        index = self._get_variable_index(variable)
+        mean, square, updates = self.means[index], self.squares[index], self.updates[index]
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        self.assign_add(updates, 1.0)
+        done = ops.cast(updates, variable.dtype)
+        self.assign_add(mean, ops.multiply(ops.subtract(gradient, mean), 1.0 - self.beta_1))
+        self.assign_add(
+            square, ops.multiply(ops.subtract(ops.square(gradient), square), 1.0 - self.beta_2)
+        )
+        rate *= ops.sqrt(1.0 - ops.power(self.beta_2, done))
+        rate /= 1.0 - ops.power(self.beta_1, done)
+        self.assign_sub(
+            variable, ops.divide(ops.multiply(mean, rate), ops.sqrt(square) + self.epsilon)
+        )
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear rise over `steps` updates to `after(0)`, then `after`, counted from there.
+    """A linear rise over `steps` updates to `after(0)`, then `after`, counted from there.
 
     Update `s` of the rise has (s + 1) / (steps + 1) of the peak, so none is trained at 0.
     """
@@ -134,17 +225,17 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def warmup_epochs(settings: OptimizerSettings, epochs: int) -> int:
-    """Warm-up epochs of a run: as configured, but at most half of the run."""
+    """Return the warm-up epochs of a run: those of the settings, but at most half of the run."""
     return min(settings.warmup_epochs, epochs // 2)
 
 
 def learning_rate_schedule(
     settings: OptimizerSettings, epochs: int, updates_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule | float:
-    """The schedule of `settings`; a plain number where callbacks set it: of `plateau`, and of
-    `constant` without a warm-up.
+    """Return the schedule of the learning rate, which reaches its end with the last update.
 
-    It reaches its end with the last update.
+    It is a plain number where callbacks set it: for `plateau`, and for `constant` without a
+    warm-up.
     """
     schedules, peak = keras.optimizers.schedules, settings.learning_rate
     warmup = warmup_epochs(settings, epochs) * updates_per_epoch
@@ -177,50 +268,27 @@ def learning_rate_schedule(
     return WarmUp(after, warmup)
 
 
-class Adam(UpdateRules, adam.Adam):
-    """Adam; with weight decay AdamW."""
+@contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Give `model` the averages that its optimiser keeps, if it keeps any, within the context."""
+    optimizer: UpdateRules = model.optimizer
+    if not optimizer.averages:
+        yield
+        return
+    swap_averages(model)
+    try:
+        yield
+    finally:
+        swap_averages(model)
 
 
-class SGD(UpdateRules, keras.optimizers.SGD):
-    """Stochastic gradient descent with momentum."""
+def swap_averages(model: keras.Model) -> None:
+    """Exchange the trained weights of `model` with the averages that its optimiser keeps.
 
-
-class Lion(UpdateRules, keras.optimizers.Lion):
-    """Lion (Chen et al. 2023, arXiv:2302.06675)."""
-
-
-class Muon(UpdateRules, muon.Muon):
-    """Muon for kernels, AdamW for the rest."""
-
-
-def build_optimizer(
-    settings: OptimizerSettings,
-    epochs: int,
-    updates_per_epoch: int,
-    *,
-    encoder: Sequence[keras.Variable] = (),
-    heads: Sequence[keras.Variable] = (),
-) -> UpdateRules:
-    """The optimiser on its schedule, to be made under the strategy's scope.
-
-    `encoder`: variables at `encoder_factor` of the learning rate; `heads`: those of the output
-    layers, which Muon leaves to Adam. Accumulation and clipping are `update.py`'s.
+    Moving statistics of batch normalisation are averages already and stay.
     """
-    common: dict[str, Any] = {
-        "learning_rate": learning_rate_schedule(settings, epochs, updates_per_epoch),
-        "weight_decay": settings.weight_decay,
-        "encoder": encoder,
-        "encoder_factor": settings.encoder_factor,
-        "average_momentum": settings.ema,
-    }
-    momentum: dict[str, Any] = {"momentum": settings.momentum, "nesterov": settings.nesterov}
-    betas: dict[str, Any] = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
-    match settings.name:
-        case "adam" | "adamw":
-            return Adam(**betas, **common)
-        case "sgd":
-            return SGD(**momentum, **common)
-        case "lion":
-            return Lion(**betas, **common)
-        case "muon":
-            return Muon(**momentum, **betas, heads=heads, **common)
+    optimizer: UpdateRules = model.optimizer
+    for variable, average in zip(model.trainable_variables, optimizer.averages, strict=True):
+        value = ops.convert_to_numpy(variable)
+        variable.assign(average)
+        average.assign(value)

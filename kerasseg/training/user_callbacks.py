@@ -1,12 +1,10 @@
 """Keras callbacks that a config names by their import path."""
 
-import importlib
-from typing import Any
-
 import keras
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
+from kerasseg.training.import_class import import_class, make_instance
 
 _WRITERS = (
     keras.callbacks.BackupAndRestore,
@@ -25,47 +23,31 @@ _WATCHERS = (
 def user_callbacks(
     experiment: Experiment, *, writing: bool, workers: int = 1
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks of `training.callbacks`.
+    """Make the callbacks of `training.callbacks`.
 
-    Without `writing`, on a machine that is not the chief, those of Keras that write files are left
-    out. Raises `UserError` for what cannot be imported or made, and for what would fail or be wrong
-    in training.
+    Args:
+        experiment: The experiment.
+        writing: False, on a machine that is not the chief: leave out Keras's callbacks that write
+            files.
+        workers: The number of machines.
+
+    Raises:
+        UserError: For a callback that cannot be imported or made, and for one that would fail or
+            be wrong in training.
     """
-    made = [
-        _make(path, arguments)
-        for entry in experiment.training.callbacks
-        for path, arguments in entry.items()
-    ]
-    for callback in made:
-        _check(callback, experiment, workers)
+    setting, base = "training.callbacks", keras.callbacks.Callback
+    made = []
+    for entry in experiment.training.callbacks:
+        for path, arguments in entry.items():
+            kind = import_class(setting, path, base, "keras.callbacks.Callback")
+            callback = make_instance(setting, path, kind, arguments)
+            _check(callback, experiment, workers)
+            made.append(callback)
     return [c for c in made if writing or not isinstance(c, _WRITERS)]
 
 
-def _make(path: str, arguments: dict[str, Any]) -> keras.callbacks.Callback:
-    module, _, name = path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"training.callbacks: {path} cannot be imported ({error}): give the import path of a "
-            "keras.callbacks.Callback; the folder of a module of your own must be in the "
-            "environment variable PYTHONPATH."
-        ) from None
-    if not (isinstance(kind, type) and issubclass(kind, keras.callbacks.Callback)):
-        raise UserError(
-            f"training.callbacks: {path} is not a keras.callbacks.Callback: name a subclass of it, "
-            "such as keras.callbacks.CSVLogger."
-        )
-    try:
-        return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"training.callbacks: {path} does not take the arguments {arguments} ({error}): give "
-            "those of its __init__."
-        ) from None
-
-
 def _check(callback: keras.callbacks.Callback, experiment: Experiment, workers: int) -> None:
+    """Raise `UserError` for a callback that cannot work with the rest of the experiment."""
     name, optimizer = type(callback).__name__, experiment.optimizer
     free = optimizer.schedule == "constant" and not optimizer.warmup_epochs
     if isinstance(callback, _RATE_SETTERS) and not free:

@@ -93,8 +93,8 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
 
         return choose_devices(experiment.training)
 
-    devices = start_tensorflow(choose)
-    from kerasseg.experiment import run_experiment
+    devices = start_tensorflow(choose, hide_optional_packages=True)
+    from kerasseg.train import run_experiment
 
     clock = StopAt(job["until"])
     run_experiment(
@@ -145,7 +145,7 @@ def _so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Score, epochs, curve and memory of what has been trained."""
     found = trained_so_far(run, job["objective"], job["direction"]) | {"peak_memory_gib": None}
     if "tensorflow" in sys.modules:
-        from kerasseg.peak_memory import peak_gpu_memory, peak_memory
+        from kerasseg.tensorflow_setup import peak_gpu_memory, peak_memory
 
         found["peak_memory_gib"] = round((peak_gpu_memory() or peak_memory()) / 2**30, 3)
     return found

@@ -285,12 +285,15 @@ PRETRAINED = f"{UNET_2D} model.network=pretrained_unet"
         ("model.dropout.rat=0.1", ["Did you mean model.dropout.rate?"]),
         ("model.init_part=encoder", ["model.init_part needs model.init_from"]),
         ("model.target=region", ["one of labels, subregions, regions, binary"]),
-        ("optimizer.name=adamax", ["one of adamw, adam, sgd, lion, muon"]),
+        (
+            "optimizer.name=adamax",
+            ["one of adamw, adam, sgd, lion, or a Keras optimizer by its import path"],
+        ),
         (
             "optimizer.power=2",
             ["optimizer.power is for optimizer.schedule=polynomial", "is cosine"],
         ),
-        ("optimizer.momentum=0.5", ["is for optimizer.name=sgd or muon, but it is adamw"]),
+        ("optimizer.momentum=0.5", ["is for optimizer.name=sgd, but it is adamw"]),
         (
             "optimizer.name=sgd optimizer.beta_1=0.5",
             ["is for optimizer.name=adam or adamw or lion"],

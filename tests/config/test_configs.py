@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from kerasseg.config.load import load_experiment
-from kerasseg.experiment import build_network, run_experiment
 from kerasseg.models.pretrained_encoders import PRETRAINED_ENCODERS
+from kerasseg.train import build_network, run_experiment
 from tests.conftest import write_brats, write_h5_volume, write_nifti
 from tests.datasets.test_dataset_json import write_msd, write_nnunet
 from tests.datasets.test_lgg import write_scan
-from tests.test_experiment import write_pairs
+from tests.test_train import write_pairs
 
 pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 

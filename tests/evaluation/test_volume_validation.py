@@ -9,10 +9,10 @@ import pytest
 from kerasseg.config.experiment import EvaluationSettings
 from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
 from kerasseg.evaluation.scores import mean_scores
-from kerasseg.experiment import build_network
 from kerasseg.figures.runs import draw_training_curves
 from kerasseg.inference.predictor import Predictor
 from kerasseg.run import read_history
+from kerasseg.train import build_network
 from kerasseg.training.callbacks import History
 from tests.conftest import phantom_experiment
 

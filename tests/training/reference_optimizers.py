@@ -1,5 +1,6 @@
-"""One update of each optimiser in numpy, float64, as in the papers."""
+"""One update of each optimiser, in numpy and float64 as in the papers."""
 
+import keras
 import numpy as np
 
 
@@ -44,23 +45,22 @@ class Lion:
         return w - rate * update
 
 
-class Muon:
-    """Jordan et al. 2024; the polynomial acts on the singular values alone."""
+class ByKeras:
+    """A Keras optimiser by its import path, on one variable, without its own weight decay."""
 
     def __init__(self, settings):
-        self.momentum, self.nesterov = settings.momentum, settings.nesterov
-        self.buffer = 0.0
+        kind = getattr(keras.optimizers, settings.name.rpartition(".")[2])
+        self.optimizer = kind(**settings.options)
+        self.optimizer.exclude_from_weight_decay(var_names=[""])
+        self.variable = None
 
     def step(self, w, g, rate):
-        self.buffer = self.momentum * self.buffer + g
-        ahead = g + self.momentum * self.buffer if self.nesterov else self.buffer
-        matrix = ahead.reshape(-1, ahead.shape[-1])
-        u, s, v = np.linalg.svd(matrix, full_matrices=False)
-        s = s / (np.sqrt(np.sum(s**2)) + 1e-7)
-        for _ in range(5):
-            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-        update = 0.2 * np.sqrt(max(matrix.shape)) * (u * s) @ v
-        return w - rate * update.reshape(w.shape)
+        if self.variable is None:
+            self.variable = keras.Variable(w, dtype="float32")
+        self.variable.assign(w)
+        self.optimizer.learning_rate = rate
+        self.optimizer.apply([keras.ops.cast(g, "float32")], [self.variable])
+        return np.array(self.variable, np.float64)
 
 
-REFERENCES = {"adam": Adam, "adamw": Adam, "sgd": SGD, "lion": Lion, "muon": Muon}
+REFERENCES = {"adam": Adam, "adamw": Adam, "sgd": SGD, "lion": Lion}

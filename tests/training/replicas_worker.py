@@ -18,11 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasseg.config.training import OptimizerSettings, TrainingSettings
-from kerasseg.experiment import build_network
 from kerasseg.records.splits import Split
 from kerasseg.records.store import open_store
 from kerasseg.run import read_history
 from kerasseg.targets import label_to_masks
+from kerasseg.train import build_network
 from kerasseg.training.callbacks import Stopped
 from kerasseg.training.devices import Devices, choose_devices
 from kerasseg.training.fit import compile_for_training, fit
@@ -133,8 +133,8 @@ SAME = {
         "model.target=labels",
         "loss=[{generalised_dice: 1}, {cross_entropy: 1, weights: [0.1, 1, 2, 3]}]",
     ),
-    "muon, averaged, heads": (
-        "optimizer={name: muon, ema: 0.8, learning_rate: 0.01}",
+    "Keras's Muon, averaged, heads": (
+        "optimizer={name: keras.optimizers.Muon, ema: 0.8, learning_rate: 0.01}",
         "training.gradient_accumulation=1",
         "model.features=[4,4]",
         "pipeline.patch_size=[12,16]",

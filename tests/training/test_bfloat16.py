@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from kerasseg.errors import UserError
-from kerasseg.experiment import build_network
 from kerasseg.forecast import _random_batch
+from kerasseg.train import build_network
 from kerasseg.training.checks import check_precision, choose_precision
 from kerasseg.training.fit import compile_for_training
 from tests.conftest import phantom_experiment

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.experiment import build_network
 from kerasseg.records.splits import Split
+from kerasseg.train import build_network
 from kerasseg.training.fit import compile_for_training, fit, run_epochs
 from kerasseg.training.state import Progress
 from kerasseg.training.user_callbacks import user_callbacks

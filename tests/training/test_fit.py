@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.experiment import build_network
 from kerasseg.records.splits import Split
 from kerasseg.records.store import open_store
+from kerasseg.train import build_network
 from kerasseg.training.fit import fit
 from kerasseg.training.state import FILE_NAME
 from tests.conftest import phantom_experiment

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.experiment import build_network
 from kerasseg.records.splits import Split
+from kerasseg.train import build_network, run_experiment
 from kerasseg.training import checks as memory
 from kerasseg.training.devices import Devices
 from kerasseg.training.fit import fit
@@ -24,19 +24,18 @@ def available(monkeypatch, gib):
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: free)
 
 
+def warning(*overrides, devices=None):
+    return memory.memory_warning(load_experiment(None, overrides), "float32", devices)
+
+
 def test_a_patch_that_fits_passes_and_the_suggested_one_fits(monkeypatch):
     available(monkeypatch, 24)
-    check = memory.check_memory
-    small = load_experiment(None, ["pipeline.patch_size=[32,64,64]"])
-    check(small, "float32")
+    assert warning("pipeline.patch_size=[32,64,64]") is None
     available(monkeypatch, 4)
-    large = load_experiment(None)
-    with pytest.raises(UserError) as error:
-        check(large, "float32")
-    message = str(error.value)
+    message = warning()
     assert "[64, 160, 160]" in message and "4.3 GB are available" in message
     (override,) = re.findall(r"pipeline\.patch_size=\[[\d,]+\]", message)
-    check(load_experiment(None, [override]), "float32")
+    assert warning(override) is None
 
 
 def test_the_estimate_grows_with_patch_batch_and_features():
@@ -76,7 +75,9 @@ def test_all_weights_are_counted(overrides):
     assert memory.count_parameters(experiment) == build_network(experiment).count_params()
 
 
-@pytest.mark.parametrize(("name", "copies"), [("adam", 5), ("sgd", 4), ("lion", 4), ("muon", 4)])
+@pytest.mark.parametrize(
+    ("name", "copies"), [("adam", 5), ("sgd", 4), ("lion", 4), ("keras.optimizers.Muon", 5)]
+)
 @pytest.mark.parametrize(("ema", "averages"), [("null", 0), ("0.99", 1)])
 @pytest.mark.parametrize(("accumulation", "sums"), [(1, 0), (2, 1), (8, 1)])
 def test_every_copy_of_the_weights_is_counted(name, copies, ema, averages, accumulation, sums):
@@ -148,95 +149,120 @@ def test_a_pretrained_network_is_counted_without_its_weights(monkeypatch):
     small = memory.step_bytes(experiment, (64, 64), 4)
     assert memory.step_bytes(experiment, (256, 256), 4) > small > nothing(experiment)
     available(monkeypatch, 1)
-    with pytest.raises(UserError, match=r"model.pretrained.decoder_features \[16, 32, 64"):
-        memory.check_memory(experiment, "float32")
+    message = memory.memory_warning(experiment, "float32")
+    assert "model.pretrained.decoder_features [16, 32, 64" in message
 
 
 def test_a_large_network_is_searched_quickly(monkeypatch):
     available(monkeypatch, 16)
-    large = load_experiment(None, list(RESENC_M))
     started = time.process_time()
-    with pytest.raises(UserError) as error:
-        memory.check_memory(large, "float32")
+    message = warning(*RESENC_M)
     assert time.process_time() - started < 5
-    (override,) = re.findall(r"pipeline\.patch_size=\[[\d,]+\]", str(error.value))
-    memory.check_memory(load_experiment(None, [*RESENC_M, override]), "float32")
+    (override,) = re.findall(r"pipeline\.patch_size=\[[\d,]+\]", message)
+    assert warning(*RESENC_M, override) is None
 
 
 def test_the_suggested_slice_fits(monkeypatch):
     available(monkeypatch, 2)
-    large = load_experiment(None, ["model.dimensions=2", "pipeline.patch_size=[1024,512]"])
-    with pytest.raises(UserError, match=r"pipeline.patch_size \[1024, 512\]") as error:
-        memory.check_memory(large, "float32")
-    (override,) = re.findall(r"pipeline\.patch_size=\[[\d,]+\]", str(error.value))
-    memory.check_memory(load_experiment(None, ["model.dimensions=2", override]), "float32")
+    message = warning("model.dimensions=2", "pipeline.patch_size=[1024,512]")
+    assert "pipeline.patch_size [1024, 512]" in message
+    (override,) = re.findall(r"pipeline\.patch_size=\[[\d,]+\]", message)
+    assert warning("model.dimensions=2", override) is None
 
 
 def test_the_suggested_batch_fits(monkeypatch):
     available(monkeypatch, 6)
-    large = load_experiment(None, ["training.batch_size=6"])
-    with pytest.raises(UserError, match=r"and more training.gradient_accumulation") as error:
-        memory.check_memory(large, "float32")
-    (override,) = re.findall(r"training\.batch_size=\d+", str(error.value))
+    message = warning("training.batch_size=6")
+    assert "and more training.gradient_accumulation" in message
+    (override,) = re.findall(r"training\.batch_size=\d+", message)
     batch = int(override.partition("=")[2])
-    memory.check_memory(load_experiment(None, [override]), "float32")
-    with pytest.raises(UserError):
-        one_more = load_experiment(None, [f"training.batch_size={batch + 1}"])
-        memory.check_memory(one_more, "float32")
+    assert warning(override) is None
+    assert warning(f"training.batch_size={batch + 1}")
 
 
 def test_nothing_fits(monkeypatch):
     available(monkeypatch, 0.1)
-    with pytest.raises(UserError, match=r"use a smaller training.batch_size, or fewer model.feat"):
-        memory.check_memory(load_experiment(None), "float32")
-    with pytest.raises(UserError, match=r"this machine: use fewer model.features\.$"):
-        memory.check_memory(load_experiment(None, ["training.batch_size=1"]), "float32")
+    assert "use a smaller training.batch_size, or fewer model.features." in warning()
+    alone = warning("training.batch_size=1")
+    assert alone.endswith("this machine: if memory runs out, use fewer model.features.")
 
 
-def gpus(monkeypatch, numbers, free, listed=None):
-    """Visible GPUs of these numbers, and what nvidia-smi says to have free: {id: MiB}."""
+def test_an_estimate_warns_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    """The warning comes first, before anything is converted."""
+    available(monkeypatch, 0.1)
+    experiment = phantom_experiment(tmp_path)
+
+    def converted(experiment):
+        assert "Warning    pipeline.patch_size [8, 16, 12] with" in capsys.readouterr().out
+        raise UserError("far enough")
+
+    monkeypatch.setattr("kerasseg.train.open_store", converted)
+    with pytest.raises(UserError, match="far enough"):
+        run_experiment(experiment)
+
+
+BUS_IDS = {0: "0000:81:00.0", 1: "0000:01:00.0", 2: "0000:41:00.0", 3: "0000:c1:00.0"}
+"""By CUDA's number: CUDA counts the fastest GPU first, nvidia-smi counts along the bus."""
+
+
+def gpus(monkeypatch, numbers, free):
+    """GPUs that TensorFlow sees, by CUDA's numbers, and what each bus id has free in MiB."""
     visible = [SimpleNamespace(name=f"/physical_device:GPU:{n}") for n in numbers]
     monkeypatch.setattr(memory.tf.config, "get_visible_devices", lambda kind: visible)
+
+    def device_get(device, number):
+        device._obj.value = number + 100
+        return 0
+
+    def bus_id(text, length, device):
+        text.value = BUS_IDS[device.value - 100].encode()
+        return 0
+
+    cuda = SimpleNamespace(
+        cuInit=lambda flags: 0, cuDeviceGet=device_get, cuDeviceGetPCIBusId=bus_id
+    )
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: cuda)
 
     def run(command, **options):
         (ids,) = [word.removeprefix("--id=") for word in command if word.startswith("--id=")]
         return SimpleNamespace(stdout="".join(f"{free[i]} MiB\n" for i in ids.split(",")))
 
     monkeypatch.setattr(memory.subprocess, "run", run)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if listed is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    return cuda
 
 
 def test_the_gpu_that_is_used_is_asked(monkeypatch):
+    """By its bus id: nvidia-smi's numbers may be those of other GPUs."""
     experiment = load_experiment(None)
-    free = {"0": 1000, "1": 2000, "2": 3000, "3": 4000}
-    for numbers, listed, expected in (
-        ([1], None, 2000),
-        ([0, 1], None, 1000),
-        ([1, 2], "3, 2,1", 2000),
-        ([0], "", 1000),
-    ):
-        gpus(monkeypatch, numbers, free, listed)
+    free = {"0000:01:00.0": 1000, "0000:41:00.0": 2000, "0000:81:00.0": 3000, "0000:c1:00.0": 4000}
+    for numbers, expected in (([0], 3000), ([1], 1000), ([0, 1], 1000), ([3, 2], 2000)):
+        gpus(monkeypatch, numbers, free)
         found = memory.step_memory(experiment, "float32")
-        assert found.available == expected * 2**20, (numbers, listed)
+        assert found.available == expected * 2**20, numbers
         assert found.where == ("the GPU" if len(numbers) == 1 else "the fullest GPU")
 
 
+def test_the_memory_of_the_machine_counts_where_cuda_does_not_answer(monkeypatch):
+    available(monkeypatch, 3)
+    cuda = gpus(monkeypatch, [0], {"0000:81:00.0": 1000})
+    cuda.cuInit = lambda flags: 100
+    found = memory.step_memory(load_experiment(None), "float32")
+    assert (found.available, found.where) == (3 * GIB, "this machine")
+
+
 def test_each_gpu_has_its_part_of_the_batch(monkeypatch):
-    gpus(monkeypatch, range(4), dict.fromkeys("0123", 20_000))
+    gpus(monkeypatch, range(4), dict.fromkeys(BUS_IDS.values(), 20_000))
     experiment = load_experiment(None, ["training.batch_size=16"])
     strategy = SimpleNamespace(num_replicas_in_sync=4)
     four = Devices(strategy, "4 GPUs")
     alone = load_experiment(None, ["training.batch_size=4"])
     found = memory.step_memory(experiment, "float32", four)
     assert found.needed == memory.step_memory(alone, "float32").needed
-    with pytest.raises(UserError, match=r"training.batch_size 16 and"):
-        memory.check_memory(experiment, "float32")
-    monkeypatch.setattr(memory, "_available", lambda: (found.needed - 1, "the fullest GPU"))
-    with pytest.raises(UserError, match=r"batch_size 16 \(4 on each GPU\)") as error:
-        memory.check_memory(experiment, "float32", four)
-    assert "training.batch_size=12 (and more" in str(error.value), "3 on each"
+    assert "training.batch_size 16 and" in memory.memory_warning(experiment, "float32")
+    monkeypatch.setattr(memory, "_available_memory", lambda: (found.needed - 1, "the fullest GPU"))
+    message = memory.memory_warning(experiment, "float32", four)
+    assert "batch_size 16 (4 on each GPU)" in message
+    assert "training.batch_size=12 (and more" in message, "3 on each"
 
 
 def test_the_cpus_of_a_machine_share_its_memory():

@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     [
         (2, "same", "adamw, all at once"),
         (2, "same", "sgd, accumulated, clipped"),
-        (2, "same", "muon, averaged, heads"),
+        (2, "same", "Keras's Muon, averaged, heads"),
         (2, "same", "lion, accumulated"),
         (3, "three", "adamw, all at once"),
     ],

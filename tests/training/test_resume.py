@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from kerasseg.experiment import build_network
 from kerasseg.models.unet import encoder_layers
 from kerasseg.pipeline.batches import validation_batches
 from kerasseg.records.splits import Split
+from kerasseg.train import build_network
 from kerasseg.training.callbacks import Stopped
 from kerasseg.training.fit import compile_for_training, fit
 from kerasseg.training.state import FILE_NAME, save_state
@@ -170,9 +170,9 @@ def test_a_frozen_encoder_is_released_after_a_resume(phantom_store, tmp_path):
 
 
 def test_heads_and_dropout_go_on(phantom_store, tmp_path):
-    """Muon with warm restarts; the heads are in the state, and not in the saved network."""
+    """Keras's Muon with warm restarts; the heads are in the state, and not in the saved network."""
     options = (
-        "optimizer={name: muon, schedule: cosine_restarts, restart_epochs: 1, "
+        "optimizer={name: keras.optimizers.Muon, schedule: cosine_restarts, restart_epochs: 1, "
         "learning_rate: 0.01, warmup_epochs: 0, encoder_factor: 0.1}",
         "training.epochs=3",
         "model.features=[4,4]",
@@ -200,7 +200,11 @@ UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
             [MIDDLE, LAST_UPDATE],
             "{name: adamw, schedule: cosine_restarts, restart_epochs: 1, warmup_epochs: 1}",
         ),
-        ([VALIDATION], "{name: muon, schedule: cosine, warmup_epochs: 1}"),
+        (
+            [VALIDATION],
+            "{name: keras.optimizers.RMSprop, options: {rho: 0.8}, schedule: cosine, "
+            "warmup_epochs: 1}",
+        ),
     ],
     ids=["middle and again", "validation"],
 )

@@ -26,9 +26,10 @@ result = {"status": "completed", "score": 0.5, "epochs": 2, "curve": [0.25, 0.5]
 TUNE = f"""
 import sys
 import kerasseg.tuning.trial_process as execution
-from kerasseg.cli.main import tune_main
+from kerasseg.cli.main import main
 execution._COMMAND = (sys.executable, "-c", {TRIAL!r})
-tune_main()
+sys.argv.insert(1, "tune")
+main()
 """
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.experiment import run_experiment
 from kerasseg.inference.predictor import Predictor
 from kerasseg.metrics.overlap import dice
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
+from kerasseg.train import run_experiment
 from tests.conftest import LPS, SHAPE, TINY, phantom_experiment, write_brats, write_h5_volume
 
 pytestmark = pytest.mark.usefixtures("graphs_as_they_are")

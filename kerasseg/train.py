@@ -1,0 +1,217 @@
+"""Train one network: settings, network, data, fit and evaluation, in this order."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+
+from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import dump_experiment
+from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
+from kerasseg.evaluation.report import write_report
+from kerasseg.evaluation.scores import metric_settings, write_metrics
+from kerasseg.figures.runs import draw_training_curves
+from kerasseg.inference.predictor import build_predictor
+from kerasseg.models import build as models
+from kerasseg.models.init_from import load_initial_weights
+from kerasseg.pipeline.check_store import check_store
+from kerasseg.records.splits import Split, open_split
+from kerasseg.records.store import RecordStore, open_store
+from kerasseg.run import (
+    check_same_data,
+    latest_run_folder,
+    new_run_folder,
+    read_history,
+    remove_if_untrained,
+    write_inputs,
+    write_json,
+)
+from kerasseg.train_summary import (
+    elapsed_and_peak_memory,
+    print_result,
+    print_start,
+    summarise_run,
+)
+from kerasseg.training.checks import (
+    check_precision,
+    choose_precision,
+    leave_out_damaged,
+    memory_warning,
+)
+from kerasseg.training.devices import Devices, choose_devices, device_name
+from kerasseg.training.fit import fit
+from kerasseg.training.optimizers import build_optimizer
+from kerasseg.training.state import FILE_NAME as STATE_FILE
+from kerasseg.training.user_callbacks import user_callbacks
+
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    resume: bool = False,
+    devices: Devices | None = None,
+    last_epoch: int | None = None,
+    evaluated: bool = True,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Path | None:
+    """Convert the scans where needed, train, evaluate whole volumes and write a report.
+
+    Args:
+        experiment: The experiment to run.
+        resume: Go on with the newest run of this name.
+        devices: What to compute on; chosen by `experiment.training` if not given.
+        last_epoch: End after this epoch of `training.epochs`, to be resumed from there. The
+            learning rate's schedule stays that of all epochs.
+        evaluated: False: segment no whole volumes and write no report.
+        extra_callbacks: Callbacks besides those of `training.callbacks`.
+
+    Returns:
+        The run folder. With several machines only the chief writes one and evaluates; the others
+        return None.
+
+    Raises:
+        UserError: For anything that the user can mend.
+    """
+    started = time.monotonic()
+    devices = devices or choose_devices(experiment.training)
+    say = Console(highlight=False, markup=False, soft_wrap=True, quiet=not devices.chief).print
+    target = experiment.model.target
+    with ExitStack() as stack:
+        stack.enter_context(devices.loss_explained())
+
+        # Settings: whatever can be refused is refused before anything is converted.
+        policy, reason = choose_precision(experiment.training.precision)
+        check_precision(experiment, policy)
+        if warning := memory_warning(experiment, policy, devices):
+            say(f"Warning    {warning}", style="bold yellow")
+        build_optimizer(experiment.optimizer, experiment.training.epochs, 1)  # or refuse it now
+        callbacks = user_callbacks(experiment, writing=devices.chief, workers=devices.workers)
+        devices.check_same("config", dump_experiment(experiment))
+        old_run = latest_run_folder(experiment) if resume else None
+        keras.utils.set_random_seed(experiment.run.seed)
+        if experiment.training.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        keras.config.set_dtype_policy(policy)
+
+        # Network: before the data, as weights that are missing must not show after an hour of
+        # converting.
+        state = old_run / "checkpoints" / STATE_FILE if old_run else None
+        state = state if state and state.exists() else None
+        devices.check_same("state to go on from", str(state))
+        with devices.strategy.scope():
+            network = build_network(experiment, initial_weights=state is None)
+
+        # Data: the chief converts and splits, the other machines find what it made.
+        store = devices.chief_first(lambda: open_store(experiment))
+        whole_split = devices.chief_first(lambda: open_split(store, experiment.split))
+        split = whole_split
+        damaged: dict[str, str] = {}
+        if experiment.records.on_damaged_record == "skip":
+            split, damaged = leave_out_damaged(store, whole_split)
+        elif evaluated:
+            store.check_records(split.test)  # the fit reads all others in its first epoch
+        fingerprint = store.manifest.data_fingerprint
+        devices.check_same("data", fingerprint)
+        check_store(experiment, store, split.train)
+        devices.check_same("split", json.dumps(split.as_json(), indent=2))
+        if old_run:
+            check_same_data(old_run, whole_split, fingerprint)
+
+        # Run folder: the other machines compute what the chief does, but nobody reads their files.
+        if devices.chief:
+            folder = old_run or new_run_folder(experiment)
+            stack.enter_context(remove_if_untrained(folder))
+            write_inputs(folder, experiment, whole_split, fingerprint, device_name())
+        else:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="kerasseg-worker-")))
+            (folder / "checkpoints").mkdir()
+
+        # Fit: optimiser, loss, epochs, checkpoints.
+        precision = f"{policy} ({reason})"
+        print_start(say, experiment, store, split, damaged, network, folder, precision, devices)
+        progress = fit(
+            experiment,
+            network,
+            store,
+            split,
+            folder,
+            devices=devices,
+            state=state,
+            validators=_volume_validation(experiment, network, store, split, devices),
+            callbacks=[*callbacks, *extra_callbacks],
+            last_epoch=last_epoch,
+        )
+        if not devices.chief:
+            print(f"Worker {devices.worker} is done and waits for the chief, which evaluates.")
+            devices.meet()
+            return None
+
+        # Evaluation: the best checkpoint, on whole volumes.
+        scores = []
+        if evaluated:
+            best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
+            scores = evaluate(
+                build_predictor(experiment, best),
+                store,
+                {"validation": split.validation, "test": split.test},
+                target,
+                folder / "figures",
+                experiment.evaluation.overlays,
+                metric_settings(experiment.metrics),
+            )
+            write_metrics(folder / "metrics.csv", scores, target)
+            curves = folder / "figures" / "training_curves.png"
+            history = read_history(folder / "history.csv")
+            draw_training_curves(history, progress.best_epoch, target, curves)
+        summary = summarise_run(
+            experiment, store, split, damaged, network, progress, scores, policy
+        ) | elapsed_and_peak_memory(started)
+        if evaluated:
+            report = write_report(folder, summary, scores, target, experiment.metrics)
+            print_result(say, summary, report)
+        write_json(folder / "summary.json", summary)
+        devices.let_go()
+        return folder
+
+
+def build_network(experiment: Experiment, *, initial_weights: bool = True) -> keras.Model:
+    """Build the network of `experiment.model` under the current dtype policy.
+
+    Args:
+        experiment: The experiment.
+        initial_weights: False: read neither a pretrained encoder's weights nor another run's, as
+            a run that goes on has its own.
+
+    Returns:
+        A functional model from images (B, D, H, W, C) or (B, H, W, C) to probabilities of K
+        channels.
+    """
+    settings = experiment.model
+    if not initial_weights:
+        untrained = settings.pretrained.model_copy(update={"weights": "none"})
+        settings = settings.model_copy(update={"pretrained": untrained, "init_from": None})
+    network = models.build_network(settings, experiment.input_channels)
+    load_initial_weights(network, settings)
+    return network
+
+
+def _volume_validation(
+    experiment: Experiment,
+    network: keras.Model,
+    store: RecordStore,
+    split: Split,
+    devices: Devices,
+) -> list[keras.callbacks.Callback]:
+    """Return the callback that validates on whole volumes, if the experiment asks for it."""
+    every = experiment.training.validate_volumes_every
+    if every is None:
+        return []
+    predictor = build_predictor(experiment, network)
+    cases, target = split.validation, experiment.model.target
+    return [VolumeValidation(predictor, store, cases, target, every, devices.from_chief)]

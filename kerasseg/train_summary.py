@@ -1,0 +1,190 @@
+"""What a training run prints about itself, and what `summary.json` keeps of it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerasseg import anatomy
+from kerasseg.config.experiment import Experiment
+from kerasseg.datasets.discovery import knows_patients, knows_voxel_sizes
+from kerasseg.evaluation.scores import CaseScore, mean_scores
+from kerasseg.evaluation.statistics import count_by_rule, means_as_json, slicewise_means, summarise
+from kerasseg.records.splits import Split
+from kerasseg.records.store import RecordStore
+from kerasseg.tensorflow_setup import peak_memory
+from kerasseg.training.devices import Devices, device_name
+from kerasseg.training.optimizers import warmup_epochs
+from kerasseg.training.state import Progress
+
+
+def print_start(
+    say: Any,
+    experiment: Experiment,
+    store: RecordStore,
+    split: Split,
+    damaged: dict[str, str],
+    network: keras.Model,
+    folder: Path,
+    precision: str,
+    devices: Devices,
+) -> None:
+    """Print what is trained on what, before the first epoch."""
+    say(f"Store      {store.root}: {len(store.rows)} cases, {store.manifest.data_fingerprint}")
+    if skipped := store.manifest.skipped:
+        say(
+            f"Skipped    {len(skipped)} case(s) of the data set, the first: {skipped[0].reason}",
+            style="bold yellow",
+        )
+    for message in damaged.values():
+        say(f"Damaged    left out: {message}", style="bold yellow")
+    if split.overfit_check:
+        why = "split.overfit_check" if experiment.split.overfit_check else "only one patient"
+        say(
+            f"Split      OVER-FIT CHECK ({why}): the same {len(split.train)} case(s) "
+            "train and validate; the scores say nothing about other patients.",
+            style="bold yellow",
+        )
+    else:
+        say(
+            f"Split      {len(split.train)} training, {len(split.validation)} validation, "
+            f"{len(split.test)} test cases, by "
+            f"{'patient' if knows_patients(experiment.data) else 'picture'}"
+        )
+    for warning in _warnings(experiment, store):
+        say(f"Warning    {warning}", style="bold yellow")
+    for heading, text in _describe_task(experiment).items():
+        say(f"{heading:<11}{text}")
+    say(f"Network    {network.name}, {network.count_params():,} parameters")
+    say(f"Device     {device_name()}")
+    batch = experiment.training.batch_size
+    parts = f", {batch // devices.replicas} on each device" if devices.replicas > 1 else ""
+    say(f"Strategy   {devices.words}; batches of {batch}{parts}")
+    say(f"Precision  {precision}")
+    warmup = warmup_epochs(experiment.optimizer, experiment.training.epochs)
+    if warmup < experiment.optimizer.warmup_epochs:
+        say(f"Schedule   warm-up shortened to {warmup} epoch(s), half of training.epochs")
+    say(f"Run        {folder} (watch: tensorboard --logdir {folder}/tensorboard)")
+
+
+def summarise_run(
+    experiment: Experiment,
+    store: RecordStore,
+    split: Split,
+    damaged: dict[str, str],
+    network: keras.Model,
+    progress: Progress,
+    scores: list[CaseScore],
+    policy: str,
+) -> dict[str, Any]:
+    """Return the contents of `summary.json`, except what the run took.
+
+    Without `scores` the run was not evaluated.
+    """
+    by_split = {s: [r for r in scores if r.split == s] for s in ("validation", "test")}
+    by_split = {name: rows for name, rows in by_split.items() if rows}
+    return {
+        "run": experiment.run_name,
+        "task": "; ".join(_describe_task(experiment).values()),
+        "overfit_check": split.overfit_check,
+        "warnings": _warnings(experiment, store),
+        "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
+        "damaged_records": damaged,
+        "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",
+        "dice": {name: mean_scores(rows) for name, rows in by_split.items()},
+        "metrics": {
+            name: means_as_json(summarise(rows, experiment.metrics))
+            for name, rows in by_split.items()
+        },
+        "confidence": experiment.metrics.confidence,
+        "decided_by_empty_rule": {name: count_by_rule(rows) for name, rows in by_split.items()},
+        "slicewise": {name: slicewise_means(rows) for name, rows in by_split.items()},
+        "inference_seconds": {
+            name: round(sum(row.seconds for row in rows) / len(rows), 4)
+            for name, rows in by_split.items()
+        },
+        "best_epoch": progress.best_epoch,
+        "best_validation_patch_dice": round(progress.best_score, 6),
+        "epochs": progress.epochs,
+        "epochs_planned": experiment.training.epochs,
+        "stopped_early": progress.stopped_early,
+        "parameters": network.count_params(),
+        "precision": policy,
+        "device": device_name(),
+        "cases": {
+            "train": len(split.train),
+            "validation": len(split.validation),
+            "test": len(split.test),
+        },
+        "store": str(store.root),
+        "settings_fingerprint": store.manifest.fingerprint,
+        "data_fingerprint": store.manifest.data_fingerprint,
+    }
+
+
+def elapsed_and_peak_memory(started: float) -> dict[str, float]:
+    """Return the minutes since `started` (of `time.monotonic`) and the peak memory in GiB."""
+    minutes, peak = (time.monotonic() - started) / 60, peak_memory() / 2**30
+    return {"minutes": round(minutes, 2), "peak_memory_gib": round(peak, 2)}
+
+
+def print_result(say: Any, summary: dict[str, Any], report: Path) -> None:
+    """Print the Dice of the whole volumes and where the report is."""
+    for split, means in summary["dice"].items():
+        values = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        kind = summary["case_kind"]
+        say(f"Dice of {summary['cases'][split]} whole {split} {kind}(s): {values}")
+    if summary["overfit_check"]:
+        say("Over-fit check: these volumes were trained on.", style="bold yellow")
+    say(f"Done in {summary['minutes']:.1f} minutes. Look at {report}")
+
+
+def _describe_task(experiment: Experiment) -> dict[str, str]:
+    """Return headings and sentences that say what goes into the network and what comes out."""
+    target = experiment.model.target
+    patch = " x ".join(map(str, experiment.pipeline.patch_size))
+    modalities = ", ".join(experiment.data.modalities)
+    ends = f"of {patch} voxels: {modalities} -> {', '.join(anatomy.TARGETS[target])} ({target})"
+    if experiment.model.dimensions == 3:
+        return {"Task": f"3-D patches {ends}"}
+    slices = experiment.pipeline.slices
+    kept = {"all": "all", "brain": "those with brain", "tumour": "those with tumour"}
+    training_slices = f"{kept[slices.keep]} train"
+    if slices.empty_share is not None:
+        training_slices += f", {slices.empty_share:.0%} of them without tumour"
+    if slices.neighbours:
+        training_slices += f", with {slices.neighbours} neighbour(s) on each side as channels"
+    return {"Task": f"2-D {slices.axis} slices {ends}", "Slices": training_slices}
+
+
+def _warnings(experiment: Experiment, store: RecordStore) -> list[str]:
+    """Return what a reader of the scores must know."""
+    warnings = []
+    if not knows_patients(experiment.data):
+        warnings.append(
+            "The pictures have no patient ids, so neighbouring slices of one patient may stand on "
+            "both sides of the split and the scores may be too high: set data.patient_pattern or "
+            "data.patient_csv."
+        )
+    if not knows_voxel_sizes(experiment.data):
+        warnings.append(
+            "The files do not tell the size of a pixel or the distance of slices: each counts as "
+            "1 mm in the original files, so distances in mm and volumes in mL are not real ones."
+        )
+    spacings = sorted({tuple(round(s, 2) for s in row.spacing) for row in store.rows.values()})
+    if experiment.data.knows_spacing and len(spacings) > 1:
+        sizes = (" x ".join(f"{s:g}" for s in spacing) for spacing in (spacings[0], spacings[-1]))
+        warnings.append(
+            f"The cases have {len(spacings)} voxel sizes, from {' to '.join(sizes)} mm (depth x "
+            "height x width), which a network cannot tell apart: bring them to one with "
+            "data.spacing."
+        )
+    model = experiment.model
+    pretrained = model.network == "pretrained_unet" and model.pretrained.weights != "none"
+    if experiment.training.freeze_encoder_epochs and not (pretrained or model.init_from):
+        warnings.append(
+            "training.freeze_encoder_epochs holds an encoder of random weights still: set it to 0, "
+            "or give the encoder weights with model.init_from or model.pretrained."
+        )
+    return warnings
