@@ -1,113 +1,191 @@
-"""The loss that a config asks for.
+"""The Keras loss: a weighted sum of the functions in `functional.py`, and their table."""
 
-A weighted sum of losses.
-"""
-
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
 
 import keras
+from keras import ops
+from pydantic import TypeAdapter
 
 from kerasseg import anatomy
+from kerasseg.config.base import Section
 from kerasseg.config.loss import LossTerm, OverlapTerm, term_name
-from kerasseg.losses.functional import (
-    Boundary,
-    CrossEntropy,
-    Dice,
-    Focal,
-    FocalTversky,
-    GeneralisedDice,
-    Jaccard,
-    TopK,
-    Tversky,
-)
-from kerasseg.losses.segmentation_loss import SegmentationLoss
+from kerasseg.losses import functional
+from kerasseg.losses.activation import Activation, logits_of, probabilities
+
+
+class LossFunction(NamedTuple):
+    """A function of `functional.py`, and whether it takes logits and their activation."""
+
+    function: Callable[..., Any]
+    of_logits: bool = False
+
+
+LOSSES: dict[str, LossFunction] = {
+    "dice": LossFunction(functional.dice),
+    "generalised_dice": LossFunction(functional.generalised_dice),
+    "jaccard": LossFunction(functional.jaccard),
+    "tversky": LossFunction(functional.tversky),
+    "focal_tversky": LossFunction(functional.focal_tversky),
+    "cross_entropy": LossFunction(functional.cross_entropy, of_logits=True),
+    "focal": LossFunction(functional.focal, of_logits=True),
+    "top_k": LossFunction(functional.top_k, of_logits=True),
+    "boundary": LossFunction(functional.boundary),
+}
+"""The name of a loss in the settings -> its function, whose options are the settings' others."""
+
+_TERM: TypeAdapter[LossTerm] = TypeAdapter(LossTerm)
 
 
 @keras.saving.register_keras_serializable("kerasseg")
-class WeightedSum(SegmentationLoss):
-    """sum_i weights[i] losses[i](y_true, y_pred), one float32 number.
+class SegmentationLoss(keras.losses.Loss):
+    """A weighted sum of losses of masks y_true (B, ..., K) and predictions y_pred (B, ..., K).
 
-    All losses must take the same predictions: their from_logits and activation must agree.
+    Masks are 0 and 1 of any type, one-hot with softmax. Masks and predictions are made float32
+    before anything is summed, whatever the precision of the network. The result is one float32
+    number. Weights per sample are refused, because sums over a batch have no samples.
+
+    Example:
+        SegmentationLoss([{"dice": 0.5, "smooth": 2}, {"focal": 0.5}], activation="softmax")
+
+    Args:
+        terms: The terms of the sum as the setting `loss` has them (docs/losses.md), or one such
+            term. `weights` and `alpha`, where given, have a number for each of the K channels.
+        from_logits: Predictions are logits, not probabilities.
+        activation: "sigmoid" for independent channels, "softmax" for exclusive ones.
+        name: The name of the loss in Keras.
+
+    Raises:
+        ValueError: A term or the activation does not exist, or an option has a wrong value.
     """
 
     def __init__(
         self,
-        losses: Sequence[SegmentationLoss],
-        weights: Sequence[float],
-        name: str = "weighted_sum",
+        terms: Mapping[str, Any] | LossTerm | Sequence[Mapping[str, Any] | LossTerm],
+        from_logits: bool = False,
+        activation: str = "sigmoid",
+        name: str = "segmentation_loss",
     ) -> None:
-        if not losses or len(losses) != len(weights):
-            raise ValueError(f"{len(losses)} losses and {len(weights)} weights: expected as many")
-        first = losses[0]
-        super().__init__(first.from_logits, first.activation, name)
-        for loss in losses:
-            if (loss.from_logits, loss.activation) != (first.from_logits, first.activation):
-                raise ValueError(f"{loss.name} and {first.name} take different predictions")
-        self.losses = tuple(losses)
-        self.weights = tuple(float(weight) for weight in weights)
+        super().__init__(name=name, dtype="float32")
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation: expected sigmoid or softmax, found {activation!r}")
+        listed = [terms] if isinstance(terms, Mapping | Section) else terms
+        if not listed:
+            raise ValueError("terms: expected at least one such as {'dice': 1}, found none")
+        self.terms = tuple(_TERM.validate_python(term) for term in listed)
+        self.from_logits = from_logits
+        self.activation: Any = activation
 
-    def value(self, y_true: Any, y_pred: Any) -> Any:
-        return sum(
-            weight * loss.value(y_true, y_pred)
-            for weight, loss in zip(self.weights, self.losses, strict=True)
-        )
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        if sample_weight is not None:
+            raise ValueError(
+                f"{self.name}: weights per sample are not supported; use class weights"
+            )
+        return super().__call__(y_true, y_pred)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        _check_shapes(y_true, y_pred)
+        total: Any = 0.0
+        for term in self.terms:
+            options = term.model_dump()
+            weight = options.pop(name := str(term_name(term)))
+            if weight == 0:
+                continue
+            function, of_logits = LOSSES[name]
+            if of_logits:
+                logits = y_pred if self.from_logits else logits_of(y_pred, self.activation)
+                value = function(y_true, logits, self.activation, **options)
+            else:
+                p = probabilities(y_pred, self.activation) if self.from_logits else y_pred
+                value = function(y_true, p, **options)
+            total += weight * value
+        # Keras divides a loss by the number of replicas, unless it is a scalar already.
+        return ops.reshape(total, (1,))
 
     def get_config(self) -> dict[str, Any]:
-        losses = [keras.saving.serialize_keras_object(loss) for loss in self.losses]
-        return {"losses": losses, "weights": self.weights, "name": self.name}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "WeightedSum":
-        losses = [keras.saving.deserialize_keras_object(loss) for loss in config["losses"]]
-        return cls(losses, config["weights"], config["name"])
-
-
-LOSSES: dict[str, type[SegmentationLoss]] = {
-    "dice": Dice,
-    "generalised_dice": GeneralisedDice,
-    "jaccard": Jaccard,
-    "tversky": Tversky,
-    "focal_tversky": FocalTversky,
-    "cross_entropy": CrossEntropy,
-    "focal": Focal,
-    "top_k": TopK,
-    "boundary": Boundary,
-}
-"""Name of a loss in the config -> its class, whose arguments are the term's options."""
+        return {
+            "terms": [term.model_dump() for term in self.terms],
+            "from_logits": self.from_logits,
+            "activation": self.activation,
+            "name": self.name,
+        }
 
 
-def build_loss(terms: Sequence[LossTerm], target: str) -> WeightedSum:
-    """The weighted sum of `terms` for a row of `anatomy.TARGETS`.
+def build_loss(terms: Sequence[LossTerm], target: str) -> SegmentationLoss:
+    """Return the loss of the setting `loss`, called as loss(masks (B, ..., K), logits (B, ..., K)).
 
-    Called as loss(masks (B, ..., K), logits (B, ..., K)); a float32 number. Terms of weight 0 are
-    not computed. The background of target=labels has the weight 0 in a mean over classes whose
-    weights do not name it, and of one focal alpha 1 - alpha.
+    With target `labels` the background has the weight 0 in a mean over classes whose weights do not
+    name it, and 1 - alpha in a focal loss with a single alpha.
+
+    Args:
+        terms: The terms of the setting.
+        target: A row of `anatomy.TARGETS`.
     """
-    losses, weights = [], []
-    for term in terms:
-        name = str(term_name(term))
-        options = term.model_dump()
-        weight = options.pop(name)
-        if weight > 0:
-            options = _of_channels(term, options, target)
-            activation = anatomy.ACTIVATIONS[target]
-            losses.append(LOSSES[name](**options, from_logits=True, activation=activation))
-            weights.append(weight)
-    return WeightedSum(losses, weights, name="loss")
-
-
-def _of_channels(term: LossTerm, options: dict[str, Any], target: str) -> dict[str, Any]:
-    """The options, with one number per channel where the target has a background."""
     channels, tumour = anatomy.TARGETS[target], anatomy.tumour_channels(target)
-    if len(channels) == len(tumour):
-        return options
-    alpha = options.get("alpha")
+    if len(channels) > len(tumour):
+        terms = [_with_background(term, tuple(channels), tumour) for term in terms]
+    return SegmentationLoss(terms, True, anatomy.ACTIVATIONS[target], name="loss")
+
+
+def _with_background(
+    term: LossTerm, channels: tuple[str, ...], tumour: tuple[str, ...]
+) -> LossTerm:
+    """Return the term with one number per channel where it has one per channel of tumour."""
     if isinstance(term, OverlapTerm):
-        weights = options["weights"] or (1.0,) * len(tumour)
+        weights = term.weights or (1.0,) * len(tumour)
         if len(weights) == len(tumour):
             of_tumour = dict(zip(tumour, weights, strict=True))
-            options["weights"] = tuple(of_tumour.get(name, 0.0) for name in channels)
-    elif isinstance(alpha, float | int):
-        options["alpha"] = tuple(alpha if name in tumour else 1 - alpha for name in channels)
-    return options
+            weights = tuple(of_tumour.get(name, 0.0) for name in channels)
+        return term.model_copy(update={"weights": weights})
+    alpha = getattr(term, "alpha", None)
+    if isinstance(alpha, float | int):
+        per_channel = tuple(alpha if name in tumour else 1 - alpha for name in channels)
+        return term.model_copy(update={"alpha": per_channel})
+    return term
+
+
+def _check_shapes(y_true: Any, y_pred: Any) -> None:
+    """Raise ValueError where shapes differ; ops would silently compare one channel with all."""
+    true, predicted = tuple(y_true.shape), tuple(y_pred.shape)
+    alike = len(true) == len(predicted) and all(
+        t is None or p is None or t == p for t, p in zip(true, predicted, strict=True)
+    )
+    if not alike:
+        raise ValueError(f"y_true {true} and y_pred {predicted} must have the same shape")
+
+
+class _FormerLoss(NamedTuple):
+    """Reads a loss that a .keras file names by a class of an earlier version, such as `Dice`."""
+
+    term: str
+
+    def from_config(self, config: dict[str, Any]) -> SegmentationLoss:
+        options = dict(config)
+        kept = {key: options.pop(key) for key in ("from_logits", "activation", "name")}
+        return SegmentationLoss([{self.term: 1.0, **options}], **kept)
+
+
+class _FormerSum:
+    """Reads the former class `WeightedSum`."""
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> SegmentationLoss:
+        losses = [keras.saving.deserialize_keras_object(loss) for loss in config["losses"]]
+        terms = []
+        for loss, weight in zip(losses, config["weights"], strict=True):
+            (term,) = loss.terms
+            terms.append(term.model_copy(update={str(term_name(term)): weight}))
+        first = losses[0]
+        return SegmentationLoss(terms, first.from_logits, first.activation, config["name"])
+
+
+def _read_former_classes() -> None:
+    """Let Keras find the classes of earlier versions under the names that files hold."""
+    known = keras.saving.get_custom_objects()
+    known["kerasseg>WeightedSum"] = _FormerSum
+    for name in LOSSES:
+        class_name = "".join(part.capitalize() for part in name.split("_"))
+        known[f"kerasseg>{class_name}"] = _FormerLoss(name)
+
+
+_read_former_classes()

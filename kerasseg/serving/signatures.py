@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasseg import anatomy
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.windows import window_weights
-from kerasseg.models.float32_twin import float32_twin
+from kerasseg.models.build import float32_twin
 from kerasseg.prediction.model import LoadedRun, Model
 from kerasseg.serving.graph_input import (
     Accepted,

@@ -30,7 +30,7 @@ from keras import ops
 
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
-from kerasseg.models.float32_twin import float32_twin
+from kerasseg.models.build import float32_twin
 from kerasseg.run import read_history
 from kerasseg.training.state import Progress
 from kerasseg.training.step import FINITE, LOSS_NOT_FINITE

@@ -21,6 +21,7 @@ from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.pipeline.record_cache import DiskCache, open_cache
+from kerasseg.private_hooks import initial_epoch
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
 from kerasseg.training.callbacks import (
@@ -68,8 +69,8 @@ def run_epochs(
     model.make_train_function()
     model.make_test_function()
     callbacks.on_train_begin()
-    if getattr(model, "_initial_epoch", None):  # Keras's BackupAndRestore sets it
-        progress.epochs, progress.step = max(progress.epochs, model._initial_epoch), 0
+    if initial_epoch(model):
+        progress.epochs, progress.step = max(progress.epochs, initial_epoch(model)), 0
     iterator = iter(batches(progress.epochs, progress.step))
     logs: Logs = {}
     try:

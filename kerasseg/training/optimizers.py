@@ -9,6 +9,7 @@ from keras import ops
 
 from kerasseg.config.training import OptimizerSettings
 from kerasseg.errors import UserError
+from kerasseg.private_hooks import ReducedGradientsOptimizer
 from kerasseg.training.import_class import import_class, make_instance
 
 
@@ -87,7 +88,7 @@ _SETTINGS_OF_KERAS = {
 """Arguments of every Keras optimiser whose rules are ours here -> the setting that has them."""
 
 
-class UpdateRules(keras.optimizers.Optimizer):
+class UpdateRules(ReducedGradientsOptimizer):
     """Rules around the update of any Keras optimiser: `class AdamW(UpdateRules, Adam)`.
 
     Keras's own `weight_decay` knows one rate for all variables, and its `use_ema` averages on each
@@ -135,14 +136,8 @@ class UpdateRules(keras.optimizers.Optimizer):
             for average, variable in zip(self.averages, variables, strict=True):
                 average.assign(variable)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return grads_and_vars  # they are the sum over the replicas already
-
-    def _apply_weight_decay(self, variables: Any) -> None:
-        """Leave out Keras's own decay, which some optimisers have by default."""
-
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        index = self._get_variable_index(variable)
+        index = self.variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self._rate_factors[index]
         if self.decoupled_decay and len(variable.shape) > 1:
             self.assign_sub(variable, ops.multiply(variable, rate * self.decoupled_decay))
@@ -154,7 +149,7 @@ class UpdateRules(keras.optimizers.Optimizer):
             self.assign_add(average, moved)
 
 
-class Adam(keras.optimizers.Optimizer):
+class Adam(ReducedGradientsOptimizer):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980); with weight decay AdamW.
 
     Keras's corrects the bias of all moments by the number of updates of the run. Variables that
@@ -181,7 +176,7 @@ class Adam(keras.optimizers.Optimizer):
             self.updates.append(self.add_variable((), name="updates"))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        index = self._get_variable_index(variable)
+        index = self.variable_index(variable)
         mean, square, updates = self.means[index], self.squares[index], self.updates[index]
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)

@@ -11,10 +11,11 @@ import keras
 import tensorflow as tf
 
 from kerasseg import anatomy
-from kerasseg.losses.segmentation_loss import batch_over_replicas
+from kerasseg.losses.functional import batch_over_replicas
 from kerasseg.metrics.segmentation import SegmentationMetrics
-from kerasseg.models.float32_twin import float32_twin
+from kerasseg.models.build import float32_twin
 from kerasseg.models.unet import supervision_logits
+from kerasseg.private_hooks import loss_tracker
 
 Logs = dict[str, Any]
 Step = Callable[[Iterator[Any]], Logs]
@@ -247,7 +248,7 @@ class TrainingModel(keras.Model):
 
     def update_metrics(self, loss: Any, masks: Any, logits: Any) -> None:
         """Add a batch to the metrics."""
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(masks)[0])
+        loss_tracker(self).update_state(loss, sample_weight=tf.shape(masks)[0])
         self.segmentation.update_state(masks, self.activation(_as_list(logits)[0]))
 
     def compute_metrics(

@@ -13,17 +13,17 @@ from typing import Any
 import grpc
 from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial, TrialStatus
-from keras_tuner.src import protos
-from keras_tuner.src.distribute import oracle_client
-from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
 from kerasseg.config.tuning import SearchSettings
 from kerasseg.errors import UserError
+from kerasseg.private_hooks import oracle_protocol
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.trials import TrialRecord, read_record, record_path
 from kerasseg.tuning.work import SearchStopped, Stop
 
 _LOOK_SECONDS = 0.5
+protos, oracle_client, _servicer = oracle_protocol()
+OracleServicer: Any = _servicer
 
 
 class Service(OracleServicer):

@@ -19,12 +19,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
+from kerasseg.private_hooks import OracleHooks
 from kerasseg.tuning.search import ORACLE, Search
 from kerasseg.tuning.space import hyperparameters
 from kerasseg.tuning.trials import BASELINE
 
 
-class KeptOracle:
+class KeptOracle(OracleHooks):
     """Mixed into an oracle of KerasTuner.
 
     KerasTuner writes the oracle and each trial in files of their own, in place and at different
@@ -41,7 +42,6 @@ class KeptOracle:
     tuner_ids: set[str]
     end_order: list[str]
     start_order: list[str]
-    _retry_queue: list[str]
 
     def keep(
         self,
@@ -82,7 +82,7 @@ class KeptOracle:
             ) from None
         for worker, trial in self.ongoing_trials.items():
             self._former[worker] = trial.trial_id
-            self._retry_queue.append(trial.trial_id)
+            self.retry_queue.append(trial.trial_id)
         if self._baseline == "waiting" and state["oracle"].get("baseline_holder"):
             self._former[state["oracle"]["baseline_holder"]] = BASELINE
         self.ongoing_trials = {}
@@ -101,7 +101,7 @@ class KeptOracle:
                 self._baseline_holder = tuner_id
                 self._changed = True
                 return Trial(HyperParameters(), BASELINE, TrialStatus.RUNNING)
-            waiting = tuner_id in self.ongoing_trials or self._retry_queue
+            waiting = tuner_id in self.ongoing_trials or self.retry_queue
             if not waiting and self._max_trials and len(self.trials) >= self._max_trials:
                 self.tuner_ids.discard(tuner_id)
                 return Trial(HyperParameters(), "", TrialStatus.STOPPED)
@@ -131,8 +131,8 @@ class KeptOracle:
                 return
             if self._is_settled(trial.trial_id):
                 return
-            if trial.trial_id in self._retry_queue:  # of a worker that was given up, but was not
-                self._retry_queue.remove(trial.trial_id)
+            if trial.trial_id in self.retry_queue:  # of a worker that was given up, but was not
+                self.retry_queue.remove(trial.trial_id)
             # gRPC rounds its floats; the values are those that were given out.
             trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
             super().end_trial(trial)  # type: ignore[misc]
@@ -168,7 +168,7 @@ class KeptOracle:
             trial = self.ongoing_trials.pop(tuner_id, None)
             if trial is None:
                 return None
-            self._retry_queue.append(trial.trial_id)
+            self.retry_queue.append(trial.trial_id)
             self._changed = True
             return str(trial.trial_id)
 
@@ -179,8 +179,8 @@ class KeptOracle:
                 return False
             if trial_id == BASELINE and self._baseline == "waiting" and not self._baseline_holder:
                 self._baseline_holder = tuner_id
-            elif trial_id in self._retry_queue:
-                self._retry_queue.remove(trial_id)
+            elif trial_id in self.retry_queue:
+                self.retry_queue.remove(trial_id)
                 self.ongoing_trials[tuner_id] = self.trials[trial_id]
             else:
                 return False
@@ -245,9 +245,6 @@ class KeptOracle:
         """KerasTuner's call in the middle of a transaction, which is written at its end."""
         self._changed = True
 
-    def _save_trial(self, trial: Any) -> None:
-        self._changed = True
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock:
@@ -289,20 +286,20 @@ class BayesianOracle(KeptOracle, oracles.BayesianOptimizationOracle):
             # That a length scale came to its bound, of which there are few points to tell better.
             warnings.simplefilter("ignore", ConvergenceWarning)
             response: dict[str, Any] = super().populate_space(trial_id)
-        if response["values"] is not None and self._duplicate(response["values"]):
-            response = self._random_populate_space()
+        if response["values"] is not None and self.was_tried(response["values"]):
+            response = self.draw_values()
         return response
 
     def get_state(self) -> dict[str, Any]:
         """With the state of the random numbers."""
-        name, keys, *rest = self._random_state.get_state()
+        name, keys, *rest = self.random_state.get_state()
         return super().get_state() | {"random_state": [name, keys.tolist(), *rest]}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """The opposite."""
         super().set_state(state)
         name, keys, *rest = state["random_state"]
-        self._random_state.set_state((name, np.array(keys, np.uint32), *rest))
+        self.random_state.set_state((name, np.array(keys, np.uint32), *rest))
 
 
 class GridOracle(KeptOracle, oracles.GridSearchOracle):
@@ -314,21 +311,12 @@ class GridOracle(KeptOracle, oracles.GridSearchOracle):
 
     def get_state(self) -> dict[str, Any]:
         """With the list of the combinations."""
-        ordered = self._ordered_ids
-        return super().get_state() | {
-            "populate_next": self._populate_next,
-            "ordered": [ordered._memory, list(ordered._next_index.items()), ordered._last_index],
-        }
+        return super().get_state() | self.grid_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """The opposite."""
         super().set_state(state)
-        self._populate_next = state["populate_next"]
-        memory, following, last = state["ordered"]
-        ordered = self._ordered_ids
-        ordered._memory, ordered._last_index = memory, last
-        ordered._data_to_index = {trial_id: index for index, trial_id in enumerate(memory)}
-        ordered._next_index.update((index, after) for index, after in following)
+        self.set_grid_state(state)
 
 
 class HyperbandOracle(KeptOracle, oracles.HyperbandOracle):
@@ -348,15 +336,14 @@ class HyperbandOracle(KeptOracle, oracles.HyperbandOracle):
 
     def _promotion(self, trial_id: str) -> dict[str, Any] | None:
         """The trial that goes on next, if one can be told from those that are done."""
-        self._remove_completed_brackets()
-        for bracket in self._brackets:
+        for bracket in self.open_brackets():
             number, rounds = bracket["bracket_num"], bracket["rounds"]
-            if len(rounds[0]) < self._get_size(number, 0):
+            if len(rounds[0]) < self.round_size(number, 0):
                 return None
-            places = self._get_size(number, 0)
+            places = self.round_size(number, 0)
             for later in range(1, len(rounds)):
                 before = [self.trials[entry["id"]] for entry in rounds[later - 1]]
-                size = min(self._get_size(number, later), places)
+                size = min(self.round_size(number, later), places)
                 if len(before) == places and all(t.trial_id in self.end_order for t in before):
                     size = min(size, sum(t.status == TrialStatus.COMPLETED for t in before))
                 chosen = {entry["past_id"] for entry in rounds[later]}
@@ -370,8 +357,8 @@ class HyperbandOracle(KeptOracle, oracles.HyperbandOracle):
                     rounds[later].append({"past_id": best.trial_id, "id": trial_id})
                     values = best.hyperparameters.values | {
                         "tuner/trial_id": best.trial_id,
-                        "tuner/epochs": self._get_epochs(number, later),
-                        "tuner/initial_epoch": self._get_epochs(number, later - 1),
+                        "tuner/epochs": self.round_epochs(number, later),
+                        "tuner/initial_epoch": self.round_epochs(number, later - 1),
                         "tuner/round": later,
                     }
                     return {"status": TrialStatus.RUNNING, "values": values}
@@ -380,7 +367,7 @@ class HyperbandOracle(KeptOracle, oracles.HyperbandOracle):
     def _bracket_of(self, trial_id: str) -> int:
         return next(
             bracket["bracket_num"]
-            for bracket in self._brackets
+            for bracket in self.brackets
             for entries in bracket["rounds"]
             for entry in entries
             if entry["id"] == trial_id
@@ -390,9 +377,9 @@ class HyperbandOracle(KeptOracle, oracles.HyperbandOracle):
     def total(self) -> int:
         """Trials of all rounds, if none fails."""
         return self.hyperband_iterations * sum(
-            self._get_size(bracket, number)
-            for bracket in range(self._get_num_brackets())
-            for number in range(self._get_num_rounds(bracket))
+            self.round_size(bracket, number)
+            for bracket, rounds in enumerate(self.round_counts())
+            for number in range(rounds)
         )
 
 

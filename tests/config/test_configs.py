@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasseg.config.load import load_experiment
-from kerasseg.models.pretrained_encoders import PRETRAINED_ENCODERS
+from kerasseg.models.pretrained_unet import PRETRAINED_ENCODERS
 from kerasseg.train import build_network, run_experiment
 from tests.conftest import write_brats, write_h5_volume, write_nifti
 from tests.datasets.test_dataset_json import write_msd, write_nnunet

@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config.model import ModelSettings
-from kerasseg.models.build import build_network
-from kerasseg.models.float32_twin import float32_twin
+from kerasseg.models.build import build_network, float32_twin
 
 DEFAULT_SHAPES = ((1, 7, 10, 5), (2, 8, 4, 12))
 """Batch and depth, height, width: odd sizes and a batch of one, and sizes that are divisible."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasseg.config.model import ModelSettings
-from kerasseg.models.float32_twin import float32_twin
+from kerasseg.models.build import float32_twin
 from tests.models.check_model import build
 
 SETTINGS = {

@@ -16,10 +16,9 @@ import pytest
 
 from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
-from kerasseg.models import pretrained_encoders as imagenet_module
-from kerasseg.models import pretrained_encoders as loading
+from kerasseg.models import pretrained_unet as loading
 from kerasseg.models.build import build_network
-from kerasseg.models.pretrained_encoders import (
+from kerasseg.models.pretrained_unet import (
     PRETRAINED_ENCODERS,
     PretrainedEncoder,
     imagenet_file,
@@ -261,17 +260,17 @@ def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(cache, monkeyp
     assert f"save it as {cache / Path(url[1]).name}" in message
     assert "model.pretrained.weights" in message and "none" in message
     assert "the network was touched" in message
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not list(cache.iterdir())
 
 
 def test_a_network_that_swallows_packets_is_given_up_within_seconds(cache, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **o: released.wait(60))
-    monkeypatch.setattr(imagenet_module, "_SECONDS", 0.3)
+    monkeypatch.setattr(loading, "_SECONDS", 0.3)
     started = time.monotonic()
     with pytest.raises(UserError, match=r"no answer within 0\.3 s"):
         imagenet_file("weights.h5", "http://host.invalid/weights.h5", None)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 5 and socket.getdefaulttimeout() is None
     released.set()
 
 
@@ -354,9 +353,9 @@ def test_proxies_of_the_environment_are_used(server, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "more", "md5", "reason"),
     [
-        ("weights.h5", 10, None, r"it broke off"),
-        ("weights.h5", 0, "0" * 32, r"what came has the md5 \w+, not 0000"),
-        ("missing.h5", 0, None, r"HTTP Error 404"),
+        ("weights.h5", 10, None, r"retrieval incomplete"),
+        ("weights.h5", 0, "0" * 32, r"hash does not match the provided value of 0000"),
+        ("missing.h5", 0, None, r"404 -- Not Found"),
     ],
 )
 def test_a_failed_download_leaves_nothing_behind(server, tmp_path, name, more, md5, reason):

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from kerasseg.config.training import OptimizerSettings
-from kerasseg.losses.functional import CrossEntropy
+from kerasseg.losses.loss import SegmentationLoss
 from kerasseg.models.unet import encoder_layers
 from kerasseg.training.callbacks import FreezeEncoder
 from kerasseg.training.fit import run_epochs
@@ -30,7 +30,7 @@ def _model(
     x = keras.layers.Conv2D(1, 1, name="head")(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     network = keras.Model(image, logits)
-    loss = CrossEntropy(from_logits=True)
+    loss = SegmentationLoss({"cross_entropy": 1}, from_logits=True)
     model = TrainingModel(network, "binary", loss, accumulation=accumulation)
     model.compile(optimizer, jit_compile=False, auto_scale_loss=False)
     if built:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.losses.functional import Dice
+from kerasseg.losses.loss import SegmentationLoss
 from kerasseg.training.state import Progress, load_state, save_state
 from kerasseg.training.step import TrainingModel
 
@@ -22,7 +22,8 @@ def model(units=4, seed=0, layers=1):
     x = keras.layers.Conv2D(3, 1, name="head")(x)
     logits = keras.layers.Activation("linear", name="logits")(x)
     network = keras.Model(image, logits)
-    made = TrainingModel(network, "regions", Dice(from_logits=True), accumulation=2)
+    loss = SegmentationLoss({"dice": 1}, from_logits=True)
+    made = TrainingModel(network, "regions", loss, accumulation=2)
     made.compile(keras.optimizers.AdamW(0.1), jit_compile=False, auto_scale_loss=False)
     made.optimizer.build(made.trainable_variables)
     return made

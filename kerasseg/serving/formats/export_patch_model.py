@@ -26,7 +26,7 @@ from kerasseg.errors import UserError
 from kerasseg.evaluation.evaluate import evaluate
 from kerasseg.evaluation.scores import mean_scores
 from kerasseg.inference.predictor import Predictor
-from kerasseg.models.float32_twin import float32_twin
+from kerasseg.models.build import float32_twin
 from kerasseg.pipeline.batches import validation_batches
 from kerasseg.prediction.model import LoadedRun, load
 from kerasseg.progress import track
