@@ -1,12 +1,15 @@
 """Conversions between labels, probabilities and the masks of a target.
 
 A label (...) holds canonical ids (`anatomy.LABELS`). Masks (..., K) hold one boolean per channel of
-`anatomy.TARGETS[target]`. `docs/targets.md` has the rules in one table.
+`anatomy.TARGETS[target]`. `docs/targets.md` has the rules in one table. `channel_masks` and
+`label_from_channels` hold the rules for channels of any library, so that the graph of an exported
+model shares them.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,15 +25,17 @@ WRITES: Final = MappingProxyType(
         "binary": MappingProxyType({"tumour": anatomy.TUMOUR}),
     }
 )
-"""Target -> channel -> the id it writes into a label; later channels overwrite earlier ones."""
+"""For each target, the id that each channel writes into a label, over what earlier ones wrote."""
 
 
 def label_to_masks(label: np.ndarray, target: str) -> np.ndarray:
-    """Canonical ids (...) -> masks (..., K) bool: 1 where a voxel's id belongs to a channel.
+    """Return the masks (..., K) bool of canonical ids (...).
 
-    Of `labels` and `subregions` at most one channel holds; of `regions` WT holds wherever TC does
-    and TC wherever ET does; `binary` holds wherever there is tumour of any kind. Raises
-    `ValueError` for an id that is not in `anatomy.LABELS`.
+    In `labels` and `subregions` at most one channel holds; in `regions` WT holds wherever TC does
+    and TC wherever ET does; `binary` holds wherever there is tumour of any kind.
+
+    Raises:
+        ValueError: if the label holds an id that is not in `anatomy.LABELS`.
     """
     if label.size and (label.min() < 0 or label.max() >= len(anatomy.LABELS)):
         raise ValueError(
@@ -41,24 +46,75 @@ def label_to_masks(label: np.ndarray, target: str) -> np.ndarray:
     return np.array([[i in ids for ids in channels] for i in anatomy.LABELS])[label]
 
 
+def channel_masks(
+    channels: Sequence[Any],
+    target: str,
+    thresholds: Sequence[float],
+    maximum: Callable[[Any, Any], Any],
+) -> Iterator[Any]:
+    """Yield the mask of each channel of probabilities.
+
+    Args:
+        channels: K arrays or tensors of one shape.
+        target: what they are. A softmax target holds in its most probable channel only (the first
+            of equals), whatever the threshold; each channel of a sigmoid target holds from its
+            threshold on.
+        thresholds: K of them.
+        maximum: the library's function of two arguments.
+    """
+    if anatomy.ACTIVATIONS[target] != "softmax":
+        yield from (p >= limit for p, limit in zip(channels, thresholds, strict=True))
+        return
+    largest = functools.reduce(maximum, channels)
+    mask = taken = channels[0] == largest
+    yield mask
+    for channel in channels[1:]:
+        mask = (channel == largest) & ~taken
+        taken = taken | mask
+        yield mask
+
+
 def probabilities_to_masks(
     probabilities: np.ndarray, target: str, threshold: float | Sequence[float] = 0.5
 ) -> np.ndarray:
-    """Probabilities (..., K) -> masks (..., K) bool.
+    """Return the masks (..., K) bool of probabilities (..., K), see `channel_masks`.
 
-    A softmax target holds in its most probable channel only (the first of equals), whatever the
-    threshold. Each channel of a sigmoid target holds from the threshold on, which is one for all or
-    one for each.
+    `threshold` is one for all channels or one for each.
     """
     _check_channels(probabilities, target)
-    if anatomy.ACTIVATIONS[target] == "softmax":
-        channels = np.arange(probabilities.shape[-1])
-        return probabilities.argmax(axis=-1)[..., np.newaxis] == channels
-    return probabilities >= np.asarray(threshold, probabilities.dtype)
+    count = probabilities.shape[-1]
+    thresholds = np.broadcast_to(np.asarray(threshold, probabilities.dtype), count)
+    channels = [probabilities[..., index] for index in range(count)]
+    masks = np.empty(probabilities.shape, bool)
+    for index, mask in enumerate(channel_masks(channels, target, list(thresholds), np.maximum)):
+        masks[..., index] = mask
+    return masks
+
+
+def label_from_channels(
+    channels: Sequence[Any],
+    target: str,
+    ids: Mapping[int, Any],
+    label: Any,
+    where: Callable[[Any, Any, Any], Any],
+) -> Any:
+    """Return a label with what each mask of a target writes, see `masks_to_label`.
+
+    Args:
+        channels: K masks of one shape, arrays or tensors.
+        target: what they are.
+        ids: the value that is written for each canonical id.
+        label: the background, of the shape of a mask.
+        where: the library's function of condition, value and alternative.
+    """
+    names = list(anatomy.TARGETS[target])
+    for name, written in WRITES[target].items():
+        label = where(channels[names.index(name)], ids[written], label)
+    return label
 
 
 def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:
-    """Masks (..., K) -> one canonical id per voxel (...) uint8.
+    """Return one canonical id per voxel (...) uint8 of masks (..., K).
 
     labels      the id of the channel. Of masks that are not one-hot: as `subregions`
     subregions  the id of the channel; where several hold, the innermost: ET over NCR over ED
@@ -69,29 +125,32 @@ def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:
     Where no channel, or the background alone, holds: background.
     """
     _check_channels(masks, target)
-    label = np.full(masks.shape[:-1], anatomy.BACKGROUND, np.uint8)
-    channels = list(anatomy.TARGETS[target])
-    for name, written in WRITES[target].items():
-        label[masks[..., channels.index(name)].astype(bool)] = written
-    return label
+    channels = [masks[..., index] for index in range(masks.shape[-1])]
+    ids = {canonical: np.uint8(canonical) for canonical in anatomy.LABELS}
+    background = np.full(masks.shape[:-1], anatomy.BACKGROUND, np.uint8)
+    return np.asarray(label_from_channels(channels, target, ids, background, np.where))
 
 
 def air_probabilities(target: str) -> list[float]:
-    """The K probabilities of what is background for certain: 1 of the background of a softmax
-    target, 0 of every channel of a sigmoid target."""
+    """Return the K probabilities of what is certainly background.
+
+    They are 1 for the background of a softmax target, and 0 for all other channels.
+    """
     softmax = anatomy.ACTIVATIONS[target] == "softmax"
     channels = anatomy.TARGETS[target].values()
     return [float(softmax and anatomy.BACKGROUND in ids) for ids in channels]
 
 
 def convert_masks(masks: np.ndarray, source: str, target: str) -> np.ndarray:
-    """Masks (..., K) of the target `source` -> masks (..., K') bool of another.
+    """Return masks (..., K) of the target `source` as masks (..., K') bool of another.
 
     They go through `masks_to_label`, which makes regions the unions of sub-regions (WT = NCR or ED
     or ET, TC = NCR or ET), sub-regions the differences of regions (ED = WT without TC, NCR = TC
     without ET), and whole tumour whatever has tumour in any channel. Masks of `source` itself
-    stay as they are. Raises `ValueError` from `binary` to any other: sub-regions cannot be told
-    from the whole.
+    stay as they are.
+
+    Raises:
+        ValueError: from `binary` to any other: sub-regions cannot be told from the whole.
     """
     if source == target:
         _check_channels(masks, target)

@@ -6,7 +6,7 @@ Pictures of one size, whatever theirs was.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,50 @@ from kerasseg.datasets.case import Case, Grid, spacing_of
 
 SAME_SPACING: Final = 1e-3
 """Relative; headers round their voxel sizes."""
+AIR_SHARE: Final = 0.5
+"""A voxel of a new grid is air, exactly 0, if less than this share of what it covers was signal."""
+
+
+class GridStep(NamedTuple):
+    """The way from a grid to one of other voxels that starts at the same outer corner.
+
+    Attributes:
+        scale: size of a new voxel in old ones, (3,).
+        shift: place of the first new voxel's centre in old indices, (3,).
+        shape: length of the new grid, (3,) whole numbers as floats.
+    """
+
+    scale: Any
+    shift: Any
+    shape: Any
+
+
+def grid_step(old: Any, new: Any, shape: Any, library: Any) -> GridStep:
+    """Return the way from voxels of one size to another, over the same field of view.
+
+    The graph of an exported model uses the same rule on tensors.
+
+    Args:
+        old: voxel size (D, H, W) in mm, (3,) float64.
+        new: the one that is wanted.
+        shape: length of the old grid, (3,) float64.
+        library: `numpy` or `tensorflow`.
+    """
+    scale = new / old
+    return GridStep(scale, first_centre(scale), library.maximum(library.round(shape / scale), 1.0))
+
+
+def first_centre(scale: Any) -> Any:
+    """Return where the first voxel's centre of a grid lies in the old one, whose corner it shares.
+
+    `scale` is the size of a new voxel in old ones; the result is in old voxels.
+    """
+    return (scale - 1) / 2
+
+
+def same_spacing(old: Any, new: Any, library: Any) -> Any:
+    """Return for each axis whether two voxel sizes are the same but for rounding."""
+    return library.abs(old - new) <= SAME_SPACING * new
 
 
 def resample_case(case: Case, spacing: Sequence[float], order: int) -> Case:
@@ -24,12 +68,11 @@ def resample_case(case: Case, spacing: Sequence[float], order: int) -> Case:
     The field of view stays: the outer faces of the new grid are those of the old one, up to half
     a voxel where its length is no multiple of the spacing.
     """
-    if np.allclose(case.spacing, spacing, rtol=SAME_SPACING, atol=0):
+    old, new = np.asarray(case.spacing, float), np.asarray(spacing, float)
+    if same_spacing(old, new, np).all():
         return case
-    shape = case.image.shape[:3]
-    scale = [new / old for new, old in zip(spacing, case.spacing, strict=True)]
-    wanted = [max(round(n / s), 1) for n, s in zip(shape, scale, strict=True)]
-    return case_on(case, wanted, affine_of(case.affine, scale), order)
+    step = grid_step(old, new, np.asarray(case.image.shape[:3], float), np)
+    return case_on(case, [int(n) for n in step.shape], affine_of(case.affine, step.scale), order)
 
 
 def case_on(case: Case, shape: Sequence[int], affine: np.ndarray, order: int) -> Case:
@@ -56,7 +99,7 @@ def affine_of(affine: np.ndarray, scale: Sequence[float]) -> np.ndarray:
     The first voxel's outer corner stays where it is, so its centre moves.
     """
     step = np.diag([*scale, 1.0])
-    step[:3, 3] = (np.asarray(scale) - 1) / 2
+    step[:3, 3] = first_centre(np.asarray(scale))
     return affine @ step
 
 
@@ -79,7 +122,7 @@ def resample_image(
         new = _interpolate(values, affine, shape, new_affine, order)
         if not signal.all():
             covered = _interpolate(signal.astype(np.float32), affine, shape, new_affine, 1)
-            new[covered < 0.5] = 0
+            new[covered < AIR_SHARE] = 0
         result[..., channel] = new
     return result
 
@@ -156,7 +199,7 @@ def resize_case(case: Case, size: tuple[int, int]) -> Case:
         resized = _resize(values, size, Image.Resampling.BILINEAR)
         signal = values != 0
         if not signal.all():
-            resized[_resize(signal, size, Image.Resampling.BOX) < 0.5] = 0
+            resized[_resize(signal, size, Image.Resampling.BOX) < AIR_SHARE] = 0
         image[index, ..., channel] = resized
     label = case.label
     if label is not None:

@@ -76,7 +76,7 @@ class CaseFiles:
         else:
             assert whole is not None  # made above
             whole = resample_probabilities(whole, case.affine, grid.our_shape, grid.our_affine)
-            masks = predictor.masks_of(whole, grid.spacing)
+            masks = predictor.masks_from_probabilities(whole, grid.spacing)
         picture = self.data.layout == "image_pairs"
         if "probabilities" in self.kinds:
             assert whole is not None  # made above

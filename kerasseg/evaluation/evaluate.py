@@ -93,7 +93,7 @@ def predicted_cases(
             probabilities = predictor.probabilities(case.image, case.spacing)
         else:
             probabilities = predictor.probabilities(case.image)
-        masks = predictor.masks_of(probabilities, case.spacing)
+        masks = predictor.masks_from_probabilities(probabilities, case.spacing)
         seconds = time.monotonic() - started
         if files is not None:
             files.write(store.rows[case_id], stored, predictor, probabilities, masks)

@@ -12,7 +12,7 @@ from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import differences
 from kerasseg.errors import UserError
-from kerasseg.inference.postprocessing import finished_masks
+from kerasseg.inference.postprocessing import postprocessed_masks
 
 _MAJORITY = 0.5
 """A mask holds where half of the predictors or more say so."""
@@ -103,11 +103,13 @@ class Ensemble:
         """
         known = getattr(scan, "spacing", (1.0, 1.0, 1.0))
         size: Sequence[float] = known if spacing is None else spacing
-        return self.masks_of(self.probabilities(scan, spacing), size)
+        return self.masks_from_probabilities(self.probabilities(scan, spacing), size)
 
-    def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def masks_from_probabilities(
+        self, probabilities: np.ndarray, spacing: Sequence[float]
+    ) -> np.ndarray:
         """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
-        return finished_masks(
+        return postprocessed_masks(
             probabilities, self.target, spacing, self.mask_threshold, self.postprocessing
         )
 

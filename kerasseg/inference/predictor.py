@@ -1,7 +1,4 @@
-"""`Predictor`: a network that takes whole volumes.
-
-An experiment's network -> its predictor.
-"""
+"""A network of patches as a predictor of whole volumes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -13,40 +10,46 @@ import tensorflow as tf
 from kerasseg.config.evaluation import EvaluationSettings, PostprocessingSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.pipeline import PipelineSettings
-from kerasseg.inference.postprocessing import finished_masks
-from kerasseg.inference.test_time_augmentation import Orientation, orientations
-from kerasseg.inference.windows import (
-    HostAccumulator,
-    choose_accumulator,
-    sliding_window,
-    tensor_of,
+from kerasseg.inference.postprocessing import postprocessed_masks
+from kerasseg.inference.test_time_augmentation import (
+    Orientation,
+    mean_over_orientations,
+    orientations,
 )
+from kerasseg.inference.windows import HostAccumulator, choose_accumulator, sliding_window
 from kerasseg.pipeline.augment.patch import AXES
 from kerasseg.targets import air_probabilities
 
 _AXIS_NAMES: Final = ("depth", "height", "width")
 _ONE_MILLIMETRE: Final = (1.0, 1.0, 1.0)
+_ALIGNMENT: Final = 64
+"""Bytes; TensorFlow's kernels need it of every tensor, NumPy's arrays seldom have it."""
 
 
 class Predictor:
-    """Wraps a network of patches for volumes of any size.
+    """A network with the settings that take a whole volume through it, window by window.
 
-    The network maps (B, d, h, w, C) to (B, d, h, w, K), or, where `pipeline.patch_size` has two
+    The network maps (B, d, h, w, C) to (B, d, h, w, K), or, if `pipeline.patch_size` has two
     numbers, slices (B, h, w, C (2 n + 1)) to (B, h, w, K). A volume then goes through it slice by
     slice along `pipeline.slices.axis`, each with its n neighbours on both sides as channels: all
-    modalities of the first neighbour, then of the next one; zeros outside the volume.
-
-    `target` says what the K channels are and how probabilities become masks.
+    modalities of the first neighbour, then of the next one, and zeros outside the volume.
 
     Air is 0 in every channel. Outside the smallest box around the brain (`evaluation.brain_box`),
-    and where a window sees nothing but air, everything is background for certain: probability 1 of
-    the background of a softmax target, 0 of every channel of a sigmoid target.
+    and in windows of air alone, everything is certainly background.
 
-    network, slice_axis (of a 2-D network, else None) and ways (the orientations) are what it is
-    made of.
+    Args:
+        network: the trained network. Its weights may still change: validation uses it, too.
+        pipeline: `patch_size` and `slices` say what the network takes.
+        settings: overlap, weighting and orientations of the windows, and the threshold of masks.
+        target: what the K channels are, a key of `anatomy.TARGETS`.
+        postprocessing: how masks are cleaned up.
 
-    With `evaluation.flips` and `evaluation.rotations` every window goes through the network
-    mirrored and turned, too, and the probabilities, brought back, are averaged.
+    Attributes:
+        slice_axis: the axis along which a 2-D network's slices are taken, or None.
+        window: the size (d, h, w) of a window in voxels, its first axis being `slice_axis` if there
+            is one.
+        orientations: the orientations of the test-time augmentation, one without it.
+        background: the K probabilities of air.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Predictor:
         self.postprocessing = postprocessing
         patch = pipeline.patch_size
         self.slice_axis = AXES[pipeline.slices.axis] if len(patch) == 2 else None
+        self.window = (patch[0] if len(patch) == 3 else 1, patch[-2], patch[-1])
         axes = [name for index, name in enumerate(_AXIS_NAMES) if index != self.slice_axis]
-        self.ways = orientations(settings, axes)
+        self.orientations = orientations(settings, axes)
+        self.background = air_probabilities(target)
         # Not network.predict: Keras would compile it with XLA, which is slow on a CPU. One
         # signature: the last batch may be smaller, and must not be traced anew.
         signature = [tf.TensorSpec((None, *patch, network.inputs[0].shape[-1]))]
@@ -81,54 +86,56 @@ class Predictor:
         """The network's name."""
         return self.network.name
 
+    @property
+    def context(self) -> int:
+        """The number of planes that the network sees beyond both sides of a window."""
+        return 0 if self.slice_axis is None else self.pipeline.slices.neighbours
+
     def probabilities(self, volume: np.ndarray) -> np.ndarray:
-        """Normalised volume (D, H, W, C) -> probabilities (D, H, W, K) float32."""
-        return self._slide(volume, self.ways)
+        """Return the probabilities (D, H, W, K) float32 of a normalised volume (D, H, W, C)."""
+        return self._sliding_window(volume, self.orientations)
 
     def members(self, volume: np.ndarray) -> Iterator[np.ndarray]:
-        """The probabilities (D, H, W, K) of each orientation by itself; their mean is that of
-        `probabilities`. Without test-time augmentation there is one."""
-        for orientation in self.ways:
-            yield self._slide(volume, [orientation])
+        """Yield the probabilities (D, H, W, K) of each orientation by itself.
+
+        Their mean is what `probabilities` returns.
+        """
+        for orientation in self.orientations:
+            yield self._sliding_window(volume, [orientation])
 
     def masks(self, volume: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
-        """Normalised volume (D, H, W, C) -> one boolean mask per channel (D, H, W, K).
+        """Return the post-processed masks (D, H, W, K) bool of a normalised volume (D, H, W, C).
 
-        A sigmoid target holds from its threshold on, a softmax target where it is the most probable
-        of the averaged windows; then `postprocessing` is done.
-
-        spacing: voxel size (D, H, W) in mm; None: 1 mm
+        Args:
+            volume: the normalised image.
+            spacing: voxel size (D, H, W) in mm, by default 1 mm.
         """
         size = _ONE_MILLIMETRE if spacing is None else spacing
-        return self.masks_of(self.probabilities(volume), size)
+        return self.masks_from_probabilities(self.probabilities(volume), size)
 
-    def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-        """What `masks` makes of probabilities (D, H, W, K)."""
-        return finished_masks(
+    def masks_from_probabilities(
+        self, probabilities: np.ndarray, spacing: Sequence[float]
+    ) -> np.ndarray:
+        """Return the post-processed masks (D, H, W, K) bool of probabilities (D, H, W, K).
+
+        Args:
+            probabilities: the result of `probabilities`.
+            spacing: voxel size (D, H, W) in mm.
+        """
+        return postprocessed_masks(
             probabilities, self.target, spacing, self.settings.threshold, self.postprocessing
         )
 
-    @property
-    def orientations(self) -> int:
-        """How many members there are; 1 without test-time augmentation."""
-        return len(self.ways)
-
-    @property
-    def background(self) -> list[float]:
-        """The K probabilities of air."""
-        return air_probabilities(self.target)
-
-    def _slide(self, volume: np.ndarray, chosen: Sequence[Orientation]) -> np.ndarray:
-        patch, axis, settings = self.pipeline.patch_size, self.slice_axis, self.settings
+    def _sliding_window(self, volume: np.ndarray, chosen: Sequence[Orientation]) -> np.ndarray:
+        axis, settings = self.slice_axis, self.settings
         gpus = len(tf.config.list_logical_devices("GPU"))
         voxels = int(np.prod(volume.shape[:3]))
         accumulator = choose_accumulator(voxels, len(self.background), settings.device_memory, gpus)
 
         def predict(windows: np.ndarray) -> Any:
-            """(B, d + 2 n, h, w, C) -> (B, d, h, w, K); slices have a depth of 1."""
+            """Map (B, d + 2 n, h, w, C) to (B, d, h, w, K); slices have a depth of 1."""
             if axis is not None:
-                count, _, height, width, _ = windows.shape
-                windows = np.moveaxis(windows, 1, 3).reshape(count, height, width, -1)
+                windows = neighbours_as_channels(windows, np)
             found = self._predict(windows, chosen)
             if axis is not None:
                 found = found[:, tf.newaxis]
@@ -139,28 +146,23 @@ class Predictor:
         result = sliding_window(
             predict,
             volume if axis is None else np.moveaxis(volume, axis, 0),
-            patch if axis is None else (1, *patch),
+            self.window,
             self.background,
             overlap=settings.overlap,
             weighting=settings.weighting,
             batch=settings.window_batch,
-            context=0 if axis is None else self.pipeline.slices.neighbours,
+            context=self.context,
             brain_box=settings.brain_box,
             accumulator=accumulator,
         )
         return result if axis is None else np.moveaxis(result, 0, axis)
 
     def _predict(self, windows: np.ndarray, chosen: Sequence[Orientation]) -> Any:
-        total: Any = 0.0
-        batch = tensor_of(windows)
-        for orientation in chosen:
-            found = orientation.undo(self._forward(orientation.apply(batch)))
-            total = found if len(chosen) == 1 else total + found / len(chosen)
-        return total
+        return mean_over_orientations(self._forward, aligned_tensor(windows), chosen)
 
 
 def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
-    """As the sections `pipeline`, `evaluation` and `postprocessing` say."""
+    """Return a predictor with the settings of an experiment."""
     return Predictor(
         network,
         experiment.pipeline,
@@ -168,3 +170,28 @@ def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
         target=experiment.model.target,
         postprocessing=experiment.postprocessing,
     )
+
+
+def neighbours_as_channels(windows: Any, library: Any) -> Any:
+    """Turn windows of neighbouring slices (B, n, h, w, C) into slices (B, h, w, n C).
+
+    Args:
+        windows: an array or a tensor; all but the first length are known.
+        library: `numpy` or `tensorflow`.
+    """
+    _, planes, height, width, channels = windows.shape
+    windows = library.transpose(windows, (0, 2, 3, 1, 4))
+    return library.reshape(windows, (-1, height, width, planes * channels))
+
+
+def aligned_tensor(array: np.ndarray) -> tf.Tensor:
+    """Return a float32 array of any strides as a tensor in the computer's memory, with one copy.
+
+    `tf.convert_to_tensor` copies twice: against later changes of the array, and to align it. Both
+    copies live as long as the tensor.
+    """
+    memory = np.empty(array.size * 4 + _ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    aligned = memory[first : first + array.size * 4].view(np.float32).reshape(array.shape)
+    aligned[...] = array
+    return tf.experimental.dlpack.from_dlpack(aligned.__dlpack__())

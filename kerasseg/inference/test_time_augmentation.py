@@ -1,7 +1,11 @@
-"""Test-time augmentation: the ways to mirror and turn a window, and back."""
+"""Test-time augmentation: the mean over a window as it is, mirrored and turned.
+
+Everything here works on arrays as well as on tensors of a graph, so that `Predictor` and exported
+models share it.
+"""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,32 +16,31 @@ from kerasseg.config.evaluation import PLANES, EvaluationSettings
 
 @dataclass(frozen=True)
 class Orientation:
-    """Axes in another order, then some of them mirrored.
+    """An order of the spatial axes, some of which are then mirrored.
 
-    order:    axis i of the result is axis order[i] of the window
-    mirrored: which axes of the result run backwards
+    Attributes:
+        order: axis i of the result is axis order[i] of the window.
+        mirrored: whether each axis of the result runs backwards.
     """
 
     order: tuple[int, ...]
     mirrored: tuple[bool, ...]
 
     def apply(self, batch: Any) -> Any:
-        """Windows (B, *spatial, C) in this orientation."""
+        """Return windows (B, *spatial, C) in this orientation."""
         return self._mirror(self._transpose(tf.convert_to_tensor(batch), self.order))
 
     def undo(self, batch: Any) -> Any:
-        """The inverse of `apply`."""
+        """Return windows in this orientation as they were before `apply`."""
         back = [self.order.index(axis) for axis in range(len(self.order))]
         return self._transpose(self._mirror(batch), back)
 
     def after(self, first: "Orientation") -> "Orientation":
-        """One orientation that does what `first` and then this one does."""
+        """Return the single orientation that equals `first` followed by this one."""
+        mirrored = zip(self.order, self.mirrored, strict=True)
         return Orientation(
             tuple(first.order[axis] for axis in self.order),
-            tuple(
-                first.mirrored[axis] != mirrored
-                for axis, mirrored in zip(self.order, self.mirrored, strict=True)
-            ),
+            tuple(first.mirrored[axis] != backwards for axis, backwards in mirrored),
         )
 
     def _mirror(self, batch: Any) -> Any:
@@ -51,12 +54,14 @@ class Orientation:
 
 
 def orientations(settings: EvaluationSettings, axes: Sequence[str]) -> tuple[Orientation, ...]:
-    """Every orientation that `evaluation.flips` and `evaluation.rotations` ask for, once.
+    """Return every orientation that `evaluation.flips` and `evaluation.rotations` ask for, once.
 
-    axes: the names of the window's axes, three or, of slices, two
-
-    Those are all combinations of the flips, then each of them turned by 90, 180 and 270 degrees in
+    They are all combinations of the flips, and each of these turned by 90, 180 and 270 degrees in
     each of the planes. The window as it is comes first.
+
+    Args:
+        settings: the section `evaluation`.
+        axes: the names of the window's axes: three, or two for slices.
     """
     rank = len(axes)
     plain = tuple(range(rank))
@@ -73,4 +78,16 @@ def orientations(settings: EvaluationSettings, axes: Sequence[str]) -> tuple[Ori
         quarter = Orientation(tuple(order), tuple(axis == first for axis in plain))
         half = quarter.after(quarter)
         turns += [quarter, half, quarter.after(half)]
+    # A half turn equals two flips, and is computed once.
     return tuple(dict.fromkeys(turn.after(flip) for turn in turns for flip in flips))
+
+
+def mean_over_orientations(
+    network: Callable[[Any], Any], windows: Any, chosen: Sequence[Orientation]
+) -> Any:
+    """Return the mean of the network's predictions in the chosen orientations, all brought back."""
+    total: Any = 0.0
+    for orientation in chosen:
+        found = orientation.undo(network(orientation.apply(windows)))
+        total = found if len(chosen) == 1 else total + found / len(chosen)
+    return total

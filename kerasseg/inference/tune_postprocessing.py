@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasseg import anatomy, targets
 from kerasseg.config.evaluation import PostprocessingSettings
-from kerasseg.inference.postprocessing import finished_masks
+from kerasseg.inference.postprocessing import postprocessed_masks
 from kerasseg.metrics.overlap import dice
 
 THRESHOLDS: Final = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -98,6 +98,6 @@ def mean_dice(
     scores = []
     for case in cases:
         truth = targets.label_to_masks(case.label, target)
-        found = finished_masks(case.probabilities, target, case.spacing, threshold, settings)
+        found = postprocessed_masks(case.probabilities, target, case.spacing, threshold, settings)
         scores.append([dice(truth[..., i], found[..., i]) for i in channels])
     return float(np.mean(scores))

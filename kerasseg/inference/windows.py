@@ -1,14 +1,8 @@
-"""An array as a tensor at the price of one copy.
+"""A volume of any size through a network of windows of one size.
 
-Where the windows' predictions are summed up: in the computer's memory, or in the device's.
-
-The box of a volume outside of which there is nothing to segment.
-
-`WindowGrid`: where the windows of a volume lie.
-
-How much each voxel of a window counts.
-
-A volume of any size through a network of fixed window size.
+The windows are laid over the volume, or over the smallest box around the brain (`WindowGrid`), and
+their predictions are averaged with weights (`window_weights`) by an accumulator, which keeps the
+sum in the computer's memory or in that of the GPU. `sliding_window` ties these together.
 """
 
 import itertools
@@ -22,77 +16,113 @@ import tensorflow as tf
 
 from kerasseg.datasets.case import Box
 
+Start = tuple[int, int, int]
+Weighting = Literal["gaussian", "constant"]
 
-class Accumulator(Protocol):
-    """A weighted sum over a box of a volume.
+_GAUSSIAN_SIGMA: Final = 1 / 8
+"""Standard deviation as a fraction of the window (Isensee et al. 2021, nnU-Net)."""
+_SMALLEST_WEIGHT: Final = 1e-3
+"""Relative to the centre; keeps corners that only one window reaches from dividing by ~0."""
 
-    Made from `total` (d, h, w, K) float32, zeros that become the sum, and the weights of a window,
-    (a, b, c) float32.
+
+def window_starts(slack: Any, size: int, overlap: float, library: Any, arange: Any) -> Any:
+    """Return the first voxels of the windows along one axis, spread evenly from edge to edge.
+
+    The exported graph (`serving.graph_window`) uses the same rule on tensors.
+
+    Args:
+        slack: the number of voxels by which the axis is longer than the window, 0 or more.
+        size: the length of the window in voxels.
+        overlap: the fraction of a window by which neighbours overlap at least.
+        library: `numpy` or `tensorflow`.
+        arange: the function of that library which counts from 0.
+
+    Returns:
+        Whole numbers (n,) from 0 to `slack`, in the float64 of the library.
+    """
+    step = max(int(size * (1 - overlap)), 1)
+    gaps = -(-slack // step)
+    return library.round(arange(gaps + 1) * slack / library.maximum(gaps, 1))
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Windows over a box of a volume, spread evenly along each axis from edge to edge.
+
+    Along an axis where the box is smaller than the window there is a single window, which extends
+    beyond the box evenly on both sides.
+
+    Attributes:
+        box: the part of the volume that the windows cover.
+        window: the size (d, h, w) of a window in voxels.
+        overlap: the fraction of a window by which neighbours overlap at least.
     """
 
-    def __init__(self, total: np.ndarray, weights: np.ndarray) -> None: ...
+    box: Box
+    window: tuple[int, int, int]
+    overlap: float
 
-    def add(self, place: Box, values: Any) -> None:
-        """Add a window's values (a, b, c, K) times the weights at a place of the box."""
-        ...
+    @cached_property
+    def axes(self) -> tuple[tuple[int, ...], ...]:
+        """First voxels of the windows along each axis of the volume; negative outside of it."""
+        axes = []
+        for part, size in zip(self.box, self.window, strict=True):
+            slack = part.stop - part.start - size
+            places = window_starts(max(slack, 0), size, self.overlap, np, np.arange)
+            first = part.start - max(-slack, 0) // 2
+            axes.append(tuple(first + int(place) for place in places))
+        return tuple(axes)
 
-    def finish(self) -> None:
-        """The sum is in `total` now, at the latest."""
-        ...
+    def starts(self) -> Iterator[Start]:
+        """Yield the first voxel of each window."""
+        yield from itertools.product(*self.axes)
 
+    def starts_over(self, box: Box) -> Iterator[Start]:
+        """Yield the first voxel of each window that has voxels in `box`, a part of the volume."""
+        axes = [
+            [s for s in starts if s < part.stop and s + size > part.start]
+            for starts, part, size in zip(self.axes, box, self.window, strict=True)
+        ]
+        yield from itertools.product(*axes)
 
-class HostAccumulator:
-    """Sums into `total` itself, plane by plane: it takes no memory besides, and is fastest."""
-
-    def __init__(self, total: np.ndarray, weights: np.ndarray) -> None:
-        self._total = total
-        self._weights = weights
-
-    def add(self, place: Box, values: Any) -> None:
-        """Add values times weights at a place."""
-        part = self._total[place]
-        for index, plane in enumerate(np.asarray(values)):
-            part[index] += plane * self._weights[index, ..., np.newaxis]
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
-class DeviceAccumulator:
-    """Sums in the memory of the device that TensorFlow computes on, and copies once at the end.
-
-    So predictions that a GPU made do not travel window by window.
-    """
-
-    def __init__(self, total: np.ndarray, weights: np.ndarray) -> None:
-        self._result = total
-        self._total = tf.Variable(tf.zeros(total.shape), trainable=False)
-        self._weights = tf.constant(weights[..., np.newaxis])
-
-    def add(self, place: Box, values: Any) -> None:
-        """Add values times weights at a place."""
-        part = self._total[place]
-        part.assign(part + tf.cast(values, tf.float32) * self._weights)
-
-    def finish(self) -> None:
-        """Copy the sum to the host."""
-        self._result[...] = self._total.numpy()
+    def tiles(self) -> Iterator[Box]:
+        """Yield the box in pieces that do not overlap and are no larger than a window."""
+        pieces = (
+            [slice(i, min(i + size, part.stop)) for i in range(part.start, part.stop, size)]
+            for part, size in zip(self.box, self.window, strict=True)
+        )
+        yield from itertools.product(*pieces)
 
 
-def choose_accumulator(voxels: int, channels: int, limit: float, gpus: int) -> type[Accumulator]:
-    """The device's memory where there is a GPU and float32 sums of that size are within `limit` GiB
-    (`evaluation.device_memory`), else the computer's."""
-    gibibytes = voxels * channels * 4 / 2**30
-    return DeviceAccumulator if gpus and gibibytes <= limit else HostAccumulator
+def intersection(start: Sequence[int], size: Sequence[int], box: Box) -> tuple[Box, Box]:
+    """Return the voxels that a window shares with `box`: within the window, and within the box."""
+    in_window, in_box = [], []
+    for first, length, part in zip(start, size, box, strict=True):
+        low, high = max(first, part.start), min(first + length, part.stop)
+        in_window.append(slice(low - first, high - first))
+        in_box.append(slice(low - part.start, high - part.start))
+    return (in_window[0], in_window[1], in_window[2]), (in_box[0], in_box[1], in_box[2])
+
+
+def window_weights(window: Sequence[int], weighting: Weighting) -> np.ndarray:
+    """Return the weight of each voxel of a window in the mean, (d, h, w) float32, at most 1."""
+    if weighting == "constant":
+        return np.ones(window, np.float32)
+    axes = []
+    for size in window:
+        offset = np.arange(size) - (size - 1) / 2
+        axes.append(np.exp(-0.5 * (offset / (size * _GAUSSIAN_SIGMA)) ** 2))
+    weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
+    return np.maximum(weights / weights.max(), _SMALLEST_WEIGHT).astype(np.float32)
 
 
 def find_brain_box(volume: np.ndarray) -> Box:
-    """Smallest box around the voxels of (D, H, W, C) that are not 0 in every channel.
+    """Return the smallest box around the voxels of (D, H, W, C) that are not 0 in every channel.
 
-    Empty, (0:0, 0:0, 0:0), where all are 0. Goes plane by plane, so that it takes no memory to
-    speak of.
+    It is empty, (0:0, 0:0, 0:0), if all voxels are 0.
     """
     depth, height, width = (np.zeros(n, bool) for n in volume.shape[:3])
+    # Plane by plane: a mask of the whole volume would take as much memory as a channel.
     for index, plane in enumerate(volume):
         signal = plane != 0
         rows = signal.any(axis=(1, 2))
@@ -105,98 +135,71 @@ def find_brain_box(volume: np.ndarray) -> Box:
     return d, h, w
 
 
-Start = tuple[int, int, int]
+class Accumulator(Protocol):
+    """A weighted sum of windows over a box of a volume.
 
-
-@dataclass(frozen=True)
-class WindowGrid:
-    """Windows (d, h, w) over a box of a volume, spread evenly along each axis from edge to edge.
-
-    Neighbours overlap by at least the fraction `overlap`. Where the box is smaller than the window
-    there is one, which stands out evenly on both sides.
+    Args:
+        total: zeros (d, h, w, K) float32, which become the sum.
+        weights: the weights (a, b, c) float32 of a window.
     """
 
-    box: Box
-    window: tuple[int, int, int]
-    overlap: float
+    def __init__(self, total: np.ndarray, weights: np.ndarray) -> None: ...
 
-    @cached_property
-    def axes(self) -> tuple[tuple[int, ...], ...]:
-        """First voxels of the windows along each axis, in the volume; negative outside of it."""
-        return tuple(
-            _starts(part.start, part.stop - part.start, size, self.overlap)
-            for part, size in zip(self.box, self.window, strict=True)
-        )
+    def add(self, place: Box, values: Any) -> None:
+        """Add a window's values (a, b, c, K) times the weights at a place of the box."""
+        ...
 
-    def starts(self) -> Iterator[Start]:
-        """First voxel of each window."""
-        yield from itertools.product(*self.axes)
-
-    def starts_over(self, box: Box) -> Iterator[Start]:
-        """First voxel of each window that has voxels in `box`, which is given in the volume."""
-        axes = [
-            [s for s in starts if s < part.stop and s + size > part.start]
-            for starts, part, size in zip(self.axes, box, self.window, strict=True)
-        ]
-        yield from itertools.product(*axes)
-
-    def tiles(self) -> Iterator[Box]:
-        """The box in pieces no larger than a window, which do not overlap."""
-        pieces = (
-            [slice(i, min(i + size, part.stop)) for i in range(part.start, part.stop, size)]
-            for part, size in zip(self.box, self.window, strict=True)
-        )
-        yield from itertools.product(*pieces)
+    def finish(self) -> None:
+        """Write the sum into `total`, if it is not there yet."""
+        ...
 
 
-def shared_part(start: Sequence[int], size: Sequence[int], box: Box) -> tuple[Box, Box]:
-    """What a window has in common with `box`: in places of the window, and of the box."""
-    inside, outside = [], []
-    for first, length, part in zip(start, size, box, strict=True):
-        low, high = max(first, part.start), min(first + length, part.stop)
-        inside.append(slice(low - first, high - first))
-        outside.append(slice(low - part.start, high - part.start))
-    return (inside[0], inside[1], inside[2]), (outside[0], outside[1], outside[2])
+class HostAccumulator:
+    """An accumulator in the computer's memory, which takes none besides `total`."""
+
+    def __init__(self, total: np.ndarray, weights: np.ndarray) -> None:
+        self._total = total
+        self._weights = weights
+
+    def add(self, place: Box, values: Any) -> None:
+        """Add values times weights at a place."""
+        part = self._total[place]
+        # Plane by plane: the products fit into the processor's cache.
+        for index, plane in enumerate(np.asarray(values)):
+            part[index] += plane * self._weights[index, ..., np.newaxis]
+
+    def finish(self) -> None:
+        """Do nothing: the sum is in `total` already."""
 
 
-def window_step(size: int, overlap: float) -> int:
-    """How far apart neighbours may be along an axis, in voxels."""
-    return max(int(size * (1 - overlap)), 1)
+class DeviceAccumulator:
+    """An accumulator in the GPU's memory, so that predictions do not travel window by window."""
+
+    def __init__(self, total: np.ndarray, weights: np.ndarray) -> None:
+        self._result = total
+        self._total = tf.Variable(tf.zeros(total.shape), trainable=False)
+        self._weights = tf.constant(weights[..., np.newaxis])
+
+    def add(self, place: Box, values: Any) -> None:
+        """Add values times weights at a place."""
+        part = self._total[place]
+        part.assign(part + tf.cast(values, tf.float32) * self._weights)
+
+    def finish(self) -> None:
+        """Copy the sum to the computer's memory."""
+        self._result[...] = self._total.numpy()
 
 
-def _starts(first: int, length: int, size: int, overlap: float) -> tuple[int, ...]:
-    slack = length - size
-    if slack <= 0:
-        return (first - (-slack // 2),)
-    step = window_step(size, overlap)
-    count = -(-slack // step) + 1
-    return tuple(first + round(i * slack / (count - 1)) for i in range(count))
-
-
-Weighting = Literal["gaussian", "constant"]
-
-_GAUSSIAN_SIGMA: Final = 1 / 8
-"""Standard deviation as a fraction of the window (Isensee et al. 2021, nnU-Net)."""
-_SMALLEST_WEIGHT: Final = 1e-3
-"""Relative to the centre; keeps corners that only one window reaches from dividing by ~0."""
-
-
-def window_weights(window: Sequence[int], weighting: Weighting) -> np.ndarray:
-    """Weight of each voxel of a window in the mean, (d, h, w) float32, 1 at most."""
-    if weighting == "constant":
-        return np.ones(window, np.float32)
-    axes = []
-    for size in window:
-        offset = np.arange(size) - (size - 1) / 2
-        axes.append(np.exp(-0.5 * (offset / (size * _GAUSSIAN_SIGMA)) ** 2))
-    weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    return np.maximum(weights / weights.max(), _SMALLEST_WEIGHT).astype(np.float32)
+def choose_accumulator(voxels: int, channels: int, limit: float, gpus: int) -> type[Accumulator]:
+    """Return the GPU's accumulator if there is a GPU and the sum takes at most `limit` GiB."""
+    gibibytes = voxels * channels * 4 / 2**30
+    return DeviceAccumulator if gpus and gibibytes <= limit else HostAccumulator
 
 
 def sliding_window(
     predict: Callable[[np.ndarray], Any],
     volume: np.ndarray,
-    window: Sequence[int],
+    window: tuple[int, int, int],
     background: Sequence[float],
     *,
     overlap: float = 0.5,
@@ -206,55 +209,61 @@ def sliding_window(
     brain_box: bool = False,
     accumulator: Callable[[np.ndarray, np.ndarray], Accumulator] = HostAccumulator,
 ) -> np.ndarray:
-    """Volume (D, H, W, C) -> weighted mean of the windows' predictions (D, H, W, K) float32.
+    """Return the weighted mean of the predictions of overlapping windows.
 
-    `predict` maps (B, *window, C) float32 to (B, *window, K); the last batch may be smaller.
-    Windows overlap by at least the fraction `overlap` and are spread evenly from edge to edge. A
-    volume smaller than the window is surrounded by zeros (air).
+    Outside the volume there are zeros (air), so it may be smaller than the window. Besides the
+    volume and the result this takes the memory of a few windows, whatever the volume's size.
 
-    background: the K probabilities of air. A window whose input is 0 throughout has them for
-                certain and does not go through `predict`
-    context:    `predict` is given that many planes more on both sides of the first axis,
-                (B, d + 2 context, h, w, C), zeros outside the volume, and still returns
-                (B, d, h, w, K)
-    brain_box:  the windows are spread over the smallest box around all voxels that are not 0;
-                outside of it everything is `background`
+    Args:
+        predict: maps windows (B, d + 2 context, h, w, C) float32 to (B, d, h, w, K). The last batch
+            may be smaller than the others.
+        volume: the image (D, H, W, C).
+        window: the size (d, h, w) of a window in voxels.
+        background: the K probabilities of air. A window that is 0 throughout gets them without a
+            call of `predict`.
+        overlap: the fraction of a window by which neighbours overlap at least.
+        weighting: how much each voxel of a window counts, see `window_weights`.
+        batch: the number of windows in a call of `predict`.
+        context: the number of planes that `predict` sees beyond both ends of a window's first axis.
+        brain_box: whether the windows cover only the smallest box around all voxels that are not 0.
+            Everything outside of it is `background`.
+        accumulator: where the sum is kept.
 
-    Besides volume and result it takes the memory of a few windows, whatever the volume's size.
+    Returns:
+        The mean (D, H, W, K) float32.
     """
-    depth, height, width = window
-    size = (depth, height, width)
     result = np.zeros((*volume.shape[:3], len(background)), np.float32)
     box = find_brain_box(volume) if brain_box else _whole(volume)
     if brain_box:
         _fill_outside(result, box, background)
     if box[0].stop == box[0].start:
         return result
-    grid = WindowGrid(box, size, overlap)
-    # The same of all windows: along an axis where the box is smaller there is one alone.
-    inside, _ = shared_part(next(grid.starts()), size, box)
-    weights = window_weights(size, weighting)[inside]
-    certain = np.broadcast_to(np.asarray(background, np.float32), (*weights.shape, len(background)))
+    grid = WindowGrid(box, window, overlap)
+    # All windows share the same part with the box: along an axis where the box is smaller than the
+    # window there is only one.
+    inside, _ = intersection(next(grid.starts()), window, box)
+    weights = window_weights(window, weighting)[inside]
+    air = np.broadcast_to(np.asarray(background, np.float32), (*weights.shape, len(background)))
     sums = accumulator(result[box], weights)
 
     pending: list[tuple[Start, np.ndarray]] = []
 
     def flush() -> None:
         if pending:
-            windows = [window[np.newaxis] for _, window in pending]
+            windows = [values[np.newaxis] for _, values in pending]
             predictions = predict(np.concatenate(windows) if len(windows) > 1 else windows[0])
             for (start, _), values in zip(pending, predictions, strict=True):
-                sums.add(shared_part(start, size, box)[1], values[inside])
+                sums.add(intersection(start, window, box)[1], values[inside])
             pending.clear()
 
     for start in grid.starts():
-        source = _read(volume, start, size, context)
+        source = _read(volume, start, window, context)
         if source.any():
             pending.append((start, source))
             if len(pending) == batch:
                 flush()
         elif any(background):
-            sums.add(shared_part(start, size, box)[1], certain)
+            sums.add(intersection(start, window, box)[1], air)
     flush()
     sums.finish()
     _divide(result, grid, weights)
@@ -274,10 +283,10 @@ def _fill_outside(result: np.ndarray, box: Box, background: Sequence[float]) -> 
 
 
 def _read(volume: np.ndarray, start: Start, size: Start, context: int) -> np.ndarray:
-    """A window with its context, (d + 2 context, h, w, C) float32, zeros outside the volume."""
+    """Return a window with its context, (d + 2 context, h, w, C) float32."""
     first = (start[0] - context, *start[1:])
     length = (size[0] + 2 * context, *size[1:])
-    inside, place = shared_part(first, length, _whole(volume))
+    inside, place = intersection(first, length, _whole(volume))
     if all(part.stop - part.start == n for part, n in zip(inside, length, strict=True)):
         return np.asarray(volume[place], np.float32)
     window = np.zeros((*length, volume.shape[3]), np.float32)
@@ -286,32 +295,15 @@ def _read(volume: np.ndarray, start: Start, size: Start, context: int) -> np.nda
 
 
 def _divide(result: np.ndarray, grid: WindowGrid, weights: np.ndarray) -> None:
-    """Divide by the sum of the weights at each voxel, computed tile by tile to save memory.
+    """Divide the sum by the total weight of each voxel, tile by tile to save memory.
 
-    `weights` (a, b, c) are those of a window's part in the box.
+    `weights` (a, b, c) belong to the part of a window that lies in the box.
     """
     for tile in grid.tiles():
         norm = np.zeros([part.stop - part.start for part in tile], np.float32)
         for start in grid.starts_over(tile):
             first = [max(s, part.start) for s, part in zip(start, grid.box, strict=True)]
-            inside, place = shared_part(first, weights.shape, tile)
+            inside, place = intersection(first, weights.shape, tile)
             norm[place] += weights[inside]
         for channel in range(result.shape[-1]):
             result[(*tile, channel)] /= norm
-
-
-_ALIGNMENT = 64
-"""Bytes; TensorFlow's kernels need it of every tensor, NumPy's arrays seldom have it."""
-
-
-def tensor_of(array: np.ndarray) -> tf.Tensor:
-    """A float32 array of any strides as a tensor in the computer's memory.
-
-    `tf.convert_to_tensor` copies twice: against later changes of the array, and to align it. Both
-    copies live as long as the tensor.
-    """
-    memory = np.empty(array.size * 4 + _ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % _ALIGNMENT
-    aligned = memory[first : first + array.size * 4].view(np.float32).reshape(array.shape)
-    aligned[...] = array
-    return tf.experimental.dlpack.from_dlpack(aligned.__dlpack__())

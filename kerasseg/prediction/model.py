@@ -156,11 +156,13 @@ class LoadedRun:
         spacing: voxel size (D, H, W) in mm, instead of the case's
         """
         size = scan.spacing if spacing is None else spacing
-        return self.masks_of(self.probabilities(scan), size)
+        return self.masks_from_probabilities(self.probabilities(scan), size)
 
-    def masks_of(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def masks_from_probabilities(
+        self, probabilities: np.ndarray, spacing: Sequence[float]
+    ) -> np.ndarray:
         """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
-        return self.predictor.masks_of(probabilities, spacing)
+        return self.predictor.masks_from_probabilities(probabilities, spacing)
 
     def _prepare(self, scan: Case) -> Case:
         """The case as the network's training saw it, but not cropped."""
@@ -281,14 +283,14 @@ class Model:
             variance = maps.variance if self.members > 1 else None
         else:
             probabilities = self.segmenter.probabilities(case)
-        masks = self.segmenter.masks_of(probabilities, case.spacing)
+        masks = self.segmenter.masks_from_probabilities(probabilities, case.spacing)
         label = targets.masks_to_label(masks, self.target)
         return Prediction(case, self.target, label, probabilities, entropy, variance)
 
     @property
     def members(self) -> int:
         """Over how many predictions the variance is taken: runs, or orientations of one run."""
-        return len(self.runs) if len(self.runs) > 1 else self.runs[0].predictor.orientations
+        return len(self.runs) if len(self.runs) > 1 else len(self.runs[0].predictor.orientations)
 
 
 def load(

@@ -1,49 +1,47 @@
-"""`records.normalise.z_score` in a graph.
+"""What happens to a raw scan in the graph of an exported model before and after the network.
 
-The smallest box around what is true, in a graph.
-
-`datasets.resize` and `datasets.resample` in a graph: a volume onto the run's grid, and back.
-
-The axes stay, so each is a matrix (new length, old length) of weights, float64, as Pillow and SciPy
-compute in it.
-
-A scan on the grid that the networks were trained on, and their predictions back on its own.
+It is resampled to the grid of the training (`to_grid`, and back), cut to the brain (`cut_to_brain`)
+and normalised (`z_score`), with the results of `datasets.resample` and `records.normalise`. The
+axes of a scan stay, so resampling along each is a matrix (new length, old length) of weights, in
+float64, as Pillow and SciPy compute.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
 
-from kerasseg.datasets.resample import SAME_SPACING
+from kerasseg.datasets.resample import AIR_SHARE, first_centre, grid_step, same_spacing
 from kerasseg.records.normalise import EPSILON
 from kerasseg.serving.graph_input import Accepted, require
 
-_WORDS = {1: tf.uint8, 2: tf.uint16, 4: tf.int32, 8: tf.int64}
-"""Integers of as many bytes."""
+_INTEGERS: Final = {1: tf.uint8, 2: tf.uint16, 4: tf.int32, 8: tf.int64}
+"""Number of bytes to an integer type of that size."""
+_EDGE: Final = 12
+"""Voxels by which SciPy lengthens an axis before it finds the coefficients of a spline."""
 
 
 class Box(NamedTuple):
-    """First voxel and length along each axis, both (3,) int32."""
+    """A part of a volume: first voxel and length along each axis, both (3,) int32."""
 
     begin: Any
     size: Any
 
     def cut(self, volume: Any) -> Any:
-        """The part of (D, H, W, …) in the box."""
+        """Return the part of (D, H, W, …) in the box."""
         rest = len(volume.shape) - 3
         begin = tf.concat([self.begin, [0] * rest], 0)
         part = tf.slice(volume, begin, tf.concat([self.size, [-1] * rest], 0))
         return tf.ensure_shape(part, (None, None, None, *volume.shape[3:]))
 
     def put_back(self, part: Any, shape: Any, outside: Any) -> Any:
-        """A part (d, h, w) in a volume of `shape` (3,) that is `outside` elsewhere."""
+        """Return a part (d, h, w) in a volume of `shape` (3,) that is `outside` elsewhere."""
         after = shape - self.begin - self.size
         return tf.pad(part, tf.stack([self.begin, after], axis=1), constant_values=outside)
 
 
 def bounding_box(mask: Any) -> Box:
-    """Around all that is true in (D, H, W); of size 0 where nothing is."""
+    """Return the smallest box around all that is true in (D, H, W), of size 0 if nothing is."""
     planes = tf.reduce_any(mask, axis=2)
     hits = (
         tf.reduce_any(planes, axis=1),
@@ -62,12 +60,11 @@ def bounding_box(mask: Any) -> Box:
     return Box(tf.stack(begins), tf.stack(sizes))
 
 
-def brain_box(image: Any) -> tuple[Any, Box]:
-    """(D, H, W, C) -> what is in the smallest box around its signal, and the box."""
+def cut_to_brain(image: Any) -> tuple[Any, Box]:
+    """Return the part of (D, H, W, C) in the smallest box around its signal, and the box."""
     shape = tf.shape(image)[:3]
-    faces = (
-        part for axis in range(3) for part in (_plane(image, axis, 0), _plane(image, axis, -1))
-    )
+    # First and last plane of each axis; an empty image has neither.
+    faces = [image[:1], image[-1:], image[:, :1], image[:, -1:], image[:, :, :1], image[:, :, -1:]]
     filled = tf.reduce_all([tf.reduce_any(face != 0) for face in faces])
 
     def search() -> tuple[Any, Any, Any]:
@@ -79,14 +76,11 @@ def brain_box(image: Any) -> tuple[Any, Box]:
     return tf.ensure_shape(inner, (None, None, None, image.shape[-1])), Box(begin, size)
 
 
-def _plane(image: Any, axis: int, place: int) -> Any:
-    """The first plane or the last; none of an empty image."""
-    part = slice(0, 1) if place == 0 else slice(-1, None)
-    return image[tuple(part if each == axis else slice(None) for each in range(3))]
-
-
 def in_volume(image: Any, box: Box, shape: Any, outside: Sequence[float]) -> Any:
-    """What is in `box`, (d, h, w, C), in a volume of `shape` (3,) that is `outside` elsewhere."""
+    """Return an image (d, h, w, C) of `box` in a volume of `shape` (3,).
+
+    `outside` are the values of the C channels elsewhere.
+    """
     if len(set(outside)) == 1:
         after = tf.concat([shape - box.begin - box.size, [0]], 0)
         margins = tf.stack([tf.concat([box.begin, [0]], 0), after], axis=1)
@@ -98,14 +92,14 @@ def in_volume(image: Any, box: Box, shape: Any, outside: Sequence[float]) -> Any
 
 
 def signal_of(volume: Any) -> Any:
-    """Where (D, H, W, C) is not 0 in every channel, (D, H, W) bool."""
+    """Return where (D, H, W, C) is not 0 in every channel, (D, H, W) bool."""
     signal = volume != 0
-    word = _WORDS.get(volume.shape[-1])
-    if word is not None:
+    integer = _INTEGERS.get(volume.shape[-1])
+    if integer is not None:
         # A voxel's channels read as one number: eight times as fast as channel by channel, and a
         # reduction over the short last axis is slower still.
         octets = tf.cast(signal, tf.uint8)
-        return (octets[..., 0] if word is tf.uint8 else tf.bitcast(octets, word)) != 0
+        return (octets[..., 0] if integer is tf.uint8 else tf.bitcast(octets, integer)) != 0
     channels = tf.unstack(signal, axis=-1)
     result = channels[0]
     for channel in channels[1:]:
@@ -113,30 +107,94 @@ def signal_of(volume: Any) -> Any:
     return result
 
 
-_EDGE = 12
-"""Voxels by which SciPy lengthens an axis before it finds the coefficients of a spline."""
+class OnGrid(NamedTuple):
+    """A scan on the grid of the training, and the way back.
+
+    Attributes:
+        volume: (D, H, W, C) on the grid of the training.
+        scale: size of its voxels in those of the scan, (3,) float64.
+        shape: (3,) of the scan.
+        same: whether the scan lay on that grid already.
+    """
+
+    volume: Any
+    scale: Any
+    shape: Any
+    same: Any
+
+    def restore(self, probabilities: Any) -> Any:
+        """Return probabilities (D, H, W, K) of the training's grid on that of the scan."""
+        found = tf.cond(
+            self.same,
+            lambda: probabilities,
+            lambda: resample_probabilities(probabilities, self.scale, self.shape),
+        )
+        return tf.ensure_shape(found, (None, None, None, probabilities.shape[-1]))
 
 
-def resized_pictures(volume: Any, size: tuple[int, int]) -> Any:
-    """`resize_case`: (D, H, W, C) float32 -> (D, *size, C)."""
+def to_grid(volume: Any, spacing: Any, accepted: Accepted) -> OnGrid:
+    """Return a scan (D, H, W, C) on the grid of the training, as `datasets.checks.to_grid` does.
+
+    Args:
+        volume: the raw scan.
+        spacing: its voxel size in mm, (3,).
+        accepted: the grid of the training, and the most voxels that a scan may have there.
+    """
+    shape = tf.shape(volume)[:3]
+    lengths = tf.cast(shape, tf.float64)
+    if accepted.size is not None:
+        wanted = tf.cast(tf.stack([shape[0], *accepted.size]), tf.float64)
+        scale, same = lengths / wanted, tf.reduce_all(wanted == lengths)
+    else:
+        old, new = tf.cast(spacing, tf.float64), tf.constant(accepted.spacing, tf.float64)
+        same = tf.reduce_all(same_spacing(old, new, tf))
+        # As float64, as a voxel of a metre would make more voxels than an integer holds.
+        scale, _, wanted = grid_step(old, new, lengths, tf)
+        wanted = tf.where(same, lengths, wanted)
+    voxels = tf.reduce_prod(wanted)
+    few = require(
+        voxels <= accepted.voxels,
+        "the volume of shape {} would have {} voxels on the grid that this model was trained on, "
+        f"more than {accepted.voxels}, the limit that it was exported with",
+        shape,
+        voxels,
+    )
+    with tf.control_dependencies([few]):
+        wanted = tf.cast(wanted, tf.int32)
+
+    def resampled() -> Any:
+        if accepted.size is not None:
+            return resize_pictures(volume, accepted.size)
+        return resample_image(volume, scale, wanted, cubic=accepted.cubic)
+
+    found = tf.cond(same, lambda: volume, resampled)
+    found = tf.ensure_shape(found, (None, None, None, volume.shape[-1]))
+    return OnGrid(found, scale, shape, same)
+
+
+def resize_pictures(volume: Any, size: tuple[int, int]) -> Any:
+    """Return (D, H, W, C) float32 with height and width `size`, as `datasets.resize_case` does."""
     lengths = tf.shape(volume)
     pairs = ((lengths[1], size[0]), (lengths[2], size[1]))
-    smooth = [None, *(filter_matrix(old, new, _triangle, 1.0) for old, new in pairs)]
-    cover = [None, *(filter_matrix(old, new, _box, 0.5) for old, new in pairs)]
-    return _channel_by_channel(
+    smooth = [None, *(pillow_matrix(old, new, _triangle, 1.0) for old, new in pairs)]
+    cover = [None, *(pillow_matrix(old, new, box_filter, 0.5) for old, new in pairs)]
+    return _with_air(
         volume,
-        lambda values: along(values, smooth, tf.float32),
-        lambda signal: along(signal, cover, tf.float32),
+        lambda values: apply_matrices(values, smooth, tf.float32),
+        lambda signal: apply_matrices(signal, cover, tf.float32),
     )
 
 
-def resampled_volume(volume: Any, scale: Any, shape: Any, *, cubic: bool) -> Any:
-    """`resample_image`: (D, H, W, C) float32 -> (*shape, C).
+def resample_image(volume: Any, scale: Any, shape: Any, *, cubic: bool) -> Any:
+    """Return (D, H, W, C) float32 on another grid, (*shape, C), as `datasets.resample_image` does.
 
-    scale: voxel size of the new grid over that of the old one, (3,) float64
+    Args:
+        volume: the image.
+        scale: size of a new voxel in old ones, (3,) float64.
+        shape: length of the new grid, (3,).
+        cubic: whether by cubic splines, else linearly.
     """
-    lengths = tf.shape(volume)[:3]
-    shift = (scale - 1) / 2
+    lengths, shift = tf.shape(volume)[:3], first_centre(scale)
     linear = [spline_matrix(lengths[a], shape[a], scale[a], shift[a], 1) for a in range(3)]
     chosen = linear
     if cubic:  # a spline needs two voxels along every axis
@@ -149,27 +207,42 @@ def resampled_volume(volume: Any, scale: Any, shape: Any, *, cubic: bool) -> Any
             )
             for a in range(3)
         ]
-    return _channel_by_channel(
-        volume, lambda values: along(values, chosen), lambda signal: along(signal, linear)
+    return _with_air(
+        volume,
+        lambda values: apply_matrices(values, chosen),
+        lambda signal: apply_matrices(signal, linear),
     )
 
 
-def restored(probabilities: Any, scale: Any, shape: Any) -> Any:
-    """`resample_probabilities`: (D, H, W, K) of the run's grid -> (*shape, K) of the scan's.
+def resample_probabilities(probabilities: Any, scale: Any, shape: Any) -> Any:
+    """Return (D, H, W, K) of the training's grid on that of the scan, (*shape, K), linearly.
 
-    scale: voxel size of the run's grid over that of the scan's, (3,) float64
+    `scale` is the size of a voxel of the training's grid in those of the scan, (3,) float64.
     """
-    lengths = tf.shape(probabilities)[:3]
-    back, shift = 1 / scale, (1 / scale - 1) / 2
+    lengths, back = tf.shape(probabilities)[:3], 1 / scale
+    shift = first_centre(back)
     matrices = [spline_matrix(lengths[a], shape[a], back[a], shift[a], 1) for a in range(3)]
     channels = tf.unstack(probabilities, axis=-1)
-    return tf.stack([along(channel, matrices) for channel in channels], axis=-1)
+    return tf.stack([apply_matrices(channel, matrices) for channel in channels], axis=-1)
 
 
-def along(values: Any, matrices: Sequence[Any], between: Any = tf.float64) -> Any:
-    """A matrix on each axis of (D, H, W), the last axis first; None leaves one as it is.
+def _with_air(volume: Any, resample: Callable[[Any], Any], cover: Callable[[Any], Any]) -> Any:
+    """Return the resampled channels, exactly 0 where air, exactly 0, was most of a voxel."""
+    result = []
+    for channel in tf.unstack(volume, axis=-1):
+        covered = cover(tf.cast(channel != 0, tf.float32))
+        result.append(tf.where(covered < AIR_SHARE, 0.0, resample(channel)))
+    return tf.stack(result, axis=-1)
 
-    between: what the values are rounded to after each axis; SciPy rounds at the end only
+
+def apply_matrices(values: Any, matrices: Sequence[Any], between: Any = tf.float64) -> Any:
+    """Return (D, H, W) with a matrix applied along each axis, the last axis first.
+
+    Args:
+        values: the volume.
+        matrices: one per axis; None leaves an axis as it is.
+        between: the type that values are rounded to after each axis, as Pillow does; SciPy rounds
+            at the end only.
     """
     result = values
     for axis, matrix in reversed(list(enumerate(matrices))):
@@ -180,25 +253,28 @@ def along(values: Any, matrices: Sequence[Any], between: Any = tf.float64) -> An
     return tf.cast(result, tf.float32)
 
 
-def filter_matrix(old: Any, new: int, kernel: Callable[[Any], Any], reach: float) -> Any:
-    """Pillow's resampling of an axis (libImaging/Resample.c, precompute_coeffs)."""
+def pillow_matrix(old: Any, new: int, kernel: Callable[[Any], Any], reach: float) -> Any:
+    """Return Pillow's weights (new, old) of an axis (libImaging/Resample.c, precompute_coeffs)."""
     length = tf.cast(old, tf.float64)
     # Not simply `new`: by a constant the optimiser divides by multiplying with its inverse.
     scale = length / tf.cast(tf.where(old > 0, new, old), tf.float64)
     wide = tf.maximum(scale, 1.0)
     half = tf.range(new, dtype=tf.float64)[:, tf.newaxis] + 0.5
-    centre = _as_it_is(half * scale)
-    first = tf.floor(tf.maximum(_as_it_is(centre - reach * wide) + 0.5, 0.0))
-    last = tf.floor(tf.minimum(_as_it_is(centre + reach * wide) + 0.5, length))
+    centre = _in_this_order(half * scale)
+    first = tf.floor(tf.maximum(_in_this_order(centre - reach * wide) + 0.5, 0.0))
+    last = tf.floor(tf.minimum(_in_this_order(centre + reach * wide) + 0.5, length))
     places = tf.cast(tf.range(old), tf.float64)[tf.newaxis]
-    weights = kernel(_as_it_is(_as_it_is(places - centre) + 0.5) * (1.0 / wide))
+    weights = kernel(_in_this_order(_in_this_order(places - centre) + 0.5) * (1.0 / wide))
     weights = tf.where((places >= first) & (places < last), weights, 0.0)
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 
 def spline_matrix(old: Any, new: Any, scale: Any, shift: Any, order: int) -> Any:
-    """Values at `scale` * index + `shift` of an axis, whose ends go on, by splines of `order` 1 or
-    3 (scipy.ndimage.affine_transform, mode nearest)."""
+    """Return SciPy's weights (new, old) of an axis (ndimage.affine_transform, mode nearest).
+
+    They give the values at `scale` * index + `shift` by splines of `order` 1 or 3, beyond the ends
+    those at the ends.
+    """
     places = tf.cast(tf.range(new), tf.float64) * scale + shift
     if order == 1:
         places = tf.clip_by_value(places, 0.0, tf.cast(old - 1, tf.float64))[:, tf.newaxis]
@@ -211,7 +287,7 @@ def spline_matrix(old: Any, new: Any, scale: Any, shift: Any, order: int) -> Any
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = tf.maximum(2 - distance, 0.0) ** 3 / 6
     basis = tf.where(distance < 1, near, far)
-    # What the coefficients are of: the axis with its ends repeated.
+    # The coefficients are those of the axis with its ends repeated.
     source = tf.clip_by_value(tf.range(long) - _EDGE, 0, old - 1)
     values = tf.one_hot(source, old, dtype=tf.float64)
     sixth, third = tf.fill([long - 1], tf.constant(1 / 6, tf.float64)), [1 / 3]
@@ -223,20 +299,11 @@ def spline_matrix(old: Any, new: Any, scale: Any, shift: Any, order: int) -> Any
     return basis @ coefficients
 
 
-def _channel_by_channel(
-    volume: Any, values_of: Callable[[Any], Any], cover_of: Callable[[Any], Any]
-) -> Any:
-    """Air, exactly 0 before, is exactly 0 where it was most of what a voxel covers."""
-    result = []
-    for channel in tf.unstack(volume, axis=-1):
-        covered = cover_of(tf.cast(channel != 0, tf.float32))
-        result.append(tf.where(covered < 0.5, 0.0, values_of(channel)))
-    return tf.stack(result, axis=-1)
+def _in_this_order(rows: Any) -> Any:
+    """Return rows that TensorFlow's optimiser does not compute in another order.
 
-
-def _as_it_is(rows: Any) -> Any:
-    """Rows that TensorFlow's optimiser does not compute in another order: a last bit decides
-    whether a pixel at the edge of a box belongs to it."""
+    A last bit decides whether a pixel at the edge of a box belongs to it.
+    """
     return tf.gather(rows, tf.range(tf.shape(rows)[0]))
 
 
@@ -244,68 +311,15 @@ def _triangle(x: Any) -> Any:
     return tf.maximum(1.0 - tf.abs(x), 0.0)
 
 
-def _box(x: Any) -> Any:
+def box_filter(x: Any) -> Any:
+    """Return Pillow's kernel of a box of length 1 at the distances x."""
     return tf.cast((x > -0.5) & (x <= 0.5), tf.float64)
 
 
-class OnGrid(NamedTuple):
-    """A volume (D, H, W, C) of the run's grid. `scale`: its voxel size over the scan's, (3,)
-    float64; `shape`: (3,) of the scan; `same`: whether nothing was done."""
-
-    volume: Any
-    scale: Any
-    shape: Any
-    same: Any
-
-    def restore(self, probabilities: Any) -> Any:
-        """(D, H, W, K) of the whole run's grid -> of the scan's, linearly."""
-        found = tf.cond(
-            self.same,
-            lambda: probabilities,
-            lambda: restored(probabilities, self.scale, self.shape),
-        )
-        return tf.ensure_shape(found, (None, None, None, probabilities.shape[-1]))
-
-
-def on_grid(volume: Any, spacing: Any, accepted: Accepted) -> OnGrid:
-    """`datasets.read_case.to_grid` of a scan; spacing: (3,) of its voxels in mm."""
-    shape = tf.shape(volume)[:3]
-    lengths = tf.cast(shape, tf.float64)
-    if accepted.size is not None:
-        wanted = tf.stack([shape[0], *accepted.size])
-        scale = lengths / tf.cast(wanted, tf.float64)
-        same = tf.reduce_all(wanted == shape)
-    else:
-        target = tf.constant(accepted.spacing, tf.float64)
-        scale = target / tf.cast(spacing, tf.float64)
-        same = tf.reduce_all(tf.abs(tf.cast(spacing, tf.float64) - target) <= SAME_SPACING * target)
-        # As float64, as a voxel of a metre would make more voxels than an integer holds.
-        wanted = tf.where(same, lengths, tf.maximum(tf.round(lengths / scale), 1.0))
-    voxels = tf.reduce_prod(tf.cast(wanted, tf.float64))
-    few = require(
-        voxels <= accepted.voxels,
-        "the volume of shape {} would have {} voxels on the grid that this model was trained on, "
-        f"more than {accepted.voxels}, the limit that it was exported with",
-        shape,
-        voxels,
-    )
-    with tf.control_dependencies([few]):
-        wanted = tf.cast(wanted, tf.int32)
-    found = tf.cond(same, lambda: volume, lambda: _moved(volume, scale, wanted, accepted))
-    found = tf.ensure_shape(found, (None, None, None, volume.shape[-1]))
-    return OnGrid(found, scale, shape, same)
-
-
-def _moved(volume: Any, scale: Any, wanted: Any, accepted: Accepted) -> Any:
-    if accepted.size is not None:
-        return resized_pictures(volume, accepted.size)
-    return resampled_volume(volume, scale, wanted, cubic=accepted.cubic)
-
-
 def z_score(image: Any) -> Any:
-    """(d, h, w, C) float32, each channel z-scored over its voxels that are not 0, which stay 0.
+    """Return (d, h, w, C) float32 with each channel z-scored over its voxels that are not 0.
 
-    As there: sums in float64, then float32. C is known.
+    Those that are 0 stay 0. As in `records.normalise`, sums are float64 and results float32.
     """
     depth, height, width, channels = tf.unstack(tf.shape(image))
     # In rows that hold all channels, and each channel's value repeated along a row: taking the
@@ -313,8 +327,8 @@ def z_score(image: Any) -> Any:
     rows = tf.reshape(image, [depth * height, width * channels])
 
     def total(values: Any) -> Any:
-        along = tf.reshape(tf.reduce_sum(values, axis=0), [width, channels])
-        return tf.reduce_sum(along, axis=0)
+        columns = tf.reshape(tf.reduce_sum(values, axis=0), [width, channels])
+        return tf.reduce_sum(columns, axis=0)
 
     def repeated(values: Any) -> Any:
         return tf.tile(tf.cast(values, tf.float32), [width])

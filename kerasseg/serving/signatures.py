@@ -24,8 +24,8 @@ from kerasseg.serving.graph_input import (
     encode_values,
     require,
 )
-from kerasseg.serving.graph_postprocessing import finished_masks, label_of
-from kerasseg.serving.graph_volume import Box, brain_box, in_volume, on_grid, z_score
+from kerasseg.serving.graph_postprocessing import label_from_masks, postprocessed_masks
+from kerasseg.serving.graph_volume import Box, cut_to_brain, in_volume, to_grid, z_score
 from kerasseg.serving.graph_window import sliding_window
 
 
@@ -61,7 +61,7 @@ class Member:
         Outside of the box returned, the brain's or the whole, all is background.
         """
         if self.predictor.settings.brain_box:
-            image, inner = brain_box(image)
+            image, inner = cut_to_brain(image)
             box = Box(box.begin + inner.begin, inner.size)
         else:
             image = in_volume(image, box, shape, [0.0] * image.shape[-1])
@@ -69,9 +69,9 @@ class Member:
         return self._slide(image), box
 
     def masks(self, probabilities: Any, spacing: Any, shape: Any) -> list[Any]:
-        """`Predictor.masks_of`, K masks (d, h, w); `shape` (3,) is that of the whole volume."""
+        """Return K masks (d, h, w); `shape` (3,) is that of the whole volume."""
         predictor = self.predictor
-        return finished_masks(
+        return postprocessed_masks(
             probabilities,
             predictor.target,
             spacing,
@@ -106,7 +106,7 @@ class Member:
             _, planes, height, width, channels = windows.shape
             windows = tf.transpose(windows, [0, 2, 3, 1, 4])
             windows = tf.reshape(windows, [-1, height, width, planes * channels])
-        ways, total = self.predictor.ways, tf.constant(0.0)
+        ways, total = self.predictor.orientations, tf.constant(0.0)
         for way in ways:
             found = way.undo(self._forward(way.apply(windows)))
             total = found if len(ways) == 1 else total + found / len(ways)
@@ -118,7 +118,7 @@ def normalised(volume: Any) -> tuple[Any, Box]:
 
     In the store's precision, float16, as records and raw cases are.
     """
-    image, box = brain_box(volume)
+    image, box = cut_to_brain(volume)
     image = z_score(image)
     return tf.cast(tf.cast(image, tf.float16), tf.float32), box
 
@@ -252,7 +252,7 @@ class ServedModel:
         empty = tf.zeros((0, 0, 0, len(anatomy.TARGETS[target])))
         background = self._members[0].predictor.background
         found = tf.cond(wanted, lambda: in_volume(found, box, shape, background), lambda: empty)
-        label = label_of(masks, target, self._ids)
+        label = label_from_masks(masks, target, self._ids)
         return box.put_back(label, shape, self._ids[anatomy.BACKGROUND]), found
 
     def _found(self, volume: Any, spacing: Any) -> tuple[Any, list[Any], Box]:
@@ -262,7 +262,7 @@ class ServedModel:
         """
         scan, grid = tf.shape(volume)[:3], None
         if self._accepted.size is not None or self._accepted.spacing is not None:
-            grid = on_grid(volume, spacing, self._accepted)
+            grid = to_grid(volume, spacing, self._accepted)
             volume = grid.volume
         image, brain = normalised(volume)
         shape = tf.shape(volume)[:3]
@@ -283,7 +283,7 @@ class ServedModel:
                 found = tf.cast(tf.stack(masks, axis=-1), tf.float32)
             total += found
         total /= len(self._members)
-        masks = finished_masks(
+        masks = postprocessed_masks(
             total, whole.target, spacing, whole.mask_threshold, whole.postprocessing, scan
         )
         return total, masks, box

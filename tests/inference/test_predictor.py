@@ -12,7 +12,7 @@ from kerasseg import anatomy
 from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.config.experiment import EvaluationSettings, PipelineSettings
 from kerasseg.config.model import ModelSettings
-from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.predictor import Predictor, aligned_tensor
 from kerasseg.inference.windows import DeviceAccumulator, WindowGrid, window_weights
 from kerasseg.models.unet import unet
 
@@ -359,3 +359,28 @@ def test_sums_are_kept_on_a_gpu_within_the_limit(networks, monkeypatch, limit, s
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["one"])
     np.testing.assert_allclose(predictor.probabilities(volume), expected, atol=1e-6)
     assert len(finished) == sums
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 7, 2), (2, 33, 17, 1)])
+@pytest.mark.parametrize("view", ["whole", "reversed", "transposed", "part"])
+def test_an_aligned_tensor_holds_the_values_of_any_view(shape, view):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    array = {
+        "whole": array,
+        "reversed": array[:, ::-1],
+        "transposed": np.moveaxis(array, 1, 2),
+        "part": array[:, 1:],
+    }[view]
+    expected = array.copy()
+    tensor = aligned_tensor(array)
+    array[...] = 0
+    np.testing.assert_array_equal(tensor.numpy(), expected)
+    # Kernels that need aligned memory end the process where it is not.
+    np.testing.assert_allclose(tf.reduce_sum(tensor), expected.sum(), rtol=1e-4)
+
+
+def test_the_memory_is_aligned_and_outlives_the_array():
+    tensors = [aligned_tensor(np.full((n, 3), n, np.float32)) for n in range(1, 40)]
+    for n, tensor in enumerate(tensors, start=1):
+        assert np.asarray(tensor).ctypes.data % 64 == 0
+        assert (tensor.numpy() == n).all()

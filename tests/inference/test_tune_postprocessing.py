@@ -5,7 +5,7 @@ import pytest
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
-from kerasseg.inference.postprocessing import finished_masks
+from kerasseg.inference.postprocessing import postprocessed_masks
 from kerasseg.inference.tune_postprocessing import TuningCase, tune_postprocessing
 from kerasseg.metrics.overlap import dice
 from kerasseg.targets import label_to_masks
@@ -32,7 +32,7 @@ def mean_dice(cases, target, settings):
     values = []
     for each in cases:
         truth = label_to_masks(each.label, target)
-        found = finished_masks(each.probabilities, target, each.spacing, 0.5, settings)
+        found = postprocessed_masks(each.probabilities, target, each.spacing, 0.5, settings)
         for name in anatomy.tumour_channels(target):
             index = names.index(name)
             values.append(dice(truth[..., index], found[..., index]))

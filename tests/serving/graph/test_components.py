@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import PostprocessingSettings
-from kerasseg.inference.postprocessing import fill_holes, finished_masks
+from kerasseg.inference.postprocessing import ARRAYS, postprocessed_masks
 from kerasseg.serving import graph_postprocessing as graph
-from kerasseg.serving.graph_postprocessing import GraphOperations, components
+from kerasseg.serving.graph_postprocessing import GraphOperations, connected_components
 from kerasseg.targets import masks_to_label
 
 volumes = st.tuples(
@@ -24,7 +24,7 @@ IDS = {0: 0, 1: 7, 2: 5, 3: 255}
 def compiled():
     signature = [tf.TensorSpec((None, None, None), tf.bool)]
     return {
-        corners: tf.function(lambda m, c=corners: components(m, corners=c), signature)
+        corners: tf.function(lambda m, c=corners: connected_components(m, corners=c), signature)
         for corners in (True, False)
     }
 
@@ -64,7 +64,7 @@ def test_a_long_way_takes_few_rounds(monkeypatch):
     monkeypatch.setattr(tf, "while_loop", counted)
     for path in (mask, mask.transpose(0, 2, 1)):
         rounds.clear()
-        found, sizes = components(tf.constant(path), corners=False)
+        found, sizes = connected_components(tf.constant(path), corners=False)
         assert set(found.numpy()[path]) == {1} and sizes[1] == path.sum()
         assert 1 < len(rounds) < 20, len(rounds)
 
@@ -75,8 +75,8 @@ def test_a_long_way_takes_few_rounds(monkeypatch):
 def test_holes_of_rows_and_pictures(shape):
     for seed in range(4):
         mask = np.random.default_rng(seed).random(shape) < 0.6
-        found = GraphOperations(tf.constant(shape)).fill_holes(tf.constant(mask)) | mask
-        np.testing.assert_array_equal(found, fill_holes(mask))
+        found = GraphOperations(tf.constant(shape)).fill_holes(tf.constant(mask))
+        np.testing.assert_array_equal(found, ARRAYS.fill_holes(mask))
 
 
 def cleaning(target, draw):
@@ -106,11 +106,13 @@ def test_masks_and_labels_are_those_of_numpy(target, drawn, data):
     noise = np.random.default_rng(seed)
     probabilities = noise.random((*shape, len(anatomy.TARGETS[target]))).astype(np.float32)
     probabilities = np.round(probabilities ** (1 + share), 1)  # equals, and a threshold hit
-    expected = finished_masks(probabilities, target, spacing, 0.5, wanted)
-    found = graph.finished_masks(
+    expected = postprocessed_masks(probabilities, target, spacing, 0.5, wanted)
+    found = graph.postprocessed_masks(
         tf.constant(probabilities), target, tf.constant(spacing), 0.5, wanted, tf.constant(shape)
     )
     np.testing.assert_array_equal(np.stack(found, axis=-1), expected)
     ids = {0: 0, 1: 1} if target == "binary" else IDS
     label = masks_to_label(expected, target)
-    np.testing.assert_array_equal(graph.label_of(found, target, ids), np.vectorize(ids.get)(label))
+    np.testing.assert_array_equal(
+        graph.label_from_masks(found, target, ids), np.vectorize(ids.get)(label)
+    )

@@ -13,7 +13,7 @@ from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.windows import WindowGrid
 from kerasseg.prediction.model import LoadedRun, array_case
 from kerasseg.serving.graph_volume import in_volume
-from kerasseg.serving.graph_window import window_starts
+from kerasseg.serving.graph_window import grid_starts
 from kerasseg.serving.signatures import Member, normalised
 
 CASES = {
@@ -130,7 +130,7 @@ def test_the_windows_are_those_of_the_grid(lengths, window, overlap):
     box = tuple(slice(0, n) for n in lengths)
     grid = WindowGrid(box, window, overlap)
     expected = [[max(s, 0) for s in axis] for axis in grid.axes]
-    found = window_starts(tf.constant(lengths), window, overlap).numpy()
+    found = grid_starts(tf.constant(lengths), window, overlap).numpy()
     for axis in range(3):
         np.testing.assert_array_equal(np.unique(found[:, axis]), np.unique(expected[axis]))
     assert len(found) == np.prod([len(axis) for axis in expected])

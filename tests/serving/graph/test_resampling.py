@@ -6,31 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kerasseg.datasets.resample import (
-    affine_of,
-    resample_image,
-    resample_probabilities,
-    resize_case,
-)
+from kerasseg.datasets import resample
 from kerasseg.prediction.model import array_case
-from kerasseg.serving.graph_volume import (
-    _box,
-    filter_matrix,
-    resampled_volume,
-    resized_pictures,
-    restored,
-)
+from kerasseg.serving import graph_volume as graph
 
 GRAPHS = {
     size: tf.function(
-        lambda volume, size=size: resized_pictures(volume, size),
+        lambda volume, size=size: graph.resize_pictures(volume, size),
         input_signature=[tf.TensorSpec((None, None, None, 2))],
     )
     for size in ((20, 24), (6, 5), (31, 12))
 }
 RESAMPLED = {
     cubic: tf.function(
-        lambda volume, scale, shape, cubic=cubic: resampled_volume(
+        lambda volume, scale, shape, cubic=cubic: graph.resample_image(
             volume, scale, shape, cubic=cubic
         ),
         input_signature=[
@@ -42,7 +31,8 @@ RESAMPLED = {
     for cubic in (False, True)
 }
 BOX = tf.function(
-    lambda old: filter_matrix(old, 24, _box, 0.5), input_signature=[tf.TensorSpec((), tf.int32)]
+    lambda old: graph.pillow_matrix(old, 24, graph.box_filter, 0.5),
+    input_signature=[tf.TensorSpec((), tf.int32)],
 )
 AFFINE = np.diag([2.0, 1.0, 0.5, 1.0])
 
@@ -65,16 +55,16 @@ def scan(shape, channels=2, seed=0):
 def test_volumes_are_resampled_as_by_scipy(shape, scale, cubic):
     volume = scan(shape)
     wanted = [max(round(n / s), 1) for n, s in zip(shape, scale, strict=True)]
-    there = affine_of(AFFINE, scale)
-    expected = resample_image(volume, AFFINE, wanted, there, 3 if cubic else 1)
+    there = resample.affine_of(AFFINE, scale)
+    expected = resample.resample_image(volume, AFFINE, wanted, there, 3 if cubic else 1)
     steps = tf.constant(scale, tf.float64)
     found = RESAMPLED[cubic](tf.constant(volume), steps, tf.constant(wanted))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-4)
     assert ((found.numpy() == 0) == (expected == 0)).all(), "the same voxels are air"
 
     maps = np.random.default_rng(1).random((*wanted, 3)).astype(np.float32)
-    back = restored(tf.constant(maps), steps, tf.constant(shape)).numpy()
-    expected = resample_probabilities(maps, there, shape, AFFINE)
+    back = graph.resample_probabilities(tf.constant(maps), steps, tf.constant(shape)).numpy()
+    expected = resample.resample_probabilities(maps, there, shape, AFFINE)
     np.testing.assert_allclose(back, expected, atol=1e-6)
 
 
@@ -86,7 +76,7 @@ def test_volumes_are_resampled_as_by_scipy(shape, scale, cubic):
 def test_pictures_are_resized_as_by_pillow(shape, size):
     """As a graph: its optimiser must not change what belongs to a box by a last bit."""
     volume = scan(shape)
-    expected = resize_case(array_case(volume, (1.0, 1.0, 1.0), ("t1", "t2")), size).image
+    expected = resample.resize_case(array_case(volume, (1.0, 1.0, 1.0), ("t1", "t2")), size).image
     found = GRAPHS[size](tf.constant(volume)).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-4)
     assert ((found == 0) == (expected == 0)).all()

@@ -1,3 +1,5 @@
+"""The sliding window against a loop over windows and voxels."""
+
 import itertools
 import tracemalloc
 
