@@ -1,4 +1,4 @@
-"""Whether the memory of a search grows with its trials: 20 tiny ones, each a process of its own."""
+"""The memory of a search does not grow with its trials: 20 tiny ones, each a process of its own."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ SMALL = (
 
 
 def run() -> str:
-    """Markdown table of the search's memory after each fifth trial, and of the trials' peaks."""
+    """Return a Markdown table: memory of the search at each fifth trial, and the trials' peaks."""
     folder = Path(tempfile.mkdtemp(prefix="kerasseg-bench-"))
     try:
         after = _search(folder)
@@ -54,7 +54,7 @@ def run() -> str:
 
 
 def _search(folder: Path) -> dict[int, float]:
-    """Number of trials done -> resident memory of the search's process in GiB."""
+    """Return the number of trials done -> resident memory of the search's process in GiB."""
     settings = [f"search.root={folder}", f"records.root={folder / 'store'}", *SMALL]
     process = subprocess.Popen([sys.executable, "tune.py", *settings], stdout=sys.stderr)
     seen: dict[int, float] = {}

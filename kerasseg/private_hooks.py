@@ -10,7 +10,7 @@ KerasTuner is imported inside the functions that need it, because training needs
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
@@ -67,40 +67,12 @@ def downloads_of_applications(get_file: Callable[..., str]) -> Iterator[None]:
         module.get_file = original
 
 
-class OracleProtocol(NamedTuple):
-    """The parts of KerasTuner with which workers and their chief talk (KerasTuner 1.4.8).
-
-    Attributes:
-        protos: Module whose `get_service()` has the messages and `get_service_grpc()` the stubs.
-        client: Module with `OracleClient` and with `TIMEOUT`, its seconds for one call.
-        Servicer: The service of the chief, to be subclassed.
-    """
-
-    protos: Any
-    client: Any
-    Servicer: Any
-
-
-def oracle_protocol() -> OracleProtocol:
-    """Return KerasTuner's own protocol between workers and chief, which it exports nowhere."""
-    from keras_tuner.src import protos
-    from keras_tuner.src.distribute import oracle_client
-    from keras_tuner.src.distribute.oracle_chief import OracleServicer
-
-    return OracleProtocol(protos, oracle_client, OracleServicer)
-
-
 class OracleHooks:
     """Names for the private parts of a KerasTuner oracle, to be mixed in before it.
 
     Read from KerasTuner 1.4.8, whose oracles cannot be stopped and continued without a loss
     unless this state is kept too.
     """
-
-    @property
-    def retry_queue(self) -> list[str]:
-        """The ids of the trials that will be given out again."""
-        return self._retry_queue  # type: ignore[attr-defined]
 
     def _save_trial(self, trial: Any) -> None:
         """Do not write each trial into a file of its own: `save` writes all of them."""
@@ -113,32 +85,9 @@ class OracleHooks:
         """The `numpy.random.RandomState` of a Bayesian oracle."""
         return self._random_state  # type: ignore[attr-defined]
 
-    def was_tried(self, values: dict[str, Any]) -> bool:
-        """Return whether a trial with the same hyperparameter values exists."""
-        return bool(self._duplicate(values))  # type: ignore[attr-defined]
-
     def draw_values(self) -> dict[str, Any]:
         """Return the answer of `populate_space` with values drawn at random."""
         return self._random_populate_space()  # type: ignore[attr-defined]
-
-    # Grid search
-
-    def grid_state(self) -> dict[str, Any]:
-        """Return which combinations a grid oracle has given out, as JSON can hold it."""
-        ordered = self._ordered_ids  # type: ignore[attr-defined]
-        return {
-            "populate_next": self._populate_next,
-            "ordered": [ordered._memory, list(ordered._next_index.items()), ordered._last_index],
-        }
-
-    def set_grid_state(self, state: dict[str, Any]) -> None:
-        """Restore what `grid_state` returned, into an oracle that has given out nothing."""
-        self._populate_next = state["populate_next"]
-        memory, following, last = state["ordered"]
-        ordered = self._ordered_ids  # type: ignore[attr-defined]
-        ordered._memory, ordered._last_index = memory, last
-        ordered._data_to_index = {trial_id: index for index, trial_id in enumerate(memory)}
-        ordered._next_index.update((index, after) for index, after in following)
 
     # Hyperband
 

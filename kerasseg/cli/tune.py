@@ -1,7 +1,4 @@
-"""`kerasseg tune`: search for better settings.
-
-`kerasseg tune-report`: a search on one page.
-"""
+"""`kerasseg tune` searches for better settings; `kerasseg tune-report` shows a search on a page."""
 
 import os
 import platform
@@ -16,6 +13,7 @@ import typer
 from kerasseg.cli.options import FOUND_ERRORS, INTERRUPTED, TERMINATED, Overrides
 from kerasseg.errors import UserError
 
+# KerasTuner's own names, so that its scripts for clusters serve here, too.
 _ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 _WORKER = "KERASTUNER_TUNER_ID"
 
@@ -54,7 +52,7 @@ def tune(
 
     Without --config: a small search on generated phantoms. Again after a stop: goes on.
     """
-    role, address, worker = _place(role, address, worker)
+    role, address, worker = resolve_role(role, address, worker)
     if role == "worker" and then_train:
         raise UserError("--then-train is for the chief: leave it out on a worker.")
     if role == "chief" and gpu is not None:
@@ -62,23 +60,15 @@ def tune(
     from kerasseg.tuning.search import load_search
 
     search = load_search(config, overrides or ())
-    _start_tensorflow()
-    from kerasseg.tuning.work import SearchStopped
+    _start_tensorflow_without_gpus()
+    from kerasseg.tuning.tune import tune as tune_here
+    from kerasseg.tuning.tune import tune_as_chief, tune_as_worker
+    from kerasseg.tuning.workers import SearchStopped
 
     try:
-        best = None
         if role == "worker":
-            from kerasseg.tuning.tune import tune_as_worker
-
-            return tune_as_worker(search, str(address), str(worker), gpu=gpu)
-        if role == "chief":
-            from kerasseg.tuning.tune import tune_as_chief
-
-            best = tune_as_chief(search, str(address))
-        else:
-            from kerasseg.tuning.tune import tune as tune_here
-
-            best = tune_here(search, gpu=gpu)
+            return tune_as_worker(search, address, worker, gpu=gpu)
+        best = tune_as_chief(search, address) if role == "chief" else tune_here(search, gpu=gpu)
     except SearchStopped as stop:
         print("Stopped. The same command again goes on.", file=sys.stderr)
         code = TERMINATED if stop.number == signal.SIGTERM else INTERRUPTED
@@ -86,11 +76,11 @@ def tune(
     if best is None:
         raise typer.Exit(FOUND_ERRORS)
     if then_train:
-        _train(best)
+        become_train(best)
 
 
-def _train(best: Path) -> NoReturn:
-    """Become `kerasseg train`, which goes on with a run that was begun with the same config."""
+def become_train(best: Path) -> NoReturn:
+    """Turn this process into `kerasseg train` on `best`, resuming a run of the same config."""
     from kerasseg.config.load import load_experiment
     from kerasseg.run import latest_run_folder
 
@@ -99,13 +89,17 @@ def _train(best: Path) -> NoReturn:
         latest_run_folder(load_experiment(best))
         command.append("--resume")
     sys.stdout.flush()
-    os.execv(sys.executable, command)  # so that signals and the exit code are its own
+    os.execv(sys.executable, command)  # Signals and the exit code are then its own.
 
 
-def _place(
+def resolve_role(
     role: str | None, address: str | None, worker: str | None
-) -> tuple[str | None, str | None, str | None]:
-    """Role, address and name, by the options or KerasTuner's environment variables."""
+) -> tuple[str | None, str, str]:
+    """Return role, HOST:PORT of the chief and the worker's name.
+
+    The arguments are those of the command line; KerasTuner's environment variables stand in for
+    those that are missing. Without a role, the search is on this machine alone.
+    """
     host, port = (os.environ.get(name) for name in _ADDRESS)
     name = os.environ.get(_WORKER)
     if role is None and address is None and host is not None:
@@ -115,20 +109,20 @@ def _place(
                 f"{_ADDRESS[0]}={host} is set in your environment, but {missing} is "
                 "not: set it, too, or unset the first."
             )
-        role = "chief" if "chief" in name else "worker"  # KerasTuner's rule
+        role = "chief" if "chief" in name else "worker"  # This is KerasTuner's rule.
     if role is None:
         if address is not None or worker is not None:
             option = "--address" if address is not None else "--worker"
             raise UserError(f"{option} is for several machines: add --role chief or --role worker.")
-        return None, None, None
+        return None, "", ""
     if role not in ("chief", "worker"):
         raise UserError(f"--role {role}: expected chief or worker.")
     if address is None and host is not None and port is not None:
         address = f"{host}:{port}"
     if address is None:
         raise UserError(f"--role {role} needs --address HOST:PORT, that of the chief.")
-    name_of_host, _, number = address.rpartition(":")
-    if not name_of_host or not number.isdecimal() or not 0 < int(number) < 2**16:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(
             f"--address {address}: expected HOST:PORT, such as 10.0.0.1:8000; ports end at 65535."
         )
@@ -137,8 +131,8 @@ def _place(
     return role, address, worker or name or f"{platform.node()}-{os.getpid()}"
 
 
-def _start_tensorflow() -> None:
-    """KerasTuner imports it; here it is to leave the GPUs to the trials."""
+def _start_tensorflow_without_gpus() -> None:
+    """Start TensorFlow, which KerasTuner imports, and leave the GPUs to the trials."""
     from kerasseg.tensorflow_setup import start_tensorflow
 
     def hide_gpus() -> None:

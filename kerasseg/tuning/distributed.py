@@ -1,9 +1,9 @@
-"""A worker's line to its chief: KerasTuner's client, with an end to its patience.
+"""A search on several machines: the chief gives out trials by gRPC, workers ask for them.
 
-The chief of a search on several machines: KerasTuner's service, with an eye on its workers.
+Messages are JSON. There is neither encryption nor a password, so it is for a trusted network.
 """
 
-import os
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,120 +11,135 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-from keras_tuner import HyperParameters
-from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kerasseg.config.tuning import SearchSettings
 from kerasseg.errors import UserError
-from kerasseg.private_hooks import oracle_protocol
+from kerasseg.tuning.oracles import ResumableOracle
 from kerasseg.tuning.search import Search
-from kerasseg.tuning.trials import TrialRecord, read_record, record_path
-from kerasseg.tuning.work import SearchStopped, Stop
+from kerasseg.tuning.trials import NextTrial, TrialRecord, read_record, record_path
+from kerasseg.tuning.workers import SearchStopped, StopEvents
 
-_LOOK_SECONDS = 0.5
-protos, oracle_client, _servicer = oracle_protocol()
-OracleServicer: Any = _servicer
+_SERVICE = "kerasseg.Chief"
+_METHODS = ("next_trial", "finish_trial", "keep_alive")
+_CHECK_SECONDS = 0.5
+"""The chief looks this often for workers that are gone."""
 
 
-class Service(OracleServicer):
-    """KerasTuner's service, which also takes down when each worker was last heard of. `former` are
-    those that have trials of an earlier chief and have not been heard of.
+class Chief:
+    """Answers the workers of a search, and gives up those that are silent for too long.
 
-    A worker says that it lives by asking for the trial that it runs (`GetTrial`), with its own name
-    behind it.
+    A chief that takes the place of an earlier one counts the workers of that one as its own until
+    they have been silent for too long, too.
     """
 
-    def __init__(self, oracle: Any, search: Search, ended: Callable[[TrialRecord], None]) -> None:
-        super().__init__(oracle)
-        self.search = search
-        self.ended = ended
-        self.heard: dict[str, float] = {}
-        self.former: set[str] = set()
+    def __init__(
+        self,
+        oracle: ResumableOracle,
+        search: Search,
+        on_trial_end: Callable[[TrialRecord], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.oracle, self.search = oracle, search
+        self.on_trial_end, self.clock = on_trial_end, clock
         self.error: BaseException | None = None
-
-    def CreateTrial(self, request: Any, context: Any) -> Any:
-        """The next trial of a worker."""
-        worker = request.tuner_id
-        self._hear(worker)
-        trial = self._answered(context, lambda: self.oracle.create_trial(worker))
-        if trial.status == TrialStatus.STOPPED and self.former and not self.oracle.why_over():
-            trial.status = TrialStatus.IDLE  # there may be trials of workers that do not come back
-        if trial.status == TrialStatus.STOPPED:
-            self.stop_triggered = True
-            self.heard.pop(worker, None)
-        # Values alone: a space changes its order on the way, and single precision its limits.
-        values = HyperParameters()
-        values.values = dict(trial.hyperparameters.values)
-        given = Trial(values, trial.trial_id, trial.status)
-        return protos.get_service().CreateTrialResponse(trial=given.to_proto())
-
-    def GetTrial(self, request: Any, context: Any) -> Any:
-        """A sign of life of a worker, who asks for "trial_id@worker"."""
-        trial_id, _, worker = request.trial_id.partition("@")
-        holder = self._answered(context, lambda: self.oracle.holder(trial_id))
-        others = worker and holder != worker
-        if others and not self._answered(context, lambda: self.oracle.adopt(trial_id, worker)):
-            context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, f"trial {trial_id} was given to another"
+        self.out_of_trials = False
+        workers = oracle.reclaim_all()
+        if workers:
+            print(
+                f"Chief      {', '.join(workers)} had trials, which are kept for them", flush=True
             )
-        self._hear(worker or holder)
-        trial = Trial(HyperParameters(), trial_id, TrialStatus.RUNNING)
-        return protos.get_service().GetTrialResponse(trial=trial.to_proto())
+        self.last_word = clock()
+        self.last_heard = dict.fromkeys(workers, self.last_word)
+        self.not_yet_back = set(workers)
 
-    def UpdateTrial(self, request: Any, context: Any) -> Any:
-        """A score."""
-        trial_id, metrics = request.trial_id, dict(request.metrics)
-        self._hear(self._answered(context, lambda: self.oracle.holder(trial_id)))
-        self._answered(
-            context, lambda: self.oracle.update_trial(trial_id, metrics, step=request.step)
-        )
-        trial = Trial(HyperParameters(), trial_id, TrialStatus.RUNNING)
-        return protos.get_service().UpdateTrialResponse(trial=trial.to_proto())
+    def next_trial(self, worker: str) -> dict[str, Any]:
+        """Answer a worker that asks for a trial."""
+        self._note(worker)
+        trial = self.oracle.next_trial(worker)
+        status = trial.status
+        if status == "STOPPED" and self.not_yet_back and not self.oracle.why_ended():
+            status = "IDLE"  # Workers that do not come back may leave their trials to this one.
+        if status == "STOPPED":
+            self.out_of_trials = True
+            self.last_heard.pop(worker, None)
+        return {
+            "status": status,
+            "trial_id": trial.trial_id,
+            "values": dict(trial.values),
+            "seconds_left": trial.seconds_left,
+        }
 
-    def EndTrial(self, request: Any, context: Any) -> Any:
-        """A trial that is done, or given back."""
-        trial = Trial.from_proto(request.trial)
-        self._hear(self._answered(context, lambda: self.oracle.holder(trial.trial_id)))
-        self._answered(context, lambda: self.oracle.end_trial(trial))
-        path = record_path(self.search.folder, trial.trial_id)
+    def finish_trial(self, trial_id: str, worker: str, **outcome: Any) -> None:
+        """Record the end of a trial."""
+        self._note(worker)
+        self.oracle.finish_trial(trial_id, worker, **outcome)
+        path = record_path(self.search.folder, trial_id)
         if path.exists():
-            self.ended(read_record(path))
-        return protos.get_service().EndTrialResponse()
+            self.on_trial_end(read_record(path))
 
-    def _hear(self, worker: str | None) -> None:
-        if worker:
-            self.heard[worker] = time.monotonic()
-            self.former.discard(worker)
+    def keep_alive(self, trial_id: str, worker: str) -> bool:
+        """Answer a sign of life; return whether the trial still belongs to this worker."""
+        owner = self.oracle.worker_of(trial_id)
+        if owner != worker and not self.oracle.reclaim(trial_id, worker):
+            return False
+        self._note(worker)
+        return True
 
-    def _answered(self, context: Any, call: Callable[[], Any]) -> Any:
-        """What the oracle answers; where it fails, so does the search."""
-        try:
-            return call()
-        except Exception as error:
-            self.error = error
-            context.abort(grpc.StatusCode.INTERNAL, f"the chief has failed: {error}")
+    def check_workers(self) -> bool:
+        """Give up workers that are silent for too long; return whether the search is over.
+
+        Raises `UserError` when none is left, or none came.
+        """
+        timeout, now = self.search.settings.worker_timeout, self.clock()
+        self.last_word = max([self.last_word, *self.last_heard.values()])
+        for worker, heard in list(self.last_heard.items()):
+            if now - heard > timeout:
+                self.last_heard.pop(worker, None)
+                self.not_yet_back.discard(worker)
+                trial_id = self.oracle.release(worker)
+                lost = f"; its trial {trial_id} goes to another" if trial_id else ""
+                print(
+                    f"Worker     {worker} is gone: no word for {timeout:g} seconds{lost}",
+                    flush=True,
+                )
+        if self.out_of_trials and not self.last_heard:
+            return True
+        if not self.last_heard and now - self.last_word > timeout:
+            raise UserError(
+                f"No worker has been heard of for {timeout:g} seconds (search.worker_timeout): "
+                "the search ends here, and nothing of it is lost. Start the chief and its "
+                "workers again to go on."
+            )
+        return False
+
+    def _note(self, worker: str) -> None:
+        self.last_heard[worker] = self.clock()
+        self.not_yet_back.discard(worker)
 
 
-def serve(
-    oracle: Any,
-    search: Search,
-    address: str,
-    stop: threading.Event,
-    ended: Callable[[TrialRecord], None],
-) -> None:
-    """Give out trials at `address` until there are no more and every worker knows it, or `stop`.
+def serve(chief: Chief, address: str, stop: threading.Event) -> None:
+    """Give out trials at `address`, HOST:PORT, until the search is over or `stop` is set.
 
-    A worker that says nothing for `search.worker_timeout` is given up, and its trial given to
-    another; so is one that had a trial of an earlier chief. Raises `UserError` when none is left,
-    or none came, and for an address that cannot be listened on.
+    Raises `UserError` for an address that cannot be listened on, and when no worker is left.
     """
-    timeout = search.settings.worker_timeout
-    service = Service(oracle, search, ended)
-    # One thread: the oracle answers one at a time.
+
+    def handler(method: Callable[..., Any]) -> grpc.RpcMethodHandler:
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                return json.dumps(method(**json.loads(request))).encode()
+            except Exception as error:  # Where the oracle fails, so does the search.
+                chief.error = error
+                context.abort(grpc.StatusCode.INTERNAL, f"the chief has failed: {error}")
+                raise
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    # One thread is enough: the oracle answers one call at a time.
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=1), options=[("grpc.so_reuseport", 0)]
     )
-    protos.get_service_grpc().add_OracleServicer_to_server(service, server)
+    handlers = {name: handler(getattr(chief, name)) for name in _METHODS}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
@@ -134,48 +149,23 @@ def serve(
             f"--address {address}: cannot be listened on: another program has that port, or it is "
             "no address of this machine; 0.0.0.0:PORT listens on all of its addresses."
         )
-    former, last_word = oracle.recall(), time.monotonic()
-    service.heard |= dict.fromkeys(former, last_word)
-    service.former |= set(former)
     server.start()
     print(f"Chief      waits for workers at {address}", flush=True)
-    if former:
-        print(f"Chief      {', '.join(former)} had trials, which are kept for them", flush=True)
     try:
-        while not stop.wait(_LOOK_SECONDS):
-            if service.error is not None:
-                raise service.error
-            now = time.monotonic()
-            last_word = max([last_word, *service.heard.values()])
-            for worker, heard in list(service.heard.items()):
-                if now - heard > timeout:
-                    service.heard.pop(worker, None)
-                    service.former.discard(worker)
-                    trial_id = oracle.give_up(worker)
-                    lost = f"; its trial {trial_id} goes to another" if trial_id else ""
-                    print(
-                        f"Worker     {worker} is gone: no word for {timeout:g} seconds{lost}",
-                        flush=True,
-                    )
-            if service.stop_triggered and not service.heard:
+        while not stop.wait(_CHECK_SECONDS):
+            if chief.error is not None:
+                raise chief.error
+            if chief.check_workers():
                 return
-            if not service.heard and now - last_word > timeout:
-                raise UserError(
-                    f"No worker has been heard of for {timeout:g} seconds (search.worker_timeout): "
-                    "the search ends here, and nothing of it is lost. Start the chief and its "
-                    "workers again to go on."
-                )
     finally:
         server.stop(grace=1.0).wait()
 
 
-ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-WORKER = "KERASTUNER_TUNER_ID"
-_FIRST_SECONDS = 3600.0
-"""A chief that converts the scans does not answer yet."""
+_FIRST_ANSWER_SECONDS = 3600.0
+"""A chief that still converts the scans does not answer yet."""
 _ATTEMPT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
-_AWAY = (
+_MAY_COME_BACK = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
@@ -183,91 +173,81 @@ _AWAY = (
 
 
 class ChiefClient:
-    """What a worker asks of an oracle, asked of the chief at `address`, "host:port".
+    """Asks the chief at `address`, HOST:PORT, what a worker on the same machine asks the oracle.
 
     A call that is not answered is made again, which changes nothing where it was heard: a chief may
     be killed and started again at any moment. Every call raises `UserError` if there is no answer
     for `search.chief_timeout`, the first one after an hour, and `SearchStopped` after a signal.
     """
 
-    def __init__(self, address: str, settings: SearchSettings, stop: Stop) -> None:
+    def __init__(self, address: str, settings: SearchSettings, stop: StopEvents) -> None:
         self.address, self.settings, self.stop = address, settings, stop
-        host, _, port = address.rpartition(":")
-        for name, value in zip((*ADDRESS, WORKER), (host, port, ""), strict=True):
-            os.environ[name] = value  # where KerasTuner's client looks
-        oracle_client.TIMEOUT = _ATTEMPT_SECONDS
-        self._client = oracle_client.OracleClient(None)
-        # By default it looks for a chief that is gone only every two minutes.
+        # By default gRPC looks for a chief that is gone only every two minutes.
         options = [("grpc.max_reconnect_backoff_ms", 1000)]
         channel = grpc.insecure_channel(address, options)
-        self._client.stub = protos.get_service_grpc().OracleStub(channel)
-        self._patience, self._away = _FIRST_SECONDS, False
+        self._calls = {name: channel.unary_unary(f"/{_SERVICE}/{name}") for name in _METHODS}
+        self._patience, self._is_away = _FIRST_ANSWER_SECONDS, False
 
-    def create_trial(self, tuner_id: str) -> Any:
-        """The next trial."""
-        return self._ask(lambda: self._client.create_trial(tuner_id))
+    def next_trial(self, worker: str) -> NextTrial:
+        """Return the next trial of a worker."""
+        return NextTrial(**self._ask("next_trial", worker=worker))
 
-    def update_trial(self, trial_id: str, metrics: dict[str, float]) -> Any:
-        """Report a score."""
-        return self._ask(lambda: self._client.update_trial(trial_id, metrics))
+    def finish_trial(
+        self, trial_id: str, worker: str, status: str, score: float | None, reason: str | None
+    ) -> None:
+        """Report the end of a trial."""
+        outcome = {"status": status, "score": score, "reason": reason}
+        self._ask("finish_trial", trial_id=trial_id, worker=worker, **outcome)
 
-    def end_trial(self, trial: Any) -> None:
-        """Report that a trial is done, or give it back."""
-        self._ask(lambda: self._client.end_trial(trial))
+    def keep_alive(self, trial_id: str, worker: str) -> bool:
+        """Tell the chief that a worker lives; return whether the trial is still its own."""
+        return bool(self._ask("keep_alive", trial_id=trial_id, worker=worker))
 
-    def is_held(self, trial_id: str, worker: str) -> bool:
-        """Tell the chief that a worker lives; whether the trial is still its own."""
-        try:
-            self._ask(lambda: self._client.get_trial(f"{trial_id}@{worker}"))
-        except NotOurs:
-            return False
-        return True
-
-    def _ask(self, call: Callable[[], Any]) -> Any:
+    def _ask(self, name: str, **request: Any) -> Any:
         end = time.monotonic() + self._patience
         while True:
             try:
-                answer = call()
+                answer = self._calls[name](
+                    json.dumps(request).encode(), timeout=_ATTEMPT_SECONDS, wait_for_ready=True
+                )
             except grpc.RpcError as error:
                 self._check(error, over=time.monotonic() >= end)
                 time.sleep(_PAUSE_SECONDS)
                 continue
             self._patience = self.settings.chief_timeout
-            self._say(away=False)
-            return answer
+            self._show(is_away=False)
+            return json.loads(answer)
 
     def _check(self, error: Any, over: bool) -> None:
         """Return if the chief may answer later."""
         code = error.code()
-        if code == grpc.StatusCode.FAILED_PRECONDITION:
-            raise NotOurs(error.details()) from None
         if code == grpc.StatusCode.INTERNAL:
             raise UserError(f"{self.address}: {error.details()}") from None
-        self.stop.raise_if_asked()
-        if over or self.stop.all or code not in _AWAY:
+        self.stop.raise_if_signalled()
+        if over or self.stop.all_stopped or code not in _MAY_COME_BACK:
             raise UserError(
                 f"{self.address}: the chief has not answered for {self._patience:g} seconds "
                 f"(search.chief_timeout; {code.name}): it has ended, or cannot be reached. What "
                 "was trained is kept: start the chief and the workers again to go on."
             ) from None
-        self._say(away=True)
+        self._show(is_away=True)
 
-    def _say(self, away: bool) -> None:
-        if away != self._away:
-            waiting = f"does not answer, and is waited for up to {self._patience:g} seconds"
-            words = waiting if away else "answers"
-            print(f"Worker     the chief at {self.address} {words}", flush=True)
-        self._away = away
-
-
-class NotOurs(UserError):
-    """The trial was given to another worker."""
+    def _show(self, is_away: bool) -> None:
+        if is_away != self._is_away:
+            waits = f"does not answer, and is waited for up to {self._patience:g} seconds"
+            state = waits if is_away else "answers"
+            print(f"Worker     the chief at {self.address} {state}", flush=True)
+        self._is_away = is_away
 
 
-class SignsOfLife:
-    """Used as a context around a trial: tells the chief every few seconds that the worker lives.
+class TrialReassigned(UserError):
+    """The chief has given the trial to another worker."""
 
-    Sets `stop` when the chief is gone, or has given the trial to another; `error` says which.
+
+class Heartbeat:
+    """Tells the chief every few seconds that the worker of a trial lives; used as a context.
+
+    Sets `stop` when the chief is gone or has given the trial to another; `error` says which.
     """
 
     def __init__(
@@ -276,21 +256,21 @@ class SignsOfLife:
         self.client, self.trial_id, self.worker, self.stop = client, trial_id, worker, stop
         self.error: BaseException | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> "SignsOfLife":
+    def __enter__(self) -> "Heartbeat":
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
 
-    def _tell(self) -> None:
+    def _beat(self) -> None:
         while not self._over.wait(min(self.client.settings.worker_timeout / 4, 30.0)):
             try:
-                if self.client.is_held(self.trial_id, self.worker):
+                if self.client.keep_alive(self.trial_id, self.worker):
                     continue
-                self.error = NotOurs(f"trial {self.trial_id} was given to another worker")
+                self.error = TrialReassigned(f"trial {self.trial_id} was given to another worker")
             except (UserError, SearchStopped) as error:
                 self.error = error
             if not self._over.is_set():

@@ -1,14 +1,11 @@
-"""The end of a search: a table, a figure, the best config, and what to type next.
-
-What is said while a search goes on: a line per trial, and a bar.
-"""
+"""What a search tells the user: a line for each trial, and at its end a table and `best.yaml`."""
 
 import json
 import statistics
 import sys
 import textwrap
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +14,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kerasseg.config.load import dump_experiment
-from kerasseg.config.tuning import SearchSettings
 from kerasseg.files import atomic_write
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
+from kerasseg.tuning.tensorboard import log_trial
 from kerasseg.tuning.trials import TrialRecord, best_record, read_records, trial_experiment
 
-_MOST_CHARACTERS = 500
+_TABLE_ROWS = 10
 
 
 class SearchProgress:
-    """Used as a context around the search. `total`: trials that are planned; None if not known."""
+    """Shows how a search goes on, with a bar on a terminal; used as a context around it.
 
-    def __init__(self, settings: SearchSettings, total: int | None, done: list[TrialRecord]):
-        self.settings = settings
+    Args:
+        total: the number of planned trials, None if it is not known.
+        done: records of an earlier start.
+    """
+
+    def __init__(self, search: Search, total: int | None, done: Sequence[TrialRecord]) -> None:
+        self.search, self.total = search, total
         self.best: TrialRecord | None = None
-        self.total = total
         self._lock = threading.Lock()
-        self._seen: set[str] = set()
-        columns = (TextColumn("Trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._counted: set[str] = set()
         console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
-        self._say = console.print
+        self._print = console.print
+        columns = (TextColumn("Trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=total)
         for record in done:
-            self._take(record)
+            self._count(record)
 
     def __enter__(self) -> "SearchProgress":
         self._progress.start()
@@ -50,81 +51,78 @@ class SearchProgress:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def ended(self, record: TrialRecord) -> None:
-        """Say how a trial went."""
-        with self._lock:
-            self._take(record)
-            self._say(self._line(record), style="yellow" if record.status == "failed" else None)
+    def on_trial_end(self, record: TrialRecord) -> None:
+        """Show how a trial went, and write it for TensorBoard."""
+        log_trial(self.search, record)
+        self.show(record)
 
-    def _take(self, record: TrialRecord) -> None:
-        if not record.is_done or record.trial_id in self._seen:
+    def show(self, record: TrialRecord) -> None:
+        """Show how a trial went."""
+        with self._lock:
+            self._count(record)
+            self._print(self._line(record), style="yellow" if record.status == "failed" else None)
+
+    def _count(self, record: TrialRecord) -> None:
+        if not record.is_done or record.is_baseline or record.trial_id in self._counted:
             return
-        self._seen.add(record.trial_id)
-        if record.number:
-            self._progress.advance(self._task)
-        if record.number and record.score is not None and record.status == "completed":
-            sign = 1 if self.settings.direction == "max" else -1
-            if self.best is None or sign * record.score > sign * (self.best.score or 0.0):
-                self.best = record
+        self._counted.add(record.trial_id)
+        self._progress.advance(self._task)
+        candidates = [record] if self.best is None else [self.best, record]
+        self.best = best_record(candidates, self.search.settings.direction)
 
     def _line(self, record: TrialRecord) -> str:
-        of = f"/{self.total}" if self.total else ""
-        name = f"Trial {record.number}{of}" if record.number else "Baseline"
-        values = show_values(record.values) or "the base experiment"
+        of_total = f"/{self.total}" if self.total else ""
+        name = "Baseline" if record.is_baseline else f"Trial {record.number}{of_total}"
+        values = format_values(record.values) or "the base experiment"
         if record.continued_from is not None:
             values += f" (goes on from trial {int(record.continued_from) + 1})"
         minutes = f"{record.minutes:.1f} min"
         if record.status == "failed":
-            return f"{name:<12} {values}  FAILED after {minutes}: {in_short(record)}"
+            return f"{name:<12} {values}  FAILED after {minutes}: {shorten_reason(record)}"
         if record.status == "stopped":
             return f"{name:<12} {values}  stopped; python tune.py again goes on with it"
         best = ""
-        if self.best is not None and record.number:
+        if self.best is not None and not record.is_baseline:
             best = f"  best {self.best.score:.4f} (trial {self.best.number})"
-        return f"{name:<12} {values}  {self.settings.objective} {record.score:.4f}  {minutes}{best}"
+        objective = self.search.settings.objective
+        return f"{name:<12} {values}  {objective} {record.score:.4f}  {minutes}{best}"
 
 
-def in_short(record: TrialRecord) -> str:
-    """The reason of a failure in one line; TensorFlow's may be a page."""
-    return textwrap.shorten(record.reason or "", _MOST_CHARACTERS, placeholder=" …")
+def write_results(search: Search, why_ended: str | None) -> Path | None:
+    """Show the best trials, and write the page with its figures and `best.yaml`.
 
+    Args:
+        why_ended: why the search ended before all trials were done.
 
-def show_values(values: Mapping[str, Any]) -> str:
-    """'optimizer.learning_rate=0.001 model.features=[8,16]'."""
-    return " ".join(f"{name}={show_value(value)}" for name, value in values.items())
-
-
-def show_value(value: Any) -> str:
-    """As it would be typed."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-_ROWS = 10
-
-
-def conclude(search: Search, why: str | None) -> Path | None:
-    """Show the best trials, write the page with its figures and `best.yaml`, and return the last.
-
-    None if no trial was completed. `why`: why the search ended before all trials were done.
+    Returns:
+        The path of `best.yaml`, None if no trial was completed.
     """
     settings, folder = search.settings, search.folder
     records = read_records(folder)
     say = Console(highlight=False, markup=False, soft_wrap=True).print
     failed = [record for record in records if record.status == "failed"]
-    if why:
-        say(f"Ended     {why}")
+    if why_ended:
+        say(f"Ended     {why_ended}")
     if failed:
-        say(f"Failed    {len(failed)} trial(s), the last: {in_short(failed[-1])}")
+        say(f"Failed    {len(failed)} trial(s), the last: {shorten_reason(failed[-1])}")
     best = best_record(records, settings.direction)
     if best is None:
         say(f"No trial was completed; what their processes said is in {folder}/processes.")
-        if records:  # a chief may end before it has given any out
+        if records:  # A chief may end before it has given any out.
             say(f"Look at   {write_tune_report(folder)}")
         return None
     Console(highlight=False).print(_table(search, records))
     path = _write_best(search, best)
-    for line in _verdict(records, best, settings.objective):
-        say(line)
+    if best.is_baseline:
+        score = f"{settings.objective} {best.score:.4f}"
+        say(f"Best      the base as it is, {score}: no trial was better")
+    else:
+        values = format_values(best.values)
+        say(f"Best      trial {best.number}: {settings.objective} {best.score:.4f}, {values}")
+        for baseline in records:
+            if baseline.is_baseline and baseline.score is not None and best.score is not None:
+                gain = f"{best.score - baseline.score:+.4f} by the search"
+                say(f"Baseline  {baseline.score:.4f}, the base as it is: {gain}")
     page = write_tune_report(folder)
     say(f"Figure    {folder / 'figures' / 'score_by_trial.png'}")
     say(f"Look at   {page}")
@@ -133,78 +131,66 @@ def conclude(search: Search, why: str | None) -> Path | None:
     return path
 
 
-def _verdict(records: list[TrialRecord], best: TrialRecord, objective: str) -> list[str]:
-    baseline = next((r for r in records if r.number == 0 and r.score is not None), None)
-    if not best.number:
-        return [f"Best      the base as it is, {objective} {best.score:.4f}: no trial was better"]
-    line = (
-        f"Best      trial {best.number}: {objective} {best.score:.4f}, {show_values(best.values)}"
-    )
-    if baseline is None or baseline.score is None or best.score is None:
-        return [line]
-    gain = best.score - baseline.score
-    return [line, f"Baseline  {baseline.score:.4f}, the base as it is: {gain:+.4f} by the search"]
-
-
 def _table(search: Search, records: list[TrialRecord]) -> Table:
     settings = search.settings
     scored = [record for record in records if record.is_scored]
     scored.sort(key=lambda r: r.score or 0.0, reverse=settings.direction == "max")
-    shown = scored[:_ROWS] + [r for r in scored[_ROWS:] if r.number == 0]
-    table = Table(title=f"The best of {sum(r.number > 0 for r in records)} trials")
+    shown = scored[:_TABLE_ROWS] + [r for r in scored[_TABLE_ROWS:] if r.is_baseline]
+    table = Table(title=f"The best of {sum(not r.is_baseline for r in records)} trials")
     names = list(dict.fromkeys(name for record in shown for name in record.values))
+    last_parts = [name.rpartition(".")[2] for name in names]
     for heading in ("trial", settings.objective):
         table.add_column(heading, justify="right", overflow="fold")
-    for heading in _short(names):
-        table.add_column(heading, overflow="fold")
+    for name, last in zip(names, last_parts, strict=True):
+        table.add_column(last if last_parts.count(last) == 1 else name, overflow="fold")
     for heading in ("epochs", "minutes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for record in shown:
         scores = [e.score for e in record.executions if e.score is not None]
         spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+        values = [record.values.get(name, "") for name in names]
         table.add_row(
-            str(record.number) if record.number else "base",
+            "base" if record.is_baseline else str(record.number),
             f"{record.score:.4f}{spread}",
-            *(_cell(record.values[name]) if name in record.values else "" for name in names),
+            *(f"{v:.3g}" if isinstance(v, float) else format_value(v) for v in values),
             str(record.epochs),
             f"{record.minutes:.1f}",
         )
     return table
 
 
-def _short(names: list[str]) -> list[str]:
-    """The last parts of dotted names, where these are enough to tell them apart."""
-    last = [name.rpartition(".")[2] for name in names]
-    return [
-        short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)
-    ]
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else show_value(value)
-
-
 def _write_best(search: Search, best: TrialRecord) -> Path:
-    """The base experiment with the best values, to be trained for as long as the base says."""
-    trial = trial_experiment(search, best.values, best.trial_id)
-    base = search.base
+    """Write the base experiment with the best values, trained for as long as the base says."""
+    trial, base = trial_experiment(search, best.values, best.trial_id), search.base
+    own = ("epochs", "early_stopping_patience")
     training = trial.training.model_copy(
-        update={
-            "epochs": base.training.epochs,
-            "early_stopping_patience": base.training.early_stopping_patience,
-        }
+        update={name: getattr(base.training, name) for name in own}
     )
     run = base.run.model_copy(update={"name": f"{search.settings.name}_best"})
-    records = trial.records
-    experiment = trial.model_copy(update={"run": run, "training": training, "records": records})
-    name = f"Trial {best.number}" if best.number else "The base as it is"
+    experiment = trial.model_copy(update={"run": run, "training": training})
+    name = "The base as it is" if best.is_baseline else f"Trial {best.number}"
     heading = (
         f"# {name}, the best of {search.folder}: {search.settings.objective} {best.score:.4f} "
         f"after {best.epochs} epochs.\n"
     )
     if best.values:
-        heading += f"# {show_values(best.values)}\n"
+        heading += f"# {format_values(best.values)}\n"
     path = search.folder / "best.yaml"
     with atomic_write(path, "search.root") as temporary:
         temporary.write_text(heading + dump_experiment(experiment), encoding="utf-8")
     return path
+
+
+def shorten_reason(record: TrialRecord) -> str:
+    """Return the reason of a failure in one line; TensorFlow's may be a page."""
+    return textwrap.shorten(record.reason or "", 500, placeholder=" …")
+
+
+def format_values(values: Mapping[str, Any]) -> str:
+    """Return values as they would be typed: optimizer.name=sgd model.features=[8,16]."""
+    return " ".join(f"{name}={format_value(value)}" for name, value in values.items())
+
+
+def format_value(value: Any) -> str:
+    """Return a value as it would be typed."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

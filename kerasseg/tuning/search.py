@@ -1,11 +1,4 @@
-"""A search: what a tune file and its overrides say, read and checked.
-
-What a run of an experiment logs, and so what a search can go by.
-
-`search.yaml`, which says in a search's folder what is searched.
-
-Whether the folder of a search is of this very search.
-"""
+"""A search: what a tune file and its overrides ask for, and `search.yaml`, which keeps it."""
 
 import difflib
 import json
@@ -35,52 +28,22 @@ from kerasseg.evaluation.scores import score_columns
 from kerasseg.files import atomic_write
 from kerasseg.tuning.space import Parameter, check_space, read_space, same
 
-
-def objectives(experiment: Experiment) -> list[str]:
-    """Columns of `history.csv`, besides those of the user's callbacks."""
-    channels = anatomy.tumour_channels(experiment.model.target)
-    metrics = [
-        name if channel is None else f"{name}_{channel}"
-        for name in ("dice", "iou", "precision", "recall")
-        for channel in (None, *channels)
-    ]
-    logged = ["loss", *metrics]
-    names = ["val_dice_smoothed", *(f"val_{name}" for name in logged), *logged]
-    if experiment.training.validate_volumes_every is not None:
-        columns = score_columns(experiment.model.target)
-        names += [f"val_volume_dice_{name}" for name in columns]
-    return names
-
-
-def check_objective(name: str, experiment: Experiment, where: str) -> None:
-    """Raise `UserError` for an objective that the experiment does not log."""
-    known = objectives(experiment)
-    if name in known or experiment.training.callbacks:
-        return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    volumes = ""
-    if name.startswith("val_volume") and experiment.training.validate_volumes_every is None:
-        volumes = " Whole volumes are validated with training.validate_volumes_every."
-    raise UserError(
-        f"{where}: search.objective: {name} is not logged.{hint}{volumes} There are "
-        f"{', '.join(known)}."
-    )
-
-
+FILE_NAME = "search.yaml"
+ORACLE_FILE = "oracle.json"
+"""The tuner's state, beside `search.yaml`."""
 DEFAULT_FILE = DEMO_CONFIG.parent / "tune_phantom.yaml"
-"""What `python tune.py` alone runs."""
-_SPACE = "search.space."
-_OF_SEARCH = re.compile(r"\s*search\s*[.=]")
+"""The tune file of `python tune.py` without arguments."""
 
 
 @dataclass(frozen=True)
 class Search:
     """A search that has been read and checked.
 
-    values:  the base experiment as it is written, without defaults, as those may depend on what is
-             searched
-    space:   the parameters, each after those that it depends on
+    Attributes:
+        file: the tune file.
+        space: the parameters, each behind those that it depends on.
+        values: the base experiment as it is written, without defaults, as those may depend on what
+            is searched.
     """
 
     file: Path
@@ -90,7 +53,7 @@ class Search:
 
     @property
     def folder(self) -> Path:
-        """Everything of the search lies here."""
+        """The folder that holds everything of the search."""
         return self.settings.root / self.settings.name
 
     @cached_property
@@ -100,12 +63,12 @@ class Search:
 
     @property
     def epochs(self) -> int:
-        """Epochs of a trial, of hyperband the most."""
+        """The epochs of a trial, of hyperband the most."""
         return self.settings.epochs or self.base.training.epochs
 
     def as_yaml(self) -> str:
-        """What `search.yaml` holds: the settings of the search, the base as it is written, and the
-        whole experiment that it makes."""
+        """Return the content of `search.yaml`: the settings of the search, the base as it is
+        written, and the whole experiment that it makes."""
         return yaml.safe_dump(
             {
                 "base_file": str(self.file),
@@ -126,9 +89,9 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     """
     file = file or DEFAULT_FILE
     values = read_yaml(file)
-    of_search = [text for text in overrides if _OF_SEARCH.match(text)]
+    of_search = [text for text in overrides if re.match(r"\s*search\s*[.=]", text)]
     for override in of_search:
-        _apply(values, override)
+        _override_search(values, override)
     if "search" not in values:
         raise UserError(
             f"{file}: there is no section search, so this is no tune file; the config of an "
@@ -148,43 +111,63 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
             raise UserError(f"{file}: overrides: {error}") from None
     make_experiment(base_values, [text for text in overrides if text not in of_search], str(base))
     settings = tune_file.search
-    search = Search(
-        file, settings, read_space(settings.space, str(file), settings.tuner), base_values
-    )
-    check_objective(settings.objective, search.base, str(file))
-    check_space(search.space, search.values, str(file))
+    space = read_space(settings.space, str(file), settings.tuner)
+    search = Search(file, settings, space, base_values)
+    _check_objective(settings.objective, search.base, str(file))
+    check_space(space, base_values, str(file))
     return search
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """As in any config, but the names within `search.space` have dots of their own."""
+def _override_search(values: dict[str, Any], override: str) -> None:
+    """Apply an override to a tune file; the names within `search.space` have dots of their own."""
     key, equals, text = override.partition("=")
-    name = key.strip().removeprefix(_SPACE)
+    name = key.strip().removeprefix("search.space.")
     if not equals or name == key.strip():
         apply_override(values, override)
         return
-    entry: dict[str, Any] = {}
-    apply_override(entry, f"entry={text}")
+    parsed: dict[str, Any] = {}
+    apply_override(parsed, f"entry={text}")
     section = values.setdefault("search", {})
     space = section.setdefault("space", {}) if isinstance(section, dict) else None
     if not isinstance(space, dict):
         raise UserError(f"override {override!r}: search.space is no section of the tune file.")
-    if entry["entry"] is None:
+    if parsed["entry"] is None:
         space.pop(name, None)
     else:
-        space[name] = entry["entry"]
+        space[name] = parsed["entry"]
 
 
-FILE_NAME = "search.yaml"
-ORACLE = "oracle.json"
-"""KerasTuner's state, beside it."""
+def _check_objective(name: str, experiment: Experiment, where: str) -> None:
+    """Raise `UserError` for an objective that the experiment does not log."""
+    target = experiment.model.target
+    logged = ["loss"]
+    for metric in ("dice", "iou", "precision", "recall"):
+        logged += [metric, *(f"{metric}_{c}" for c in anatomy.tumour_channels(target))]
+    known = ["val_dice_smoothed", *(f"val_{column}" for column in logged), *logged]
+    validates_volumes = experiment.training.validate_volumes_every is not None
+    if validates_volumes:
+        known += [f"val_volume_dice_{column}" for column in score_columns(target)]
+    # The user's own callbacks may log any name.
+    if name in known or experiment.training.callbacks:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    if name.startswith("val_volume") and not validates_volumes:
+        hint += " Whole volumes are validated with training.validate_volumes_every."
+    raise UserError(
+        f"{where}: search.objective: {name} is not logged.{hint} There are {', '.join(known)}."
+    )
 
 
 def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:
-    """Section `search`, and the whole file, in which `base` is as it was written and `experiment`
-    has every setting.
+    """Read `search.yaml` in the folder of a search.
 
-    Raises `UserError` for a folder without one, and for a file that is none.
+    Returns:
+        Its section `search`, and the whole file, in which `base` is as it was written and
+        `experiment` has every setting.
+
+    Raises:
+        UserError: there is no such file, or it does not hold a search.
     """
     path = folder / FILE_NAME
     try:
@@ -205,7 +188,15 @@ def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:
         raise UserError(explain(error, content, str(path), (), TuneFile)) from None
 
 
-_MAY_CHANGE = {
+def write_search_file(search: Search) -> None:
+    """Write `search.yaml` into the folder of a search."""
+    search.folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(search.folder / FILE_NAME, "search.root") as temporary:
+        temporary.write_text(search.as_yaml(), encoding="utf-8")
+
+
+# These settings say where, how long and on what it is searched, not what.
+_MAY_CHANGE = (
     "name",
     "root",
     "max_trials",
@@ -215,7 +206,7 @@ _MAY_CHANGE = {
     "stop_after_failures",
     "worker_timeout",
     "chief_timeout",
-}
+)
 _BASE_MAY_CHANGE = (
     "run.name",
     "run.root",
@@ -226,17 +217,16 @@ _BASE_MAY_CHANGE = (
     "training.devices",
     "training.callbacks",
 )
-"""They say where, how long and on what it is searched, not what."""
 
 
-def check_belongs(search: Search) -> bool:
-    """Whether the folder holds trials of this search to go on with; False if there are none.
+def check_folder(search: Search) -> bool:
+    """Return whether the folder of a search holds trials of it, with which it goes on.
 
-    Raises `UserError` with the differences if it is of another search.
+    Raises `UserError` with the differences if they are of another search.
     """
     path = search.folder / FILE_NAME
     if not path.exists():
-        if (search.folder / ORACLE).exists():
+        if (search.folder / ORACLE_FILE).exists():
             raise UserError(
                 f"{search.folder} holds trials, but {FILE_NAME}, which says of which search, is "
                 "gone: put it back, use another search.name, or remove the folder."
@@ -247,8 +237,7 @@ def check_belongs(search: Search) -> bool:
         base = make_experiment(content["base"], where=str(path))
     except UserError as error:
         raise UserError(f"{error}\nUse another search.name, or remove {search.folder}.") from None
-    changed = _changed(old, search.settings)
-    changed += [
+    changed = _changed_settings(old, search.settings) + [
         difference
         for difference in differences(base, search.base, type(base).model_fields)
         if not difference.startswith(_BASE_MAY_CHANGE)
@@ -261,24 +250,16 @@ def check_belongs(search: Search) -> bool:
     return True
 
 
-def _changed(old: SearchSettings, new: SearchSettings) -> list[str]:
+def _changed_settings(old: SearchSettings, new: SearchSettings) -> list[str]:
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    spaces = [values.pop("space") for values in (before, after)]
+    old_space, new_space = before.pop("space"), after.pop("space")
     changed = [
         f"search.{name}: {before[name]} -> {after[name]}"
         for name in after
         if name not in _MAY_CHANGE and not same(before[name], after[name])
     ]
-    for name in dict.fromkeys([*spaces[0], *spaces[1]]):
-        entries: list[Any] = [space.get(name) for space in spaces]
-        if not same(*entries):
-            words = [entry if entry is not None else "not searched" for entry in entries]
-            changed.append(f"search.space: {name}: {words[0]} -> {words[1]}")
+    for name in {**old_space, **new_space}:
+        one, other = (space.get(name, "not searched") for space in (old_space, new_space))
+        if not same(one, other):
+            changed.append(f"search.space: {name}: {one} -> {other}")
     return changed
-
-
-def write_search(search: Search) -> None:
-    """Write `search.yaml`."""
-    search.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(search.folder / FILE_NAME, "search.root") as temporary:
-        temporary.write_text(search.as_yaml(), encoding="utf-8")

@@ -1,7 +1,4 @@
-"""The search on TensorBoard's HParams page.
-
-Event files for TensorBoard's HParams page.
-"""
+"""A search on TensorBoard's HParams page."""
 
 import json
 import math
@@ -18,7 +15,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from kerasseg.errors import storage_error
 from kerasseg.tuning.search import Search
-from kerasseg.tuning.trials import BASELINE, TrialRecord
+from kerasseg.tuning.trials import TrialRecord
 
 _STATUS = {
     "completed": api_pb2.STATUS_SUCCESS,
@@ -28,10 +25,33 @@ _STATUS = {
 }
 
 
-def write_hparams_config(folder: Path, space: Mapping[str, Any], metric: str) -> None:
-    """Say in `folder`, the one that TensorBoard is started on, what is searched.
+def log_search(search: Search) -> None:
+    """Write what is searched into the folder of the search, on which TensorBoard is started."""
+    if not any(search.folder.glob("*.hparams_config")):
+        write_hparams_config(search.folder, _space(search), search.settings.objective)
 
-    `space` is `search.space` of `search.yaml`; `metric` is the objective's name in the logs.
+
+def log_trial(search: Search, record: TrialRecord) -> None:
+    """Write a trial that is done beside the curves of its runs."""
+    if not record.is_done or record.is_baseline:
+        return
+    for execution in record.executions:
+        scores = {} if execution.score is None else {search.settings.objective: execution.score}
+        folder = search.folder / execution.run / "tensorboard"
+        name = f"{record.number:04d}"  # TensorBoard sorts names as text.
+        write_hparams(folder, record.values, scores, name, _space(search), record.status)
+
+
+def _space(search: Search) -> dict[str, Any]:
+    return dict(json.loads(search.settings.model_dump_json())["space"])
+
+
+def write_hparams_config(folder: Path, space: Mapping[str, Any], metric: str) -> None:
+    """Write what is searched into `folder`, the one that TensorBoard is started on.
+
+    Args:
+        space: `search.space` of `search.yaml`.
+        metric: name of the objective in the logs.
     """
     searched = [
         hparams.HParam(name, _domain(entry), display_name=name) for name, entry in space.items()
@@ -49,11 +69,14 @@ def write_hparams(
     space: Mapping[str, Any] | None = None,
     status: str = "completed",
 ) -> None:
-    """Write one trial (an execution of it) into `folder`, its run's `tensorboard`.
+    """Write one execution of a trial into `folder`, the `tensorboard` of its run.
 
-    Executions of one `trial_id` are averaged by TensorBoard. Lists are written as strings, and with
-    `space` so is every value of a choice among values of several types, as in its domain. A metric
-    that is not finite is left out. `status` is completed, stopped, failed or running.
+    TensorBoard averages the executions of one trial. Lists are written as text, and with `space` so
+    is every value of a choice among values of several types. A metric that is not finite is left
+    out.
+
+    Args:
+        status: completed, stopped, failed or running.
     """
     choices = {name: entry.get("choice") for name, entry in (space or {}).items()}
     written = {name: _value(value, choices.get(name)) for name, value in values.items()}
@@ -81,7 +104,7 @@ def _domain(entry: Mapping[str, Any]) -> Any:
 
 
 def _value(value: Any, choices: Any = None) -> bool | float | str:
-    """As a session holds it. All values of a parameter must be of one type."""
+    """Return a value as TensorBoard stores it; all values of a parameter must be of one type."""
     kinds = {_kind(choice) for choice in choices or [value]} | {_kind(value)}
     if kinds == {"boolean"}:
         return bool(value)
@@ -97,7 +120,10 @@ def _kind(value: Any) -> str:
 
 
 def _session_end(status: int) -> summary_pb2.Summary:
-    """`summary_v2` has no function for it, and that of `summary` needs TensorFlow."""
+    """Return the summary that ends a session.
+
+    `summary_v2` has no function for it, and that of `summary` needs TensorFlow.
+    """
     content = plugin_data_pb2.HParamsPluginData(
         session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     )
@@ -111,7 +137,7 @@ def _session_end(status: int) -> summary_pb2.Summary:
 
 @contextmanager
 def _events(folder: Path, suffix: str) -> Iterator[Any]:
-    """A function that writes a summary of a step into a new event file of `folder`."""
+    """Yield a function that writes a summary of a step into a new event file of `folder`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writer = EventFileWriter(str(folder), filename_suffix=suffix)
@@ -125,25 +151,3 @@ def _events(folder: Path, suffix: str) -> Iterator[Any]:
         )
     finally:
         writer.close()
-
-
-_CONFIG = "*.hparams_config"
-
-
-def tell_what_is_searched(search: Search) -> None:
-    """Write it into the search's folder, once; `tensorboard --logdir` is started on that."""
-    if not any(search.folder.glob(_CONFIG)):
-        space = json.loads(search.settings.model_dump_json())["space"]
-        write_hparams_config(search.folder, space, search.settings.objective)
-
-
-def tell_how_it_went(search: Search, record: TrialRecord) -> None:
-    """Write a trial that is done beside the curves of its runs."""
-    if not record.is_done or record.trial_id == BASELINE:
-        return
-    space = json.loads(search.settings.model_dump_json())["space"]
-    for execution in record.executions:
-        scores = {} if execution.score is None else {search.settings.objective: execution.score}
-        folder = search.folder / execution.run / "tensorboard"
-        name = f"{record.number:04d}"  # TensorBoard sorts them as text
-        write_hparams(folder, record.values, scores, name, space, record.status)

@@ -1,7 +1,4 @@
-"""The process of a trial: `python -m kerasseg.tuning.trial JOB_FOLDER`, started by `tune.py`.
-
-An end at a time of day.
-"""
+"""The process of a trial: `python -m kerasseg.tuning.trial JOB_FOLDER`, started by `tune.py`."""
 
 import errno
 import json
@@ -21,72 +18,65 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write, file_lock
+from kerasseg.run import read_history
 from kerasseg.tensorflow_setup import start_tensorflow
-from kerasseg.tuning.trial_process import Outcome, trained_so_far, write_outcome
+from kerasseg.tuning.trial_process import TrialOutcome, training_so_far
 
 if TYPE_CHECKING:
     from kerasseg.training.devices import Devices
 
-
-class StopAt(keras.callbacks.Callback):
-    """Stops the training at the end of the first epoch after `when`, in seconds since 1970.
-
-    None never does. `stopped` says whether it has.
-    """
-
-    def __init__(self, when: float | None) -> None:
-        super().__init__()
-        self.when = when
-        self.stopped = False
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self.when is not None and time.time() >= self.when:
-            self.stopped = True
-            self.model.stop_training = True
-
-
 _LOCKED = "another process trains this trial; two workers of one name are given the same"
-_SECONDS_FOR_OTHERS = 300.0
-"""That a worker to whom the trial belonged before has to save it and let go."""
+_LOCK_SECONDS = 300.0
+"""A worker that had this trial before may take this long to save it and to end."""
 
 
-def run_job(folder: Path) -> Outcome:
-    """Train the run of the job in `folder`, going on where it stands, and say how it went."""
+def main() -> None:
+    """Run the job in the folder that is named on the command line."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    _stop_with_parent()
+    folder = Path(sys.argv[1])
+    run_job(folder).write(folder)
+
+
+def run_job(folder: Path) -> TrialOutcome:
+    """Train the run of the job in `folder`, resuming what there is of it; return how it ended."""
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     experiment = load_experiment(folder / "config.yaml")
     run = experiment.run.root / experiment.run_name
+
+    def outcome(status: Any, reason: str | None = None) -> TrialOutcome:
+        return TrialOutcome(status, reason, **_training_so_far(run, job))
+
     try:
         with file_lock(
             folder / ".lock",
             "trains this trial",
             "search.root",
-            wait=_SECONDS_FOR_OTHERS,
+            wait=_LOCK_SECONDS,
             refusal=_LOCKED,
         ):
-            return _trained(experiment, run, job)
-    except UserError as error:
-        return Outcome("stopped", str(error))
+            try:
+                return _train(experiment, run, job)
+            except UserError as error:
+                if not _is_disk_error(error.__cause__):
+                    return outcome("failed", str(error))
+                # The run's folder lies in the search's.
+                return outcome("stopped", str(error).replace("run.root=", "search.root="))
+            except KeyboardInterrupt:
+                return outcome("stopped")
+            except Exception as error:
+                traceback.print_exc()
+                return outcome("failed", f"{type(error).__name__}: {error}".strip())
+    except UserError as error:  # the lock's
+        return TrialOutcome("stopped", str(error))
 
 
-def _trained(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
-    try:
-        return _train(experiment, run, job)
-    except UserError as error:
-        if not _is_of_the_disk(error.__cause__):
-            return Outcome("failed", str(error), **_so_far(run, job))
-        # The run's folder is the search's.
-        reason = str(error).replace("run.root=", "search.root=")
-        return Outcome("stopped", reason, **_so_far(run, job))
-    except KeyboardInterrupt:
-        return Outcome("stopped", **_so_far(run, job))
-    except Exception as error:
-        traceback.print_exc()
-        said = f"{type(error).__name__}: {error}".strip()
-        return Outcome("failed", said, **_so_far(run, job))
-
-
-def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
-    _prepare(run, experiment, job["continue_from"])
+def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> TrialOutcome:
+    _prepare_run_folder(run, experiment, job["continue_from"])
 
     def choose() -> "Devices":
         from kerasseg.training.devices import choose_devices
@@ -96,37 +86,44 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> Outcome:
     devices = start_tensorflow(choose, hide_optional_packages=True)
     from kerasseg.train import run_experiment
 
-    clock = StopAt(job["until"])
+    deadline = StopAtDeadline(job["deadline"])
     run_experiment(
         experiment,
         resume=(run / "config.yaml").exists(),
         devices=devices,
         last_epoch=job["last_epoch"],
         evaluated=False,
-        extra_callbacks=[clock],
+        extra_callbacks=[deadline],
     )
-    found = _so_far(run, job)
-    if clock.stopped and found["epochs"] < job["last_epoch"]:
-        return Outcome("stopped", **found)
-    if found["score"] is None:
-        from kerasseg.run import read_history
-
+    training = _training_so_far(run, job)
+    if deadline.stopped and training["epochs"] < job["last_epoch"]:
+        return TrialOutcome("stopped", **training)
+    if training["score"] is None:
         columns = [name for name in read_history(run / "history.csv")[0] if name != "epoch"]
         reason = f"search.objective: {job['objective']} is not logged: there are "
-        return Outcome("failed", reason + ", ".join(columns) + ".", **found)
-    return Outcome("completed", **found)
+        return TrialOutcome("failed", reason + ", ".join(columns) + ".", **training)
+    return TrialOutcome("completed", **training)
 
 
-def _is_of_the_disk(error: BaseException | None) -> bool:
-    """Whether any other trial would have failed in the same way."""
-    full_or_closed = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-    if isinstance(error, OSError):
-        return error.errno in full_or_closed
-    return "No space left" in str(error)  # TensorFlow's word for it
+class StopAtDeadline(keras.callbacks.Callback):
+    """Stops the training at the end of the first epoch after `deadline`, seconds since 1970.
+
+    None lets it go on. `stopped` says whether this callback was the reason to stop.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        super().__init__()
+        self.deadline = deadline
+        self.stopped = False
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.deadline is not None and time.time() >= self.deadline:
+            self.stopped = True
+            self.model.stop_training = True
 
 
-def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> None:
-    """Remove what cannot be resumed, and take over what is gone on from."""
+def _prepare_run_folder(run: Path, experiment: Experiment, continue_from: str | None) -> None:
+    """Remove a run folder that cannot be resumed, and copy the one whose training goes on."""
     if (run / "config.yaml").exists():
         return
     shutil.rmtree(run, ignore_errors=True)
@@ -136,43 +133,40 @@ def _prepare(run: Path, experiment: Experiment, continue_from: str | None) -> No
     if not (before / "checkpoints" / "state.npz").exists():
         raise UserError(f"{before}: the run that this trial goes on from is gone.")
     shutil.copytree(before, run, ignore=shutil.ignore_patterns("config.yaml", "summary.json", ".*"))
-    # The config last: a folder that has one can be resumed.
+    # The config comes last: a folder that has one can be resumed.
     with atomic_write(run / "config.yaml", "search.root") as temporary:
         temporary.write_text(dump_experiment(experiment), encoding="utf-8")
 
 
-def _so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Score, epochs, curve and memory of what has been trained."""
-    found = trained_so_far(run, job["objective"], job["direction"]) | {"peak_memory_gib": None}
+def _training_so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Return score, epochs and curve of the run, and the memory that it took."""
+    training = training_so_far(run, job["objective"], job["direction"])
+    training["peak_memory_gib"] = None
     if "tensorflow" in sys.modules:
         from kerasseg.tensorflow_setup import peak_gpu_memory, peak_memory
 
-        found["peak_memory_gib"] = round((peak_gpu_memory() or peak_memory()) / 2**30, 3)
-    return found
+        peak = peak_gpu_memory() or peak_memory()
+        training["peak_memory_gib"] = round(peak / 2**30, 3)
+    return training
 
 
-def _end_with_parent() -> None:
-    """Stop as on SIGTERM, saving the state, when the process that waits for this one is gone."""
+def _is_disk_error(error: BaseException | None) -> bool:
+    """Return whether the disk was full or closed, by which any other trial would fail, too."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+    return "No space left" in str(error)  # as TensorFlow says it
+
+
+def _stop_with_parent() -> None:
+    """Save the state and stop, as on SIGTERM, when the process that waits for this one is gone."""
 
     def watch() -> None:
         sys.stdin.buffer.read()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(300.0)
-        os._exit(1)  # it hangs, and nobody is there to end it
+        os._exit(1)  # It hangs, and no parent is left to end it.
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def main() -> None:
-    """Entry point."""
-
-    def interrupted(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupted)
-    _end_with_parent()
-    folder = Path(sys.argv[1])
-    write_outcome(folder, run_job(folder))
 
 
 if __name__ == "__main__":

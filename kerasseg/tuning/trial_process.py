@@ -1,9 +1,12 @@
-"""What a run folder says of the objective.
+"""One run of a trial in a process of its own, so that nothing of it stays in memory.
 
-One execution of a trial: a run in a process of its own, so that nothing of it stays behind.
+This is the side of the process that waits; `trial.py` is what runs in the other one. They talk by
+files in the job's folder: `config.yaml` and `job.json` go in, `output.txt` and `result.json` come
+out.
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,20 +21,24 @@ from typing import Any, Literal
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment
 from kerasseg.files import atomic_write
+from kerasseg.run import read_history
 
 _COMMAND = (sys.executable, "-m", "kerasseg.tuning.trial")
 _SECONDS_TO_SAVE = 120.0
-"""Time that a run has to save its state when it is asked to stop."""
+"""A run that is asked to stop may take this long to save its state."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the process is to do.
+class TrialJob:
+    """The order for one process.
 
-    folder:        of the job itself: what the process is told, says and leaves
-    last_epoch:    the epoch after which it ends
-    continue_from: run folder of the trial that it goes on from
-    until:         seconds since 1970 after which it stops at the end of an epoch
+    Attributes:
+        folder: where the files of the job lie.
+        experiment: what is trained.
+        last_epoch: the epoch after which the process ends.
+        objective, direction: the column of history.csv that is the score, and max or min.
+        continue_from: folder of the run whose weights and optimiser state are taken over.
+        deadline: seconds since 1970 after which the run stops at the end of an epoch.
     """
 
     folder: Path
@@ -40,13 +47,31 @@ class Job:
     objective: str
     direction: str
     continue_from: Path | None = None
-    until: float | None = None
+    deadline: float | None = None
+
+    def write(self) -> None:
+        """Write `config.yaml` and `job.json`, which the process reads."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = ("last_epoch", "objective", "direction", "deadline")
+        order = {name: getattr(self, name) for name in names}
+        order["continue_from"] = str(self.continue_from) if self.continue_from else None
+        contents = {"config.yaml": dump_experiment(self.experiment), "job.json": json.dumps(order)}
+        for name, text in contents.items():
+            with atomic_write(self.folder / name, "search.root") as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 @dataclass
-class Outcome:
-    """How it went. `killed`: it ended without a word, by the signal or in the way of `reason`.
-    `stopped` with a reason: it cannot go on here, by no fault of its settings."""
+class TrialOutcome:
+    """The end of one process.
+
+    Attributes:
+        status: `killed` if it ended without writing a result; `stopped` with a reason if it cannot
+            go on here through no fault of its settings, as on a full disk.
+        score: the best value of the objective, None without a finite one.
+        curve: the objective after each epoch.
+        peak_memory_gib: of the GPU, or of the process where there is none.
+    """
 
     status: Literal["completed", "failed", "stopped", "killed"]
     reason: str | None = None
@@ -56,40 +81,53 @@ class Outcome:
     curve: list[float] = field(default_factory=list)
     peak_memory_gib: float | None = None
 
+    def write(self, folder: Path) -> None:
+        """Write `result.json` into the job's folder."""
+        with atomic_write(folder / "result.json", "search.root") as temporary:
+            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
-def run_in_process(job: Job, environment: Mapping[str, str], stop: threading.Event) -> Outcome:
-    """Run a job to its end, or until `stop` is set, which lets it save its state first."""
+
+def run_in_process(
+    job: TrialJob, environment: Mapping[str, str], stop: threading.Event
+) -> TrialOutcome:
+    """Run a job until it ends, or until `stop` is set; then it may save its state first."""
     result = job.folder / "result.json"
-    _write_job(job)
+    job.write()
     result.unlink(missing_ok=True)
     began = time.monotonic()
     with (job.folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
             [*_COMMAND, str(job.folder)],
-            # Never written to: its end tells the process that this one is gone.
+            # Nothing is written to it: its end tells the process that this one is gone.
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(environment),
-            start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on
+            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on.
         )
         try:
-            asked = _wait(process, stop)
+            asked_to_stop = _wait(process, stop)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
             assert process.stdin is not None
             process.stdin.close()
-    outcome = _outcome(result, process.returncode, job.folder / "output.txt", asked)
+    if result.exists():
+        outcome = TrialOutcome(**json.loads(result.read_text(encoding="utf-8")))
+    elif asked_to_stop:
+        outcome = TrialOutcome("stopped")
+    else:
+        reason = _explain_exit(process.returncode, job.folder / "output.txt")
+        outcome = TrialOutcome("killed", reason)
     outcome.minutes = (time.monotonic() - began) / 60
     return outcome
 
 
 def _wait(process: "subprocess.Popen[bytes]", stop: threading.Event) -> bool:
-    """Until the process has ended; whether it was asked to."""
+    """Wait until the process has ended; return whether `stop` was the reason."""
     while process.poll() is None:
-        if stop.wait(0.0):
+        if stop.is_set():
             process.terminate()
             try:
                 process.wait(_SECONDS_TO_SAVE)
@@ -104,53 +142,31 @@ def _wait(process: "subprocess.Popen[bytes]", stop: threading.Event) -> bool:
     return False
 
 
-def _write_job(job: Job) -> None:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(job.folder / "config.yaml", "search.root") as temporary:
-        temporary.write_text(dump_experiment(job.experiment), encoding="utf-8")
-    told = {name: getattr(job, name) for name in ("last_epoch", "objective", "direction", "until")}
-    told["continue_from"] = str(job.continue_from) if job.continue_from else None
-    with atomic_write(job.folder / "job.json", "search.root") as temporary:
-        temporary.write_text(json.dumps(told), encoding="utf-8")
-
-
-def _outcome(result: Path, code: int, output: Path, asked: bool) -> Outcome:
-    if result.exists():
-        return Outcome(**json.loads(result.read_text(encoding="utf-8")))
-    if asked:
-        return Outcome("stopped")
+def _explain_exit(code: int, output: Path) -> str:
+    """Say how a process ended that left no result."""
     if code < 0:
         name = signal.Signals(-code).name
         why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-        return Outcome("killed", f"the process was killed by {name}{why}")
-    last = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    said = f", its last words: {last[0]}" if last else ""
-    return Outcome("killed", f"the process ended with code {code}{said} (see {output})")
+        return f"the process was killed by {name}{why}"
+    lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last_line = f", its last line: {lines[-1]}" if lines else ""
+    return f"the process ended with code {code}{last_line} (see {output})"
 
 
-def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """What the process leaves, in one step."""
-    with atomic_write(folder / "result.json", "search.root") as temporary:
-        temporary.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
-
-
-def environment_on(gpu: str | None) -> dict[str, str]:
-    """This process's environment, for one that sees this GPU only, or as it is."""
-    own: dict[str, Any] = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-    # The trial is a process of its own, no worker of KerasTuner's.
+def trial_environment(gpu: str | None) -> dict[str, str]:
+    """Return this process's environment, for a process that sees the GPU `gpu` alone if there is
+    one. A trial is no worker of KerasTuner's, so it does not see that it runs under one."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("KERASTUNER_")}
-    return kept | own
+    return kept if gpu is None else kept | {"CUDA_VISIBLE_DEVICES": gpu}
 
 
-def trained_so_far(run: Path, objective: str, direction: str) -> dict[str, Any]:
-    """The best finite score (None without one), the epochs, and the curve, a number per epoch."""
+def training_so_far(run: Path, objective: str, direction: str) -> dict[str, Any]:
+    """Return `score`, `epochs` and `curve` of an outcome, from the history of a run folder."""
     path = run / "history.csv"
     if not path.exists():
         return {"score": None, "epochs": 0, "curve": []}
-    from kerasseg.run import read_history
-
     rows = read_history(path)
     curve = [float(row[objective]) for row in rows if row.get(objective)]
     best = max if direction == "max" else min
-    score = best((score for score in curve if score - score == 0), default=None)
+    score = best((score for score in curve if math.isfinite(score)), default=None)
     return {"score": score, "epochs": len(rows), "curve": curve}

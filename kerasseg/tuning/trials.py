@@ -1,11 +1,4 @@
-"""One trial: its executions one after the other, taken down as they go.
-
-What is known of one trial: `trials/<trial_id>.json`.
-
-Searched values -> the experiment of one execution of a trial.
-
-Records of trials that are done, written anew where their files are gone.
-"""
+"""The trials of a search: their records, `trials/<trial_id>.json`, and how a worker runs one."""
 
 import json
 import math
@@ -27,35 +20,51 @@ from kerasseg.files import atomic_write
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.space import plain_values, with_values
 from kerasseg.tuning.trial_process import (
-    Job,
-    Outcome,
-    environment_on,
+    TrialJob,
+    TrialOutcome,
     run_in_process,
-    trained_so_far,
+    training_so_far,
+    trial_environment,
 )
 
 BASELINE = "baseline"
-"""Trial id of the base experiment as it is, number 0."""
+"""Trial id of the base experiment without any searched value; its number is 0."""
 Status = Literal["completed", "stopped", "failed", "running"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+Score = Annotated[
+    float | None,
+    # A score that is not finite can be neither ranked nor drawn.
+    BeforeValidator(lambda v: None if isinstance(v, float) and not math.isfinite(v) else v),
+]
+RunJob = Callable[[TrialJob, Mapping[str, str], threading.Event], TrialOutcome]
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+@dataclass(frozen=True)
+class NextTrial:
+    """The answer to a worker that asks for a trial.
 
+    Attributes:
+        status: RUNNING, the trial is to be run; IDLE, ask again, as the next one depends on trials
+            that are still running; STOPPED, there are no more.
+        values: KerasTuner's values, see `plain_values`.
+        seconds_left: time until `search.minutes` are over, None without such a limit.
+    """
 
-Score = Annotated[float | None, BeforeValidator(_finite)]
-"""One that is not finite is none: it can be neither ranked nor drawn."""
+    status: str
+    trial_id: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    seconds_left: float | None = None
 
 
 @dataclass
 class Execution:
     """One run of a trial.
 
-    run:    its folder, relative to the search's
-    score:  None until it is done
-    curve:  the objective after each epoch, those of the trial that it went on from included
-    peak_memory_gib: of the GPU, without one of the process
+    Attributes:
+        run: its folder, relative to the search's.
+        score: None until it is completed.
+        curve: the objective after each epoch, with those of the trial that it continues.
+        peak_memory_gib: of the GPU, or of the process where there is none.
     """
 
     run: str
@@ -67,20 +76,22 @@ class Execution:
 
     @property
     def first_epoch(self) -> int:
-        """Of the curve, which for a continued training may hold its own epochs only."""
+        """The epoch of the first value of the curve, which may lack those of an earlier trial."""
         return max(self.epochs - len(self.curve), 0) + 1
 
 
 @dataclass
 class TrialRecord:
-    """One trial: what was tried, how it went, and what came of it.
+    """What was tried in one trial, and how it went.
 
-    number:     in the order of start, from 1; of the baseline 0
-    reason:     why it failed
-    values:     settings by their dotted names, only those searched in this trial
-    started, ended: seconds since 1970
-    bracket, round, epochs_to, continued_from: of hyperband; `epochs_to` is where this round ends,
-                `continued_from` the trial whose weights and optimiser it goes on with
+    Attributes:
+        number: its place in the order of start, from 1; 0 for the baseline.
+        reason: why it failed.
+        values: settings by their dotted names, only those searched in this trial.
+        started, ended: seconds since 1970.
+        bracket, round: of hyperband.
+        epochs_to: hyperband: the epoch where this round ends.
+        continued_from: hyperband: id of the trial whose weights and optimiser it took over.
     """
 
     trial_id: str
@@ -100,70 +111,52 @@ class TrialRecord:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing left to do for it."""
+        """Whether nothing is left to do for it."""
         return self.status in ("completed", "failed")
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is the experiment as it was before the search."""
+        """Whether it is the base experiment without any searched value."""
         return self.number == 0
 
     @property
     def is_scored(self) -> bool:
-        """Whether it ended with a score that can be compared."""
+        """Whether it was completed with a score that can be compared."""
         return self.status == "completed" and self.score is not None
 
     @property
     def title(self) -> str:
-        """What it is called in figures."""
+        """Its name in figures."""
         return "baseline" if self.is_baseline else f"trial {self.number}"
 
     @property
     def epochs(self) -> int:
-        """Of the longest of its executions."""
+        """The epochs of its longest execution."""
         return max((execution.epochs for execution in self.executions), default=0)
 
     @property
     def minutes(self) -> float:
-        """Of all its executions; without any, from start to end."""
+        """The time of all its executions; without any, the time from start to end."""
         if self.executions:
             return sum(execution.minutes for execution in self.executions)
         return max((self.ended or self.started) - self.started, 0.0) / 60
 
     @property
     def peak_memory_gib(self) -> float | None:
-        """Of its executions; None where none was measured."""
+        """The highest peak of its executions, None where none was measured."""
         return max((e.peak_memory_gib for e in self.executions if e.peak_memory_gib), default=None)
 
 
 _RECORD = TypeAdapter(TrialRecord)
 
 
-def new_record(trial_id: str, values: Mapping[str, Any], plain: dict[str, Any]) -> TrialRecord:
-    """Of a trial that begins now; `values` are KerasTuner's, `plain` those of the settings."""
-    return TrialRecord(
-        trial_id=trial_id,
-        number=0 if trial_id == BASELINE else int(trial_id) + 1,
-        status="running",
-        reason=None,
-        score=None,
-        values=plain,
-        executions=[],
-        started=time.time(),
-        bracket=values.get("tuner/bracket"),
-        round=values.get("tuner/round"),
-        epochs_to=values.get("tuner/epochs"),
-        continued_from=values.get("tuner/trial_id"),
-    )
-
-
 def record_path(folder: Path, trial_id: str) -> Path:
-    """Where a trial's record lies in the folder of its search."""
+    """Return the path of a trial's record in the folder of its search."""
     return folder / "trials" / f"{trial_id}.json"
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
-    """Write the record in one step."""
+    """Write the record of a trial into the folder of its search."""
     path = record_path(folder, record.trial_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "search.root") as temporary:
@@ -171,7 +164,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 
 def read_record(path: Path) -> TrialRecord:
-    """Raises `UserError` for a file that is no such record."""
+    """Read the record of a trial; raises `UserError` for a file that is none."""
     try:
         return _RECORD.validate_json(path.read_bytes())
     except ValidationError as error:
@@ -184,13 +177,13 @@ def read_record(path: Path) -> TrialRecord:
 
 
 def read_records(folder: Path) -> list[TrialRecord]:
-    """All trials of a search, in the order of their numbers."""
+    """Read all trials of a search, in the order of their numbers."""
     paths = (folder / "trials").glob("[!.]*.json")
     return sorted((read_record(path) for path in paths), key=lambda record: record.number)
 
 
 def best_record(records: list[TrialRecord], direction: str) -> TrialRecord | None:
-    """The completed trial of the best score, the baseline included; of equals the first."""
+    """Return the completed trial with the best score, the first of equals, or None."""
     scored = [record for record in records if record.is_scored]
     sign = 1 if direction == "max" else -1
     return max(scored, key=lambda r: (sign * (r.score or 0.0), -r.number), default=None)
@@ -199,14 +192,15 @@ def best_record(records: list[TrialRecord], direction: str) -> TrialRecord | Non
 def trial_experiment(
     search: Search, values: Mapping[str, Any], trial_id: str, execution: int = 0
 ) -> Experiment:
-    """The base experiment with `values`, as a run `trial_<id>` of the search's folder.
+    """Return the experiment of one run of a trial: the base with `values`.
 
-    Executions, counted from 0, differ in `run.seed`. All use the base's record store. Raises
-    `UserError` for values that do not go together.
+    The run is `runs/trial_<id>` of the search's folder. Executions, counted from 0, differ in
+    `run.seed`; all use the base's record store. Raises `UserError` for values that do not go
+    together.
     """
     base, settings = search.base, search.settings
     name = f"trial_{trial_id}" + (f"_execution_{execution + 1}" if execution else "")
-    fixed = {
+    fixed: dict[str, Any] = {
         "run.name": name,
         "run.root": str(search.folder / "runs"),
         "run.seed": (base.run.seed + execution) % 2**31,
@@ -215,84 +209,96 @@ def trial_experiment(
     }
     if settings.patience is not None:
         fixed["training.early_stopping_patience"] = settings.patience
-    return with_values(
-        search.values, values, *(f"{key}={json.dumps(value)}" for key, value in fixed.items())
-    )
+    return with_values(search.values, {**values, **fixed})
 
 
 def restore_records(search: Search, oracle: Any) -> None:
-    """For trials that the oracle gives out no more: their scores are its own, their curves those of
-    the run folders. A baseline without a record is given out again."""
-    from keras_tuner.engine.trial import TrialStatus  # starts TensorFlow
+    """Write records that are gone anew, of trials that the oracle knows to be done.
 
+    It would not give them out again. Their scores are the oracle's, their curves those of the run
+    folders. A baseline without a record is run again.
+    """
     if search.settings.baseline and not record_path(search.folder, BASELINE).exists():
-        oracle.forget_baseline()
+        oracle.repeat_baseline()
     for trial_id in oracle.end_order:
-        if not record_path(search.folder, trial_id).exists():
-            trial = oracle.trials[trial_id]
-            values = trial.hyperparameters.values
-            record = new_record(trial_id, values, plain_values(search.space, values))
-            completed = trial.status == TrialStatus.COMPLETED
-            record.status = "completed" if completed else "failed"
-            record.reason = None if completed else trial.message or "its record was lost"
-            record.score = trial.score if completed else None
-            record.executions = _executions(search, record)
-            record.ended = record.started
-            write_record(search.folder, record)
-            print(f"Restored   {record_path(search.folder, trial_id)}, which was gone", flush=True)
+        path = record_path(search.folder, trial_id)
+        if path.exists():
+            continue
+        trial = oracle.trials[trial_id]
+        record = _new_record(search, trial_id, trial.hyperparameters.values)
+        record.status = "completed" if trial.status == "COMPLETED" else "failed"
+        if record.status == "completed":
+            record.score = trial.score
+        else:
+            record.reason = trial.message or "its record was lost"
+        record.executions = _executions_of_run_folders(search, record)
+        record.ended = record.started
+        write_record(search.folder, record)
+        print(f"Restored   {path}, which was gone", flush=True)
 
 
-def _executions(search: Search, record: TrialRecord) -> list[Execution]:
-    found = []
-    for number in range(search.settings.executions_per_trial):
+def _new_record(search: Search, trial_id: str, values: Mapping[str, Any]) -> TrialRecord:
+    """Return the record of a trial that begins now; `values` are KerasTuner's."""
+    return TrialRecord(
+        trial_id=trial_id,
+        number=0 if trial_id == BASELINE else int(trial_id) + 1,
+        status="running",
+        reason=None,
+        score=None,
+        values=plain_values(search.space, values),
+        executions=[],
+        started=time.time(),
+        bracket=values.get("tuner/bracket"),
+        round=values.get("tuner/round"),
+        epochs_to=values.get("tuner/epochs"),
+        continued_from=values.get("tuner/trial_id"),
+    )
+
+
+def _executions_of_run_folders(search: Search, record: TrialRecord) -> list[Execution]:
+    settings = search.settings
+    executions = []
+    for number in range(settings.executions_per_trial):
         try:
             experiment = trial_experiment(search, record.values, record.trial_id, number)
         except UserError:
-            break  # it failed by this
+            break  # The trial failed because of this error.
         run = f"runs/{experiment.run.name}"
-        settings = search.settings
-        so_far = trained_so_far(search.folder / run, settings.objective, settings.direction)
-        found.append(Execution(run, **so_far))
-    return found
-
-
-RunJob = Callable[[Job, Mapping[str, str], threading.Event], Outcome]
-RETRIES = 1
-"""Of a process that was killed: it goes on where it was. What failed by itself is not tried again:
-it would fail again."""
+        training = training_so_far(search.folder / run, settings.objective, settings.direction)
+        executions.append(Execution(run, **training))
+    return executions
 
 
 @dataclass
 class TrialRunner:
     """Runs the trials of one worker.
 
-    worker:  its name
-    gpu:     the GPU that its trials see; None for what this process sees
-    stop:    set when the worker is to stop
-    until:   seconds since 1970 when the time of the search is over
-    run_job: how an execution is run
+    Attributes:
+        worker: its name.
+        gpu: the GPU that its trials see; None for all that this process sees.
+        stop: set when the worker is to stop.
+        run_job: runs one execution, in a process of its own unless a test says otherwise.
     """
 
     search: Search
     worker: str
     gpu: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    until: float | None = None
     run_job: RunJob = run_in_process
 
-    def run(self, trial_id: str, values: Mapping[str, Any]) -> TrialRecord:
-        """Run a trial to its end, or until it is stopped; `values` are KerasTuner's.
+    def run(self, trial: NextTrial) -> TrialRecord:
+        """Run a trial until it ends or is stopped, resuming what there is of it.
 
-        One that was done before this process was started is not done again, one that was under way
-        goes on where it was. Raises `UserError` for what is no fault of the trial, as a full disk.
+        Raises `UserError` for what is no fault of the trial, as a full disk.
         """
-        record = self._begin(trial_id, values)
+        record = self._begin(trial)
         if record.is_done:
             return record
+        deadline = None if trial.seconds_left is None else time.time() + trial.seconds_left
         for number in range(self.search.settings.executions_per_trial):
             if number < len(record.executions) and record.executions[number].score is not None:
                 continue
-            outcome = self._execute(record, number)
+            outcome = self._execute(record, number, deadline)
             if outcome.status != "completed":
                 record.status = "stopped" if outcome.status == "stopped" else "failed"
                 record.reason = outcome.reason
@@ -306,64 +312,69 @@ class TrialRunner:
             raise UserError(f"{record.reason}\nThe search ends here; the same command goes on.")
         return record
 
-    def _begin(self, trial_id: str, values: Mapping[str, Any]) -> TrialRecord:
+    def _begin(self, trial: NextTrial) -> TrialRecord:
+        """Return the record of a trial: the one that an earlier start left, or a new one."""
         folder = self.search.folder
-        path = record_path(folder, trial_id)
-        record = read_record(path) if path.exists() else None
-        plain = plain_values(self.search.space, values)
-        if record is not None and record.values != plain:  # of a search that was begun anew
+        path = record_path(folder, trial.trial_id)
+        new = _new_record(self.search, trial.trial_id, trial.values)
+        record = read_record(path) if path.exists() else new
+        if record.values != new.values:  # An earlier search was here, and its state was removed.
             for execution in record.executions:
                 shutil.rmtree(folder / execution.run, ignore_errors=True)
-            record = None
-        if record is None:
-            record = new_record(trial_id, values, plain)
-        elif record.is_done:
-            return record
-        record.status, record.reason, record.worker = "running", None, self.worker
-        write_record(folder, record)
+            record = new
+        if not record.is_done:
+            record.status, record.reason, record.worker = "running", None, self.worker
+            write_record(folder, record)
         return record
 
-    def _execute(self, record: TrialRecord, number: int) -> Outcome:
-        """Run one execution, again if it was killed, and take down how it went."""
+    def _execute(self, record: TrialRecord, number: int, deadline: float | None) -> TrialOutcome:
+        """Run one execution and write down how it went.
+
+        A process that was killed is run once more, and goes on where it was. One that failed by
+        itself would fail again.
+        """
         search = self.search
         try:
             experiment = trial_experiment(search, record.values, record.trial_id, number)
         except UserError as error:
-            return Outcome("failed", str(error))
+            return TrialOutcome("failed", str(error))
         run = experiment.run.root / experiment.run_name
         if number == len(record.executions):
             record.executions.append(Execution(run=os.path.relpath(run, search.folder)))
             write_record(search.folder, record)
-        job = self._job(record, number, experiment)
-        environment = environment_on(self.gpu)
-        for attempt in range(RETRIES + 1):
+        execution = record.executions[number]
+        job = self._job(record, number, experiment, deadline)
+        environment = trial_environment(self.gpu)
+        for attempt in (1, 2):
             outcome = self.run_job(job, environment, self.stop)
-            execution = record.executions[number]
             execution.epochs, execution.curve = outcome.epochs, outcome.curve
             execution.minutes = round(execution.minutes + outcome.minutes, 4)
             execution.peak_memory_gib = outcome.peak_memory_gib
             if outcome.status == "completed":
                 execution.score = outcome.score
             write_record(search.folder, record)
-            if outcome.status != "killed" or self.stop.is_set():
+            if outcome.status != "killed":
                 break
-            if attempt == RETRIES:
-                outcome.reason = f"{outcome.reason}; {attempt + 1} times, so it is given up"
-        if outcome.status == "killed" and self.stop.is_set():
-            outcome.status, outcome.reason = "stopped", None
+            if self.stop.is_set():
+                outcome.status, outcome.reason = "stopped", None
+                break
+            if attempt == 2:
+                outcome.reason = f"{outcome.reason}; {attempt} times, so it is given up"
         return outcome
 
-    def _job(self, record: TrialRecord, number: int, experiment: Experiment) -> Job:
-        settings, before = self.search.settings, None
+    def _job(
+        self, record: TrialRecord, number: int, experiment: Experiment, deadline: float | None
+    ) -> TrialJob:
+        folder, settings, continue_from = self.search.folder, self.search.settings, None
         if record.continued_from is not None:
-            earlier = read_record(record_path(self.search.folder, record.continued_from))
-            before = self.search.folder / earlier.executions[number].run
-        return Job(
-            folder=self.search.folder / "processes" / experiment.run.name,
+            earlier = read_record(record_path(folder, record.continued_from))
+            continue_from = folder / earlier.executions[number].run
+        return TrialJob(
+            folder=folder / "processes" / experiment.run.name,
             experiment=experiment,
             last_epoch=record.epochs_to or self.search.epochs,
             objective=settings.objective,
             direction=settings.direction,
-            continue_from=before,
-            until=self.until,
+            continue_from=continue_from,
+            deadline=deadline,
         )

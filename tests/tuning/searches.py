@@ -2,13 +2,12 @@
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import yaml
 
 from kerasseg.tuning.search import Search, load_search
-from kerasseg.tuning.trial_process import Job, Outcome
+from kerasseg.tuning.trial_process import TrialJob, TrialOutcome
 from tests.conftest import SHAPE, TINY
 
 SPACE = {
@@ -40,7 +39,7 @@ def make_search(folder: Path, space=None, tuner="random", overrides=(), **settin
     return load_search(write_files(folder, space, tuner, overrides, **settings))
 
 
-def score_of(job: Job) -> float:
+def score_of(job: TrialJob) -> float:
     """A hill in the learning rate with its top at 1e-3, higher with more features and epochs."""
     experiment = job.experiment
     distance = abs(math.log10(experiment.optimizer.learning_rate) + 3)
@@ -48,19 +47,14 @@ def score_of(job: Job) -> float:
     return 0.5 - 0.2 * distance + 0.01 * features + 0.001 * job.last_epoch
 
 
-def fake_job(job: Job, environment, stop) -> Outcome:
+def fake_job(job: TrialJob, environment, stop) -> TrialOutcome:
     """An execution that is done at once."""
     score = score_of(job)
     curve = [score * (epoch + 1) / job.last_epoch for epoch in range(job.last_epoch)]
-    return Outcome("completed", None, score, job.last_epoch, 0.01, curve, 0.5)
+    return TrialOutcome("completed", None, score, job.last_epoch, 0.01, curve, 0.5)
 
 
 def records(search: Search) -> list[dict]:
     """The trials' files as another program reads them, in order."""
     found = [json.loads(p.read_text()) for p in (search.folder / "trials").glob("*.json")]
     return sorted(found, key=lambda record: record["number"])
-
-
-def copy_store(store: Path, folder: Path) -> None:
-    """A store that was converted before, so that a search need not."""
-    shutil.copytree(store, folder / "store")

@@ -1,26 +1,107 @@
-"""A chief and its workers over gRPC on this machine, with executions that are done at once."""
+"""A chief and its workers: who is given what, and who is given up, with executions that are done at
+once. Time is a number that the tests set, but for those over gRPC."""
 
 import signal
 import socket
 import threading
-import time
 
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.tuning.distributed import ChiefClient
+from kerasseg.tuning.distributed import Chief, ChiefClient
 from kerasseg.tuning.oracles import build_oracle
-from kerasseg.tuning.search import load_search, write_search
-from kerasseg.tuning.trial_process import Outcome
+from kerasseg.tuning.search import load_search
+from kerasseg.tuning.trial_process import TrialOutcome
 from kerasseg.tuning.tune import tune_as_chief, tune_as_worker
-from kerasseg.tuning.work import SearchStopped, Stop
+from kerasseg.tuning.workers import SearchStopped, StopEvents
 from tests.tuning.searches import fake_job, make_search, records, write_files
+
+pytestmark = pytest.mark.usefixtures("no_scans_no_page")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def make_chief(search, clock):
+    return Chief(build_oracle(search), search, lambda record: None, clock)
+
+
+def finish(chief, trial, worker):
+    chief.finish_trial(trial["trial_id"], worker, status="completed", score=0.5, reason=None)
+
+
+def test_the_trial_of_a_lost_worker_goes_to_another_and_signs_of_life_keep_one(tmp_path, capsys):
+    search, clock = make_search(tmp_path, max_trials=2, worker_timeout=10.0), Clock()
+    chief = make_chief(search, clock)
+    lost, kept = chief.next_trial("lost"), chief.next_trial("other")
+    for clock.now in (4.0, 8.0, 11.0):
+        assert chief.keep_alive(kept["trial_id"], "other")
+        assert not chief.check_workers()
+    assert capsys.readouterr().out == (
+        f"Worker     lost is gone: no word for 10 seconds; its trial {lost['trial_id']} goes to "
+        "another\n"
+    )
+    finish(chief, kept, "other")
+    again = chief.next_trial("other")
+    assert again["trial_id"] == lost["trial_id"] and again["values"] == lost["values"]
+    assert not chief.keep_alive(lost["trial_id"], "lost"), "it was only slow, and is too late"
+    finish(chief, again, "other")
+    assert chief.next_trial("other")["status"] == "STOPPED"
+    assert chief.check_workers(), "the search is over"
+
+
+def test_a_slow_worker_keeps_a_trial_that_nobody_else_has(tmp_path):
+    search, clock = make_search(tmp_path, max_trials=1, worker_timeout=10.0), Clock()
+    chief = make_chief(search, clock)
+    trial = chief.next_trial("slow")
+    clock.now = 11.0
+    with pytest.raises(UserError, match="No worker has been heard of"):
+        chief.check_workers()
+    assert chief.keep_alive(trial["trial_id"], "slow")
+    assert not chief.check_workers()
+
+
+def test_a_chief_without_workers_ends_with_a_message_and_another_goes_on(tmp_path):
+    search, clock = make_search(tmp_path, max_trials=3, worker_timeout=10.0), Clock()
+    chief = make_chief(search, clock)
+    clock.now = 9.0
+    assert not chief.check_workers()
+    clock.now = 11.0
+    with pytest.raises(UserError, match="No worker has been heard of for 10 seconds"):
+        chief.check_workers()
+    finish(chief, chief.next_trial("one"), "one")
+    second = chief.next_trial("one")
+    clock.now = 22.0
+    with pytest.raises(UserError, match="nothing of it is lost"):
+        chief.check_workers()
+
+    chief = make_chief(search, clock)
+    assert chief.next_trial("one")["trial_id"] == second["trial_id"]
+    assert chief.oracle.end_order == ["0000"]
+
+
+def test_a_trial_of_an_earlier_chief_whose_worker_does_not_come_back_goes_to_another(tmp_path):
+    """The new worker is not sent away though all trials have been given out."""
+    search, clock = make_search(tmp_path, max_trials=1, worker_timeout=10.0), Clock()
+    make_chief(search, clock).next_trial("gone")
+    chief = make_chief(search, clock)
+    assert chief.next_trial("new")["status"] == "IDLE"
+    clock.now = 11.0
+    chief.keep_alive("", "new")
+    chief.next_trial("new")
+    assert not chief.check_workers()
+    assert chief.next_trial("new")["trial_id"] == "0000"
+
+
+# Over gRPC.
 
 
 @pytest.fixture
-def address(monkeypatch):
-    for name in ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"):
-        monkeypatch.setenv(name, "")  # put back when the test is over
+def address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{free.getsockname()[1]}"
@@ -56,7 +137,14 @@ def worker_of(search, address, name, job=fake_job):
     return Role(lambda: tune_as_worker(search, address, name, run_job=job))
 
 
-def test_two_workers_share_the_trials_of_a_chief(tmp_path, address, capfd):
+@pytest.fixture
+def quick(monkeypatch):
+    """Workers and chiefs ask more often."""
+    monkeypatch.setattr("kerasseg.tuning.workers._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("kerasseg.tuning.distributed._CHECK_SECONDS", 0.05)
+
+
+def test_two_workers_share_the_trials_of_a_chief(tmp_path, address, quick, capfd):
     space = {
         "optimizer.name": {"choice": ["adam", "sgd"]},
         "optimizer.momentum": {"float": [0.5, 0.9], "when": {"optimizer.name": "sgd"}},
@@ -81,11 +169,10 @@ def test_two_workers_share_the_trials_of_a_chief(tmp_path, address, capfd):
     assert all(record["status"] == "completed" for record in found)
     assert {record["worker"] for record in found} == {"one", "two"}
     shown = capfd.readouterr().out
-    assert "\n0\n" not in shown and "\n1\n" not in shown, "KerasTuner prints a condition's value"
     assert all(f"Trial {number}/6" in shown for number in range(1, 7))
 
 
-def test_hyperband_over_workers_waits_for_its_rounds(tmp_path, address):
+def test_hyperband_over_workers_waits_for_its_rounds(tmp_path, address, quick):
     search = make_search(tmp_path, tuner="hyperband", epochs=4, factor=2)
     chief = chief_of(search, address)
     for worker in [worker_of(search, address, name) for name in ("one", "two")]:
@@ -98,84 +185,23 @@ def test_hyperband_over_workers_waits_for_its_rounds(tmp_path, address):
     assert all(r["status"] == "completed" for r in found)
 
 
-def test_a_chief_that_no_worker_comes_to_ends_with_a_message(tmp_path, address):
-    search = make_search(tmp_path, worker_timeout=2.0)
-    with pytest.raises(UserError, match="No worker has been heard of for 2 seconds"):
-        chief_of(search, address).join()
-
-
-class Died(BaseException):
-    """Stands for a worker that is killed: it says nothing more."""
-
-
-def test_the_trial_of_a_lost_worker_goes_to_another(tmp_path, address, capfd, monkeypatch):
-    search = make_search(tmp_path, max_trials=3, worker_timeout=2.0)
-
-    def dies(job, environment, stop):
-        raise Died
-
-    def slow(job, environment, stop):
-        threading.Event().wait(3.0)  # longer than the time-out: signs of life keep it
-        return fake_job(job, environment, stop)
-
-    chief = chief_of(search, address)
-    with pytest.raises(Died):
-        worker_of(search, address, "lost", dies).join()
-    worker_of(search, address, "other", slow).join()
-    chief.join()
-    found = records(search)
-    assert [(r["status"], r["worker"]) for r in found] == [("completed", "other")] * 3
-    shown = capfd.readouterr().out
-    assert "lost is gone: no word for 2 seconds; its trial 0000 goes to another" in shown
-    assert "other is gone" not in shown
-
-
-def test_a_chief_whose_workers_are_gone_ends_and_another_goes_on(tmp_path, address):
-    search = make_search(tmp_path, max_trials=3, worker_timeout=2.0)
-
-    def dies_at_the_second(job, environment, stop):
-        if job.experiment.run.name == "trial_0001":
-            raise Died
-        return fake_job(job, environment, stop)
-
-    chief = chief_of(search, address)
-    with pytest.raises(Died):
-        worker_of(search, address, "one", dies_at_the_second).join()
-    with pytest.raises(UserError, match="nothing of it is lost"):
-        chief.join()
-    chief, worker = chief_of(search, address), worker_of(search, address, "one")
-    worker.join()
-    chief.join()
-    assert [record["status"] for record in records(search)] == ["completed"] * 3
-
-
-def test_a_trial_of_an_earlier_chief_whose_worker_does_not_come_back_goes_to_another(
-    tmp_path, address
+def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(
+    tmp_path, address, quick, monkeypatch
 ):
-    """The new worker is not sent away though all trials have been given out."""
-    search = make_search(tmp_path, max_trials=1, worker_timeout=2.0)
-    write_search(search)
-    build_oracle(search).create_trial("gone")
-    chief, worker = chief_of(search, address), worker_of(search, address, "new")
-    worker.join()
-    chief.join()
-    assert [(r["status"], r["worker"]) for r in records(search)] == [("completed", "new")]
-
-
-def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, address, monkeypatch):
-    monkeypatch.setattr("kerasseg.tuning.distributed._FIRST_SECONDS", 3.0)
-    monkeypatch.setattr("kerasseg.tuning.distributed._ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr("kerasseg.tuning.distributed._FIRST_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("kerasseg.tuning.distributed._ATTEMPT_SECONDS", 0.3)
     search = make_search(tmp_path, max_trials=3, worker_timeout=2.0, chief_timeout=2.0)
-    with pytest.raises(UserError, match="the chief has not answered for 3 seconds"):
-        ChiefClient(address, search.settings, Stop()).create_trial("one")
+    with pytest.raises(UserError, match=r"the chief has not answered for 0.3 seconds"):
+        ChiefClient(address, search.settings, StopEvents()).next_trial("one")
 
+    monkeypatch.setattr("kerasseg.tuning.distributed._FIRST_ANSWER_SECONDS", 30.0)
     began, ended = threading.Event(), threading.Event()
 
     def job(job, environment, stop):
         began.set()
         assert stop.wait(30)
         ended.set()
-        return Outcome("stopped", None, 0.1, 1)
+        return TrialOutcome("stopped", None, 0.1, 1)
 
     # A chief that is killed says nothing: its server is stopped under it.
     servers = []
@@ -198,20 +224,27 @@ def test_a_worker_whose_chief_is_gone_stops_its_trial_and_says_so(tmp_path, addr
 
 
 def test_a_worker_that_waits_for_its_chief_can_be_stopped(tmp_path, address, monkeypatch, capfd):
-    monkeypatch.setattr("kerasseg.tuning.distributed._ATTEMPT_SECONDS", 0.2)
-    stop = Stop()
+    monkeypatch.setattr("kerasseg.tuning.distributed._ATTEMPT_SECONDS", 0.1)
+    stop, says_that_it_waits = StopEvents(), threading.Event()
     client = ChiefClient(address, make_search(tmp_path).settings, stop)
-    waiting = Role(lambda: client.create_trial("one"))
-    time.sleep(0.5)
-    stop.number = signal.SIGTERM
-    stop.set()
+    show = client._show
+
+    def show_and_note(is_away):
+        show(is_away)
+        says_that_it_waits.set()
+
+    monkeypatch.setattr(client, "_show", show_and_note)
+    waiting = Role(lambda: client.next_trial("one"))
+    assert says_that_it_waits.wait(30)
+    stop.signal_number = signal.SIGTERM
+    stop.stop_all()
     with pytest.raises(SearchStopped):
         waiting.join(10)
     words = f"the chief at {address} does not answer, and is waited for up to 3600 seconds"
     assert capfd.readouterr().out.count(words) == 1
 
 
-def test_a_worker_that_comes_with_another_search_is_refused(tmp_path, address):
+def test_a_worker_that_comes_with_another_search_is_refused(tmp_path, address, quick):
     path = write_files(tmp_path, max_trials=2, worker_timeout=2.0)
     chief = chief_of(load_search(path), address)
     other = load_search(path, ["training.batch_size=1"])
@@ -224,6 +257,19 @@ def test_a_worker_that_comes_with_another_search_is_refused(tmp_path, address):
     chief.join()
 
 
+def test_a_chief_that_fails_tells_its_workers(tmp_path, address, quick, monkeypatch):
+    def fail(self, trial_id):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kerasseg.tuning.oracles.RandomOracle.populate_space", fail, raising=False)
+    search = make_search(tmp_path, max_trials=2)
+    chief, worker = chief_of(search, address), worker_of(search, address, "one")
+    with pytest.raises(UserError, match=r"the chief has failed: .*No space left"):
+        worker.join()
+    with pytest.raises(OSError, match="No space left"):
+        chief.join()
+
+
 def test_an_address_that_is_taken_is_said(tmp_path, address):
     host, _, port = address.rpartition(":")
     with socket.socket() as other:
@@ -231,4 +277,3 @@ def test_an_address_that_is_taken_is_said(tmp_path, address):
         other.listen()
         with pytest.raises(UserError, match="another program has that port"):
             chief_of(make_search(tmp_path), address).join()
-    time.sleep(0)

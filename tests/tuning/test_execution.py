@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import kerasseg.tuning.trial_process
-from kerasseg.tuning.trial_process import Job, environment_on, run_in_process
+from kerasseg.tuning.trial_process import TrialJob, run_in_process, trial_environment
 from kerasseg.tuning.tune import tune
 from tests.conftest import phantom_experiment
 from tests.tuning.searches import make_search, records
@@ -35,11 +35,11 @@ def program(monkeypatch):
 
 
 def job(folder):
-    return Job(folder / "job", phantom_experiment(folder), 2, "val_dice", "max")
+    return TrialJob(folder / "job", phantom_experiment(folder), 2, "val_dice", "max")
 
 
 def run(folder, stop=None):
-    return run_in_process(job(folder), environment_on(None), stop or threading.Event())
+    return run_in_process(job(folder), trial_environment(None), stop or threading.Event())
 
 
 def test_what_the_process_leaves_is_read(tmp_path, program):
@@ -56,7 +56,7 @@ def test_what_the_process_leaves_is_read(tmp_path, program):
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL, as the system does when mem"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "the process was killed by SIGSEGV"),
-        ("print('one'); print('two', flush=True); os._exit(3)", "code 3, its last words: two"),
+        ("print('one'); print('two', flush=True); os._exit(3)", "code 3, its last line: two"),
     ],
 )
 def test_a_process_that_ends_without_a_word_was_killed(tmp_path, program, source, reason):
@@ -98,10 +98,10 @@ def test_the_trial_knows_when_its_parent_is_gone(tmp_path):
     """The watch of the real program, without TensorFlow: its parent is killed."""
     child = (
         "import os, pathlib, signal, sys, time;"
-        "from kerasseg.tuning.trial import _end_with_parent;"
+        "from kerasseg.tuning.trial import _stop_with_parent;"
         f"done = pathlib.Path({str(tmp_path / 'done')!r});"
         "signal.signal(signal.SIGTERM, lambda *a: (done.touch(), os._exit(0)));"
-        "_end_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
+        "_stop_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
     )
     parent = (
         "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]],"
@@ -122,12 +122,13 @@ def test_the_trial_knows_when_its_parent_is_gone(tmp_path):
 def test_a_trial_sees_its_own_gpu_and_no_chief(monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "10.0.0.1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert environment_on("1")["CUDA_VISIBLE_DEVICES"] == "1"
-    seen = environment_on(None)
+    assert trial_environment("1")["CUDA_VISIBLE_DEVICES"] == "1"
+    seen = trial_environment(None)
     assert seen["CUDA_VISIBLE_DEVICES"] == "0,1" and "KERASTUNER_ORACLE_IP" not in seen
     assert seen["PATH"] == os.environ["PATH"]
 
 
+@pytest.mark.all_only
 def test_twenty_trials_do_not_grow_this_process(tmp_path, program):
     program(WRITES)
     process, sizes = psutil.Process(), []

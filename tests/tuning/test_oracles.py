@@ -7,16 +7,14 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from keras_tuner import HyperParameters
-from keras_tuner.engine.trial import Trial, TrialStatus
 
 import kerasseg.tuning.oracles
 import kerasseg.tuning.trials
 from kerasseg.errors import UserError
 from kerasseg.tuning.oracles import build_oracle
-from kerasseg.tuning.trial_process import Outcome
+from kerasseg.tuning.trial_process import TrialOutcome
 from kerasseg.tuning.trials import TrialRunner, read_record, record_path
-from kerasseg.tuning.work import work
+from kerasseg.tuning.workers import run_trials
 from tests.tuning.searches import SPACE, fake_job, make_search, records
 
 GRID = {
@@ -39,9 +37,8 @@ def run(search, job=fake_job, worker="tuner0"):
     """A search to its end, in this thread."""
     stop = threading.Event()
     runner = TrialRunner(search, worker, stop=stop, run_job=job)
-    objective = search.settings.objective
     oracle = build_oracle(search)
-    work(oracle, worker, runner.run, objective, stop, lambda record: None)
+    run_trials(oracle, worker, runner.run, stop, lambda record: None)
     return oracle
 
 
@@ -60,7 +57,7 @@ def settings_of(tuner):
         return {"tuner": "hyperband", "epochs": 4, "factor": 2}
     if tuner == "bayesian":  # of one parameter three trials are drawn, then there is a process
         space = {"optimizer.learning_rate": SPACE["optimizer.learning_rate"]}
-        return {"space": space, "tuner": tuner, "max_trials": 5}
+        return {"space": space, "tuner": tuner, "max_trials": 4}
     return {"tuner": tuner, "max_trials": 8}
 
 
@@ -80,7 +77,7 @@ def test_a_grid_has_every_combination_once_and_no_inactive_value(tmp_path):
     found = [record["values"] for record in records(search)]
     assert len(found) == len(expected) == 12
     assert all(values in found for values in expected)
-    assert oracle.why_over() is None
+    assert oracle.why_ended() is None
 
 
 @pytest.mark.parametrize("tuner", ["random", "bayesian", "grid", "hyperband"])
@@ -143,7 +140,7 @@ def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path, lost):
 
     def job(job, environment, stop):
         number = int(job.experiment.run.name.removeprefix("trial_"))
-        return Outcome("failed", "no") if number < lost else fake_job(job, environment, stop)
+        return TrialOutcome("failed", "no") if number < lost else fake_job(job, environment, stop)
 
     run(search, job)
     found = [record for record in records(search) if record["bracket"] == 2]
@@ -160,12 +157,12 @@ def test_failed_trials_are_recorded_and_the_search_goes_on_until_too_many_in_a_r
     def job(job, environment, stop):
         number = int(job.experiment.run.name.removeprefix("trial_"))
         failed = number in (1, 2, 4) or number >= 7
-        return Outcome("failed", "NaN") if failed else fake_job(job, environment, stop)
+        return TrialOutcome("failed", "NaN") if failed else fake_job(job, environment, stop)
 
     oracle = run(search, job)
     assert [record["status"][0] for record in records(search)] == list("cffcfccfff")
     assert records(search)[1]["reason"] == "NaN" and records(search)[1]["score"] is None
-    assert oracle.why_over() == "the last 3 trials failed (search.stop_after_failures=3)"
+    assert oracle.why_ended() == "the last 3 trials failed (search.stop_after_failures=3)"
 
 
 @pytest.mark.parametrize("tuner", ["random", "bayesian", "grid", "hyperband"])
@@ -231,13 +228,13 @@ def test_time_is_counted_over_all_starts(tmp_path):
     search = make_search(tmp_path, max_trials=4, minutes=0.5)
     oracle = build_oracle(search)
     assert 29 < oracle.seconds_left() <= 30
-    oracle._began -= 20
-    oracle.create_trial("tuner0")
+    oracle._started -= 20
+    oracle.next_trial("tuner0")
     oracle = build_oracle(search)
-    assert 9 < oracle.seconds_left() < 10 and oracle.why_over() is None
-    oracle._began -= 20
-    assert oracle.create_trial("tuner0").status == "STOPPED"
-    assert oracle.why_over() == "search.minutes=0.5 are over: with more, the search goes on"
+    assert 9 < oracle.seconds_left() < 10 and oracle.why_ended() is None
+    oracle._started -= 20
+    assert oracle.next_trial("tuner0").status == "STOPPED"
+    assert oracle.why_ended() == "search.minutes=0.5 are over: with more, the search goes on"
 
 
 @pytest.mark.parametrize("text", ['{"oracle": ', "[]", '{"oracle": {}, "trials": []}', "null"])
@@ -251,28 +248,23 @@ def test_a_state_that_is_damaged_is_an_error(tmp_path, text):
 
 def test_what_a_worker_of_a_removed_search_says_is_not_taken_down(tmp_path):
     oracle = build_oracle(make_search(tmp_path))
-    oracle.create_trial("one")
-    stray = Trial(HyperParameters(), "0007", TrialStatus.COMPLETED)
-    oracle.update_trial("0007", {"val_dice_smoothed": 0.9})
-    oracle.end_trial(stray)
+    oracle.next_trial("one")
+    oracle.finish_trial("0007", "stray", "completed", 0.9)
     assert list(oracle.trials) == ["0000"] and not oracle.end_order
 
 
 def test_a_chief_that_is_started_again_keeps_trials_for_those_who_have_them(tmp_path):
     search = make_search(tmp_path, max_trials=3, baseline=True)
     before = build_oracle(search)
-    given = {worker: before.create_trial(worker).trial_id for worker in ("one", "two")}
+    given = {worker: before.next_trial(worker).trial_id for worker in ("one", "two")}
     assert given == {"one": "baseline", "two": "0000"}
     chief = build_oracle(search)
-    assert set(chief.recall()) == {"one", "two"}
-    assert chief.create_trial("three").trial_id == "0001"
-    assert [chief.create_trial(worker).trial_id for worker in given] == list(given.values())
-    chief.end_trial(chief.create_trial("one"))
-    assert chief.give_up("two") == "0000", "it did not come back"
-    assert chief.create_trial("one").trial_id == "0000"
+    assert set(chief.reclaim_all()) == {"one", "two"}
+    assert chief.next_trial("three").trial_id == "0001"
+    assert [chief.next_trial(worker).trial_id for worker in given] == list(given.values())
+    chief.finish_trial("baseline", "one", "completed", 0.5)
+    assert chief.release("two") == "0000", "it did not come back"
+    assert chief.next_trial("one").trial_id == "0000"
     # On one machine no worker outlives the search.
     alone = build_oracle(search)
-    assert {alone.create_trial("tuner0").trial_id, alone.create_trial("tuner1").trial_id} == {
-        "0000",
-        "0001",
-    }
+    assert {alone.next_trial(f"tuner{n}").trial_id for n in range(2)} == {"0000", "0001"}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kerasseg.cli.tune import _place
+from kerasseg.cli.tune import resolve_role
 from kerasseg.errors import UserError
-from kerasseg.tuning.work import places, visible_gpus
+from kerasseg.tuning.workers import assign_gpus, visible_gpus
 
 IP, PORT, TUNER = "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"
 
@@ -17,17 +17,17 @@ def environment(monkeypatch):
 
 
 def test_options_and_kerastuners_variables_say_the_same(environment):
-    assert _place(None, None, None) == (None, None, None)
-    assert _place("chief", "0.0.0.0:8000", None)[:2] == ("chief", "0.0.0.0:8000")
-    assert _place("worker", "a:1", "w") == ("worker", "a:1", "w")
-    assert _place("worker", "a:1", None)[2], "a worker has a name of its own"
+    assert resolve_role(None, None, None) == (None, "", "")
+    assert resolve_role("chief", "0.0.0.0:8000", None)[:2] == ("chief", "0.0.0.0:8000")
+    assert resolve_role("worker", "a:1", "w") == ("worker", "a:1", "w")
+    assert resolve_role("worker", "a:1", None)[2], "a worker has a name of its own"
     environment.setenv(IP, "10.0.0.1")
     environment.setenv(PORT, "8000")
     environment.setenv(TUNER, "chief")
-    assert _place(None, None, None)[:2] == ("chief", "10.0.0.1:8000")
+    assert resolve_role(None, None, None)[:2] == ("chief", "10.0.0.1:8000")
     environment.setenv(TUNER, "tuner3")
-    assert _place(None, None, None) == ("worker", "10.0.0.1:8000", "tuner3")
-    assert _place("worker", "a:1", "w") == ("worker", "a:1", "w"), "options win"
+    assert resolve_role(None, None, None) == ("worker", "10.0.0.1:8000", "tuner3")
+    assert resolve_role("worker", "a:1", "w") == ("worker", "a:1", "w"), "options win"
 
 
 @pytest.mark.parametrize(
@@ -45,16 +45,16 @@ def test_options_and_kerastuners_variables_say_the_same(environment):
 )
 def test_what_does_not_go_together_is_said(environment, arguments, words):
     with pytest.raises(UserError, match=words):
-        _place(*arguments)
+        resolve_role(*arguments)
 
 
 def test_variables_that_are_not_all_there_are_said(environment):
     environment.setenv(IP, "10.0.0.1")
     with pytest.raises(UserError, match=f"{IP}=10.0.0.1 is set in your environment, but {PORT}"):
-        _place(None, None, None)
+        resolve_role(None, None, None)
     environment.setenv(PORT, "8000")
     with pytest.raises(UserError, match=f"but {TUNER} is not"):
-        _place(None, None, None)
+        resolve_role(None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_variables_that_are_not_all_there_are_said(environment):
 )
 def test_trials_are_placed_on_gpus(monkeypatch, devices, parallel, gpu, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert places(parallel, gpu) == expected
+    assert assign_gpus(parallel, gpu) == expected
 
 
 def test_a_gpu_that_is_not_there_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(UserError, match=r"--gpu 2: there is 2 GPU\(s\), numbered from 0 here"):
-        places("auto", 2)
+        assign_gpus("auto", 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 0; echo 1\n")
@@ -90,4 +90,4 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus() == []
     with pytest.raises(UserError, match="there is no GPU here"):
-        places("auto", 0)
+        assign_gpus("auto", 0)

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from kerasseg.tuning.trial_process import Outcome
-from kerasseg.tuning.trials import TrialRunner
+from kerasseg.tuning.trial_process import TrialOutcome
+from kerasseg.tuning.trials import NextTrial, TrialRunner
 from tests.tuning.searches import fake_job, make_search, records
 
 VALUES = {"optimizer.learning_rate": 1e-3, "model.features": 1}
@@ -27,7 +27,8 @@ class Jobs:
 def run(search, *outcomes, values=None, stop=None):
     jobs = Jobs(*outcomes)
     stop = stop or threading.Event()
-    record = TrialRunner(search, "w", stop=stop, run_job=jobs).run("0", values or VALUES)
+    trial = NextTrial("RUNNING", "0", values or VALUES)
+    record = TrialRunner(search, "w", stop=stop, run_job=jobs).run(trial)
     assert records(search)[0]["status"] == record.status, "what is returned is on disk"
     return record, jobs.jobs
 
@@ -57,7 +58,7 @@ def test_the_record_has_what_a_report_needs(tmp_path):
 
 def test_executions_have_seeds_of_their_own_and_the_score_is_their_mean(tmp_path):
     search = make_search(tmp_path, executions_per_trial=3, epochs=7, patience=4)
-    scores = [Outcome("completed", None, score, 7) for score in (0.3, 0.6, 0.9)]
+    scores = [TrialOutcome("completed", None, score, 7) for score in (0.3, 0.6, 0.9)]
     record, jobs = run(search, *scores)
     assert record.score == pytest.approx(0.6)
     assert [job.experiment.run.seed for job in jobs] == [0, 1, 2]
@@ -67,7 +68,7 @@ def test_executions_have_seeds_of_their_own_and_the_score_is_their_mean(tmp_path
 
 
 def test_what_was_killed_is_tried_once_more_and_goes_on(tmp_path):
-    killed = Outcome("killed", "the process was killed by SIGKILL", None, 1, 2.0, [0.1])
+    killed = TrialOutcome("killed", "the process was killed by SIGKILL", None, 1, 2.0, [0.1])
     record, jobs = run(make_search(tmp_path / "a"), killed, None)
     assert record.status == "completed" and record.reason is None and len(jobs) == 2
     assert jobs[0].experiment == jobs[1].experiment
@@ -80,7 +81,7 @@ def test_what_was_killed_is_tried_once_more_and_goes_on(tmp_path):
 
 
 def test_what_failed_by_itself_is_not_tried_again(tmp_path):
-    failed = Outcome("failed", "The loss is not finite in epoch 1", None, 0)
+    failed = TrialOutcome("failed", "The loss is not finite in epoch 1", None, 0)
     record, jobs = run(make_search(tmp_path), failed)
     assert (record.status, record.reason, len(jobs)) == ("failed", failed.reason, 1)
     record, jobs = run(make_search(tmp_path))
@@ -100,7 +101,7 @@ def test_values_that_do_not_go_together_fail_without_a_process(tmp_path):
 
 def test_what_is_stopped_goes_on_with_the_execution_it_was_at(tmp_path):
     search = make_search(tmp_path, executions_per_trial=2)
-    stopped = Outcome("stopped", None, 0.2, 1, 1.0, [0.2])
+    stopped = TrialOutcome("stopped", None, 0.2, 1, 1.0, [0.2])
     record, jobs = run(search, None, stopped)
     assert record.status == "stopped" and record.ended is None and len(jobs) == 2
     assert record.executions[1].score is None and record.executions[1].curve == [0.2]
@@ -112,7 +113,7 @@ def test_what_is_stopped_goes_on_with_the_execution_it_was_at(tmp_path):
 def test_a_kill_while_stopping_is_no_failure(tmp_path):
     stop = threading.Event()
     stop.set()
-    record, jobs = run(make_search(tmp_path), Outcome("killed", "SIGTERM"), stop=stop)
+    record, jobs = run(make_search(tmp_path), TrialOutcome("killed", "SIGTERM"), stop=stop)
     assert record.status == "stopped" and len(jobs) == 1
 
 
@@ -133,7 +134,7 @@ def test_a_promotion_goes_on_from_the_same_execution_of_the_earlier_trial(tmp_pa
     run(search, None, None, values=first)
     later = first | {"tuner/epochs": 2, "tuner/round": 1, "tuner/trial_id": "0"}
     jobs = Jobs(None, None)
-    record = TrialRunner(search, "w", run_job=jobs).run("1", later)
+    record = TrialRunner(search, "w", run_job=jobs).run(NextTrial("RUNNING", "1", later))
     assert (record.bracket, record.round, record.epochs_to) == (2, 1, 2)
     assert record.continued_from == "0"
     runs = search.folder / "runs"

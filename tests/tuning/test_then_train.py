@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kerasseg.cli.tune import _train
+from kerasseg.cli.tune import become_train
 from kerasseg.config.load import dump_experiment
 from tests.conftest import phantom_experiment
 
@@ -27,7 +27,7 @@ def command(tmp_path, monkeypatch):
         best = tmp_path / "best.yaml"
         best.write_text(dump_experiment(phantom_experiment(tmp_path, *overrides)))
         with pytest.raises(Became) as trained:
-            _train(best)
+            become_train(best)
         program, arguments = trained.value.args
         assert program == sys.executable and arguments[-1 - arguments.count("--resume")] == str(
             best

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import shutil
 import time
 
 import keras
@@ -12,10 +11,12 @@ import tensorflow as tf
 
 from kerasseg.errors import storage_error
 from kerasseg.files import file_lock
+from kerasseg.records.splits import open_split
+from kerasseg.records.store import open_store
 from kerasseg.run import read_history
 from kerasseg.train import run_experiment
 from kerasseg.tuning.trial import run_job
-from kerasseg.tuning.trial_process import Job, _write_job
+from kerasseg.tuning.trial_process import TrialJob
 from tests.conftest import phantom_experiment
 from tests.training.test_resume import QUICK as SMALL
 
@@ -24,28 +25,23 @@ pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 QUICK = (*SMALL, "training.steps_per_epoch=2", "training.epochs=2")
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A converted store, copied by each test: as the trials of a search share one."""
-    folder = tmp_path_factory.mktemp("store")
-    phantom_store(folder)
-    return folder / "store"
+@pytest.fixture(scope="session")
+def store(shared_once):
+    """A converted store, which the trials share as those of a search do."""
 
+    def build(folder):
+        experiment = phantom_experiment(folder)
+        open_split(open_store(experiment), experiment.split)
 
-def phantom_store(folder):
-    from kerasseg.records.splits import open_split
-    from kerasseg.records.store import open_store
-
-    experiment = phantom_experiment(folder)
-    open_split(open_store(experiment), experiment.split)
+    return shared_once("trial_store", build) / "store"
 
 
 def make_job(folder, store, name, *overrides, last_epoch=2, **options):
     root = [f"records.root={store}", f"run.name={name}"]
     experiment = phantom_experiment(folder, *QUICK, *root, *overrides)
-    told = {"objective": "val_dice_smoothed", "direction": "max"} | options
-    job = Job(folder / name, experiment, last_epoch, **told)
-    _write_job(job)
+    given = {"objective": "val_dice_smoothed", "direction": "max"} | options
+    job = TrialJob(folder / name, experiment, last_epoch, **given)
+    job.write()
     return job
 
 
@@ -82,9 +78,12 @@ def test_rounds_of_hyperband_equal_one_run_of_all_epochs(tmp_path, store):
 
 
 def test_a_trial_is_a_run_folder_without_an_evaluation(tmp_path, store):
+    """Of a trial that was killed while its folder was made, which nothing can resume."""
+    folder = tmp_path / "runs" / "trial"
+    (folder / "checkpoints").mkdir(parents=True)
     job = make_job(tmp_path, store, "trial")
     outcome = run_job(job.folder)
-    folder = tmp_path / "runs" / "trial"
+    assert [path.name for path in folder.parent.iterdir()] == ["trial"]
     rows = read_history(folder / "history.csv")
     curve = [float(row["val_dice_smoothed"]) for row in rows]
     assert outcome.curve == curve and outcome.score == max(curve)
@@ -95,9 +94,12 @@ def test_a_trial_is_a_run_folder_without_an_evaluation(tmp_path, store):
     assert keras.saving.load_model(folder / "checkpoints" / "best.keras")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["epochs"] == 2 and summary["dice"] == {}
-    began = time.monotonic()
+    written = (folder / "history.csv").read_bytes()
     assert run_job(job.folder).curve == curve, "killed before its result was read, it is done"
-    assert time.monotonic() - began < 20
+    outcome = run_job(make_job(tmp_path, store, "trial", objective="val_nothing").folder)
+    assert outcome.status == "failed" and outcome.epochs == 2
+    assert "search.objective: val_nothing is not logged: there are dice," in outcome.reason
+    assert (folder / "history.csv").read_bytes() == written, "nothing was trained again"
 
 
 def test_a_trial_that_diverges_says_so_and_keeps_its_curve(tmp_path, store):
@@ -114,26 +116,11 @@ def test_a_crash_is_a_failure_with_its_words(tmp_path, store, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_metric_that_is_not_logged_fails_the_trial(tmp_path, store):
-    job = make_job(tmp_path, store, "trial", last_epoch=1, objective="val_nothing")
-    outcome = run_job(job.folder)
-    assert outcome.status == "failed"
-    assert "search.objective: val_nothing is not logged: there are dice," in outcome.reason
-
-
 def test_the_end_of_the_time_stops_after_an_epoch_and_the_trial_goes_on(tmp_path, store):
-    outcome = run_job(make_job(tmp_path, store, "trial", until=time.time() - 1).folder)
+    outcome = run_job(make_job(tmp_path, store, "trial", deadline=time.time() - 1).folder)
     assert (outcome.status, outcome.epochs) == ("stopped", 1)
-    outcome = run_job(make_job(tmp_path, store, "trial", until=time.time() + 900).folder)
+    outcome = run_job(make_job(tmp_path, store, "trial", deadline=time.time() + 900).folder)
     assert (outcome.status, outcome.epochs) == ("completed", 2)
-
-
-def test_a_run_folder_without_a_config_is_begun_anew(tmp_path, store):
-    """Killed while it was made: nothing in it can be resumed."""
-    (tmp_path / "runs" / "trial" / "checkpoints").mkdir(parents=True)
-    outcome = run_job(make_job(tmp_path, store, "trial", last_epoch=1).folder)
-    assert outcome.status == "completed"
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["trial"]
 
 
 def test_a_run_to_go_on_from_that_is_gone_is_said(tmp_path, store):
@@ -142,7 +129,6 @@ def test_a_run_to_go_on_from_that_is_gone_is_said(tmp_path, store):
     assert outcome.status == "failed" and "the run that this trial goes on from is gone" in (
         outcome.reason
     )
-    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -178,7 +164,7 @@ def test_memory_that_runs_out_fails_the_trial_and_says_what_helps(tmp_path, stor
 
 
 def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path, store, monkeypatch):
-    monkeypatch.setattr("kerasseg.tuning.trial._SECONDS_FOR_OTHERS", 0.1)
+    monkeypatch.setattr("kerasseg.tuning.trial._LOCK_SECONDS", 0.1)
     job = make_job(tmp_path, store, "trial")
     with file_lock(job.folder / ".lock", "x", "search.root"):
         outcome = run_job(job.folder)

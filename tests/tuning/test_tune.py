@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,19 @@ from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.files import file_lock
 from kerasseg.tuning.search import load_search
-from kerasseg.tuning.trial_process import Outcome
+from kerasseg.tuning.trial_process import TrialOutcome
 from kerasseg.tuning.tune import tune
 from tests.tuning.searches import SPACE, fake_job, make_search, records, score_of, write_files
 
 
-def test_a_search_ends_with_a_table_a_figure_and_a_config_that_trains(tmp_path, capsys):
+@pytest.fixture(autouse=True)
+def quick(request):
+    """All searches but one neither convert scans nor draw their page."""
+    if request.function is not test_a_search_ends_with_a_table_a_figure_and_a_config_that_trains:
+        request.getfixturevalue("no_scans_no_page")
+
+
+def test_a_search_ends_with_a_table_a_figure_and_a_config_that_trains(tmp_path, capsys, request):
     search = make_search(tmp_path, max_trials=4, baseline=True, epochs=3, patience=2)
     best = tune(search, run_job=fake_job)
     shown = capsys.readouterr().out
@@ -40,6 +48,7 @@ def test_a_search_ends_with_a_table_a_figure_and_a_config_that_trains(tmp_path, 
     assert experiment.store_root == search.base.store_root
     assert (search.folder / "figures" / "score_by_trial.png").read_bytes()[:4] == b"\x89PNG"
     capsys.readouterr()
+    request.getfixturevalue("no_scans_no_page")
     assert tune(search, run_job=None) == best, "nothing is left to run"
     assert "goes on after 5 trial(s)" in capsys.readouterr().out
 
@@ -49,7 +58,7 @@ def test_a_base_that_no_trial_beats_is_the_best(tmp_path, capsys):
 
     def job(job, environment, stop):
         score = 0.9 if job.experiment.run.name == "trial_baseline" else score_of(job)
-        return Outcome("completed", None, score, 2, 0.0, [score], None)
+        return TrialOutcome("completed", None, score, 2, 0.0, [score], None)
 
     best = tune(search, run_job=job)
     assert "the base as it is, val_dice_smoothed 0.9000: no trial was better" in (
@@ -67,7 +76,7 @@ def test_the_lowest_wins_where_the_objective_is_to_fall(tmp_path):
 
 def test_without_a_completed_trial_there_is_no_best(tmp_path, capsys):
     search = make_search(tmp_path, max_trials=3)
-    assert tune(search, run_job=lambda *job: Outcome("failed", "memory ran out")) is None
+    assert tune(search, run_job=lambda *job: TrialOutcome("failed", "memory ran out")) is None
     shown = capsys.readouterr().out
     assert "FAILED after 0.0 min: memory ran out" in shown
     assert "Failed    3 trial(s), the last: memory ran out" in shown
@@ -77,7 +86,7 @@ def test_without_a_completed_trial_there_is_no_best(tmp_path, capsys):
 def test_a_page_of_a_reason_is_one_line_on_the_screen(tmp_path, capsys):
     search = make_search(tmp_path, max_trials=1)
     reason = "InternalError: Graph execution error:\n" + "\n  Detected at node x" * 200
-    assert tune(search, run_job=lambda *job: Outcome("failed", reason)) is None
+    assert tune(search, run_job=lambda *job: TrialOutcome("failed", reason)) is None
     shown = [line for line in capsys.readouterr().out.splitlines() if "InternalError" in line]
     assert len(shown) == 2 and all(line.endswith("…") and len(line) < 700 for line in shown)
     assert records(search)[0]["reason"] == reason
@@ -171,7 +180,7 @@ def test_a_record_that_is_gone_is_restored(tmp_path, capsys, tuner):
 
 def test_a_full_disk_ends_the_search_and_costs_no_trial(tmp_path):
     search = make_search(tmp_path, max_trials=2)
-    full = Outcome("stopped", "Writing x failed: the disk is full: free some space", None, 0)
+    full = TrialOutcome("stopped", "Writing x failed: the disk is full: free some space", None, 0)
     with pytest.raises(UserError, match=r"the disk is full.*\nThe search ends here; the same"):
         tune(search, run_job=lambda *job: full)
     assert [record["status"] for record in records(search)] == ["stopped"]
@@ -227,16 +236,16 @@ def test_trials_at_a_time_have_a_gpu_each(tmp_path, monkeypatch):
 def test_the_end_of_the_time_stops_the_running_trial_and_more_time_goes_on_with_it(
     tmp_path, capsys
 ):
-    path = write_files(tmp_path, max_trials=2, minutes=0.02)
+    path = write_files(tmp_path, max_trials=2, minutes=0.01)
     asked = []
 
     def job(job, environment, stop):
-        asked.append(job.until)
-        threading.Event().wait(1.5)
-        return Outcome("stopped", None, 0.1, 1, 0.0, [0.1])
+        asked.append(job.deadline)
+        time.sleep(max(job.deadline - time.time(), 0) + 0.05)
+        return TrialOutcome("stopped", None, 0.1, 1, 0.0, [0.1])
 
     assert tune(load_search(path), run_job=job) is None
-    assert "search.minutes=0.02 are over" in capsys.readouterr().out
+    assert "search.minutes=0.01 are over" in capsys.readouterr().out
     search = load_search(path, ["search.minutes=10"])
     assert [record["status"] for record in records(search)] == ["stopped"]
     assert len(asked) == 1 and asked[0] == pytest.approx(records(search)[0]["started"], abs=60)
