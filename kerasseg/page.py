@@ -1,20 +1,9 @@
-"""What the pages of evaluations are made of: templates, figures inside them.
-
-A figure of a report with its words.
-
-Numbers as a table shows them.
-
-Names of metrics as people write them.
-
-A figure as the bytes of a PNG.
-
-Numbers as a person writes them.
-"""
+"""HTML pages: the number formats, figures as PNG, and the templates that all pages share."""
 
 import base64
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +15,70 @@ from matplotlib.figure import Figure
 from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
 
+MISSING = "\N{EN DASH}"
+"""Stands where there is no number."""
+_SPELLINGS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "assd": "ASSD"}
+_DPI = 110
+_HALF_PAGE = 7.7
+"""Width in inches up to which two figures stand side by side."""
+
+
+def format_value(value: float | None) -> str:
+    """Format a score with three decimals below 10 and fewer above, or a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return MISSING
+    size = abs(value)
+    text = f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
+    return text if float(text) else text.removeprefix("-")
+
+
+def format_interval(interval: Mapping[str, Any] | None) -> str:
+    """Format a mean and, in small type below it, its confidence interval.
+
+    Args:
+        interval: A mapping with `mean`, `low` and `high`, as `means_as_json` gives it. `low` is
+            None where there is no interval.
+    """
+    if interval is None:
+        return MISSING
+    mean = format_value(interval["mean"])
+    if interval["low"] is None:
+        return mean
+    low, high = format_value(interval["low"]), format_value(interval["high"])
+    return mean + Markup("<small>{} to {}</small>").format(low, high)
+
+
+def format_significant(value: float) -> str:
+    """Format a quantity with three significant digits, or as a whole number from 100 on.
+
+    Examples are 0.0123, 12.3 and 12,345.
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def format_percent(share: float) -> str:
+    """Format a share from 0 to 1 in percent with three significant digits."""
+    return f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
+
+
+def format_metric_name(metric: str, *, unit: bool = True) -> str:
+    """Format a metric's key for people: `lesion_wise_hd95` becomes "Lesion-wise HD95 [mm]"."""
+    name = " ".join(_SPELLINGS.get(part, part) for part in metric.split("_"))
+    name = name.replace("lesion wise", "lesion-wise")
+    name = name[0].upper() + name[1:]
+    return f"{name} [{UNITS[metric]}]" if unit and UNITS[metric] else name
+
 
 @dataclass(frozen=True)
 class Drawing:
-    """`section` is the heading under which it stands, `caption` says how to read it."""
+    """A figure of a page.
+
+    Attributes:
+        name: Name of its PNG file, without the ending.
+        section: Heading below which it stands.
+        caption: A sentence on how to read it; may be empty.
+        figure: The figure itself.
+    """
 
     name: str
     section: str
@@ -37,86 +86,81 @@ class Drawing:
     figure: Figure
 
 
-NO_NUMBER = "\N{EN DASH}"
+def to_png(figure: Figure) -> bytes:
+    """Draw a figure and return the bytes of the PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
+    return buffer.getvalue()
 
 
-def in_words(value: float | None) -> str:
-    """Three decimals below 10, fewer above; a dash for what does not exist."""
-    if value is None or math.isnan(value):
-        return NO_NUMBER
-    size = abs(value)
-    words = f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
-    return words if float(words) else words.removeprefix("-")
-
-
-def interval_in_words(interval: dict[str, Any] | None) -> str:
-    """The mean and, in small, its interval, of `means_as_json`."""
-    if interval is None:
-        return NO_NUMBER
-    mean = in_words(interval["mean"])
-    if interval["low"] is None:
-        return mean
-    low, high = in_words(interval["low"]), in_words(interval["high"])
-    return mean + Markup("<small>{} to {}</small>").format(low, high)
-
-
-_SPELLED = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "assd": "ASSD"}
-
-
-def metric_name(metric: str, *, unit: bool = True) -> str:
-    """Such as "Lesion-wise HD95 [mm]" for `lesion_wise_hd95`."""
-    words = " ".join(_SPELLED.get(word, word) for word in metric.split("_"))
-    words = words.replace("lesion wise", "lesion-wise")
-    words = words[0].upper() + words[1:]
-    return f"{words} [{UNITS[metric]}]" if unit and UNITS[metric] else words
-
-
-_HALF = 7.7
-"""Inches up to which two figures stand side by side."""
-
-
-def environment() -> jinja2.Environment:
-    """Of the templates of this package, with the filters `interval`, `number` and `metric`."""
-    found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    found.filters["interval"] = interval_in_words
-    found.filters["number"] = in_words
-    found.filters["metric"] = metric_name
-    return found
+def data_uri(png: bytes) -> str:
+    """Return the address of an HTML image that contains the PNG itself."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def write_figures(
     folder: Path, drawings: Iterable[Drawing], setting: str
 ) -> dict[str, list[dict[str, str]]]:
-    """Write each as `<name>.png`; returns, by section, what a template needs to hold them."""
+    """Write each figure as `<name>.png`, one after the other so that only one is in memory.
+
+    Args:
+        folder: Existing folder of the PNG files.
+        drawings: The figures, in the order of the page.
+        setting: The option that an error message names, such as `--output`.
+
+    Returns:
+        By section, what the templates need to show the figures.
+    """
     sections: dict[str, list[dict[str, str]]] = {}
     for drawing in drawings:
         png = to_png(drawing.figure)
         with atomic_write(folder / f"{drawing.name}.png", setting) as temporary:
             temporary.write_bytes(png)
         entry = {"name": drawing.name, "caption": drawing.caption, "source": data_uri(png)}
-        entry["kind"] = "half" if drawing.figure.get_figwidth() <= _HALF else "whole"
+        entry["kind"] = "half" if drawing.figure.get_figwidth() <= _HALF_PAGE else "whole"
         sections.setdefault(drawing.section, []).append(entry)
     return sections
 
 
-def to_png(figure: Figure) -> bytes:
-    """Draw a figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-    return buffer.getvalue()
+def write_page(
+    path: Path,
+    template: str,
+    setting: str,
+    *,
+    filters: Mapping[str, Callable[..., str]] | None = None,
+    **values: Any,
+) -> Path:
+    """Fill in a template of `kerasseg/templates` and write the page.
 
+    The filters `number`, `interval`, `significant`, `percent` and `metric` are there in every
+    template.
 
-def data_uri(png: bytes) -> str:
-    """A picture as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    Args:
+        path: File to write.
+        template: File name of the template.
+        setting: The option that an error message names, such as `--output`.
+        filters: More filters of this template.
+        **values: What the template shows. A name that it needs and does not get is an error.
 
-
-def number(value: float) -> str:
-    """Three digits, or all of a large number before the point: 0.0123, 12.3, 12,345."""
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    Returns:
+        `path`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "number": format_value,
+        "interval": format_interval,
+        "significant": format_significant,
+        "percent": format_percent,
+        "metric": format_metric_name,
+        **(filters or {}),
+    }
+    text = environment.get_template(template).render(**values)
+    with atomic_write(path, setting) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

@@ -1,17 +1,54 @@
-"""`kerasseg show-batch`: what augmentation makes of the patches that training sees."""
+"""`kerasseg show-batch`: the patches that training sees, without and with augmentation."""
 
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure, SubFigure
 
+from kerasseg import anatomy
 from kerasseg.config.augment import AugmentSettings
 from kerasseg.config.experiment import Experiment
-from kerasseg.figures.patches import PatchPair, draw_patches
-from kerasseg.figures.style import save
+from kerasseg.figures.style import (
+    FIGURE_TITLE,
+    REMARK,
+    TITLE,
+    grey_range,
+    label_legend,
+    save_figure,
+    show_contours,
+    show_slice,
+)
 from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
+
+_MOST_MODALITIES = 4
+_PANEL, _LEAST_WIDTH, _HEADINGS = 1.55, 4.8, 1.35
+"""Inches: side of a panel, width of the figure, height of headings and legend together."""
+_LETTERS_PER_INCH = 10
+
+
+@dataclass(frozen=True)
+class PatchPair:
+    """A patch as it is cut and as it is augmented.
+
+    Attributes:
+        case_id: The case that it is cut from.
+        image: Z-scores (*size, M) of the M modalities, size (d, h, w) or (h, w); air is 0.
+        masks: The target's channels (*size, K).
+        varied_image: The augmented image.
+        varied_masks: The augmented masks.
+    """
+
+    case_id: str
+    image: np.ndarray
+    masks: np.ndarray
+    varied_image: np.ndarray
+    varied_masks: np.ndarray
 
 
 def show_batch(
@@ -22,23 +59,105 @@ def show_batch(
     epoch: int = 1,
     seed: int | None = None,
 ) -> None:
-    """Draw the first `examples` training patches of `epoch`, counted from 1, into the PNG `path`.
+    """Draw the first training patches of an epoch into a PNG file.
 
-    They are those of a run with `seed` (`run.seed` without one), cut in the same places with and
-    without augmentation. Converts the scans if needed. Raises `UserError` where it or the drawing
-    cannot be written.
+    The patches are cut in the same places with and without augmentation. The scans are converted
+    first if that was not done yet.
+
+    Args:
+        experiment: The experiment.
+        path: File to write.
+        examples: Number of patches.
+        epoch: The epoch, counted from 1.
+        seed: Seed of the run; by default `run.seed`.
+
+    Raises:
+        UserError: If the scans cannot be converted or the file cannot be written.
     """
     seed = experiment.run.seed if seed is None else seed
-    pairs = _pairs(experiment, examples, epoch, seed)
+    pairs = _read_pairs(experiment, examples, epoch, seed)
     title = (
         f"{experiment.run.name}: training patches of epoch {epoch}, seed {seed}. "
-        f"{_words(experiment.augment)}"
+        f"{_describe_augmentation(experiment.augment)}"
     )
-    target = experiment.model.target
-    save(draw_patches(pairs, experiment.data.modalities, target, title), path, "--output")
+    figure = draw_patches(pairs, experiment.data.modalities, experiment.model.target, title)
+    save_figure(figure, path, "--output")
 
 
-def _pairs(experiment: Experiment, examples: int, epoch: int, seed: int) -> list[PatchPair]:
+def draw_patches(
+    pairs: Sequence[PatchPair], modalities: Sequence[str], target: str, title: str
+) -> Figure:
+    """Draw a row per patch: on the left as cut, on the right augmented, tumours outlined.
+
+    Of a 3-D patch the slice with the most tumour is drawn. It is found anew in the augmented patch,
+    which may be mirrored. A modality has one grey scale on both sides, so that changes of intensity
+    show.
+
+    Args:
+        pairs: The patches.
+        modalities: Names of the image's channels, of which the first four are drawn.
+        target: The target of the masks.
+        title: Title of the figure.
+    """
+    names = [anatomy.MODALITY_TITLES.get(m, m) for m in modalities][:_MOST_MODALITIES]
+    panel = max(_PANEL, _LEAST_WIDTH / 2 / len(names))
+    width = 2 * len(names) * panel + 0.6
+    tall = min(max(pairs[0].image.shape[-3] / pairs[0].image.shape[-2], 0.5), 2.0)
+    figure = Figure(figsize=(width, len(pairs) * panel * tall + _HEADINGS), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, wspace=0.02)[0]
+    cut = [_tumour_slice(pair.image, pair.masks, target, pair.case_id) for pair in pairs]
+    varied = [_tumour_slice(pair.varied_image, pair.varied_masks, target) for pair in pairs]
+    greys = [[grey_range(s.image[..., m]) for m in range(len(names))] for s in cut]
+    _draw_side(left, "as cut", cut, names, greys, target)
+    _draw_side(right, "augmented", varied, names, greys, target)
+    lines = textwrap.fill(title, int(_LETTERS_PER_INCH * width))
+    figure.suptitle(lines, fontsize=FIGURE_TITLE)
+    label_legend(figure, target)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """An image (h, w, M), its masks (h, w, K), and the label beside them."""
+
+    image: np.ndarray
+    masks: np.ndarray
+    label: str
+
+
+def _tumour_slice(image: np.ndarray, masks: np.ndarray, target: str, case_id: str = "") -> _Slice:
+    """Take the slice with the most tumour from a patch, or its middle one if there is none."""
+    lines = [case_id]
+    if masks.ndim == 4:
+        channels = list(anatomy.TARGETS[target])
+        tumour = [channels.index(name) for name in anatomy.tumour_channels(target)]
+        areas = masks[..., tumour].any(axis=-1).sum(axis=(1, 2))
+        place = int(areas.argmax()) if areas.any() else len(areas) // 2
+        image, masks = image[place], masks[place]
+        lines.append(f"slice {place}")
+    return _Slice(image.astype(np.float32), masks, "\n".join(filter(None, lines)))
+
+
+def _draw_side(
+    figure: SubFigure,
+    heading: str,
+    slices: Sequence[_Slice],
+    modalities: Sequence[str],
+    greys: Sequence[Sequence[tuple[float, float]]],
+    target: str,
+) -> None:
+    figure.suptitle(heading, fontsize=TITLE, fontweight="bold")
+    axes = figure.subplots(len(slices), len(modalities), squeeze=False)
+    for row, shown in enumerate(slices):
+        axes[row, 0].set_ylabel(shown.label, fontsize=REMARK)
+        for column, name in enumerate(modalities):
+            panel = axes[row, column]
+            above = name if row == 0 else ""
+            show_slice(panel, shown.image[..., column], above, grey=greys[row][column])
+            show_contours(panel, shown.masks, target)
+
+
+def _read_pairs(experiment: Experiment, examples: int, epoch: int, seed: int) -> list[PatchPair]:
     store = open_store(experiment)
     split = open_split(store, experiment.split)
     transforms = transforms_of(experiment.augment)
@@ -68,7 +187,7 @@ def _pairs(experiment: Experiment, examples: int, epoch: int, seed: int) -> list
         batches.dataset(epoch - 1).unbatch().take(examples).as_numpy_iterator()
         for batches in (plain, varied)
     ]
-    # Of neighbouring slices the middle one.
+    # With neighbouring slices as channels, only the middle slice is drawn.
     modalities = len(experiment.data.modalities)
     first = modalities * experiment.pipeline.slices.neighbours
     middle = np.s_[..., first : first + modalities]
@@ -78,8 +197,8 @@ def _pairs(experiment: Experiment, examples: int, epoch: int, seed: int) -> list
     ]
 
 
-def _words(settings: AugmentSettings) -> str:
-    """What augments."""
+def _describe_augmentation(settings: AugmentSettings) -> str:
+    """Name the preset and the transforms that are in use."""
     own = ", ".join(
         name for term in settings.transforms or () for name, value in term if value is not None
     )

@@ -17,6 +17,7 @@ from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
 from kerasseg.evaluation.report import write_report
 from kerasseg.evaluation.scores import metric_settings, write_metrics
 from kerasseg.figures.runs import draw_training_curves
+from kerasseg.figures.style import save_figure
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
@@ -168,7 +169,7 @@ def run_experiment(
             write_metrics(folder / "metrics.csv", scores, target)
             curves = folder / "figures" / "training_curves.png"
             history = read_history(folder / "history.csv")
-            draw_training_curves(history, progress.best_epoch, target, curves)
+            save_figure(draw_training_curves(history, progress.best_epoch, target), curves)
         summary = summarise_run(
             experiment, store, split, damaged, network, progress, scores, policy
         ) | elapsed_and_peak_memory(started)

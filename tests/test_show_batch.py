@@ -7,8 +7,7 @@ from PIL import Image
 
 import kerasseg.show_batch
 from kerasseg import anatomy
-from kerasseg.figures.patches import PatchPair, draw_patches
-from kerasseg.show_batch import show_batch
+from kerasseg.show_batch import PatchPair, draw_patches, show_batch
 from tests.conftest import phantom_experiment
 from tests.program import run_program
 

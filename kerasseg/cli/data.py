@@ -155,13 +155,13 @@ def verify(
     output: OutputOption = None,
 ) -> None:
     """Check every case before any hour is spent on it; exit code 1 if there is an error."""
-    from kerasseg.data_report.table import show, write_json
+    from kerasseg.data_report.table import print_verification, write_json
     from kerasseg.data_report.verify import verify as verify_cases
     from kerasseg.data_report.verify import verify_records
 
     experiment = experiment_of(config, overrides)
     result = verify_records(experiment) if records else verify_cases(experiment)
-    show(result, Console())
+    print_verification(result, Console())
     path = output_folder(experiment, output) / ("verify_records.json" if records else "verify.json")
     write_json(result, path)
     typer.echo(f"Written to {path}")

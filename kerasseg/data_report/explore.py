@@ -1,20 +1,14 @@
-"""Looking at a data set before it is used.
+"""`kerasseg explore`: the data set on one page, with figures and `cases.csv`."""
 
-Which cases are drawn as examples.
-
-`explore.html`: the data set on one page.
-"""
-
-import base64
+import csv
+import io
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 
 from kerasseg.anatomy import MODALITY_TITLES
 from kerasseg.config.experiment import Experiment
@@ -27,186 +21,157 @@ from kerasseg.data_report.figures import (
     draw_tumour_sizes,
 )
 from kerasseg.data_report.statistics import (
+    PERCENTILES,
     CaseStatistics,
     DataSet,
     LeftOut,
     measure_cases,
     suggest_class_weights,
-    write_cases_csv,
 )
 from kerasseg.datasets.case import CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.discovery import discover, knows_patients
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import atomic_write
-from kerasseg.page import number, to_png
+from kerasseg.page import Drawing, format_percent, format_significant, write_figures, write_page
 from kerasseg.progress import track
 
-EXAMPLES = ("smallest", "median", "largest", "without_tumour")
-"""Every name an example can have."""
+_OPTION = "--output"
+_AXES = ("depth", "height", "width")
+_EXAMPLES = ("smallest", "median", "largest", "without_tumour")
+"""Every name that an example can have."""
+_TUMOUR_FIGURES = ("class_volumes", "tumour_sizes", "tumour_places", "slice_presence")
+_LONGEST_TABLE = 200
+"""Cases up to which the page lists all of them."""
+_EXTREMES = 10
+"""Smallest and largest cases that are listed otherwise."""
+_MOST_COUNTS = 12
+"""Rows of a table of counts."""
+
+_CLASS_VOLUMES = (
+    "A dot is a case, a box the middle half of them with their median. A class that is far smaller "
+    "or rarer than the others is the one that training neglects; single dots far off deserve a "
+    "look at the case."
+)
+_TUMOUR_SIZES = (
+    "Very small tumours weigh as much in a mean Dice as large ones, and are missed first. Many "
+    "connected parts are either many lesions or specks of a careless segmentation: look at those "
+    "cases."
+)
+_TUMOUR_PLACES = (
+    "Each dot is a tumour's centre of mass within the box of its brain, for which the ellipse "
+    "stands. Left and right should be alike: a one-sided cloud means mirrored files, or a data set "
+    "that teaches a network to look on one side."
+)
+_PLACES_IN_PICTURES = (
+    "Each dot is a tumour's centre of mass within the box around all values other than 0. A cloud "
+    "on one side teaches a network to look there."
+)
+_SLICE_PRESENCE = (
+    "Heights at which no slice has tumour are heights that a 2-D network sees as background only. "
+    "Over all heights {} of the slices have tumour; pipeline.slices.empty_share sets how many "
+    "without are trained on."
+)
+_INTENSITIES = (
+    "Voxels of 0 (air) are not counted. Left: curves that differ much are scanners with other "
+    "gains, which is why a network never sees these values. Right: after the z-score the curves "
+    "should lie close together (bins that tower over all others are cut off); two humps or a spike "
+    "at one edge speak of air that is not 0, or of clipped scans."
+)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A case and what it is an example of: one of `EXAMPLES`, and in words."""
+    """A case that is drawn.
+
+    Attributes:
+        name: Which example it is: smallest, median, largest or without_tumour.
+        title: The same for people.
+        case: The case.
+    """
 
     name: str
     title: str
     case: CaseStatistics
 
 
-def choose_examples(data_set: DataSet) -> list[Example]:
-    """The smallest, the median and the largest tumour, then the first case without one.
+def explore(experiment: Experiment, folder: Path) -> Path:
+    """Read every case and write `explore.html`, its figures and `cases.csv` into a folder.
 
-    Where no case has a tumour, or no segmentation at all, brains take the place of tumours.
+    A case that cannot be read is left out and named on the page.
+
+    Args:
+        experiment: The experiment whose data are shown.
+        folder: Folder to write to; it is made if it is missing.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: If no case can be read, or if the folder cannot be written to.
     """
-    tumours = data_set.with_tumour
-    if tumours:
-        ranked = sorted(tumours, key=data_set.volume)
-        chosen = _three(ranked, "tumour")
-        chosen += [
-            Example("without_tumour", "without tumour", case)
-            for case in data_set.labelled
-            if not case.tumour_voxels
-        ][:1]
-        return chosen
-    ranked = sorted(data_set.cases, key=lambda case: data_set.in_unit(case, case.brain_voxels))
-    return _three(ranked, "brain")
-
-
-def _three(ranked: list[CaseStatistics], what: str) -> list[Example]:
-    places = {"smallest": 0, "median": (len(ranked) - 1) // 2, "largest": len(ranked) - 1}
-    if len(ranked) < 3:
-        places.pop("median")
-    if len(ranked) == 1:
-        return [Example("median", f"the only {what}", ranked[0])]
-    return [Example(name, f"{name} {what}", ranked[place]) for name, place in places.items()]
-
-
-_LONGEST_TABLE = 200
-"""Cases up to which the page lists all of them."""
-_EXTREMES = 10
-_COUNTED = 12
-"""Rows of a table of counts."""
-
-
-def write_page(
-    experiment: Experiment,
-    data_set: DataSet,
-    examples: Sequence[Example],
-    figures: Mapping[str, bytes],
-    path: Path,
-) -> None:
-    """Write the page with its `figures` (name -> PNG) inside it, so that it can be sent alone."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["by"] = lambda sizes: " x ".join(f"{size:.4g}" for size in sizes)
-    environment.filters["percent"] = lambda share: f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
-    environment.filters["number"] = number
-    listed, tables = _listed(data_set)
-    text = environment.get_template("explore.html").render(
+    sources = discover(experiment.data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, f"Making {folder}", _OPTION) from error
+    data_set = _measure(experiment, sources)
+    examples = choose_examples(data_set)
+    figures = write_figures(folder, _draw(experiment, data_set, examples, sources), _OPTION)
+    _remove_old_figures(folder, {entry["name"] for part in figures.values() for entry in part})
+    write_cases_csv(data_set, folder / "cases.csv")
+    listed, tables = _list_cases(data_set)
+    return write_page(
+        folder / "explore.html",
+        "explore.html",
+        _OPTION,
+        filters={"shape": lambda sizes: " x ".join(f"{size:.4g}" for size in sizes)},
         experiment=experiment,
         data_set=data_set,
-        examples=examples,
-        figures={name: _data_uri(png) for name, png in figures.items()},
-        patients=_patients(data_set),
-        shapes=_counts(case.shape for case in data_set.cases),
-        spacings=_counts(tuple(round(s, 3) for s in case.spacing) for case in data_set.cases),
-        intensities=_intensities(data_set),
+        figure_entries=figures,
+        patients=_count_patients(data_set),
+        shapes=_count_values(case.shape for case in data_set.cases),
+        spacings=_count_values(tuple(round(s, 3) for s in case.spacing) for case in data_set.cases),
+        intensities=_intensity_ranges(data_set),
         weights=suggest_class_weights(
             data_set.voxels, experiment.data.classes, experiment.model.target, experiment.loss
         ),
         tables=tables,
         listed=listed,
     )
-    with atomic_write(path, "--output") as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def choose_examples(data_set: DataSet) -> list[Example]:
+    """Choose the smallest, the median and the largest tumour, and the first case without one.
 
-
-def _patients(data_set: DataSet) -> int | None:
-    """Patients of the cases that could be read, or None where they cannot be told."""
-    if not knows_patients(data_set.settings):
-        return None
-    return len({case.patient_id for case in data_set.cases})
-
-
-def _counts(values: Iterable[tuple[float, ...]]) -> list[tuple[tuple[float, ...] | None, int]]:
-    """Values and how many cases have them, the most frequent first; None: all the others."""
-    found = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
-    rows: list[tuple[tuple[float, ...] | None, int]] = list(found[:_COUNTED])
-    rest = sum(count for _, count in found[_COUNTED:])
-    return [*rows, (None, rest)] if rest else rows
-
-
-def _intensities(data_set: DataSet) -> list[dict[str, Any]]:
-    """Per modality: the range over cases of the 1st, 50th and 99th percentile."""
-    rows = []
-    for modality in data_set.settings.modalities:
-        percentiles = np.array([c.intensities[modality].percentiles for c in data_set.cases])
-        rows.append(
-            {
-                "modality": MODALITY_TITLES.get(modality, modality),
-                "ranges": list(zip(percentiles.min(axis=0), percentiles.max(axis=0), strict=True)),
-            }
-        )
-    return rows
-
-
-def _listed(data_set: DataSet) -> tuple[int, dict[str, list[Any]]]:
-    """How many cases the page lists, and title -> those cases."""
-    if len(data_set.cases) <= _LONGEST_TABLE:
-        return len(data_set.cases), {"": list(data_set.cases)}
-    if data_set.with_tumour:
-        what, ranked = "tumours", sorted(data_set.with_tumour, key=data_set.volume)
-    else:
-        what = "brains"
-        ranked = sorted(data_set.cases, key=lambda c: data_set.in_unit(c, c.brain_voxels))
-    tables = {
-        f"The {_EXTREMES} smallest {what}": ranked[:_EXTREMES],
-        f"The {_EXTREMES} largest {what}": ranked[-_EXTREMES:],
-    }
-    return sum(map(len, tables.values())), tables
-
-
-_OF_TUMOURS = ("class_volumes", "tumour_sizes", "tumour_places", "slice_presence")
-
-
-def explore(experiment: Experiment, folder: Path) -> Path:
-    """Read every case, and write `explore.html`, its figures and `cases.csv` into `folder`.
-
-    A case that cannot be read is named on the page and left out. Returns the page's path. Raises
-    `UserError` when there is no case that can be read, and when `folder` cannot be written.
+    If no case has a tumour or a segmentation, the brains are compared instead.
     """
-    sources = discover(experiment.data)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {folder}", "--output") from error
-    data_set = _data_set(experiment, sources)
-    examples = choose_examples(data_set)
-    figures = {
-        name: to_png(figure) for name, figure in _draw(experiment, data_set, examples, sources)
-    }
-    for name, png in figures.items():
-        with atomic_write(folder / f"{name}.png", "--output") as temporary:
-            temporary.write_bytes(png)
-    _remove_old(folder, figures.keys())
-    write_cases_csv(data_set, folder / "cases.csv")
-    page = folder / "explore.html"
-    write_page(experiment, data_set, examples, figures, page)
-    return page
+    if not data_set.with_tumour:
+        return _three(_by_size(data_set), "brain")
+    healthy = [case for case in data_set.labelled if not case.tumour_voxels]
+    return [
+        *_three(_by_size(data_set), "tumour"),
+        *(Example("without_tumour", "without tumour", case) for case in healthy[:1]),
+    ]
 
 
-def _data_set(experiment: Experiment, sources: Sequence[CaseSource]) -> DataSet:
+def _by_size(data_set: DataSet) -> list[CaseStatistics]:
+    """Sort the cases with a tumour by its size, or all cases by their brains without any tumour."""
+    if data_set.with_tumour:
+        return sorted(data_set.with_tumour, key=data_set.volume)
+    return sorted(data_set.cases, key=lambda case: data_set.in_unit(case, case.brain_voxels))
+
+
+def _three(ranked: list[CaseStatistics], noun: str) -> list[Example]:
+    places = {"smallest": 0, "median": (len(ranked) - 1) // 2, "largest": len(ranked) - 1}
+    if len(ranked) < 3:
+        places.pop("median")
+    if len(ranked) == 1:
+        return [Example("median", f"the only {noun}", ranked[0])]
+    return [Example(name, f"{name} {noun}", ranked[place]) for name, place in places.items()]
+
+
+def _measure(experiment: Experiment, sources: Sequence[CaseSource]) -> DataSet:
     cases, left_out = [], []
     measured = measure_cases(experiment, sources)
     for found in track(measured, len(sources), "Looking at cases"):
@@ -227,29 +192,117 @@ def _draw(
     data_set: DataSet,
     examples: Sequence[Example],
     sources: Sequence[CaseSource],
-) -> Iterator[tuple[str, Figure]]:
-    """Every figure that the data set has something for."""
-    yield "intensities", draw_intensities(data_set)
-    if data_set.with_tumour:
-        yield "class_volumes", draw_class_volumes(data_set)
-        yield "tumour_sizes", draw_tumour_sizes(data_set)
-        yield "tumour_places", draw_tumour_places(data_set)
-        if data_set.sliced:
-            yield "slice_presence", draw_slice_presence(data_set)
+) -> Iterator[Drawing]:
+    """Yield every figure that the data set has something for."""
     by_id = {source.case_id: source for source in sources}
     for example in examples:
         case = read_case(by_id[example.case.case_id], experiment.data)
         title = f"{example.title}: {case.case_id}"
         tumour = example.case.tumour_voxels
         if tumour:
-            title += f" ({number(data_set.in_unit(example.case, tumour))} {data_set.unit})"
-        yield (
-            f"example_{example.name}",
-            draw_example(case, title, knows_space=data_set.knows_space),
-        )
+            size = format_significant(data_set.in_unit(example.case, tumour))
+            title += f" ({size} {data_set.unit})"
+        figure = draw_example(case, title, knows_space=data_set.knows_space)
+        yield Drawing(f"example_{example.name}", "examples", "", figure)
+    if data_set.with_tumour:
+        figure = draw_class_volumes(data_set)
+        yield Drawing("class_volumes", "classes", _CLASS_VOLUMES, figure)
+        yield Drawing("tumour_sizes", "tumours", _TUMOUR_SIZES, draw_tumour_sizes(data_set))
+        caption = _PLACES_IN_PICTURES if data_set.flat else _TUMOUR_PLACES
+        yield Drawing("tumour_places", "tumours", caption, draw_tumour_places(data_set))
+        if data_set.sliced:
+            caption = _SLICE_PRESENCE.format(format_percent(data_set.tumour_slices))
+            yield Drawing("slice_presence", "tumours", caption, draw_slice_presence(data_set))
+    yield Drawing("intensities", "intensities", _INTENSITIES, draw_intensities(data_set))
 
 
-def _remove_old(folder: Path, written: Collection[str]) -> None:
-    """Remove figures of an earlier page that this one has no use for."""
-    for name in {*_OF_TUMOURS, *(f"example_{name}" for name in EXAMPLES)} - set(written):
+def _remove_old_figures(folder: Path, written: Collection[str]) -> None:
+    """Remove the figures of an earlier page that this page does not have."""
+    for name in {*_TUMOUR_FIGURES, *(f"example_{name}" for name in _EXAMPLES)} - set(written):
         (folder / f"{name}.png").unlink(missing_ok=True)
+
+
+def _count_patients(data_set: DataSet) -> int | None:
+    """Count the patients of the cases that could be read, or return None if they are not known."""
+    if not knows_patients(data_set.settings):
+        return None
+    return len({case.patient_id for case in data_set.cases})
+
+
+def _count_values(
+    values: Iterable[tuple[float, ...]],
+) -> list[tuple[tuple[float, ...] | None, int]]:
+    """Count how many cases have each value, the most frequent first.
+
+    The value of the last row is None if the row stands for all others.
+    """
+    found = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    rows: list[tuple[tuple[float, ...] | None, int]] = list(found[:_MOST_COUNTS])
+    rest = sum(count for _, count in found[_MOST_COUNTS:])
+    return [*rows, (None, rest)] if rest else rows
+
+
+def _intensity_ranges(data_set: DataSet) -> list[dict[str, Any]]:
+    """Return for each modality the range over cases of the 1st, 50th and 99th percentile."""
+    rows = []
+    for modality in data_set.settings.modalities:
+        percentiles = np.array([c.intensities[modality].percentiles for c in data_set.cases])
+        rows.append(
+            {
+                "modality": MODALITY_TITLES.get(modality, modality),
+                "ranges": list(zip(percentiles.min(axis=0), percentiles.max(axis=0), strict=True)),
+            }
+        )
+    return rows
+
+
+def _list_cases(data_set: DataSet) -> tuple[int, dict[str, list[Any]]]:
+    """Return how many cases the page lists, and the cases by the title of their table."""
+    if len(data_set.cases) <= _LONGEST_TABLE:
+        return len(data_set.cases), {"": list(data_set.cases)}
+    noun, ranked = "tumours" if data_set.with_tumour else "brains", _by_size(data_set)
+    tables = {
+        f"The {_EXTREMES} smallest {noun}": ranked[:_EXTREMES],
+        f"The {_EXTREMES} largest {noun}": ranked[-_EXTREMES:],
+    }
+    return sum(map(len, tables.values())), tables
+
+
+def write_cases_csv(data_set: DataSet, path: Path) -> None:
+    """Write a row per case, then the cases left out with the reason; unknown cells are empty."""
+    rows = [_csv_row(data_set, index) for index in range(len(data_set.cases))]
+    rows += [
+        {"case_id": case.case_id, "patient_id": case.patient_id, "left_out": case.reason}
+        for case in data_set.left_out
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*rows[0], "left_out"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path, _OPTION) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _csv_row(data_set: DataSet, index: int) -> dict[str, object]:
+    case = data_set.cases[index]
+    row: dict[str, object] = {"case_id": case.case_id, "patient_id": case.patient_id}
+    row |= zip(_AXES, case.shape, strict=True)
+    spacing = case.spacing if data_set.knows_space else ("", "", "")
+    row |= {f"spacing_{axis}_mm": v for axis, v in zip(_AXES, spacing, strict=True)}
+    counts = {"brain": case.brain_voxels, "tumour": case.tumour_voxels}
+    counts |= {name: (case.voxels or {}).get(name) for name in data_set.classes}
+    row |= {f"{name}_voxels": n for name, n in counts.items()}
+    if data_set.knows_space:
+        row |= {
+            f"{name}_ml": None if n is None else f"{n * case.millilitres:.4f}"
+            for name, n in counts.items()
+        }
+    row["tumour_components"] = case.components
+    for axis, place in zip(_AXES, case.centre or (None,) * 3, strict=True):
+        row[f"tumour_centre_{axis}"] = None if place is None else f"{place:.4f}"
+    for modality, found in case.intensities.items():
+        row[f"{modality}_mean"] = f"{found.mean:.6g}"
+        row[f"{modality}_std"] = f"{found.deviation:.6g}"
+        for level, value in zip(PERCENTILES, found.percentiles, strict=True):
+            row[f"{modality}_p{level}"] = f"{value:.6g}"
+    return row

@@ -1,15 +1,4 @@
-"""Verifying a data set: each case for itself, then all together.
-
-`Verification`: everything that was found in a data set or a store.
-
-What is seen only when cases stand side by side: doubles, odd grids, missing segmentations.
-
-One case of a data set, read and looked at.
-
-Patients that a split has torn apart, or might.
-
-Verifying a record store: every record re-read and compared with its row in the manifest.
-"""
+"""`kerasseg verify`: everything that is wrong with a data set, its splits, or a record store."""
 
 import contextlib
 import hashlib
@@ -25,6 +14,7 @@ import numpy as np
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
+from kerasseg.data_report.statistics import KILLED
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource
 from kerasseg.datasets.checks import Finding, findings_of
 from kerasseg.datasets.discovery import discover, knows_patients
@@ -41,22 +31,32 @@ from kerasseg.records.tfrecord import read_record
 from kerasseg.tensorflow_setup import usable_cores
 
 Verdict = Literal["ok", "warning", "error"]
+_NO_SEGMENTATION = "no segmentation"
+
+V = TypeVar("V")
 
 
 def verdict_of(findings: list[Finding]) -> Verdict:
-    """The gravest severity among findings."""
+    """Return the gravest severity among findings, or "ok" if there are none."""
     severities = {finding.severity for finding in findings}
     return "error" if "error" in severities else "warning" if severities else "ok"
 
 
 @dataclass
 class CaseReport:
-    """One case; what a case that could not be read would have told is None.
+    """What is known of one case. Facts of a case that could not be read are None.
 
-    files:      number of its files; bytes: their size together
-    shape:      (D, H, W); spacing: (D, H, W) in mm
-    voxels:     class -> labelled voxels; None without a segmentation
-    voxel_hash: SHA-256 of the image within its signal's box; None where there is no signal
+    Attributes:
+        case_id: Name of the case.
+        patient_id: Name of the patient.
+        files: Number of its files.
+        bytes: Size of its files together.
+        shape: Voxels (D, H, W).
+        spacing: Size of a voxel (D, H, W) in mm.
+        modalities: Names of the image's channels.
+        voxels: Class -> labelled voxels; None without a segmentation.
+        voxel_hash: SHA-256 of the image in the box of the voxels that are not 0; None if all are 0.
+        findings: Everything that is wrong with the case.
     """
 
     case_id: str
@@ -72,12 +72,20 @@ class CaseReport:
 
     @property
     def verdict(self) -> Verdict:
+        """The gravest severity among the findings."""
         return verdict_of(self.findings)
 
 
 @dataclass
 class Verification:
-    """All cases below `root` (None: generated), in order, and what they show only together."""
+    """Everything that was found in a data set or a store.
+
+    Attributes:
+        subject: The layout of the data set, or "records".
+        root: The folder; None for generated cases.
+        cases: A report per case, in order.
+        findings: Findings about the data set as a whole.
+    """
 
     subject: str
     root: Path | None
@@ -86,42 +94,149 @@ class Verification:
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """Cases of each verdict."""
+        """The number of cases of each verdict."""
         found = Counter(case.verdict for case in self.cases)
         return {"ok": found["ok"], "warning": found["warning"], "error": found["error"]}
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is an error."""
+        """True if there is no error, neither in a case nor in the whole."""
         return self.counts["error"] == 0 and verdict_of(self.findings) != "error"
 
 
-_NO_SEGMENTATION = "no segmentation"
+def verify(experiment: Experiment) -> Verification:
+    """Read every case of a data set and collect everything that is wrong.
 
-V = TypeVar("V")
+    Args:
+        experiment: The experiment whose data, splits and store are checked.
+
+    Raises:
+        UserError: If there is nothing to verify: no folder, or no case in it.
+    """
+    sources = discover(experiment.data)
+    workers = min(experiment.records.workers or usable_cores(), len(sources))
+    reports = in_processes(inspect_case, sources, workers, report_killed)
+    cases = list(track(reports, len(sources), "Verifying cases"))
+    findings = compare_cases(cases, experiment.data)
+    findings += patient_findings(experiment, {case.case_id: case.patient_id for case in cases})
+    return Verification(experiment.data.layout, experiment.data.root, cases, findings)
+
+
+def verify_records(experiment: Experiment) -> Verification:
+    """Read every record of a store again and compare it with the manifest.
+
+    Nothing is converted, and the raw scans are not read.
+
+    Args:
+        experiment: The experiment whose store is checked.
+
+    Raises:
+        UserError: If there is no finished store, or if its manifest cannot be read.
+    """
+    root = experiment.store_root
+    manifest = read_manifest(root)
+    if manifest is None:
+        raise UserError(
+            f"{root}: there is no finished record store: convert first with kerasseg convert, or "
+            "name its folder with records.root=FOLDER."
+        )
+    workers = min(experiment.records.workers or usable_cores(), max(len(manifest.cases), 1))
+    inspect, killed = partial(_inspect_record, root), partial(_report_killed_record, root)
+    reports = in_processes(inspect, manifest.cases, workers, killed)
+    cases = list(track(reports, len(manifest.cases), "Reading records"))
+    return Verification("records", root, cases, list(_shard_findings(root, manifest)))
+
+
+def inspect_case(source: CaseSource) -> CaseReport:
+    """Read a case and report everything that is wrong with it. This never raises an `Exception`."""
+    report = _unread(source)
+    try:
+        case = source.load()
+        report.shape = _shape(case)
+        report.spacing = case.spacing
+        report.modalities = case.modalities
+        report.voxels = _count_voxels(case)
+        report.voxel_hash = _hash_voxels(case)
+        report.findings += findings_of(case)
+    except UserError as error:
+        check = "files" if isinstance(source, BrokenSource) else "unreadable"
+        report.findings.append(Finding("error", check, str(error)))
+    except Exception as error:
+        # A file that our readers did not expect must not hide the findings of the other cases.
+        report.findings.append(Finding("error", "crash", f"{type(error).__name__}: {error}"))
+    return report
+
+
+def report_killed(source: CaseSource) -> CaseReport:
+    """Return the report of a case whose reading process was killed."""
+    report = _unread(source)
+    report.findings.append(Finding("error", "crash", KILLED))
+    return report
+
+
+def _unread(source: CaseSource) -> CaseReport:
+    """Return what is known of a case before it is read."""
+    return CaseReport(
+        source.case_id, source.patient_id, len(source.files), _bytes_on_disk(source.files)
+    )
+
+
+def _bytes_on_disk(files: Sequence[Path]) -> int:
+    total = 0
+    for path in files:
+        # A link to nowhere has no size. Reading the case reports it.
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+def _shape(case: Case) -> tuple[int, int, int]:
+    depth, height, width, _ = case.image.shape
+    return depth, height, width
+
+
+def _count_voxels(case: Case) -> dict[str, int] | None:
+    if case.label is None:
+        return None
+    counts = np.bincount(case.label.ravel(), minlength=max(anatomy.LABELS) + 1)
+    return {name: int(counts[class_id]) for name, class_id in anatomy.CLASSES[case.classes].items()}
+
+
+def _hash_voxels(case: Case) -> str | None:
+    """Hash the image so that the same scan has the same hash, however much air is around it."""
+    box, _ = brain_mask(case.image, known=case.box)
+    image = np.ascontiguousarray(case.image[box])
+    if not image.size:
+        return None
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(image.data)
+    return digest.hexdigest()
 
 
 def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[Finding]:
-    """Add to the findings of single cases, and return those of the data set as a whole."""
-    _mark_doubles(cases)
-    _forgive_missing_segmentations(cases)
+    """Find what only a comparison of cases shows.
+
+    Findings about a case are added to its report. Those about the whole set are returned.
+    """
+    _mark_duplicates(cases)
+    _drop_missing_segmentations(cases)
     if not settings.knows_spacing:
         for case in cases:
-            case.spacing = None  # the 1 mm of the reader is none that anybody has measured
+            case.spacing = None  # the reader's 1 mm is not a measured size
         return []
     if settings.spacing is not None:
         return []
     return _mark_odd_grids([case for case in cases if case.shape and case.spacing])
 
 
-def _mark_doubles(cases: Sequence[CaseReport]) -> None:
+def _mark_duplicates(cases: Sequence[CaseReport]) -> None:
     same_voxels: dict[str, list[CaseReport]] = defaultdict(list)
     for case in cases:
         if case.voxel_hash:
             same_voxels[case.voxel_hash].append(case)
-    for doubles in same_voxels.values():
-        for case in doubles:
-            others = [other for other in doubles if other is not case]
+    for duplicates in same_voxels.values():
+        for case in duplicates:
+            others = [other for other in duplicates if other is not case]
             if not others:
                 continue
             names = " and ".join(other.case_id for other in others)
@@ -135,8 +250,11 @@ def _mark_doubles(cases: Sequence[CaseReport]) -> None:
             case.findings.append(Finding("error" if leak else "warning", "duplicate", message))
 
 
-def _forgive_missing_segmentations(cases: Sequence[CaseReport]) -> None:
-    """A data set without any is one to predict, and nobody need be told of every case."""
+def _drop_missing_segmentations(cases: Sequence[CaseReport]) -> None:
+    """Drop the warnings about missing segmentations if no case has one.
+
+    Such a data set is there to be predicted.
+    """
     if any(case.voxels is not None for case in cases):
         return
     for case in cases:
@@ -150,10 +268,11 @@ def _mark_odd_grids(cases: Sequence[CaseReport]) -> list[Finding]:
     }
     usual, sizes = _majority(spacings), sorted(set(spacings.values()))
     if len(sizes) > 1 and usual is None:
+        smallest, largest = format_sizes(sizes[0]), format_sizes(sizes[-1])
         message = (
-            f"there are {len(sizes)} voxel sizes, from {by(sizes[0])} to {by(sizes[-1])} mm (depth "
-            "x height x width), and none has the majority: a network sees voxels, not mm; bring "
-            "all cases to one with data.spacing"
+            f"there are {len(sizes)} voxel sizes, from {smallest} to {largest} mm (depth x height "
+            "x width), and none has the majority: a network sees voxels, not mm; bring all cases "
+            "to one with data.spacing"
         )
         findings.append(Finding("warning", "spacing", message))
     shapes = {case.case_id: case.shape or () for case in cases}
@@ -162,104 +281,40 @@ def _mark_odd_grids(cases: Sequence[CaseReport]) -> list[Finding]:
         spacing, shape = spacings[case.case_id], shapes[case.case_id]
         if usual not in (None, spacing):
             message = (
-                f"voxels of {by(spacing)} mm (depth x height x width), but most cases have "
-                f"{by(usual or ())}: bring all cases to one with "
+                f"voxels of {format_sizes(spacing)} mm (depth x height x width), but most cases "
+                f"have {format_sizes(usual or ())}: bring all cases to one with "
                 f"data.spacing=[{','.join(f'{size:g}' for size in usual or ())}]"
             )
             case.findings.append(Finding("warning", "spacing", message))
         elif usual_shape not in (None, shape):
             message = (
-                f"{by(shape)} voxels (depth x height x width), but most cases have "
-                f"{by(usual_shape or ())}: see that the scan is whole"
+                f"{format_sizes(shape)} voxels (depth x height x width), but most cases have "
+                f"{format_sizes(usual_shape or ())}: see that the scan is whole"
             )
             case.findings.append(Finding("warning", "size", message))
     return findings
 
 
-def by(sizes: Sequence[float]) -> str:
-    """(155, 240, 240) -> 155x240x240."""
+def format_sizes(sizes: Sequence[float]) -> str:
+    """Format sizes such as (155, 240, 240) as 155x240x240."""
     return "x".join(f"{size:g}" for size in sizes)
 
 
 def _majority(values: dict[str, V]) -> V | None:
-    """What more than half of the cases have."""
+    """Return the value that more than half of the cases have, or None."""
     if not values:
         return None
     value, count = Counter(values.values()).most_common(1)[0]
     return value if 2 * count > len(values) else None
 
 
-def inspect_case(source: CaseSource) -> CaseReport:
-    """Read a case and say everything that is wrong with it; never raises an `Exception`."""
-    report = empty_report(source)
-    try:
-        case = source.load()
-        report.shape = _shape(case)
-        report.spacing = case.spacing
-        report.modalities = case.modalities
-        report.voxels = _voxels(case)
-        report.voxel_hash = _voxel_hash(case)
-        report.findings += findings_of(case)
-    except UserError as error:
-        check = "files" if isinstance(source, BrokenSource) else "unreadable"
-        report.findings.append(Finding("error", check, str(error)))
-    except Exception as error:
-        # A file that our readers did not expect must not hide what is wrong with the others.
-        report.findings.append(Finding("error", "crash", f"{type(error).__name__}: {error}"))
-    return report
-
-
-def died(source: CaseSource) -> CaseReport:
-    """The report of a case whose reading process was killed."""
-    message = (
-        "the process that read it was killed, most likely because memory ran out: try again with "
-        "records.workers=1"
-    )
-    report = empty_report(source)
-    report.findings.append(Finding("error", "crash", message))
-    return report
-
-
-def empty_report(source: CaseSource) -> CaseReport:
-    """What is known of a case before it is read."""
-    return CaseReport(
-        source.case_id, source.patient_id, len(source.files), _bytes_on_disk(source.files)
-    )
-
-
-def _bytes_on_disk(files: Sequence[Path]) -> int:
-    total = 0
-    for path in files:
-        with contextlib.suppress(OSError):  # a link to nowhere; reading the case says so
-            total += path.stat().st_size
-    return total
-
-
-def _shape(case: Case) -> tuple[int, int, int]:
-    depth, height, width, _ = case.image.shape
-    return depth, height, width
-
-
-def _voxels(case: Case) -> dict[str, int] | None:
-    if case.label is None:
-        return None
-    counts = np.bincount(case.label.ravel(), minlength=max(anatomy.LABELS) + 1)
-    return {name: int(counts[class_id]) for name, class_id in anatomy.CLASSES[case.classes].items()}
-
-
-def _voxel_hash(case: Case) -> str | None:
-    """The same for the same scan, however much air is around it."""
-    box, _ = brain_mask(case.image, known=case.box)
-    image = np.ascontiguousarray(case.image[box])
-    if not image.size:
-        return None
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.data)
-    return digest.hexdigest()
-
-
 def patient_findings(experiment: Experiment, patients: Mapping[str, str]) -> list[Finding]:
-    """Check `split.file` and the splits beside an existing store against case id -> patient id."""
+    """Check that no split has a patient on two sides.
+
+    Args:
+        experiment: The experiment; `split.file` and the splits beside its store are checked.
+        patients: Case id -> patient id.
+    """
     findings = []
     if not knows_patients(experiment.data):
         message = (
@@ -270,7 +325,7 @@ def patient_findings(experiment: Experiment, patients: Mapping[str, str]) -> lis
         )
         findings.append(Finding("warning", "patients", message))
     for path in _split_files(experiment):
-        findings += _of_split(path, patients, csv=path == experiment.split.file)
+        findings += _split_findings(path, patients, csv=path == experiment.split.file)
     return findings
 
 
@@ -280,7 +335,7 @@ def _split_files(experiment: Experiment) -> Iterator[Path]:
     yield from sorted((experiment.store_root / FOLDER).glob("*.json"))
 
 
-def _of_split(path: Path, patients: Mapping[str, str], *, csv: bool) -> Iterator[Finding]:
+def _split_findings(path: Path, patients: Mapping[str, str], *, csv: bool) -> Iterator[Finding]:
     try:
         parts: Parts = read_split_csv(path, patients) if csv else read_parts(path)
     except UserError as error:
@@ -296,26 +351,7 @@ def _of_split(path: Path, patients: Mapping[str, str], *, csv: bool) -> Iterator
         yield Finding("error", "patient in two splits", message)
 
 
-def verify_records(experiment: Experiment) -> Verification:
-    """Re-read the store of `experiment` and name every damaged record, not only the first.
-
-    Nothing is converted, and the raw scans are not looked at. Raises `UserError` when there is no
-    whole store, or its manifest cannot be read.
-    """
-    root = experiment.store_root
-    manifest = read_manifest(root)
-    if manifest is None:
-        raise UserError(
-            f"{root}: there is no finished record store: convert first with kerasseg convert, or "
-            "name its folder with records.root=FOLDER."
-        )
-    workers = min(experiment.records.workers or usable_cores(), max(len(manifest.cases), 1))
-    reports = in_processes(partial(_inspect, root), manifest.cases, workers, partial(_died, root))
-    cases = list(track(reports, len(manifest.cases), "Reading records"))
-    return Verification("records", root, cases, list(_shards(root, manifest)))
-
-
-def _shards(root: Path, manifest: Manifest) -> Iterator[Finding]:
+def _shard_findings(root: Path, manifest: Manifest) -> Iterator[Finding]:
     for name, size in manifest.shards.items():
         path = root / name
         if not path.exists():
@@ -326,28 +362,28 @@ def _shards(root: Path, manifest: Manifest) -> Iterator[Finding]:
             yield Finding("error", "shard", message)
 
 
-def _inspect(root: Path, row: CaseRow) -> CaseReport:
-    report = _report(row)
-    words = is_damaged(root, row)
-    if words is not None:
-        report.findings.append(Finding("error", "damaged", words))
+def _inspect_record(root: Path, row: CaseRow) -> CaseReport:
+    report = _manifest_report(row)
+    damage = is_damaged(root, row)
+    if damage is not None:
+        report.findings.append(Finding("error", "damaged", damage))
         return report
     where = f"{root / row.shard}: the record at byte {row.offset}"
     try:
         stored = decode(read_record(root / row.shard, row.offset, row.case_id))
-        differing = list(_differences(stored, row))
+        differences = list(_compare_with_manifest(stored, row))
     except Exception as error:
-        # The bytes are those that were written, so the fault is in what wrote or reads them.
+        # The checksum is right, so the fault lies in the code that wrote the record or reads it.
         message = f"{where} cannot be decoded ({type(error).__name__}: {error})"
         report.findings.append(Finding("error", "payload", message))
         return report
-    if differing:
-        message = f"{where} does not agree with the manifest: {'; '.join(differing)}"
+    if differences:
+        message = f"{where} does not agree with the manifest: {'; '.join(differences)}"
         report.findings.append(Finding("error", "manifest", message))
     return report
 
 
-def _differences(stored: StoredCase, row: CaseRow) -> Iterator[str]:
+def _compare_with_manifest(stored: StoredCase, row: CaseRow) -> Iterator[str]:
     case = stored.case
     pairs = {
         "case_id": (case.case_id, row.case_id),
@@ -355,7 +391,7 @@ def _differences(stored: StoredCase, row: CaseRow) -> Iterator[str]:
         "shape": (case.image.shape, row.shape),
         "full shape": (stored.full_shape, row.full_shape),
         "crop offset": (stored.offset, row.crop_offset),
-        "voxels": (_stored_voxels(stored), row.voxels),
+        "voxels": (_count_stored_voxels(stored), row.voxels),
     }
     for name, (found, expected) in pairs.items():
         if found != expected:
@@ -364,21 +400,21 @@ def _differences(stored: StoredCase, row: CaseRow) -> Iterator[str]:
         yield "the image holds NaN or infinite values"
 
 
-def _stored_voxels(stored: StoredCase) -> dict[str, int]:
+def _count_stored_voxels(stored: StoredCase) -> dict[str, int]:
     label = stored.case.label
     assert label is not None  # a record has one
     classes = anatomy.CLASSES[stored.case.classes]
     return {name: int(np.count_nonzero(label == i)) for name, i in classes.items()}
 
 
-def _died(root: Path, row: CaseRow) -> CaseReport:
-    report = _report(row)
+def _report_killed_record(root: Path, row: CaseRow) -> CaseReport:
+    report = _manifest_report(row)
     message = f"{root / row.shard}, byte {row.offset}: the process that read it was killed"
     report.findings.append(Finding("error", "crash", message))
     return report
 
 
-def _report(row: CaseRow) -> CaseReport:
+def _manifest_report(row: CaseRow) -> CaseReport:
     return CaseReport(
         case_id=row.case_id,
         patient_id=row.patient_id,
@@ -388,17 +424,3 @@ def _report(row: CaseRow) -> CaseReport:
         spacing=row.spacing,
         voxels=row.voxels,
     )
-
-
-def verify(experiment: Experiment) -> Verification:
-    """Read every case of `experiment.data` and collect what is wrong, without stopping at it.
-
-    Raises `UserError` only when there is nothing to verify: no folder, or no case in it.
-    """
-    sources = discover(experiment.data)
-    workers = min(experiment.records.workers or usable_cores(), len(sources))
-    reports = in_processes(inspect_case, sources, workers, died)
-    cases = list(track(reports, len(sources), "Verifying cases"))
-    findings = compare_cases(cases, experiment.data)
-    findings += patient_findings(experiment, {case.case_id: case.patient_id for case in cases})
-    return Verification(experiment.data.layout, experiment.data.root, cases, findings)

@@ -22,7 +22,7 @@ from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
 from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
-from kerasseg.page import Drawing, environment, write_figures
+from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.run import Run, read_run
 from kerasseg.targets import convert_masks
 
@@ -52,20 +52,16 @@ def write_comparison(
     with atomic_write(output / "comparison.json", "--output") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _write_csv(output / "comparison.csv", comparison)
-    page = (
-        environment()
-        .get_template("comparison.html")
-        .render(
-            summary=summary,
-            comparison=comparison,
-            metrics=COMPARED,
-            units=dict(UNITS),
-            drawings=drawings,
-        )
+    return write_page(
+        output / "report.html",
+        "comparison.html",
+        "--output",
+        summary=summary,
+        comparison=comparison,
+        metrics=COMPARED,
+        units=dict(UNITS),
+        drawings=drawings,
     )
-    with atomic_write(output / "report.html", "--output") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return output / "report.html"
 
 
 def _figures(
@@ -115,9 +111,10 @@ def _compared_cases(
             name: convert_masks(pair.unpack()[1], results[name].target, target)
             for name, pair in pairs.items()
         }
-        words = {name: f"Dice {table[row, place]:.2f}" for row, name in enumerate(comparison.names)}
+        dice = dict(zip(comparison.names, table[:, place], strict=True))
+        remarks = {name: f"Dice {value:.2f}" for name, value in dice.items()}
         image = about.image_of(case_id)
-        cases.append(ComparedCase(case_id, image, first.unpack()[0], first.spacing, masks, words))
+        cases.append(ComparedCase(case_id, image, first.unpack()[0], first.spacing, masks, remarks))
     return cases
 
 

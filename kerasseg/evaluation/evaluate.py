@@ -16,6 +16,7 @@ from kerasseg import anatomy
 from kerasseg.evaluation.case_files import CaseFiles
 from kerasseg.evaluation.results import CasePair, whole_volume
 from kerasseg.evaluation.scores import DICE_ALONE, CaseScore, mean_scores, score_case
+from kerasseg.figures.style import save_figure
 from kerasseg.figures.volumes import draw_overlay, draw_views, has_depth
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
@@ -65,7 +66,7 @@ def evaluate(
             if has_depth(stored):
                 drawings[f"{case_id}_views.png"] = draw_views
             for name, drawing in drawings.items():
-                drawing(stored, prediction, target, title, figures / name)
+                save_figure(drawing(stored, prediction, target, title), figures / name)
             score = dataclasses.replace(score, figures=tuple(drawings))
         scores.append(score)
     return scores

@@ -11,9 +11,8 @@ from kerasseg.evaluation.scores import (
     empty_rule_in_words,
     score_columns,
 )
-from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
-from kerasseg.page import data_uri, environment
+from kerasseg.page import data_uri, write_page
 
 
 def write_report(
@@ -24,21 +23,16 @@ def write_report(
     metrics: MetricsSection | None = None,
 ) -> Path:
     """Write the page into the run `folder`, with the figures that the scores name inside it."""
-    text = (
-        environment()
-        .get_template("report.html")
-        .render(
-            folder=folder,
-            summary=summary,
-            scores=scores,
-            columns=score_columns(target),
-            meaning=columns_in_words(target),
-            empty_rule=empty_rule_in_words(metrics or MetricsSection()),
-            units=UNITS,
-            figure=lambda name: data_uri((folder / "figures" / name).read_bytes()),
-        )
+    return write_page(
+        folder / "report.html",
+        "report.html",
+        "run.root",
+        folder=folder,
+        summary=summary,
+        scores=scores,
+        columns=score_columns(target),
+        meaning=columns_in_words(target),
+        empty_rule=empty_rule_in_words(metrics or MetricsSection()),
+        units=UNITS,
+        figure=lambda name: data_uri((folder / "figures" / name).read_bytes()),
     )
-    path = folder / "report.html"
-    with atomic_write(path, "run.root") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path

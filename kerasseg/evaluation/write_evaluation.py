@@ -47,7 +47,7 @@ from kerasseg.figures.probabilities import (
     draw_roc_curve,
     draw_threshold_sweep,
 )
-from kerasseg.figures.runs import draw_inference_time, training_curves
+from kerasseg.figures.runs import draw_inference_time, draw_training_curves
 from kerasseg.figures.scores import (
     draw_case_heatmap,
     draw_confusion_matrix,
@@ -58,11 +58,11 @@ from kerasseg.figures.scores import (
     draw_metric_distribution,
     draw_precision_against_recall,
 )
-from kerasseg.figures.style import shades
+from kerasseg.figures.style import class_colours
 from kerasseg.figures.volumes import draw_case_planes, draw_case_slices, draw_slice_profile
 from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
-from kerasseg.page import Drawing, environment, write_figures
+from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.tensorflow_setup import peak_memory
 
 
@@ -162,7 +162,7 @@ def _scores(results: Results, means: Means, about: About) -> Iterator[Drawing]:
 
 
 def _cases(results: Results, about: About) -> Iterator[Drawing]:
-    target, colours = results.target, shades(scored_classes(results.target))
+    target, colours = results.target, class_colours(scored_classes(results.target))
     for rank, score in ranked_cases(results.scores).items():
         truth, masks = results.pairs[score.case_id].unpack()
         spacing = results.pairs[score.case_id].spacing
@@ -255,7 +255,7 @@ def _probabilities(results: Results) -> Iterator[Drawing]:
 
 def _run(results: Results, about: About) -> Iterator[Drawing]:
     if about.history:
-        figure = training_curves(about.history, about.best_epoch, results.target)
+        figure = draw_training_curves(about.history, about.best_epoch, results.target)
         yield Drawing("training_curves", _RUN, "", figure)
     seconds = [score.seconds for score in results.scores]
     if np.isfinite(seconds).all():
@@ -285,25 +285,21 @@ def write_evaluation(folder: Path, results: Results, about: About, setting: str)
     summary = summary_of(results, means, about)
     with atomic_write(folder / "summary.json", setting) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    page = (
-        environment()
-        .get_template("evaluation.html")
-        .render(
-            about=about,
-            summary=summary,
-            scores=results.scores,
-            classes=list(means),
-            shades=shades(means),
-            units=dict(UNITS),
-            headline=HEADLINE,
-            meaning=columns_in_words(results.target),
-            empty_rule=empty_rule_in_words(about.settings),
-            drawings=drawings,
-        )
+    return write_page(
+        folder / "report.html",
+        "evaluation.html",
+        setting,
+        about=about,
+        summary=summary,
+        scores=results.scores,
+        classes=list(means),
+        shades=class_colours(means),
+        units=dict(UNITS),
+        headline=HEADLINE,
+        meaning=columns_in_words(results.target),
+        empty_rule=empty_rule_in_words(about.settings),
+        drawings=drawings,
     )
-    with atomic_write(folder / "report.html", setting) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return folder / "report.html"
 
 
 def summary_of(results: Results, means: Means, about: About) -> dict[str, Any]:

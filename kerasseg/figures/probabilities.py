@@ -1,10 +1,6 @@
-"""Dice over the threshold.
+"""Figures of predicted probabilities: calibration, precision and recall, ROC, thresholds.
 
-Reliability diagram.
-
-Precision against recall over all thresholds.
-
-Receiver operating characteristic.
+Each of them counts the voxels of all cases together and has a curve per class.
 """
 
 from collections.abc import Mapping
@@ -13,40 +9,51 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kerasseg.evaluation.results import ProbabilityCounts, calibration
-from kerasseg.figures.style import clean, shades
+from kerasseg.figures.style import INK, LINE, class_colours, style_axes
 
 
 def draw_calibration_curve(counts: Mapping[str, ProbabilityCounts], bins: int = 10) -> Figure:
-    """Predicted probability against the observed share of positive voxels, a curve per class; on
-    the diagonal a probability means what it says. Below: how many voxels have it."""
+    """Draw the share of positive voxels over the predicted probability.
+
+    On the diagonal a probability means what it says. Bars below count the voxels.
+
+    Args:
+        counts: Class -> its voxels by probability.
+        bins: Number of bins of the probability.
+    """
     figure = Figure(figsize=(6, 6.2), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color="#999999", lw=1)
+    axes.plot([0, 1], [0, 1], color=LINE, lw=1)
     width = 0.8 / len(counts) / bins
-    for place, (name, colour) in enumerate(shades(counts).items()):
+    for place, (name, colour) in enumerate(class_colours(counts).items()):
         found = calibration(counts[name], bins)
         known = found.voxels > 0
-        words = f"{name}: expected calibration error {found.error:.4f}"
+        label = f"{name}: expected calibration error {found.error:.4f}"
         axes.plot(
-            found.predicted[known], found.observed[known], "o-", color=colour, lw=2, label=words
+            found.predicted[known], found.observed[known], "o-", color=colour, lw=2, label=label
         )
         centres = (np.arange(bins) + 0.5) / bins + (place - (len(counts) - 1) / 2) * width
         below.bar(centres, found.voxels, width, color=colour)
     axes.set(ylim=(-0.02, 1.02), ylabel="share of voxels that are positive", title="Calibration")
-    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    axes.legend(frameon=False, loc="upper left")
     below.set_yscale("log")
     below.set(xlim=(0, 1), xlabel="predicted probability", ylabel="voxels")
-    clean(axes)
-    clean(below, "y")
+    style_axes(axes)
+    style_axes(below, "y")
     return figure
 
 
 def draw_precision_recall_curve(counts: Mapping[str, ProbabilityCounts]) -> Figure:
-    """A curve per class over the voxels of all cases, its average precision (area, by steps) and,
-    as a dot, the threshold 0.5."""
+    """Draw precision over recall with the average precision, the area below the steps.
+
+    A dot marks the threshold 0.5.
+
+    Args:
+        counts: Class -> its voxels by probability.
+    """
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
-    for name, colour in shades(counts).items():
+    for name, colour in class_colours(counts).items():
         thresholds, hits, wrong = counts[name].above()
         positives = hits[-1]
         if not positives:
@@ -56,7 +63,7 @@ def draw_precision_recall_curve(counts: Mapping[str, ProbabilityCounts]) -> Figu
         average = float(np.sum(np.diff(recall, prepend=0.0) * precision))
         axes.plot(recall, precision, color=colour, lw=2, label=f"{name}: area {average:.3f}")
         middle = int(np.abs(thresholds[found] - 0.5).argmin())
-        axes.plot(recall[middle], precision[middle], "o", color=colour, mec="#333333", ms=7)
+        axes.plot(recall[middle], precision[middle], "o", color=colour, mec=INK, ms=7)
     axes.set(
         xlim=(0, 1.01),
         ylim=(0, 1.01),
@@ -65,16 +72,21 @@ def draw_precision_recall_curve(counts: Mapping[str, ProbabilityCounts]) -> Figu
         title="Precision and recall of voxels (dot: threshold 0.5)",
     )
     axes.legend(frameon=False, loc="lower left")
-    clean(axes)
+    style_axes(axes)
     return figure
 
 
 def draw_roc_curve(counts: Mapping[str, ProbabilityCounts]) -> Figure:
-    """True against false positive rate of the voxels of all cases, a curve per class with its
-    area; the false positive rate is logarithmic, because most voxels are healthy."""
+    """Draw the true positive rate over the false positive rate, with the area below each curve.
+
+    The false positive rate is logarithmic, because most voxels are healthy.
+
+    Args:
+        counts: Class -> its voxels by probability.
+    """
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
-    for name, colour in shades(counts).items():
+    for name, colour in class_colours(counts).items():
         thresholds, hits, wrong = counts[name].above()
         if not hits[-1] or not wrong[-1]:
             continue
@@ -83,7 +95,7 @@ def draw_roc_curve(counts: Mapping[str, ProbabilityCounts]) -> Figure:
         area = float(np.trapezoid(true, false))
         axes.plot(false, true, color=colour, lw=2, label=f"{name}: area {area:.4f}")
         middle = 1 + int(np.abs(thresholds - 0.5).argmin())
-        axes.plot(false[middle], true[middle], "o", color=colour, mec="#333333", ms=7)
+        axes.plot(false[middle], true[middle], "o", color=colour, mec=INK, ms=7)
     axes.set_xscale("log")
     axes.set(
         xlim=(1e-5, 1.05),
@@ -93,26 +105,31 @@ def draw_roc_curve(counts: Mapping[str, ProbabilityCounts]) -> Figure:
         title="ROC of voxels (dot: threshold 0.5)",
     )
     axes.legend(frameon=False, loc="lower right")
-    clean(axes)
+    style_axes(axes)
     return figure
 
 
 def draw_threshold_sweep(counts: Mapping[str, ProbabilityCounts]) -> Figure:
-    """Dice of the voxels of all cases together, were a class to hold from each threshold on; the
-    best one is marked. It is no mean over cases, and a threshold chosen here needs other cases to
-    be tested on."""
+    """Draw the Dice of all voxels over the threshold from which on a voxel belongs to the class.
+
+    The best threshold is marked. The Dice is no mean over cases, and a threshold that is chosen
+    here needs other cases to be tested on.
+
+    Args:
+        counts: Class -> its voxels by probability.
+    """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name, colour in shades(counts).items():
+    for name, colour in class_colours(counts).items():
         thresholds, hits, wrong = counts[name].above()
         if not hits[-1]:
             continue
         dice = 2 * hits / (hits[-1] + hits + wrong)
         best = int(dice.argmax())
-        words = f"{name}: {dice[best]:.3f} at {thresholds[best]:.2f}"
-        axes.plot(thresholds, dice, color=colour, lw=2, label=words)
-        axes.plot(thresholds[best], dice[best], "o", color=colour, mec="#333333", ms=7)
-    axes.axvline(0.5, color="#999999", lw=1, ls=":")
+        label = f"{name}: {dice[best]:.3f} at {thresholds[best]:.2f}"
+        axes.plot(thresholds, dice, color=colour, lw=2, label=label)
+        axes.plot(thresholds[best], dice[best], "o", color=colour, mec=INK, ms=7)
+    axes.axvline(0.5, color=LINE, lw=1, ls=":")
     axes.set(
         xlim=(0, 1),
         ylim=(0, 1.02),
@@ -121,5 +138,5 @@ def draw_threshold_sweep(counts: Mapping[str, ProbabilityCounts]) -> Figure:
         title="Dice over the threshold",
     )
     axes.legend(frameon=False, loc="lower center", title="best")
-    clean(axes)
+    style_axes(axes)
     return figure

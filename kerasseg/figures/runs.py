@@ -1,52 +1,51 @@
-"""`training_curves.png`.
-
-How long a prediction takes.
-"""
+"""Figures of a run: its training curves, and how long predictions take."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from kerasseg import anatomy
-from kerasseg.figures.style import clean, save
+from kerasseg.figures.style import BLUE, RED, REMARK, style_axes, whole_ticks
 
 
 def draw_inference_time(seconds: Sequence[float], slices: Sequence[int]) -> Figure:
-    """Seconds per volume and milliseconds per slice, in the order of the cases: the first one may
-    hold the compilation of the network."""
+    """Draw the seconds per volume and the milliseconds per slice, in the order of the cases.
+
+    The first case may include the compilation of the network.
+
+    Args:
+        seconds: Time of each case.
+        slices: Number of axial slices of each case.
+    """
     time, depth = np.asarray(seconds, float), np.asarray(slices, float)
     numbers = np.arange(1, time.size + 1)
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, values, unit, words in (
+    for axes, values, unit, title in (
         (left, time, "s", "Time per volume"),
         (right, 1000 * time / np.maximum(depth, 1), "ms", "Time per slice"),
     ):
-        axes.bar(numbers, values, 0.8, color="#1b6ca8")
+        axes.bar(numbers, values, 0.8, color=BLUE)
         median = float(np.median(values))
-        axes.axhline(median, color="#d1495b", lw=1.5, label=f"median {median:.3g} {unit}")
-        axes.set(xlabel="case, in order", ylabel=unit, title=words)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.axhline(median, color=RED, lw=1.5, label=f"median {median:.3g} {unit}")
+        axes.set(xlabel="case, in order", ylabel=unit, title=title)
+        whole_ticks(axes)
         axes.margins(y=0.15)
         axes.legend(frameon=False)
-        clean(axes, "y")
+        style_axes(axes, "y")
     return figure
 
 
-def draw_training_curves(
-    history: Sequence[dict[str, str]], best_epoch: int, target: str, path: Path
-) -> None:
-    """Write `training_curves` of a history as a PNG."""
-    save(training_curves(history, best_epoch, target), path)
+def draw_training_curves(history: Sequence[dict[str, str]], best_epoch: int, target: str) -> Figure:
+    """Draw loss, validation Dice and learning rate over the epochs.
 
+    Diamonds are the Dice of whole volumes, in the epochs that measured it.
 
-def training_curves(history: Sequence[dict[str, str]], best_epoch: int, target: str) -> Figure:
-    """Loss, validation Dice per channel and learning rate over epochs; the best epoch is marked,
-    if it is not 0.
-
-    Dice of whole volumes, of the epochs that have it, as diamonds in the channel's colour.
+    Args:
+        history: A row per epoch, as `history.csv` has it.
+        best_epoch: The epoch that is marked, from 1 on; 0 for none.
+        target: The target whose channels have a curve.
     """
     epochs = [int(row["epoch"]) for row in history]
 
@@ -77,8 +76,8 @@ def training_curves(history: Sequence[dict[str, str]], best_epoch: int, target: 
     for axes in (loss, score):
         if best_epoch > 0:
             axes.axvline(best_epoch, color="grey", lw=1, ls=":", label=f"best epoch {best_epoch}")
-        axes.legend(fontsize=8)
+        axes.legend(frameon=False, fontsize=REMARK)
     for axes in (loss, score, rate):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        style_axes(axes)
+        whole_ticks(axes)
     return figure

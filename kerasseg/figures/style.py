@@ -1,161 +1,90 @@
-"""What figures of an evaluation share: colours, strewn dots, axes.
-
-What the figures share: grey images, coloured tumours, safe saving.
-
-What the figures of a data set share: colours, and axes that stay readable from 1 case on.
-"""
+"""The one style of all figures: colours, font sizes, axes, legends, and images of slices."""
 
 import colorsys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib import colors
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from scipy import ndimage
 
 from kerasseg import anatomy
 from kerasseg.files import atomic_write
+from kerasseg.page import to_png
 
-matplotlib.use("Agg")
+BLUE, RED, GREEN, PURPLE, ORANGE = "#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b"
+INK, DIM, LINE = "#333333", "#666666", "#999999"
+"""Grey of outlines and means, of remarks, and of lines to compare with."""
+RUN_COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, "#4d4d4d")
+OUTCOME_COLOURS = {
+    "right": "#9ccc9c",
+    "another class": "#ff9f1c",
+    "missed": RED,
+    "invented": PURPLE,
+}
+"""What became of a voxel or a lesion -> its colour."""
+WHOLE_TUMOUR = "#7d7d7d"
+"""Colour of the union of several classes."""
 
+FIGURE_TITLE, TITLE, TICK, REMARK, DENSE = 12, 11, 9, 8, 7
+"""Font sizes in points: titles, numbers on axes, remarks and legends, cells of tables."""
 
-_TUMOUR_ALPHA = 0.55
-_OUTLINE = 0.9
-"""Width of a line, points."""
-
-
-def grey_range(image: np.ndarray) -> tuple[float, float]:
-    """The 1st and the 99.5th percentile inside the brain: what is drawn dark and white."""
-    brain = image[image != 0]
-    low, high = np.percentile(brain, (1, 99.5)) if brain.size else (0.0, 1.0)
-    return float(low), float(high)
-
-
-def show_slice(
-    axes: Axes,
-    image: np.ndarray,
-    title: str = "",
-    aspect: float = 1.0,
-    grey: tuple[float, float] | None = None,
-) -> None:
-    """Draw one modality (h, w) in grey, air black; `grey` is `grey_range` of another slice."""
-    low, high = grey or grey_range(image)
-    shown = np.where(image != 0, np.clip((image - low) / max(high - low, 1e-6), 0.02, 1), 0)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, aspect=aspect)
-    axes.set_title(title, fontsize=10)
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def show_tumour(axes: Axes, label: np.ndarray, target: str, aspect: float = 1.0) -> None:
-    """Lay canonical labels (h, w) over a slice, each channel of `target` in its colour.
-
-    Of regions the inner one hides the outer: WT's colour is left where there is no core.
-    """
-    rgba = np.zeros((*label.shape, 4))
-    for name in anatomy.tumour_channels(target):
-        held = np.isin(label, anatomy.TARGETS[target][name])
-        rgba[held] = (*colors.to_rgb(anatomy.COLOURS[name]), _TUMOUR_ALPHA)
-    axes.imshow(rgba, aspect=aspect, interpolation="nearest")
-
-
-def show_contours(axes: Axes, masks: np.ndarray, target: str) -> None:
-    """Draw the outline of each tumour channel of masks (h, w, K) in its colour.
-
-    Where two share a line, as a ring and what it holds, the inner one's is on top.
-    """
-    channels = list(anatomy.TARGETS[target])
-    held = {name: masks[..., channels.index(name)] > 0 for name in anatomy.tumour_channels(target)}
-    outermost = sorted(held, key=lambda name: -int(ndimage.binary_fill_holes(held[name]).sum()))
-    for name in outermost:
-        if held[name].any() and not held[name].all():
-            axes.contour(
-                held[name], levels=[0.5], colors=[anatomy.COLOURS[name]], linewidths=_OUTLINE
-            )
-
-
-def legend(figure: Figure, target: str) -> None:
-    """The colours of the target's channels below the figure; of a region also what it holds,
-    because that is drawn in another colour."""
-    ids, words = anatomy.TARGETS[target], {name: name for name in anatomy.tumour_channels(target)}
-    for outer, inner in pairwise(words):
-        if set(ids[inner]) < set(ids[outer]):
-            words[outer] = f"{outer} (holds {inner})"
-    handles = [Patch(color=anatomy.COLOURS[name], label=word) for name, word in words.items()]
-    figure.legend(handles=handles, loc="lower center", ncol=len(handles), frameon=False)
-
-
-def save(figure: Figure, path: Path, setting: str = "run.root") -> None:
-    """Write a PNG in one step; `setting` is what would move it elsewhere."""
-    with atomic_write(path, setting) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, facecolor="white")
-
-
-RUN_COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#4d4d4d")
-_DARKER = 0.62
-_OTHERS = ("#7d7d7d", "#1b6ca8", "#2e8b57", "#8e5ea2")
-_HALF_HEIGHT = 0.17
+_TUMOUR_OPACITY = 0.55
+_CONTOUR_WIDTH = 0.9
+_OTHER_CLASSES = (WHOLE_TUMOUR, BLUE, GREEN, PURPLE)
 _WIDE = 20.0
-"""Largest over smallest volume above which a logarithmic axis shows more."""
+"""Largest over smallest value above which a logarithmic axis shows more."""
+GOLDEN, PLASTIC = 0.618034, 0.754878
+"""Steps of jitter; two axes that are jittered together need one each."""
 
 
-def shades(classes: Iterable[str]) -> dict[str, str]:
-    """A colour per class: that of the anatomy; WT and TC beside sub-regions, whose colours they
-    share, a darker one."""
+def class_colours(classes: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each class, no two the same where the anatomy knows the classes.
+
+    WT and TC have the colours of ED and NCR. Beside those they are drawn darker.
+    """
     result: dict[str, str] = {}
     for number, name in enumerate(classes):
-        colour = anatomy.COLOURS.get(name, _OTHERS[number % len(_OTHERS)])
+        colour = anatomy.COLOURS.get(name, _OTHER_CLASSES[number % len(_OTHER_CLASSES)])
         if colour in result.values():
-            hue, light, strength = colorsys.rgb_to_hls(*colors.to_rgb(colour))
-            colour = colors.to_hex(colorsys.hls_to_rgb(hue, light * _DARKER, strength * 0.75))
+            hue, lightness, saturation = colorsys.rgb_to_hls(*colors.to_rgb(colour))
+            darker = colorsys.hls_to_rgb(hue, lightness * 0.62, saturation * 0.75)
+            colour = colors.to_hex(darker)
         result[name] = colour
     return result
 
 
-def strewn(row: float, count: int) -> np.ndarray:
-    """Heights of dots about a row, in golden-ratio steps: even, and the same in every run."""
-    return row + _HALF_HEIGHT * (2 * (np.arange(count) * 0.618034 % 1) - 1)
-
-
-def dot_alpha(count: int) -> float:
-    """So that a few dots and hundreds are both seen."""
+def dot_opacity(count: int) -> float:
+    """Return an opacity at which a few dots as well as hundreds of them can be seen."""
     return float(np.clip(60 / max(count, 1), 0.35, 0.9))
 
 
-def clean(axes: Axes, grid: str = "both") -> None:
-    """No box, a faint grid behind the data."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    if grid:
-        axes.grid(axis=grid, alpha=0.25)  # type: ignore[arg-type]
+def jitter(numbers: np.ndarray | int, spread: float = 0.17, step: float = GOLDEN) -> np.ndarray:
+    """Return offsets from -spread to spread that keep dots of one row apart.
+
+    The offsets are even and the same in every run, because dot number n is moved by n steps.
+    """
+    return spread * (2 * (np.asarray(numbers) * step % 1) - 1)
 
 
-def plain_numbers(axes: Axes, which: Sequence[str] = ("x",)) -> None:
-    """Ticks as a person writes them: 0.1, 20, 5,000."""
-    for name in which:
-        axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+# Figures and axes
 
 
-def logarithmic(axes: Axes, values: np.ndarray) -> None:
-    """A logarithmic x axis where positive values span more than a factor of 20; plain numbers."""
-    if values.size and values.max() > _WIDE * values.min():
-        axes.set_xscale("log")
-        decades = np.log10(values.max() / values.min())
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 3.0)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    plain_numbers(axes)
+def panel_grid(count: int, width: float = 3.4, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `count` panels, at most three side by side.
 
-
-def class_panels(count: int, width: float = 3.4, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """Panels side by side, at most three in a row."""
+    Args:
+        count: Number of panels, at least 1.
+        width: Width of a panel in inches.
+        height: Height of a panel in inches.
+    """
     columns = min(count, 3)
     rows = -(-count // columns)
     figure = Figure(
@@ -168,35 +97,205 @@ def class_panels(count: int, width: float = 3.4, height: float = 3.4) -> tuple[F
     return figure, panels[:count]
 
 
-def nothing(axes: Axes, words: str) -> None:
-    """Say in the middle of an empty panel why it is empty."""
-    axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes, color="#666666")
+def style_axes(axes: Axes, grid: str = "both") -> None:
+    """Give axes their fonts, no box, and a faint grid behind the data.
+
+    Args:
+        axes: Axes whose data and title are there already.
+        grid: Direction of the grid: "x", "y", "both", or "" for none.
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    axes.title.set_fontsize(TITLE)
+    axes.tick_params(labelsize=TICK)
+    if grid:
+        axes.grid(axis=grid, alpha=0.25)  # type: ignore[arg-type]  # a str, not the three literals
 
 
-WHOLE_TUMOUR = "#7d7d7d"
+def label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Make the y axis one of named rows, the first one on top."""
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def colour(name: str, classes: Sequence[str]) -> str:
-    """The colour of a class; that of the whole tumour where it is the union of several."""
-    return anatomy.COLOURS[name] if name in classes else WHOLE_TUMOUR
+def whole_ticks(axes: Axes, which: str = "x") -> None:
+    """Put ticks at whole numbers only."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def is_wide(values: np.ndarray) -> bool:
-    """Whether positive values span so much that they need a logarithmic axis."""
-    return bool(values.size and values.min() > 0 and values.max() > _WIDE * values.min())
-
-
-def volume_axis(axes: Axes, values: np.ndarray) -> None:
-    """Scale and label the x axis for volumes, with numbers a person writes: 0.1, 20, 5,000."""
-    if is_wide(values):
-        axes.set_xscale("log")
+def plain_ticks(axes: Axes) -> None:
+    """Write the numbers of the x axis as a person does: 0.1, 20, 5,000."""
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def edges_for(values: np.ndarray) -> np.ndarray:
-    """Edges of a histogram of positive values: more bins for more cases, logarithmic if wide."""
-    bins = int(np.clip(2 * np.sqrt(values.size), 8, 40))
-    low, high = float(values.min()), float(values.max())
-    if high <= low:
-        return np.array([0.8, 0.95, 1.05, 1.2]) * (low or 1.0)
-    return (np.geomspace if is_wide(values) else np.linspace)(low, high, bins + 1)
+def is_wide(values: np.ndarray) -> bool:
+    """Return True if the values are positive and span more than a factor of 20."""
+    return bool(values.size and values.min() > 0 and values.max() > _WIDE * values.min())
+
+
+def log_axis(axes: Axes, low: float, high: float) -> None:
+    """Make the x axis logarithmic, with plain numbers that do not overlap from low to high."""
+    axes.set_xscale("log")
+    subdivisions = (1.0,) if high > 300 * low else (1.0, 3.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=subdivisions))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(axes)
+
+
+def value_axis(axes: Axes, values: np.ndarray) -> None:
+    """Make the x axis logarithmic if the values are wide; write plain numbers."""
+    if is_wide(values):
+        log_axis(axes, float(values.min()), float(values.max()))
+    else:
+        plain_ticks(axes)
+
+
+def draw_dots(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+    """Draw a dot with a dark outline for each case."""
+    axes.scatter(x, y, s=26, color=colour, lw=0.5, edgecolor=INK, zorder=3)
+
+
+def draw_quartiles(axes: Axes, row: float, values: np.ndarray) -> None:
+    """Draw a box from the lower to the upper quartile and a line at the median."""
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    axes.barh(row, high - low, 0.56, left=low, color="#f0f0f0", edgecolor=INK, lw=1)
+    axes.vlines(median, row - 0.28, row + 0.28, color=INK, lw=2, zorder=2)
+
+
+def write_remark(axes: Axes, text: str) -> None:
+    """Write into the middle of an empty panel why it is empty."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=DIM)
+
+
+# Legends
+
+
+def legend_beside(axes: Axes) -> None:
+    """Put the legend to the right of the axes."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=REMARK)
+
+
+def legend_below(axes: Axes) -> None:
+    """Put the legend below the axes, in up to three columns."""
+    axes.legend(
+        ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False, fontsize=TICK
+    )
+
+
+def figure_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Put a legend of one row below a figure, whose layout must be constrained."""
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=TICK,
+        columnspacing=1.0,
+        handlelength=1.2,
+    )
+
+
+def class_handles(target: str) -> list[Patch]:
+    """Return a legend's entries for the tumour channels of a target."""
+    return [Patch(color=anatomy.COLOURS[n], label=n) for n in anatomy.tumour_channels(target)]
+
+
+def label_legend(figure: Figure, target: str) -> None:
+    """Put the colours of `show_label` below a figure.
+
+    An entry of a region also names the region inside it, which has its own colour.
+    """
+    ids, handles = anatomy.TARGETS[target], class_handles(target)
+    for outer, inner in pairwise(handles):
+        outer_name, inner_name = str(outer.get_label()), str(inner.get_label())
+        if set(ids[inner_name]) < set(ids[outer_name]):
+            outer.set_label(f"{outer_name} (holds {inner_name})")
+    figure_legend(figure, handles)
+
+
+# Slices
+
+
+def grey_range(image: np.ndarray) -> tuple[float, float]:
+    """Return the values that are drawn black and white.
+
+    They are the 1st and the 99.5th percentile of the voxels that are not 0.
+    """
+    brain = image[image != 0]
+    low, high = np.percentile(brain, (1, 99.5)) if brain.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def show_slice(
+    axes: Axes,
+    image: np.ndarray,
+    title: str = "",
+    aspect: float = 1.0,
+    grey: tuple[float, float] | None = None,
+) -> None:
+    """Draw a slice of one modality in grey, air black.
+
+    Args:
+        axes: Empty axes.
+        image: The slice (h, w).
+        title: Title of the panel.
+        aspect: Height of a pixel over its width.
+        grey: The `grey_range` to draw it with; by default its own.
+    """
+    low, high = grey or grey_range(image)
+    shown = np.where(image != 0, np.clip((image - low) / max(high - low, 1e-6), 0.02, 1), 0)
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, aspect=aspect)
+    axes.set_title(title, fontsize=TITLE - 1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def show_label(axes: Axes, label: np.ndarray, target: str, aspect: float = 1.0) -> None:
+    """Lay a label over a slice, each channel of the target in its colour.
+
+    An inner region hides the outer one: WT's colour is left where there is no core.
+
+    Args:
+        axes: Axes with the slice.
+        label: Canonical ids (h, w).
+        target: The target whose channels are drawn.
+        aspect: Height of a pixel over its width.
+    """
+    rgba = np.zeros((*label.shape, 4))
+    for name in anatomy.tumour_channels(target):
+        inside = np.isin(label, anatomy.TARGETS[target][name])
+        rgba[inside] = (*colors.to_rgb(anatomy.COLOURS[name]), _TUMOUR_OPACITY)
+    axes.imshow(rgba, aspect=aspect, interpolation="nearest")
+
+
+def show_contours(axes: Axes, masks: np.ndarray, target: str) -> None:
+    """Draw the outline of each tumour channel of masks (h, w, K) in its colour.
+
+    Where a ring and what it encloses share a line, the inner channel's colour is on top.
+    """
+    channels = list(anatomy.TARGETS[target])
+    planes = {
+        name: masks[..., channels.index(name)] > 0 for name in anatomy.tumour_channels(target)
+    }
+    outermost = sorted(planes, key=lambda name: -int(ndimage.binary_fill_holes(planes[name]).sum()))
+    for name in outermost:
+        if planes[name].any() and not planes[name].all():
+            axes.contour(
+                planes[name],
+                levels=[0.5],
+                colors=[anatomy.COLOURS[name]],
+                linewidths=_CONTOUR_WIDTH,
+            )
+
+
+def save_figure(figure: Figure, path: Path, setting: str = "run.root") -> None:
+    """Write a figure as PNG in one step.
+
+    Args:
+        figure: The figure.
+        path: File to write.
+        setting: The option that an error message names as the way to write elsewhere.
+    """
+    with atomic_write(path, setting) as temporary:
+        temporary.write_bytes(to_png(figure))

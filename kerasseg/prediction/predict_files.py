@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import Input
 from kerasseg.datasets.label_ids import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.errors import UserError, storage_error
-from kerasseg.figures.style import legend, save, show_slice, show_tumour
+from kerasseg.figures.style import label_legend, save_figure, show_label, show_slice
 from kerasseg.prediction.model import Prediction, Segmenter
 from kerasseg.progress import track
 
@@ -31,7 +30,7 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
     names = list(case.modalities)
     figure = Figure(
         figsize=(2.8 * (len(names) + 1), 3.6),
-        layout=ConstrainedLayoutEngine(rect=(0, 0.08, 1, 0.92)),
+        layout="constrained",
     )
     axes = figure.subplots(1, len(names) + 1)
     aspect = case.spacing[1] / case.spacing[2]
@@ -40,15 +39,15 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
         show_slice(axes[channel], case.image[index, ..., channel], title, aspect)
     base = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
     show_slice(axes[-1], case.image[index, ..., base], "prediction", aspect)
-    show_tumour(axes[-1], label[index], prediction.target, aspect)
+    show_label(axes[-1], label[index], prediction.target, aspect)
     title = case.case_id
     if label.shape[0] > 1:
         title += f", axial slice {index}"
     if not areas.any():
         title += ", no tumour found"
     figure.suptitle(title, fontsize=11)
-    legend(figure, prediction.target)
-    save(figure, path, "--output")
+    label_legend(figure, prediction.target)
+    save_figure(figure, path, "--output")
 
 
 OPTION = "--output"

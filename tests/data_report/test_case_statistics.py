@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerasseg import anatomy
-from kerasseg.data_report.statistics import HEIGHT_BINS, TUMOUR, measure
+from kerasseg.data_report.statistics import HEIGHT_BINS, TUMOUR, measure_case
 from kerasseg.datasets.case import Case, lps_grid
 
 SPACING = (3.0, 1.5, 0.5)
@@ -61,7 +61,7 @@ def scan(request) -> tuple[np.ndarray, np.ndarray]:
 
 def test_counts_parts_and_centre_are_those_of_loops_over_voxels(scan):
     image, label = scan
-    found = measure(case_of(image, label))
+    found = measure_case(case_of(image, label))
     assert found.shape == (9, 12, 11) and found.spacing == SPACING
     assert found.brain_voxels == sum(bool(image[v].any()) for v in np.ndindex(label.shape))
     for name, class_id in anatomy.SUBREGIONS.items():
@@ -76,7 +76,7 @@ def test_counts_parts_and_centre_are_those_of_loops_over_voxels(scan):
 
 def test_presence_is_the_share_of_slices_at_each_height(scan):
     image, label = scan
-    found = measure(case_of(image, label))
+    found = measure_case(case_of(image, label))
     assert found.brain_slices == 7
     fine = 700
     slices = [1 + int(7 * (i + 0.5) / (fine * HEIGHT_BINS)) for i in range(fine * HEIGHT_BINS)]
@@ -89,7 +89,7 @@ def test_presence_is_the_share_of_slices_at_each_height(scan):
 def test_many_slices_are_averaged_into_a_bin():
     label = np.zeros((200, 4, 5), np.uint8)
     label[0:4:2, 1, 1] = anatomy.ED
-    found = measure(case_of(np.ones((200, 4, 5, 1)), label))
+    found = measure_case(case_of(np.ones((200, 4, 5, 1)), label))
     assert found.presence["ED"][0] == pytest.approx(0.5)
     assert not found.presence["ED"][1:].any()
 
@@ -98,24 +98,24 @@ def test_parts_that_touch_at_a_corner_are_one():
     label = np.zeros((4, 5, 6), np.uint8)
     label[0, 0, 0] = label[1, 1, 1] = anatomy.ET
     label[3, 4, 5] = anatomy.ED
-    found = measure(case_of(np.ones((4, 5, 6, 1)), label))
+    found = measure_case(case_of(np.ones((4, 5, 6, 1)), label))
     assert found.components == 2
 
 
 def test_a_known_box_changes_nothing(scan):
     image, label = scan
     box = (slice(0, 8), slice(1, 11), slice(2, 11))
-    found, boxed = measure(case_of(image, label)), measure(case_of(image, label, box=box))
+    found, boxed = measure_case(case_of(image, label)), measure_case(case_of(image, label, box=box))
     assert found.brain_voxels == boxed.brain_voxels and found.centre == boxed.centre
     assert found.intensities["t1"].mean == boxed.intensities["t1"].mean
 
 
 def test_without_tumour_and_without_segmentation(scan):
     image, label = scan
-    healthy = measure(case_of(image, np.zeros_like(label)))
+    healthy = measure_case(case_of(image, np.zeros_like(label)))
     assert healthy.tumour_voxels == 0 and healthy.components == 0 and healthy.centre is None
     assert not healthy.presence[TUMOUR].any()
-    unknown = measure(case_of(image, None))
+    unknown = measure_case(case_of(image, None))
     assert unknown.voxels is None and unknown.tumour_voxels is None
     assert unknown.components is None and unknown.centre is None and unknown.presence == {}
     assert unknown.brain_voxels == healthy.brain_voxels
@@ -125,7 +125,7 @@ def test_a_picture_of_tumour_from_healthy():
     image = np.ones((1, 6, 8, 1))
     label = np.zeros((1, 6, 8), np.uint8)
     label[0, 1:3, 4:8] = 1
-    found = measure(case_of(image, label, classes="tumour"))
+    found = measure_case(case_of(image, label, classes="tumour"))
     assert found.voxels == {"tumour": 8} and found.components == 1
     assert found.centre == pytest.approx((0.5, 2 / 6, 6 / 8))
     np.testing.assert_allclose(found.presence["tumour"], 1)
@@ -134,4 +134,4 @@ def test_a_picture_of_tumour_from_healthy():
 def test_no_voxels_travel_between_processes(scan):
     image, label = scan
     large = np.tile(image, (1, 8, 8, 1))
-    assert len(pickle.dumps(measure(case_of(large, np.tile(label, (1, 8, 8)))))) < 20_000
+    assert len(pickle.dumps(measure_case(case_of(large, np.tile(label, (1, 8, 8)))))) < 20_000

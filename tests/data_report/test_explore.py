@@ -35,8 +35,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def words(path: Path) -> str:
-    """The page's text: tags, style and figures taken out, white space made single."""
-    text = re.sub(r"<style>.*?</style>", "", path.read_text(), flags=re.DOTALL)
+    """The page's text without tags, style, script and figures, with single spaces."""
+    text = re.sub(r"<(style|script)>.*?</\1>", "", path.read_text(), flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]*>", " ", text).split())
 
 
@@ -82,7 +82,10 @@ def test_every_figure_is_written_and_lies_in_the_page(explored):
 def test_the_page_refers_to_nothing_outside_itself(explored):
     text = explored.read_text()
     assert set(re.findall(r'src="([^:"]*):', text)) == {"data"}
-    for word in ("href", "<script", "<link", "url(", "@import", "http"):
+    links = re.findall(r'href="#([^"]*)"', text)
+    assert text.count("href") == len(links) > 4
+    assert all(f'id="{link}"' in text for link in links)
+    for word in ("<script ", "<link", "url(", "@import", "http"):
         assert word not in text
 
 
@@ -218,7 +221,7 @@ def test_pictures_are_counted_in_pixels_and_drawn_in_one_plane(tmp_path):
 def test_a_long_list_shows_the_extremes_only(tmp_path, monkeypatch):
     monkeypatch.setattr(page_module, "_LONGEST_TABLE", 6)
     monkeypatch.setattr(page_module, "_EXTREMES", 2)
-    monkeypatch.setattr(page_module, "_COUNTED", 1)
+    monkeypatch.setattr(page_module, "_MOST_COUNTS", 1)
     page = explore(pictures_experiment(tmp_path / "p", 7), tmp_path / "out")
     text = words(page)
     assert "All 7 are in cases.csv" in text

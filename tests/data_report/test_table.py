@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kerasseg.data_report.table import show, write_json
+from kerasseg.data_report.table import print_verification, write_json
 from kerasseg.data_report.verify import CaseReport, Verification
 from kerasseg.datasets.checks import Finding
 from kerasseg.errors import UserError
@@ -43,7 +43,7 @@ def sample() -> Verification:
 
 def printed(verification: Verification, width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
-    show(verification, console)
+    print_verification(verification, console)
     return console.file.getvalue()
 
 
@@ -91,7 +91,9 @@ def test_an_unlabelled_set_is_said_to_be_for_prediction():
 @pytest.mark.parametrize(("severity", "code"), [("error", "\x1b[1;31m"), ("warning", "\x1b[33m")])
 def test_severity_has_a_colour(severity, code):
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
-    show(Verification("msd", ROOT, [case("a", Finding(severity, "note", "x"))]), console)
+    print_verification(
+        Verification("msd", ROOT, [case("a", Finding(severity, "note", "x"))]), console
+    )
     assert f"{code}{severity}" in console.file.getvalue()
 
 

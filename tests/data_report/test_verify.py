@@ -13,7 +13,13 @@ from PIL import Image
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import load_experiment
-from kerasseg.data_report.verify import CaseReport, Verification, died, inspect_case, verify
+from kerasseg.data_report.verify import (
+    CaseReport,
+    Verification,
+    inspect_case,
+    report_killed,
+    verify,
+)
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
@@ -352,7 +358,7 @@ def test_a_killed_process_is_a_finding_of_its_case(tmp_path, phantoms):
         write_brats(root, f"case{index}", phantoms[index])
     sources = discover(experiment_of(root).data)
     sources[1] = Deadly(**vars(sources[1]))
-    reports = list(in_processes(inspect_case, sources, 2, died))
+    reports = list(in_processes(inspect_case, sources, 2, report_killed))
     assert [case.case_id for case in reports] == [f"case{i}" for i in range(5)]
     assert [found(case) for case in reports] == [[], [("error", "crash")], [], [], []]
     assert "records.workers=1" in reports[1].findings[0].message

@@ -10,6 +10,7 @@ from kerasseg.config.experiment import EvaluationSettings
 from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
 from kerasseg.evaluation.scores import mean_scores
 from kerasseg.figures.runs import draw_training_curves
+from kerasseg.figures.style import save_figure
 from kerasseg.inference.predictor import Predictor
 from kerasseg.run import read_history
 from kerasseg.train import build_network
@@ -60,5 +61,5 @@ def test_history_and_curves_take_epochs_with_and_without(tmp_path):
     with (tmp_path / "history.csv").open() as file:
         assert [row["val_volume_dice_ET"] for row in csv.DictReader(file)] == ["", "0.75", ""]
     picture = tmp_path / "curves.png"
-    draw_training_curves(read_history(history.path), 2, "subregions", picture)
+    save_figure(draw_training_curves(read_history(history.path), 2, "subregions"), picture)
     assert picture.stat().st_size > 10_000

@@ -35,7 +35,7 @@ from kerasseg.figures.scores import (
     draw_precision_against_recall,
     draw_run_means,
 )
-from kerasseg.figures.style import shades
+from kerasseg.figures.style import class_colours
 from kerasseg.figures.volumes import (
     ComparedCase,
     draw_case_planes,
@@ -60,14 +60,14 @@ def counts_of(truth):
     return {"ET": ProbabilityCounts.count(probabilities, truth)}
 
 
-def draw(figure, tmp_path):
-    """Draw it, and return all its text."""
-    figure.savefig(tmp_path / "figure.png", dpi=40)
+def draw(figure):
+    """Lay the figure out, which computes every artist but no pixel, and return all its text."""
+    figure.draw_without_rendering()
     return " | ".join(text.get_text() for text in figure.findobj(Text))
 
 
 @pytest.mark.parametrize("count", [1, 2, 70])
-def test_figures_over_cases(tmp_path, count):
+def test_figures_over_cases(count):
     dice = shares(count)
     dice["ET"][0] = float("nan")
     volumes = {n: [100 * v for v in row] for n, row in shares(count, seed=1).items()}
@@ -79,68 +79,68 @@ def test_figures_over_cases(tmp_path, count):
     lesions = {name: {"found": 3, "missed": 1, "invented": 12} for name in CLASSES}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        words = draw(draw_metric_distribution(dice, rule, "T", "Dice", share=True), tmp_path)
+        words = draw(draw_metric_distribution(dice, rule, "T", "Dice", share=True))
         assert "decided by the rule" in words and "WT" in words
-        draw(draw_metric_distribution(volumes, rule, "T", "HD95 [mm]", share=False), tmp_path)
-        assert "95 %" in draw(draw_mean_intervals(means, {"dice": "Dice"}, 0.95), tmp_path)
-        draw(draw_cumulative_dice(dice), tmp_path)
-        draw(draw_case_heatmap(ids, dice), tmp_path)
-        words = draw(draw_dice_against_volume(volumes, dice), tmp_path)
+        draw(draw_metric_distribution(volumes, rule, "T", "HD95 [mm]", share=False))
+        assert "95 %" in draw(draw_mean_intervals(means, {"dice": "Dice"}, 0.95))
+        draw(draw_cumulative_dice(dice))
+        draw(draw_case_heatmap(ids, dice))
+        words = draw(draw_dice_against_volume(volumes, dice))
         assert "1 case without it in the truth" in words and "true volume [mL]" in words
-        draw(draw_volume_agreement(volumes, other), tmp_path)
+        draw(draw_volume_agreement(volumes, other))
         bias = np.mean(other["ED"]) - np.mean(volumes["ED"])
-        assert f"ED: bias {bias:+.2f} mL" in draw(draw_bland_altman(volumes, other), tmp_path)
-        draw(draw_precision_against_recall(dice, shares(count, seed=3)), tmp_path)
-        draw(draw_error_volumes(ids, *(list(volumes.values())[:3]), "WT"), tmp_path)
-        draw(draw_metric_correlation(dice, "T"), tmp_path)
-        assert "12" in draw(draw_lesion_counts(lesions), tmp_path)
+        assert f"ED: bias {bias:+.2f} mL" in draw(draw_bland_altman(volumes, other))
+        draw(draw_precision_against_recall(dice, shares(count, seed=3)))
+        draw(draw_error_volumes(ids, *(list(volumes.values())[:3]), "WT"))
+        draw(draw_metric_correlation(dice, "T"))
+        assert "12" in draw(draw_lesion_counts(lesions))
         words = draw(
-            draw_lesion_sizes({"ED": [5.0, 900.0], "ET": []}, {"ED": [0, 1], "ET": []}), tmp_path
+            draw_lesion_sizes({"ED": [5.0, 900.0], "ET": []}, {"ED": [0, 1], "ET": []}),
         )
         assert "ED: 1 of 2 missed" in words and "no lesion" in words
-        words = draw(draw_inference_time([2.0] * count, [10] * count), tmp_path)
+        words = draw(draw_inference_time([2.0] * count, [10] * count))
         assert "median 2 s" in words and "median 200 ms" in words
         found = {n: compare_paired(dice[n], shares(count, seed=5)[n]) for n in CLASSES}
-        assert "right of 0: b" in draw(draw_paired_differences(found, "a", "b", "Dice"), tmp_path)
+        assert "right of 0: b" in draw(draw_paired_differences(found, "a", "b", "Dice"))
         runs = {run: {n: row["dice"] for n, row in means.items()} for run in ("a", "b", "c")}
-        draw(draw_run_means(runs, "Dice"), tmp_path)
+        draw(draw_run_means(runs, "Dice"))
 
 
 @pytest.mark.parametrize("kind", ["both", "no positives", "all positives"])
-def test_curves_of_voxels(tmp_path, kind):
+def test_curves_of_voxels(kind):
     truth = np.random.default_rng(1).random(4000) < {"both": 0.2, "no positives": 0}.get(kind, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        words = draw(draw_calibration_curve(counts_of(truth)), tmp_path)
+        words = draw(draw_calibration_curve(counts_of(truth)))
         assert "ET: expected calibration error 0." in words
         if kind != "both":
             warnings.filterwarnings("ignore", message="No artists with labels")
-        draw(draw_precision_recall_curve(counts_of(truth)), tmp_path)
-        draw(draw_roc_curve(counts_of(truth)), tmp_path)
-        draw(draw_threshold_sweep(counts_of(truth)), tmp_path)
+        draw(draw_precision_recall_curve(counts_of(truth)))
+        draw(draw_roc_curve(counts_of(truth)))
+        draw(draw_threshold_sweep(counts_of(truth)))
 
 
-def test_areas_are_those_of_the_definitions(tmp_path):
+def test_areas_are_those_of_the_definitions():
     random = np.random.default_rng(3)
     truth = random.random(3000) < 0.3
     probabilities = np.clip(0.35 * truth + 0.65 * random.random(3000), 0, 0.999)
     counts = {"ET": ProbabilityCounts.count(probabilities, truth)}
     # The area under the ROC curve is the chance that a positive is above a negative.
     above = (probabilities[truth][:, None] > probabilities[~truth][None]).mean()
-    words = draw(draw_roc_curve(counts), tmp_path)
+    words = draw(draw_roc_curve(counts))
     assert float(words.split("ET: area ")[1].split(" ")[0]) == pytest.approx(above, abs=2e-3)
     order = np.argsort(-probabilities)
     hits = np.cumsum(truth[order])
     average = (hits / np.arange(1, 3001))[truth[order]].mean()
-    words = draw(draw_precision_recall_curve(counts), tmp_path)
+    words = draw(draw_precision_recall_curve(counts))
     assert float(words.split("ET: area ")[1].split(" ")[0]) == pytest.approx(average, abs=5e-3)
 
 
-def test_a_confusion_matrix_is_normalised_by_row(tmp_path):
+def test_a_confusion_matrix_is_normalised_by_row():
     matrix = np.array([[900, 100], [1500, 4500]])
-    words = draw(draw_confusion_matrix(matrix, ("background", "tumour")), tmp_path)
+    words = draw(draw_confusion_matrix(matrix, ("background", "tumour")))
     assert "75.0%\n4.5 k" in words and "10.0%\n100" in words
-    assert "none" in draw(draw_confusion_matrix(matrix * [[0], [1]], ("a", "b")), tmp_path)
+    assert "none" in draw(draw_confusion_matrix(matrix * [[0], [1]], ("a", "b")))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_confusion_matrix_is_normalised_by_row(tmp_path):
         ("no tumour", 1, "labels"),
     ],
 )
-def test_a_case_in_pictures(tmp_path, target, depth, kind):
+def test_a_case_in_pictures(target, depth, kind):
     random = np.random.default_rng(0)
     truth = np.zeros((depth, 14, 11), np.uint8)
     truth[depth // 2 :, 3:9, 2:7] = random.integers(0, 4, (depth - depth // 2, 6, 5))
@@ -165,15 +165,15 @@ def test_a_case_in_pictures(tmp_path, target, depth, kind):
     arguments = (image, truth, masks, target, (3.0, 1.0, 2.0), "T")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        words = draw(draw_case_planes(*arguments), tmp_path)
+        words = draw(draw_case_planes(*arguments))
         assert ("sagittal" in words) == (depth > 1) and "invented" in words
         assert ("another class" in words) == (target != "binary")
-        draw(draw_case_slices(*arguments), tmp_path)
-        draw(draw_slice_profile(truth > 0, masks.any(-1), (3.0, 1.0, 2.0), "T", "red"), tmp_path)
+        draw(draw_case_slices(*arguments))
+        draw(draw_slice_profile(truth > 0, masks.any(-1), (3.0, 1.0, 2.0), "T", "red"))
         case = ComparedCase(
             "c", image, truth, (3.0, 1.0, 2.0), {"a": masks, "b": masks}, {"b": "Dice 0.50"}
         )
-        assert "b\nDice 0.50" in draw(draw_same_slices([case, case], target), tmp_path)
+        assert "b\nDice 0.50" in draw(draw_same_slices([case, case], target))
 
 
 def test_kinds_of_errors():
@@ -197,7 +197,7 @@ def test_planes_go_through_most_tumour_with_the_crown_up():
 
 
 def test_classes_that_share_a_colour_are_told_apart():
-    colours = shades(CLASSES)
+    colours = class_colours(CLASSES)
     assert len(set(colours.values())) == 5
     assert all(colours[name] == anatomy.COLOURS[name] for name in ("NCR", "ED", "ET"))
-    assert shades(("WT", "TC", "ET")) == {n: anatomy.COLOURS[n] for n in ("WT", "TC", "ET")}
+    assert class_colours(("WT", "TC", "ET")) == {n: anatomy.COLOURS[n] for n in ("WT", "TC", "ET")}

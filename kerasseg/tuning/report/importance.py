@@ -1,7 +1,4 @@
-"""Which settings moved the score.
-
-A random forest that guesses the score from the settings.
-"""
+"""Which settings moved the score, estimated by a random forest."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,15 +13,23 @@ from kerasseg.tuning.trials import TrialRecord
 FEWEST_TRIALS = 10
 """Completed trials below which nothing is said about importance."""
 _TREES = 64
+_RESAMPLES = 40
+_PERMUTATIONS = 8
+_INTERVAL = (5.0, 95.0)
+"""Percentiles of the importance over the resamples."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Compared trials as numbers.
 
-    table:  (trials, parameters), from 0 to 1 over the space; NaN where a setting was not in use
-    scores: (trials,), without what is due to the number of epochs that the tuner asked for
-    trials: those of the rows
+    Attributes:
+        parameters: The searched settings.
+        table: Values (trials, parameters) from 0 to 1 over the space; NaN where a setting was not
+            in use.
+        scores: Scores (trials,) without the effect of the number of epochs that the tuner asked
+            for.
+        trials: The trials of the rows.
     """
 
     parameters: tuple[Parameter, ...]
@@ -34,7 +39,7 @@ class Encoded:
 
 
 def why_no_model(search: Search) -> str:
-    """A sentence why the trials say nothing about importance; empty where they do."""
+    """Return a sentence on why the trials say nothing about importance, or "" if they do."""
     encoded = encode(search)
     if len(encoded.scores) < FEWEST_TRIALS:
         return (
@@ -47,10 +52,11 @@ def why_no_model(search: Search) -> str:
 
 
 def encode(search: Search) -> Encoded:
-    """The compared trials of a search as numbers, choices as their index scaled like the rest.
+    """Turn the compared trials of a search into numbers. A choice becomes its scaled index.
 
-    Where the tuner gave some trials more epochs than others, as the brackets of Hyperband do, each
-    score counts from the mean of those with as many; one that is alone with its epochs is left out.
+    If the tuner gave some trials more epochs than others, as the brackets of Hyperband do, each
+    score counts from the mean of the trials with as many epochs. A trial that is the only one with
+    its number of epochs is left out.
     """
     sizes = Counter(trial.epochs_to for trial in search.compared)
     compared = [trial for trial in search.compared if len(sizes) == 1 or sizes[trial.epochs_to] > 1]
@@ -67,9 +73,10 @@ def encode(search: Search) -> Encoded:
 
 
 def filled(encoded: Encoded, generator: np.random.Generator) -> np.ndarray:
-    """The table with a value of another trial wherever a setting was not in use.
+    """Return the table with a value of another trial wherever a setting was not in use.
 
-    So a conditional setting does not tell the forest the value of the one that it hangs on.
+    Otherwise a conditional setting would tell the forest the value of the setting that it depends
+    on.
     """
     table = encoded.table.copy()
     for column in table.T:
@@ -80,8 +87,10 @@ def filled(encoded: Encoded, generator: np.random.Generator) -> np.ndarray:
 
 
 def features(encoded: Encoded, table: np.ndarray) -> np.ndarray:
-    """(rows, features) of a filled table (rows, parameters): three and more choices one-hot, since
-    they have no order that a tree could split."""
+    """Turn a filled table (rows, parameters) into the inputs (rows, features) of a forest.
+
+    Three or more choices become one-hot, because they have no order that a tree could split.
+    """
     columns: list[np.ndarray] = []
     for parameter, column in zip(encoded.parameters, table.T, strict=True):
         if parameter.is_category and len(parameter.choices) > 2:
@@ -93,23 +102,22 @@ def features(encoded: Encoded, table: np.ndarray) -> np.ndarray:
 
 
 def fit_forest(inputs: np.ndarray, scores: np.ndarray, seed: int) -> Any:
-    """A fitted `sklearn.ensemble.RandomForestRegressor`."""
+    """Return a `sklearn.ensemble.RandomForestRegressor` that is fitted to the scores."""
     from sklearn.ensemble import RandomForestRegressor
 
     return RandomForestRegressor(_TREES, min_samples_leaf=2, random_state=seed).fit(inputs, scores)
 
 
-_RESAMPLES = 40
-_PERMUTATIONS = 8
-_INTERVAL = (5.0, 95.0)
-
-
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the score's variance, best guess and interval over resamples of the trials.
+    """Importance of the settings.
 
-    shares:    setting -> (mean, low, high), the greatest first
-    explained: R² of the forest on trials that it was not fitted to; 0 or less: it knows nothing
+    Attributes:
+        shares: Setting -> (mean, low, high) of its share of the score's variance over resamples of
+            the trials, the greatest share first.
+        explained: R² of the forest on trials that it was not fitted to. At 0 or below, the forest
+            knows nothing.
+        trials: Number of trials.
     """
 
     shares: dict[str, tuple[float, float, float]]
@@ -118,13 +126,17 @@ class Importance:
 
 
 def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
-    """Permutation importance on held-out trials.
+    """Measure the permutation importance of each setting on held-out trials.
 
     A forest (Hutter et al. 2014 use the same model in fANOVA) is fitted to a bootstrap of the
-    trials. On those that were not drawn, one setting's values are shuffled among the trials: how
-    much the squared error grows, over twice the scores' variance, is the setting's share, since
-    shuffling a cause of variance V adds an error of 2 V (Gregorutti et al. 2017). 0 and below: no
-    effect was seen.
+    trials. On the trials that were not drawn, the values of one setting are shuffled. The growth of
+    the squared error over twice the variance of the scores is the setting's share, since shuffling
+    a cause of variance V adds an error of 2 V (Gregorutti et al. 2017). At 0 and below, no effect
+    was seen.
+
+    Args:
+        encoded: The compared trials, at least `FEWEST_TRIALS`.
+        seed: Seed of the resamples and of the forests.
     """
     generator = np.random.default_rng(seed)
     count, columns = encoded.table.shape
@@ -144,7 +156,7 @@ def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
             for _ in range(_PERMUTATIONS):
                 tables.append(table[held_out])
                 tables[-1][:, column] = table[generator.permutation(held_out), column]
-        # All at once: the forest's time goes by calls, not by rows.
+        # One call for all tables, because a forest's time depends on calls, not on rows.
         guesses = forest.predict(features(encoded, np.concatenate(tables)))
         distances = guesses.reshape(len(tables), -1) - encoded.scores[held_out]
         squared = (distances**2).mean(axis=1)
@@ -160,9 +172,9 @@ def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
     return Importance(shares, 1 - float(np.mean(errors)) / variance, count)
 
 
-def importance_in_words(importance: Importance) -> str:
-    """What the figure is, and how far to believe it."""
-    words = (
+def describe_importance(importance: Importance) -> str:
+    """Explain the figure of importance, and how far it can be trusted."""
+    method = (
         f"Estimated from {importance.trials} trials. A random forest guesses the score from the "
         "settings; a bar is the share of the score's variance that is lost when one setting's "
         "values are shuffled among trials that the forest was not fitted to, with the 90 % "
@@ -171,11 +183,11 @@ def importance_in_words(importance: Importance) -> str:
     )
     if importance.explained <= 0:
         return (
-            f"{words} Here the forest guesses no better than the mean score (R² "
+            f"{method} Here the forest guesses no better than the mean score (R² "
             f"{importance.explained:.2f}): the bars mean nothing yet."
         )
     return (
-        f"{words} The forest explains {100 * importance.explained:.0f} % of the variance of "
+        f"{method} The forest explains {100 * importance.explained:.0f} % of the variance of "
         f"trials that it has not seen; so few trials tell the greatest effect from none, and "
         "seldom the second from the third."
     )

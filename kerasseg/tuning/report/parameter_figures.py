@@ -1,60 +1,71 @@
-"""The score over the two settings that matter most.
+"""Figures of a search's settings: all of them at once, their importance, the two that matter."""
 
-Which settings moved the score.
-
-Every trial as a line through its settings.
-"""
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from kerasseg.figures.style import clean
-from kerasseg.tuning.report.figure_parts import (
-    BEST,
-    STATUS_COLOURS,
-    choices_in_words,
-    parameter_axis,
-    score_bar,
-    score_colours,
-    score_range,
-    value_in_words,
+from kerasseg.figures.style import (
+    DENSE,
+    DIM,
+    FIGURE_TITLE,
+    GOLDEN,
+    INK,
+    LINE,
+    PLASTIC,
+    REMARK,
+    TICK,
+    jitter,
+    label_rows,
+    style_axes,
 )
 from kerasseg.tuning.report.importance import Encoded, Importance, features, filled, fit_forest
-from kerasseg.tuning.report.read_search import Search
+from kerasseg.tuning.report.read_search import Search, choice_labels, format_setting
+from kerasseg.tuning.report.score_figures import (
+    BEST,
+    STATUS_COLOURS,
+    objective_label,
+    parameter_axis,
+    score_range,
+)
 from kerasseg.tuning.space import Parameter
 from kerasseg.tuning.trials import TrialRecord
 
+_UNUSED = -0.16
+"""Height of a setting that is not in use and of a missing score, as a share of the axes."""
+_SPREAD = 0.035
+"""Jitter of lines through one choice, as a share of the axis."""
+_STEPS = 40
+"""Values of a parameter in the map of two settings."""
+_SEED = 0
+
 
 def draw_parameter_importance(importance: Importance) -> Figure:
-    """A bar per setting with its interval; what is below 0 is noise and has no bar."""
+    """Draw a bar per setting with its interval; a share below 0 is noise and has no bar."""
     names = list(importance.shares)
     figure = Figure(figsize=(7.6, 1.6 + 0.38 * len(names)), layout="constrained")
     axes = figure.subplots()
     for row, (mean, low, high) in enumerate(importance.shares.values()):
         axes.barh(row, 100 * max(mean, 0), height=0.62, color=STATUS_COLOURS["completed"])
-        axes.plot([100 * low, 100 * high], [row, row], color="#333333", lw=1.6)
-        axes.plot([100 * low, 100 * high], [row, row], "|", color="#333333", ms=7)
-    axes.axvline(0, color="#333333", lw=1)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.invert_yaxis()
+        axes.plot([100 * low, 100 * high], [row, row], color=INK, lw=1.6)
+        axes.plot([100 * low, 100 * high], [row, row], "|", color=INK, ms=7)
+    axes.axvline(0, color=INK, lw=1)
+    label_rows(axes, names)
     axes.set_xlabel("share of the score's variance [%]")
     axes.set_title(f"Importance of settings, from {importance.trials} trials")
-    clean(axes, "x")
+    style_axes(axes, "x")
     return figure
 
 
-_UNUSED = -0.16
-"""Height of a setting that is not in use, and of a score that there is none."""
-_SPREAD = 0.035
-"""Lines through one choice lie so far apart, of the axis."""
-
-
 def draw_parallel_coordinates(search: Search) -> Figure:
-    """An axis per searched setting, logarithmic where it is searched so, and one for the score.
+    """Draw each trial as a line through an axis per setting to an axis for the score.
 
     Bright lines are good trials, the best is thick, failed ones are dashed and end below the score.
-    A line that dips below an axis belongs to a trial that did not use the setting.
+    A line dips below an axis if the trial did not use the setting.
     """
     columns = len(search.parameters) + 1
     figure = Figure(figsize=(min(max(12.5, 1.75 * columns), 26.0), 5.4), layout="constrained")
@@ -81,26 +92,30 @@ def draw_parallel_coordinates(search: Search) -> Figure:
             alpha=1.0 if best else thin if trial.is_scored else thin / 2,
             zorder=4 if best else 2,
             marker="o" if best else None,
-            mec="#333333",
+            mec=INK,
         )
     for place, parameter in enumerate(search.parameters):
-        _axis(axes, place, _ticks(parameter))
+        _draw_axis(axes, place, _ticks(parameter))
     ticks = np.linspace(*limits, 5)
-    _axis(axes, columns - 1, list(zip(np.linspace(0, 1, 5), map(_plain, ticks), strict=True)))
+    _draw_axis(
+        axes,
+        columns - 1,
+        list(zip(np.linspace(0, 1, 5), map(format_setting, ticks.tolist()), strict=True)),
+    )
     names = [parameter.name.replace(".", ".\n", 1) for parameter in search.parameters]
-    axes.set_xticks(range(columns), [*names, search.objective], fontsize=9)
+    axes.set_xticks(range(columns), [*names, search.objective], fontsize=TICK)
     axes.tick_params(axis="x", length=0, pad=6)
     axes.xaxis.tick_top()
     axes.set(xlim=(-0.15, columns - 0.45), yticks=[])
     axes.set_ylim(_UNUSED - 0.06 if anything_unused else -0.05, 1.05)
     if anything_unused:
-        axes.axhline(_UNUSED, color="#999999", ls=":", lw=1, zorder=1)
-        words = "not in use, or no score"
-        axes.text(-0.13, _UNUSED + 0.015, words, fontsize=8, color="#666666", va="bottom")
+        axes.axhline(_UNUSED, color=LINE, ls=":", lw=1, zorder=1)
+        text = "not in use, or no score"
+        axes.text(-0.13, _UNUSED + 0.015, text, fontsize=REMARK, color=DIM, va="bottom")
     axes.spines[:].set_visible(False)
     if search.scores:
         score_bar(figure, search, axes)
-    figure.suptitle("Parallel coordinates")
+    figure.suptitle("Parallel coordinates", fontsize=FIGURE_TITLE)
     return figure
 
 
@@ -117,14 +132,14 @@ def _height(parameter: Parameter, trial: TrialRecord) -> float:
         return _UNUSED
     height = float(parameter.scaled([number])[0])
     if parameter.is_category:
-        height += _SPREAD * (2 * (trial.number * 0.618034 % 1) - 1)
+        height += float(jitter(trial.number, _SPREAD))
     return height
 
 
 def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
     if parameter.is_category:
         heights = parameter.scaled(np.arange(len(parameter.choices)))
-        return list(zip(heights.tolist(), choices_in_words(parameter), strict=True))
+        return list(zip(heights.tolist(), choice_labels(parameter), strict=True))
     low, high = parameter.lowest, parameter.highest
     if parameter.log:
         decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
@@ -134,41 +149,42 @@ def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
         values = np.unique(np.rint(np.linspace(low, high, min(6, int(high - low) + 1))))
     else:
         values = np.linspace(low, high, 5)
-    return list(zip(parameter.scaled(values).tolist(), map(_plain, values), strict=True))
+    return list(
+        zip(parameter.scaled(values).tolist(), map(format_setting, values.tolist()), strict=True)
+    )
 
 
-def _axis(axes: Axes, place: int, ticks: list[tuple[float, str]]) -> None:
-    axes.plot([place, place], [-0.02, 1.02], color="#333333", lw=1, zorder=3)
-    for height, words in ticks:
-        axes.plot([place - 0.02, place], [height, height], color="#333333", lw=1, zorder=3)
+def _draw_axis(axes: Axes, place: int, ticks: list[tuple[float, str]]) -> None:
+    axes.plot([place, place], [-0.02, 1.02], color=INK, lw=1, zorder=3)
+    for height, text in ticks:
+        axes.plot([place - 0.02, place], [height, height], color=INK, lw=1, zorder=3)
         axes.text(
             place + 0.03,
             height,
-            words,
-            fontsize=7.5,
+            text,
+            fontsize=DENSE,
             va="center",
             zorder=5,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
         )
 
 
-def _plain(value: float) -> str:
-    return value_in_words(float(value))
-
-
-_STEPS = 40
-_SEED = 0
-
-
 def draw_important_pair(search: Search, encoded: Encoded, names: tuple[str, str]) -> Figure:
-    """The forest's mean guess over all other settings (partial dependence, Friedman 2001) as a
-    map, the trials upon it in the same colours: where a dot differs from its ground the guess is
-    poor."""
+    """Draw what a forest guesses over two settings, and the trials upon it in the same colours.
+
+    The guess is the mean over all other settings (partial dependence, Friedman 2001). Where a dot
+    differs from its ground the guess is poor.
+
+    Args:
+        search: The search.
+        encoded: Its compared trials as numbers.
+        names: The two settings, for the x and the y axis.
+    """
     pair = [next(p for p in encoded.parameters if p.name == name) for name in names]
     generator = np.random.default_rng(_SEED)
     table = filled(encoded, generator)
     forest = fit_forest(features(encoded, table), encoded.scores, _SEED)
-    numbers = [_numbers(parameter) for parameter in pair]
+    numbers = [_grid(parameter) for parameter in pair]
     scaled = [p.scaled(values) for p, values in zip(pair, numbers, strict=True)]
     columns = [encoded.parameters.index(parameter) for parameter in pair]
     guesses = np.empty((len(numbers[1]), len(numbers[0])))
@@ -207,13 +223,17 @@ def draw_important_pair(search: Search, encoded: Encoded, names: tuple[str, str]
 
 
 def _place(parameter: Parameter, trial: TrialRecord) -> float:
-    """On the parameter's axis, dots of one choice strewn in its cell; NaN is not drawn."""
+    """Return a trial's place on a parameter's axis, with jitter inside the cell of a choice.
+
+    It is NaN, which is not drawn, if the trial did not use the setting.
+    """
     number = parameter.number(trial.values.get(parameter.name))
-    step = 0.618034 if parameter.kind == "choice" else 0.754878
-    return number + 0.3 * (2 * (trial.number * step % 1) - 1) * parameter.is_category
+    step = GOLDEN if parameter.kind == "choice" else PLASTIC
+    return number + float(jitter(trial.number, 0.3, step)) * parameter.is_category
 
 
-def _numbers(parameter: Parameter) -> np.ndarray:
+def _grid(parameter: Parameter) -> np.ndarray:
+    """Return values of a parameter that cover its range."""
     if parameter.is_category:
         return np.arange(len(parameter.choices), dtype=float)
     low, high = parameter.lowest, parameter.highest
@@ -223,7 +243,7 @@ def _numbers(parameter: Parameter) -> np.ndarray:
 
 
 def _edges(parameter: Parameter, numbers: np.ndarray) -> np.ndarray:
-    """Of cells about the numbers; halfway on the parameter's own scale."""
+    """Return the edges of cells around the numbers, halfway on the parameter's own scale."""
     places = np.log(numbers) if parameter.log else numbers
     if len(places) == 1:
         edges = np.array([places[0] - 0.5, places[0] + 0.5])
@@ -233,3 +253,36 @@ def _edges(parameter: Parameter, numbers: np.ndarray) -> np.ndarray:
             [[2 * places[0] - middles[0]], middles, [2 * places[-1] - middles[-1]]]
         )
     return np.exp(edges) if parameter.log else edges
+
+
+def score_colours(
+    search: Search, scores: Sequence[float] | None = None
+) -> tuple[Colormap, Normalize]:
+    """Return a colour map and its scale, on which good scores are bright.
+
+    The scale begins at the worse quartile: one trial that learnt nothing would leave all others in
+    one colour.
+
+    Args:
+        search: The search.
+        scores: Scores to cover; by default those of the search.
+    """
+    scores = (search.scores if scores is None else scores) or [0.0]
+    best, worst = (max, min) if search.direction == "max" else (min, max)
+    quartile = float(np.percentile(scores, 25 if search.direction == "max" else 75))
+    end = quartile if quartile != best(scores) else worst(scores)
+    low, high = sorted((end, best(scores)))
+    name = "viridis" if search.direction == "max" else "viridis_r"
+    return colormaps[name], Normalize(low, high if high > low else low + 1e-9, clip=True)
+
+
+def score_bar(
+    figure: Figure, search: Search, axes: Axes, scores: Sequence[float] | None = None
+) -> None:
+    """Add the colour bar of `score_colours`, good scores on top. Arguments as there."""
+    colours, scale = score_colours(search, scores)
+    beyond = "min" if search.direction == "max" else "max"
+    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, pad=0.01, extend=beyond)
+    if search.direction == "min":
+        bar.ax.invert_yaxis()
+    bar.set_label(objective_label(search))

@@ -1,9 +1,7 @@
-"""Read a search's folder.
-
-A search as it stands.
-"""
+"""A search as its folder describes it, and its settings as text."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +16,14 @@ from kerasseg.tuning.trials import TrialRecord, read_records
 
 @dataclass(frozen=True)
 class Search:
-    """Its settings, parameters and trials, these by their numbers.
+    """A search that runs or has ended.
 
-    until: the last moment that a file of the search speaks of, unix seconds
+    Attributes:
+        folder: The search's folder.
+        settings: Section `search` of its file.
+        parameters: The searched settings.
+        trials: The trials in the order of their numbers.
+        until: The last moment that a file of the search speaks of, in unix seconds.
     """
 
     folder: Path
@@ -31,25 +34,25 @@ class Search:
 
     @property
     def baseline(self) -> TrialRecord | None:
-        """The experiment as it was before, if it was trained."""
+        """The trial of the experiment as it was before the search, if there is one."""
         return next((trial for trial in self.trials if trial.is_baseline), None)
 
     @property
     def ranked(self) -> list[TrialRecord]:
-        """All trials, the best score first, those without a score last; the baseline among them."""
+        """All trials with the baseline: the best score first, trials without a score last."""
         return sorted(self.trials, key=lambda trial: (not trial.is_scored, self._rank(trial)))
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best searched trial that was completed, not the baseline."""
+        """The best trial that was completed, the baseline left out."""
         return next((t for t in self.ranked if t.is_scored and not t.is_baseline), None)
 
     @property
     def compared(self) -> list[TrialRecord]:
-        """Scored trials that went on from no other, without the baseline.
+        """The scored trials that did not continue another one, without the baseline.
 
-        In Hyperband's later rounds the best settings come again with more epochs: only in their
-        first round were all of them given the same chance.
+        In Hyperband's later rounds the best settings come again with more epochs. Only in the
+        first round did all settings have the same chance.
         """
         return [
             trial
@@ -59,26 +62,26 @@ class Search:
 
     @property
     def planned_epochs(self) -> list[int]:
-        """The different lengths of training that the tuner asked for, short ones first."""
+        """The different numbers of epochs that the tuner asked for, in rising order."""
         return sorted({trial.epochs_to for trial in self.trials if trial.epochs_to is not None})
 
     @property
     def scores(self) -> list[float]:
-        """Of all scored trials, the baseline among them."""
+        """The scores of all scored trials with the baseline."""
         return [trial.score for trial in self.trials if trial.is_scored and trial.score is not None]
 
     @property
     def objective(self) -> str:
-        """What the scores are of."""
+        """The metric that the search improves."""
         return self.settings.objective
 
     @property
     def direction(self) -> str:
-        """Of good scores: max or min."""
+        """The direction in which scores are better: "max" or "min"."""
         return self.settings.direction
 
     def count(self, status: str) -> int:
-        """Trials of a status, with the baseline."""
+        """Return the number of trials with a status, the baseline counted."""
         return sum(trial.status == status for trial in self.trials)
 
     def _rank(self, trial: TrialRecord) -> tuple[float, int]:
@@ -90,8 +93,9 @@ class Search:
 def read_search(folder: Path) -> Search:
     """Read `search.yaml` and `trials/*.json` of a search that runs or has ended.
 
-    Raises `UserError`, naming the file, for a folder that is none of a search, one without trials,
-    and a file that does not say what it should.
+    Raises:
+        UserError: If the folder is not that of a search, if it has no trial yet, or if a file
+            cannot be understood. The message names the file.
     """
     if not folder.is_dir():
         raise UserError(
@@ -107,29 +111,28 @@ def read_search(folder: Path) -> Search:
         raise UserError(
             f"{folder / 'trials'}: no trial is there yet; look again when the first one has begun."
         )
-    trials = [_with_values_of_base(trial, parameters, content) for trial in records]
+    trials = [_with_base_values(trial, parameters, content) for trial in records]
     moments = [moment for t in trials for moment in (t.started, t.ended or t.started)]
     moments += [t.started + 60 * t.minutes for t in trials if t.status == "running"]
     return Search(
         folder=folder,
         settings=settings,
-        parameters=tuple(_with_values_of(trials, parameter) for parameter in parameters),
+        parameters=tuple(_widened(trials, parameter) for parameter in parameters),
         trials=tuple(trials),
         until=max(moments),
     )
 
 
-def _with_values_of_base(
+def _with_base_values(
     trial: TrialRecord, parameters: Sequence[Parameter], content: Mapping[str, Any]
 ) -> TrialRecord:
-    """The baseline is written without values: they are those of the base, as it is written or by
-    default."""
+    """Give the baseline its values, which its file lacks, from the base experiment."""
     if not trial.is_baseline or trial.values:
         return trial
     values: dict[str, Any] = {}
     for parameter in parameters:
         for source in (content.get("base"), content.get("experiment")):
-            found = _setting_of(source, parameter.name)
+            found = _look_up(source, parameter.name)
             if found is not None:
                 values[parameter.name] = found
                 break
@@ -138,14 +141,14 @@ def _with_values_of_base(
     return replace(trial, values={name: values[name] for name in values if name in active})
 
 
-def _setting_of(source: Any, name: str) -> Any:
+def _look_up(source: Any, name: str) -> Any:
     for part in name.split("."):
         source = source.get(part) if isinstance(source, Mapping) else None
     return source
 
 
-def _with_values_of(trials: Sequence[TrialRecord], parameter: Parameter) -> Parameter:
-    """Wide enough for the baseline, which need not lie in the space."""
+def _widened(trials: Sequence[TrialRecord], parameter: Parameter) -> Parameter:
+    """Widen a parameter to the values of all trials: the baseline may lie outside of the space."""
     values = [t.values[parameter.name] for t in trials if parameter.name in t.values]
     if parameter.is_category:
         choices = list(parameter.choices)
@@ -159,3 +162,58 @@ def _with_values_of(trials: Sequence[TrialRecord], parameter: Parameter) -> Para
         lowest=min([parameter.lowest, *numbers]),
         highest=max([parameter.highest, *numbers]),
     )
+
+
+def format_setting(value: Any) -> str:
+    """Format the value of a setting in one line, with lists and sections as YAML has them."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{', '.join(_format_item(item) for item in value)}]"
+    return f"{{{_format_item(value)}}}" if isinstance(value, dict) else str(value)
+
+
+def _format_item(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {format_setting(entry)}" for name, entry in value.items())
+    return format_setting(value)
+
+
+def format_range(parameter: Parameter) -> str:
+    """Format what is searched, and on which other settings it depends."""
+    if parameter.is_category:
+        text = ", ".join(map(format_setting, parameter.choices))
+    else:
+        text = f"{parameter.lowest:.4g} to {parameter.highest:.4g}"
+        text += ", logarithmic" if parameter.log else ""
+        text += ", whole numbers" if parameter.kind == "int" else ""
+    for name, allowed in parameter.when.items():
+        text += f"; if {name} is {' or '.join(map(format_setting, allowed))}"
+    return text
+
+
+def choice_labels(parameter: Parameter, lines: int = 3, width: int = 20) -> list[str]:
+    """Format the choices of a parameter as labels of an axis, no two the same.
+
+    Args:
+        parameter: A parameter with choices.
+        lines: Largest number of lines.
+        width: Characters of a line.
+    """
+    labels = [_shorten(format_setting(choice), lines, width) for choice in parameter.choices]
+    if len(set(labels)) < len(labels):
+        labels = [f"{n + 1}: {label}" for n, label in enumerate(labels)]
+    return labels
+
+
+def _shorten(text: str, lines: int, width: int) -> str:
+    """Break a text into lines and, if it is too long, keep its beginning and its end."""
+    found = textwrap.wrap(text, width, break_on_hyphens=False)
+    if len(found) > lines:
+        half = width * lines // 2 - (2 if lines > 1 else 1)
+        found = textwrap.wrap(f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}", width)
+    return "\n".join(found)

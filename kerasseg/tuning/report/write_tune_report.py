@@ -1,9 +1,4 @@
-"""`kerasseg tune-report DIR`: the page of a search.
-
-The figures of a search's page, as far as its trials allow.
-
-`trials.csv`: every trial, by its number.
-"""
+"""`kerasseg tune-report DIR`: the page of a search, its figures and `trials.csv`."""
 
 import csv
 import json
@@ -13,17 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
-
 from kerasseg import __version__
 from kerasseg.errors import storage_error
 from kerasseg.files import atomic_write
-from kerasseg.page import Drawing, environment, write_figures
+from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.progress import track
-from kerasseg.tuning.report.figure_parts import range_in_words, value_in_words
 from kerasseg.tuning.report.importance import (
+    describe_importance,
     encode,
-    importance_in_words,
     parameter_importance,
     why_no_model,
 )
@@ -32,7 +24,7 @@ from kerasseg.tuning.report.parameter_figures import (
     draw_parallel_coordinates,
     draw_parameter_importance,
 )
-from kerasseg.tuning.report.read_search import Search, read_search
+from kerasseg.tuning.report.read_search import Search, format_range, format_setting, read_search
 from kerasseg.tuning.report.score_figures import (
     draw_best_curves,
     draw_score_by_trial,
@@ -48,23 +40,74 @@ SCORES, SETTINGS, IMPORTANCE, TRAINING = (
     "What matters",
     "Training and time",
 )
-
-
 _FIRST_ROUNDS = (
     " Trials that went on from another one are left out, and each score counts from the mean of "
     "the trials with as many epochs."
 )
+_FIRST_COLUMNS = ("number", "trial_id", "status", "score")
+_LAST_COLUMNS = (
+    "epochs",
+    "minutes",
+    "peak_memory_gib",
+    "bracket",
+    "round",
+    "epochs_to",
+    "continued_from",
+    "worker",
+    "started",
+    "ended",
+    "runs",
+    "reason",
+)
+"""Columns of `trials.csv` before and after those of the settings."""
+_SETTING = "search.root"
+_PACKAGES = ("keras-tuner", "keras", "tensorflow", "scikit-learn", "numpy", "matplotlib")
+
+
+def write_tune_report(folder: Path) -> Path:
+    """Write the page of a search, `trials.csv` and `figures/` into the search's folder.
+
+    The search may still run.
+
+    Args:
+        folder: The search's folder.
+
+    Returns:
+        The path of `tune_report.html`, which contains its figures.
+
+    Raises:
+        UserError: If the search cannot be read or its folder cannot be written to.
+    """
+    search = read_search(folder)
+    try:
+        (folder / "figures").mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, f"Making {folder / 'figures'}", _SETTING) from error
+    write_trials_csv(folder / "trials.csv", search)
+    drawings = track(draw_search(search), count_drawings(search), "Drawing")
+    figures = write_figures(folder / "figures", drawings, _SETTING)
+    figures = {name: figures.get(name, []) for name in (SCORES, SETTINGS, IMPORTANCE, TRAINING)}
+    return write_page(
+        folder / "tune_report.html",
+        "tune_report.html",
+        _SETTING,
+        filters={"value": format_setting, "duration": _format_duration, "range": format_range},
+        **_page_values(search, figures),
+    )
 
 
 def count_drawings(search: Search) -> int:
-    """How many `draw_search` yields."""
+    """Return the number of figures that `draw_search` yields."""
     with_model = 0 if why_no_model(search) else min(len(search.parameters), 2)
     return 5 + with_model
 
 
 def draw_search(search: Search) -> Iterator[Drawing]:
-    """One after the other. Those that need a score or a model of it are left out where the trials
-    do not give one; `why_no_model` says so in words."""
+    """Yield the figures one after the other.
+
+    The figures of importance are left out if the trials do not allow them; `why_no_model` then
+    gives the reason.
+    """
     yield Drawing(
         "score_by_trial",
         SCORES,
@@ -93,7 +136,7 @@ def draw_search(search: Search) -> Iterator[Drawing]:
         yield Drawing(
             "parameter_importance",
             IMPORTANCE,
-            importance_in_words(importance)
+            describe_importance(importance)
             + (_FIRST_ROUNDS if len(search.planned_epochs) > 1 else ""),
             draw_parameter_importance(importance),
         )
@@ -120,40 +163,26 @@ def draw_search(search: Search) -> Iterator[Drawing]:
     )
 
 
-_BEFORE = ("number", "trial_id", "status", "score")
-_AFTER = (
-    "epochs",
-    "minutes",
-    "peak_memory_gib",
-    "bracket",
-    "round",
-    "epochs_to",
-    "continued_from",
-    "worker",
-    "started",
-    "ended",
-    "runs",
-    "reason",
-)
-
-
 def write_trials_csv(path: Path, search: Search) -> None:
-    """A row per trial, a column per setting. What is not known or not in use is empty; lists and
-    true/false are JSON, times unix seconds, several runs are parted by spaces."""
+    """Write a row per trial with a column per setting.
+
+    Cells are empty where a value is not known or a setting was not in use. Lists and true/false are
+    JSON, times are unix seconds, and several runs are separated by spaces.
+    """
     names = [parameter.name for parameter in search.parameters]
     with (
-        atomic_write(path, "search.root") as temporary,
+        atomic_write(path, _SETTING) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow([*_BEFORE, *names, *_AFTER])
+        writer.writerow([*_FIRST_COLUMNS, *names, *_LAST_COLUMNS])
         for trial in search.trials:
             before = [trial.number, trial.trial_id, trial.status, _cell(trial.score)]
             values = [_cell(trial.values.get(name)) for name in names]
-            writer.writerow([*before, *values, *_after(trial, search.folder)])
+            writer.writerow([*before, *values, *_last_cells(trial, search.folder)])
 
 
-def _after(trial: TrialRecord, folder: Path) -> list[Any]:
+def _last_cells(trial: TrialRecord, folder: Path) -> list[Any]:
     cells = [
         trial.epochs,
         round(trial.minutes, 3),
@@ -177,39 +206,7 @@ def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, bool | list | dict) else value
 
 
-_SETTING = "search.root"
-_PACKAGES = ("keras-tuner", "keras", "tensorflow", "scikit-learn", "numpy", "matplotlib")
-
-
-def write_tune_report(folder: Path) -> Path:
-    """Write `tune_report.html`, which holds its figures, `trials.csv` and `figures/` into a
-    search's folder and return the page. The search may still run.
-
-    Raises `UserError` as `read_search` does, and where the folder cannot be written to.
-    """
-    search = read_search(folder)
-    try:
-        (folder / "figures").mkdir(exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {folder / 'figures'}", _SETTING) from error
-    write_trials_csv(folder / "trials.csv", search)
-    drawings = track(draw_search(search), count_drawings(search), "Drawing")
-    figures = write_figures(folder / "figures", drawings, _SETTING)
-    figures = {name: figures.get(name, []) for name in (SCORES, SETTINGS, IMPORTANCE, TRAINING)}
-    page = _environment().get_template("tune_report.html").render(_words(search, figures))
-    with atomic_write(folder / "tune_report.html", _SETTING) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return folder / "tune_report.html"
-
-
-def _environment() -> jinja2.Environment:
-    found = environment()
-    found.filters["value"] = value_in_words
-    found.filters["duration"] = _duration
-    return found
-
-
-def _words(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
+def _page_values(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
     best = search.best
     config = search.folder / "best.yaml"
     settings = search.settings.model_dump(mode="json", exclude={"space"})
@@ -224,14 +221,13 @@ def _words(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[st
         "warnings": _warnings(search),
         "drawings": drawings,
         "missing": {IMPORTANCE: why_no_model(search)},
-        "searched": range_in_words,
-        "run_of": lambda trial: [_run(search, execution.run) for execution in trial.executions],
+        "runs_of": lambda trial: [_link(search, execution.run) for execution in trial.executions],
         "has_reasons": any(
             trial.reason or trial.status in ("failed", "stopped") for trial in search.trials
         ),
         "with_brackets": any(trial.round is not None for trial in search.trials),
         "with_workers": any(trial.worker for trial in search.trials),
-        "settings": {k: value_in_words(v) for k, v in settings.items()},
+        "settings": {k: format_setting(v) for k, v in settings.items()},
         "versions": {
             "kerasseg": __version__,
             **{name: metadata.version(name) for name in _PACKAGES},
@@ -244,14 +240,14 @@ def _warnings(search: Search) -> list[str]:
     running = search.count("running")
     unscored = sum(t.status == "completed" and not t.is_scored for t in search.trials)
     if running:
-        words = "trial is" if running == 1 else "trials are"
-        found.append(f"{running} {words} running: the page shows the search as it stands.")
+        subject = "trial is" if running == 1 else "trials are"
+        found.append(f"{running} {subject} running: the page shows the search as it stands.")
     if search.best is None:
         found.append("No trial has a score, so there is no best one yet.")
     if unscored:
-        words = "trial has" if unscored == 1 else "trials have"
+        subject = "trial has" if unscored == 1 else "trials have"
         found.append(
-            f"{unscored} completed {words} a score that is no finite number and counts as none."
+            f"{unscored} completed {subject} a score that is no finite number and counts as none."
         )
     baseline, best = search.baseline, search.best
     if (
@@ -267,11 +263,11 @@ def _warnings(search: Search) -> list[str]:
     return found
 
 
-def _run(search: Search, run: str) -> dict[str, str]:
-    """Name and address of a run folder, the address relative to the page; none if it is gone."""
+def _link(search: Search, run: str) -> dict[str, str]:
+    """Return a run's name and its address relative to the page, "" if its folder is gone."""
     found = (search.folder / run).is_dir()
     return {"name": Path(run).name, "address": quote(run) + "/" if found else ""}
 
 
-def _duration(minutes: float) -> str:
+def _format_duration(minutes: float) -> str:
     return f"{minutes:.1f} min" if minutes < 180 else f"{minutes / 60:.1f} h"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kerasseg.tuning.report.importance import (
+    describe_importance,
     encode,
     filled,
-    importance_in_words,
     parameter_importance,
     why_no_model,
 )
@@ -25,7 +25,7 @@ def test_the_planted_setting_is_found(tmp_path: Path) -> None:
     assert 0.3 < low < mean < high
     assert all(importance.shares[name][0] < 0.1 for name in others)
     assert importance.explained > 0.4
-    assert "Estimated from 40 trials" in importance_in_words(importance)
+    assert "Estimated from 40 trials" in describe_importance(importance)
     assert importance == parameter_importance(encode(search))
 
 
@@ -46,7 +46,7 @@ def test_noise_is_called_noise(tmp_path: Path) -> None:
         trial["score"] = score
     importance = parameter_importance(encode(read_search(write_search(tmp_path / "s", trials))))
     assert importance.explained < 0
-    assert "the bars mean nothing yet" in importance_in_words(importance)
+    assert "the bars mean nothing yet" in describe_importance(importance)
 
 
 def test_min_gives_the_same(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasseg.errors import UserError
-from kerasseg.tuning.report.figure_parts import choices_in_words, range_in_words
-from kerasseg.tuning.report.read_search import read_search
+from kerasseg.tuning.report.read_search import choice_labels, format_range, read_search
 from kerasseg.tuning.space import Parameter
 from tests.tuning.report.searches import SPACE, a_failed_trial, a_trial, write_search
 
@@ -188,20 +187,20 @@ def test_labels_of_long_choices_differ_and_are_narrow() -> None:
     middles = [[*range(100, 112), n, *range(100, 112)] for n in (8, 16)]
     words = ["a" * 90 + letter + "a" * 90 for letter in "bc"]
     for choices in (lists, middles, words):
-        labels = choices_in_words(Parameter("model.features", "choice", tuple(choices)))
+        labels = choice_labels(Parameter("model.features", "choice", tuple(choices)))
         assert len(set(labels)) == 2
         assert max(len(line) for label in labels for line in label.splitlines()) <= 23
         assert max(len(label.splitlines()) for label in labels) <= 4
-    assert choices_in_words(Parameter("a", "choice", ("short", 1))) == ["short", "1"]
+    assert choice_labels(Parameter("a", "choice", ("short", 1))) == ["short", "1"]
 
 
-def test_ranges_in_words() -> None:
+def test_the_text_of_ranges() -> None:
     when = {"b": ("sgd",), "c": (1, 2)}
     parameter = Parameter("a", "float", lowest=1e-5, highest=0.01, log=True, when=when)
-    assert range_in_words(parameter) == "1e-05 to 0.01, logarithmic; if b is sgd; if c is 1 or 2"
-    assert range_in_words(Parameter("c", "choice", ([1, 2], "x", None))) == "[1, 2], x, none"
+    assert format_range(parameter) == "1e-05 to 0.01, logarithmic; if b is sgd; if c is 1 or 2"
+    assert format_range(Parameter("c", "choice", ([1, 2], "x", None))) == "[1, 2], x, none"
     loss = [{"dice": 1.0}, {"focal": 0.5}]
-    assert range_in_words(Parameter("loss", "choice", (loss, {"a": 1}))) == (
+    assert format_range(Parameter("loss", "choice", (loss, {"a": 1}))) == (
         "[dice: 1, focal: 0.5], {a: 1}"
     )
 

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kerasseg.tuning.report.figure_parts import score_colours, score_range
 from kerasseg.tuning.report.importance import Importance, encode
 from kerasseg.tuning.report.parameter_figures import (
     draw_important_pair,
     draw_parallel_coordinates,
     draw_parameter_importance,
+    score_colours,
 )
 from kerasseg.tuning.report.read_search import read_search
 from kerasseg.tuning.report.score_figures import (
@@ -22,6 +22,7 @@ from kerasseg.tuning.report.score_figures import (
     draw_score_by_value,
     draw_time_spent,
     minutes_of,
+    score_range,
 )
 from tests.tuning.report.searches import (
     SPACE,
