@@ -25,17 +25,18 @@ from kerasseg.records.store import RecordStore, open_store
 from kerasseg.tensorflow_setup import usable_cores
 
 _PATCHES = 24
-"""Measured of each stage, one after the other on one core at a time."""
+"""Number of patches on which each stage is measured."""
 
 
 @dataclass(frozen=True)
 class DataSpeed:
-    """What was measured.
+    """Speed of the input pipeline.
 
-    patches_per_second: of the whole pipeline, all cores
-    megabytes_read:     from the store, a patch
-    megabytes_patch:    image and target of a patch
-    stages:             seconds of processor time a patch, by stage in order
+    Attributes:
+        patches_per_second: Patches per second of the whole pipeline on all cores.
+        megabytes_read: Megabytes that are read from the store for each patch.
+        megabytes_patch: Size of the image and the target of a patch.
+        stages: Stage -> seconds of processor time for each patch, in the order of the stages.
     """
 
     patches_per_second: float
@@ -45,27 +46,31 @@ class DataSpeed:
 
     @property
     def slowest(self) -> str:
-        """The stage that takes most."""
+        """The stage that takes the most time."""
         return max(self.stages, key=lambda stage: self.stages[stage])
 
 
 def bench_data(experiment: Experiment, seconds: float = 10.0) -> DataSpeed:
-    """Measure and print: patches and megabytes a second, the share of each stage, what would help.
+    """Measure the input pipeline and print its speed, the share of each stage, and what would help.
 
-    The pipeline runs for about `seconds`. Converts the scans if needed.
+    The scans are converted first if that was not done yet.
+
+    Args:
+        experiment: The experiment.
+        seconds: How long the whole pipeline runs.
     """
     store = open_store(experiment)
     split = open_split(store, experiment.split)
     check_store(experiment, store, split.train)
     cache = open_cache(experiment.pipeline, store, split.train)
-    rate = _rate(_batches(experiment, store, split.train, cache), seconds)
+    rate = _measure_rate(_batches(experiment, store, split.train, cache), seconds)
     speed = DataSpeed(
         rate,
         0.0 if isinstance(cache, MemoryCache) else _megabytes_read(experiment, store, split.train),
         _megabytes_patch(experiment),
-        _stages(experiment, store, split.train, cache),
+        _measure_stages(experiment, store, split.train, cache),
     )
-    _show(experiment, speed)
+    _print_speed(experiment, speed)
     return speed
 
 
@@ -85,9 +90,11 @@ def _batches(
     )
 
 
-def _rate(batches: TrainingBatches, seconds: float) -> float:
-    """Patches a second of the pipeline as training asks for them, after a first batch of each
-    volume in turn."""
+def _measure_rate(batches: TrainingBatches, seconds: float) -> float:
+    """Return the patches per second of the whole pipeline.
+
+    The first batches are not timed, because they only fill the queues.
+    """
     iterator = iter(batches.dataset())
     for _ in range(batches.settings.patches_per_volume + batches.settings.prefetch):
         next(iterator)
@@ -98,11 +105,14 @@ def _rate(batches: TrainingBatches, seconds: float) -> float:
     return taken / (time.perf_counter() - started)
 
 
-def _stages(
+def _measure_stages(
     experiment: Experiment, store: RecordStore, case_ids: Any, cache: RecordCache
 ) -> dict[str, float]:
-    """Processor seconds a patch of each stage, alone. What is drawn at random is the same in all
-    runs, so a stage is what it adds to those before it."""
+    """Return the processor seconds of each stage for each patch.
+
+    Every measurement runs all stages up to one with the same random numbers. A stage takes what it
+    adds to the stages before it.
+    """
     settings, target = experiment.pipeline, experiment.model.target
     transforms = transforms_of(experiment.augment)
     placed = tuple(t for t in transforms if isinstance(t, Flip | Spatial))
@@ -154,7 +164,7 @@ def _processor_seconds() -> float:
 
 
 def _megabytes_read(experiment: Experiment, store: RecordStore, case_ids: Any) -> float:
-    """From the store, a patch."""
+    """Return the mean number of megabytes that are read for each patch."""
     mean = sum(store.rows[case_id].payload_bytes for case_id in case_ids) / len(case_ids)
     return mean / experiment.pipeline.patches_per_volume / 1e6
 
@@ -165,16 +175,16 @@ def _megabytes_patch(experiment: Experiment) -> float:
     return voxels * (2 * experiment.input_channels + classes) / 1e6
 
 
-def _show(experiment: Experiment, speed: DataSpeed) -> None:
+def _print_speed(experiment: Experiment, speed: DataSpeed) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     size = experiment.training.batch_size
     patch = " x ".join(map(str, experiment.pipeline.patch_size))
     rate, cores = speed.patches_per_second, usable_cores()
     read = rate * speed.megabytes_read
-    words = f"{read:.0f} MB/s read" if read else "nothing read (pipeline.cache=memory)"
+    reading = f"{read:.0f} MB/s read" if read else "nothing read (pipeline.cache=memory)"
     console.print(
         f"Patches    {rate:.1f} a second of {patch} voxels on {cores} cores: "
-        f"{rate * speed.megabytes_patch:.0f} MB/s made, {words}"
+        f"{rate * speed.megabytes_patch:.0f} MB/s made, {reading}"
     )
     batch = "a batch" if size == 1 else f"a batch of {size}"
     console.print(f"Feeds      a device that takes {size / rate:.2g} s or more for {batch}")
@@ -187,11 +197,10 @@ def _show(experiment: Experiment, speed: DataSpeed) -> None:
 
 
 def advice(experiment: Experiment, stage: str) -> str:
-    """Which setting to change where this stage holds the others up."""
+    """Return which settings to change if this stage is the slowest."""
     pipeline, augmentation = experiment.pipeline, experiment.augment
     if stage in ("read", "decode"):
-        more = f"raise pipeline.patches_per_volume above {pipeline.patches_per_volume}"
-        ways = [more]
+        ways = [f"raise pipeline.patches_per_volume above {pipeline.patches_per_volume}"]
         if pipeline.cache == "none":
             ways.append("pipeline.cache=memory, if the cases fit")
             if experiment.records.compression != "none":

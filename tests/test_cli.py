@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kerasseg.cli import data, options
+from kerasseg.config.load import DEMO_CONFIG, dump_experiment, load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.store import open_store
 from tests.conftest import (
@@ -59,6 +61,14 @@ def test_config_prints_what_can_be_read_back(tmp_path):
     (tmp_path / "c.yaml").write_text(shown.stdout)
     assert kerasseg("config", "--config", str(tmp_path / "c.yaml")).stdout == shown.stdout
     assert '"$schema"' in kerasseg("config", "--schema").stdout
+
+
+def test_config_prints_the_experiment_that_train_runs(capsys):
+    """Without --config both take the demo."""
+    data.show_config(["training.epochs=3"])
+    printed = capsys.readouterr().out
+    assert printed == dump_experiment(load_experiment(DEMO_CONFIG, ["training.epochs=3"]))
+    assert printed == dump_experiment(options.experiment_of(None, ["training.epochs=3"]))
 
 
 def test_train_py_is_kerasseg_train():

@@ -1,17 +1,4 @@
-"""`kerasseg verify`: what is wrong with the data.
-
-`kerasseg bench data`: how fast the input pipeline is.
-
-`kerasseg config`: the experiment, every default filled in.
-
-`kerasseg convert`: scans to records.
-
-`kerasseg doctor`: what this machine offers.
-
-`kerasseg explore`: what is in the data, drawn.
-
-`kerasseg show-batch`: what augmentation does, drawn.
-"""
+"""Verbs for data and settings: bench data, config, convert, doctor, explore, show-batch, verify."""
 
 import json
 import sys
@@ -42,7 +29,7 @@ def bench_data(
         float, typer.Option("--seconds", min=0.1, help="How long the pipeline is run.")
     ] = 10.0,
 ) -> None:
-    """Measure the input pipeline: patches a second, its slowest stage, what would help."""
+    """Measure the input pipeline: patches per second, its slowest stage, what would help."""
     experiment = experiment_of(config, overrides)
     with_tensorflow()
     from kerasseg.bench_data import bench_data as measure
@@ -57,14 +44,14 @@ def show_config(
         bool, typer.Option("--schema", help="Write the JSON schema of a config file instead.")
     ] = False,
 ) -> None:
-    """Write the resolved experiment as YAML, every default filled in."""
-    from kerasseg.config.load import dump_experiment, load_experiment
+    """Write the experiment that train would run as YAML, with every default filled in."""
+    from kerasseg.config.load import dump_experiment
     from kerasseg.config.messages import json_schema
 
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2))
     else:
-        typer.echo(dump_experiment(load_experiment(config, overrides or ())), nl=False)
+        typer.echo(dump_experiment(experiment_of(config, overrides)), nl=False)
 
 
 def convert(
@@ -95,7 +82,8 @@ def convert(
 def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
     """Say what this machine offers, and what is wrong with it.
 
-    With --config also what a run takes: memory by estimate, time by a few measured batches.
+    With --config it also says what a run needs: memory is estimated, time is measured on a few
+    batches.
     """
     experiment = experiment_of(config, overrides) if config or overrides else None
 
@@ -129,10 +117,10 @@ def explore(
 def show_batch(
     overrides: Overrides = None,
     config: ConfigOption = None,
-    examples: Annotated[int, typer.Option(min=1, max=64, help="Patches, a row each.")] = 6,
-    epoch: Annotated[int, typer.Option(min=1, help="The epoch they are of.")] = 1,
+    examples: Annotated[int, typer.Option(min=1, max=64, help="Number of patches.")] = 6,
+    epoch: Annotated[int, typer.Option(min=1, help="Epoch that the patches are of.")] = 1,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of run.seed.")
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Seed that replaces run.seed.")
     ] = None,
     output: OutputOption = None,
 ) -> None:
@@ -154,7 +142,7 @@ def verify(
     ] = False,
     output: OutputOption = None,
 ) -> None:
-    """Check every case before any hour is spent on it; exit code 1 if there is an error."""
+    """Check every case before training; the exit code is 1 if there is an error."""
     from kerasseg.data_report.table import print_verification, write_json
     from kerasseg.data_report.verify import verify as verify_cases
     from kerasseg.data_report.verify import verify_records

@@ -1,9 +1,4 @@
-"""Arguments and options that several verbs take, and what they stand for.
-
-What the shell is told of a verb.
-
-Starting TensorFlow for a verb that needs it.
-"""
+"""Options and exit codes that several verbs share, and how a verb starts TensorFlow."""
 
 import os
 from collections.abc import Callable
@@ -19,20 +14,21 @@ if TYPE_CHECKING:
 
 
 USER_MISTAKE = 2
-"""Everything the user can mend."""
+"""Exit code after an error that the user can correct."""
 FOUND_ERRORS = 1
-"""`verify` found an error, or a case of `predict` failed."""
+"""Exit code if `verify` found an error or a case of `predict` failed."""
 INTERRUPTED = 130
-"""Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as shells have it."""
 TERMINATED = 143
-"""SIGTERM."""
+"""Exit code after SIGTERM, as shells have it."""
 
 
 Layout = Literal["brats_nifti", "nnunet", "msd", "nifti", "brats_h5", "lgg", "image_pairs"]
 Labels = Literal["brats", "brats23", "msd"]
 Combine = Literal["mean", "vote"]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file of the experiment.")
+    Path | None,
+    typer.Option("--config", "-c", help="YAML file of the experiment [the demo]."),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Overrides.")
@@ -44,21 +40,21 @@ OutputOption = Annotated[
 
 
 def experiment_of(config: Path | None, overrides: list[str] | None) -> "Experiment":
-    """The experiment of a config file, or of the demo."""
+    """Load the experiment of a config file, or the demo if none is named, and apply overrides."""
     from kerasseg.config.load import DEMO_CONFIG, load_experiment
 
     return load_experiment(config or DEMO_CONFIG, overrides or ())
 
 
 def output_folder(experiment: "Experiment", output: Path | None) -> Path:
-    """The folder for what a verb writes, made if it is missing."""
+    """Return the folder for the files of a verb; it is made if it is missing."""
     folder = output or Path("reports") / experiment.run.name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def check_split(split: str) -> None:
-    """Refuse a side that no split has."""
+    """Raise `UserError` for a part that no split has."""
     if split not in ("test", "validation", "train"):
         raise UserError(f"--split {split}: expected test, validation or train.")
 
@@ -67,7 +63,7 @@ Result = TypeVar("Result")
 
 
 def with_tensorflow(prepare: Callable[[], Result] | None = None) -> Result | None:
-    """Start TensorFlow, if Keras is to run on it at all; `prepare` comes before all else."""
+    """Start TensorFlow after `prepare`, or refuse if Keras is set to run on another backend."""
     from kerasseg.tensorflow_setup import start_tensorflow
 
     backend = os.environ["KERAS_BACKEND"]

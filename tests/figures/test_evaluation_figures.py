@@ -1,4 +1,4 @@
-"""Every figure on its own, of plain arrays, from one case on, and what it says."""
+"""Every figure of an evaluation is drawn from plain arrays, from one case on."""
 
 import warnings
 
@@ -79,14 +79,14 @@ def test_figures_over_cases(count):
     lesions = {name: {"found": 3, "missed": 1, "invented": 12} for name in CLASSES}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        words = draw(draw_metric_distribution(dice, rule, "T", "Dice", share=True))
-        assert "decided by the rule" in words and "WT" in words
+        text = draw(draw_metric_distribution(dice, rule, "T", "Dice", share=True))
+        assert "decided by the rule" in text and "WT" in text
         draw(draw_metric_distribution(volumes, rule, "T", "HD95 [mm]", share=False))
         assert "95 %" in draw(draw_mean_intervals(means, {"dice": "Dice"}, 0.95))
         draw(draw_cumulative_dice(dice))
         draw(draw_case_heatmap(ids, dice))
-        words = draw(draw_dice_against_volume(volumes, dice))
-        assert "1 case without it in the truth" in words and "true volume [mL]" in words
+        text = draw(draw_dice_against_volume(volumes, dice))
+        assert "1 case without it in the truth" in text and "true volume [mL]" in text
         draw(draw_volume_agreement(volumes, other))
         bias = np.mean(other["ED"]) - np.mean(volumes["ED"])
         assert f"ED: bias {bias:+.2f} mL" in draw(draw_bland_altman(volumes, other))
@@ -94,12 +94,10 @@ def test_figures_over_cases(count):
         draw(draw_error_volumes(ids, *(list(volumes.values())[:3]), "WT"))
         draw(draw_metric_correlation(dice, "T"))
         assert "12" in draw(draw_lesion_counts(lesions))
-        words = draw(
-            draw_lesion_sizes({"ED": [5.0, 900.0], "ET": []}, {"ED": [0, 1], "ET": []}),
-        )
-        assert "ED: 1 of 2 missed" in words and "no lesion" in words
-        words = draw(draw_inference_time([2.0] * count, [10] * count))
-        assert "median 2 s" in words and "median 200 ms" in words
+        text = draw(draw_lesion_sizes({"ED": [5.0, 900.0], "ET": []}, {"ED": [0, 1], "ET": []}))
+        assert "ED: 1 of 2 missed" in text and "no lesion" in text
+        text = draw(draw_inference_time([2.0] * count, [10] * count))
+        assert "median 2 s" in text and "median 200 ms" in text
         found = {n: compare_paired(dice[n], shares(count, seed=5)[n]) for n in CLASSES}
         assert "right of 0: b" in draw(draw_paired_differences(found, "a", "b", "Dice"))
         runs = {run: {n: row["dice"] for n, row in means.items()} for run in ("a", "b", "c")}
@@ -111,8 +109,8 @@ def test_curves_of_voxels(kind):
     truth = np.random.default_rng(1).random(4000) < {"both": 0.2, "no positives": 0}.get(kind, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        words = draw(draw_calibration_curve(counts_of(truth)))
-        assert "ET: expected calibration error 0." in words
+        text = draw(draw_calibration_curve(counts_of(truth)))
+        assert "ET: expected calibration error 0." in text
         if kind != "both":
             warnings.filterwarnings("ignore", message="No artists with labels")
         draw(draw_precision_recall_curve(counts_of(truth)))
@@ -127,19 +125,19 @@ def test_areas_are_those_of_the_definitions():
     counts = {"ET": ProbabilityCounts.count(probabilities, truth)}
     # The area under the ROC curve is the chance that a positive is above a negative.
     above = (probabilities[truth][:, None] > probabilities[~truth][None]).mean()
-    words = draw(draw_roc_curve(counts))
-    assert float(words.split("ET: area ")[1].split(" ")[0]) == pytest.approx(above, abs=2e-3)
+    text = draw(draw_roc_curve(counts))
+    assert float(text.split("ET: area ")[1].split(" ")[0]) == pytest.approx(above, abs=2e-3)
     order = np.argsort(-probabilities)
     hits = np.cumsum(truth[order])
     average = (hits / np.arange(1, 3001))[truth[order]].mean()
-    words = draw(draw_precision_recall_curve(counts))
-    assert float(words.split("ET: area ")[1].split(" ")[0]) == pytest.approx(average, abs=5e-3)
+    text = draw(draw_precision_recall_curve(counts))
+    assert float(text.split("ET: area ")[1].split(" ")[0]) == pytest.approx(average, abs=5e-3)
 
 
 def test_a_confusion_matrix_is_normalised_by_row():
     matrix = np.array([[900, 100], [1500, 4500]])
-    words = draw(draw_confusion_matrix(matrix, ("background", "tumour")))
-    assert "75.0%\n4.5 k" in words and "10.0%\n100" in words
+    text = draw(draw_confusion_matrix(matrix, ("background", "tumour")))
+    assert "75.0%\n4.5 k" in text and "10.0%\n100" in text
     assert "none" in draw(draw_confusion_matrix(matrix * [[0], [1]], ("a", "b")))
 
 
@@ -165,9 +163,9 @@ def test_a_case_in_pictures(target, depth, kind):
     arguments = (image, truth, masks, target, (3.0, 1.0, 2.0), "T")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        words = draw(draw_case_planes(*arguments))
-        assert ("sagittal" in words) == (depth > 1) and "invented" in words
-        assert ("another class" in words) == (target != "binary")
+        text = draw(draw_case_planes(*arguments))
+        assert ("sagittal" in text) == (depth > 1) and "invented" in text
+        assert ("another class" in text) == (target != "binary")
         draw(draw_case_slices(*arguments))
         draw(draw_slice_profile(truth > 0, masks.any(-1), (3.0, 1.0, 2.0), "T", "red"))
         case = ComparedCase(
