@@ -87,7 +87,7 @@ def in_tf_data(seeds: range) -> Iterator[int]:
     import tensorflow as tf
 
     from kerasseg.config.augment import Albumentations
-    from kerasseg.pipeline.augment.albumentations import apply_albumentations
+    from kerasseg.pipeline.augment.compose import apply_albumentations
 
     image, label = map(tf.constant, slice_of_brain())
     settings = Albumentations(terms=TERMS)

@@ -143,7 +143,7 @@ def prepare(folder: Path) -> None:
 def own(job: str, folder: Path) -> Iterator[int]:
     """Our batches of two."""
     start_tensorflow()
-    from kerasseg.pipeline.augment.presets import transforms_of
+    from kerasseg.config.augment import transforms_of
     from kerasseg.pipeline.batches import TrainingBatches
     from kerasseg.pipeline.record_cache import open_cache
     from kerasseg.records.store import open_store

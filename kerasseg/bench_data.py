@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg import anatomy
-from kerasseg.config.augment import Flip, Spatial, Transform
+from kerasseg.config.augment import Flip, Spatial, Transform, transforms_of
 from kerasseg.config.experiment import Experiment
-from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.pipeline.check_store import check_store
 from kerasseg.pipeline.patch_reader import PatchReader, seeds_of

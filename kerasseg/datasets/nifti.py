@@ -19,7 +19,7 @@ from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
-from kerasseg.datasets.case import Box, Case, Grid
+from kerasseg.datasets.case import Box, Case, Grid, bounding_box
 from kerasseg.datasets.labels import canonical_labels
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
@@ -250,17 +250,6 @@ def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box, np.ndarray]:
         for channel, volume in enumerate(volumes):
             image[depth, rows, columns, channel] = volume[depth, rows, columns]
     return image, box, inside[box]
-
-
-def bounding_box(inside: np.ndarray) -> Box:
-    """Smallest box that holds every true voxel of a mask (D, H, W); empty where there is none."""
-    # Reduced over contiguous axes first: an order of magnitude faster on large volumes.
-    planes = np.any(inside, axis=2)
-    masks = np.any(planes, axis=1), np.any(planes, axis=0), np.any(inside, axis=(0, 1))
-    box = []
-    for hit in map(np.flatnonzero, masks):
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
-    return box[0], box[1], box[2]
 
 
 def _check_same_grid(path: Path, grid: Grid, first_path: Path, first: Grid) -> None:

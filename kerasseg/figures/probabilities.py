@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.integrate import trapezoid
 
 from kerasseg.evaluation.results import ProbabilityCounts, calibration
 from kerasseg.figures.style import INK, LINE, class_colours, style_axes
@@ -92,7 +93,7 @@ def draw_roc_curve(counts: Mapping[str, ProbabilityCounts]) -> Figure:
             continue
         true = np.concatenate([[0.0], hits / hits[-1]])
         false = np.concatenate([[0.0], wrong / wrong[-1]])
-        area = float(np.trapezoid(true, false))
+        area = float(trapezoid(true, false))
         axes.plot(false, true, color=colour, lw=2, label=f"{name}: area {area:.4f}")
         middle = 1 + int(np.abs(thresholds - 0.5).argmin())
         axes.plot(false[middle], true[middle], "o", color=colour, mec=INK, ms=7)

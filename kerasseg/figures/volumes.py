@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from scipy import ndimage
 
 from kerasseg import anatomy
+from kerasseg.datasets.case import bounding_box
 from kerasseg.figures.style import (
     FIGURE_TITLE,
     INK,
@@ -28,7 +29,6 @@ from kerasseg.figures.style import (
     show_slice,
     style_axes,
 )
-from kerasseg.metrics.surface import bounding_box
 from kerasseg.records.schema import StoredCase
 from kerasseg.targets import label_to_masks, masks_to_label
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from kerasseg import anatomy, targets
 from kerasseg.config.evaluation import PostprocessingSettings
-from kerasseg.datasets.nifti import bounding_box
+from kerasseg.datasets.case import bounding_box
 
 _ROUNDING: Final = 1e-6
 """Relative; a voxel size is float32 in a header and in a request. Sizes are counted in whole

@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from kerasseg.datasets.case import bounding_box
 from kerasseg.metrics.lesions import Components, Lesion, LesionCounts, LesionSettings, lesion_wise
 from kerasseg.metrics.overlap import Empty, EmptyRule, Overlap, which_empty
-from kerasseg.metrics.surface import SurfaceDistances, bounding_box
+from kerasseg.metrics.surface import SurfaceDistances
 
 UNITS: Final = MappingProxyType(
     {

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from kerasseg import anatomy
-from kerasseg.metrics.surface import Surfels, bounding_box
+from kerasseg.datasets.case import bounding_box
+from kerasseg.metrics.surface import Surfels
 
 NEIGHBOURS = np.ones((3, 3, 3), bool)
 """26-connectivity: voxels that share a face, an edge or a corner belong together."""

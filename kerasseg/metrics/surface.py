@@ -1,14 +1,7 @@
-"""The surface of a mask.
+"""The surfaces of masks and the distances between them: HD95, ASSD, surface Dice.
 
-The smallest box around a mask.
-
-Distance of points of a grid to the nearest of others.
-
-Distances between the surfaces of two masks, and what is made of them.
-
-Area of the surface through a cube of eight voxel centres.
-
-Surfaces in pieces with an area, as BraTS 2023 measures between them.
+`SurfaceDistances` measures between surface voxels, as MONAI and MedPy do; `Surfels` between pieces
+of surface with an area, as BraTS 2023 does.
 """
 
 import functools
@@ -19,28 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """Slices of the smallest box that holds every voxel of a boolean mask (D, H, W).
-
-    ValueError where the mask is empty.
-    """
-    plane = np.logical_or.reduce(mask, axis=0)
-    depth = _extent(np.logical_or.reduce(mask, axis=(1, 2)))
-    return (
-        depth,
-        _extent(np.logical_or.reduce(plane, axis=1)),
-        _extent(np.logical_or.reduce(plane, axis=0)),
-    )
-
-
-def _extent(line: np.ndarray) -> slice:
-    places = np.flatnonzero(line)
-    if not places.size:
-        raise ValueError("an empty mask has no bounding box")
-    return slice(int(places[0]), int(places[-1]) + 1)
-
 
 _POINTS = 256
 """Asked of a tree between two looks at the clock."""

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from kerasseg.datasets.case import Box
-from kerasseg.datasets.nifti import bounding_box
+from kerasseg.datasets.case import Box, bounding_box
 
 EPSILON = 1e-8
 """Added to the standard deviation, so a constant channel becomes 0 and not NaN."""

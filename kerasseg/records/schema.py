@@ -36,8 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.datasets.case import Case, Grid
-from kerasseg.datasets.nifti import bounding_box
+from kerasseg.datasets.case import Case, Grid, bounding_box
 from kerasseg.records import tfrecord as example
 from kerasseg.records.normalise import brain_mask, z_score
 

@@ -12,13 +12,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasseg.config.augment import transforms_of
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import storage_error
 from kerasseg.losses.loss import build_loss
 from kerasseg.models.unet import encoder_layers
 from kerasseg.pipeline.augment.compose import augment_batch
 from kerasseg.pipeline.augment.patch import Patch
-from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.pipeline.record_cache import DiskCache, open_cache
 from kerasseg.private_hooks import initial_epoch

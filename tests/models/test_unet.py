@@ -34,7 +34,7 @@ def make(channels=2, **settings) -> keras.Model:
 
 
 def shapes_only(channels, **settings) -> keras.Model:
-    """The network without values in its weights, which take long to draw where they are many."""
+    """The network without values in its weights, which take long to draw when they are many."""
     with keras.StatelessScope(initialize_variables=False):
         return make(channels, **settings)
 
@@ -48,7 +48,7 @@ def names(network):
 
 
 def test_the_described_network_has_its_parameters():
-    model = make(4)
+    model = shapes_only(4)
     assert model.count_params() == 22_583_875
     classes = [type(layer).__name__ for layer in model.layers]
     assert classes.count("Conv3D") == 2 * 9 + 1 and classes.count("Conv3DTranspose") == 4
@@ -67,7 +67,7 @@ def test_the_described_network_has_its_parameters():
 
 
 def test_the_2d_network_is_the_same_one_with_flat_kernels():
-    flat, deep = make(4, dimensions=2), make(4)
+    flat, deep = shapes_only(4, dimensions=2), shapes_only(4)
     assert names(flat) == names(deep) and flat.name == "unet_2d"
     pairs = list(zip(flat.layers, deep.layers, strict=True))
     assert {(type(a).__name__, type(b).__name__) for a, b in pairs} >= {

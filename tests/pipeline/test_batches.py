@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kerasseg.pipeline.augment.presets import transforms_of
+from kerasseg.config.augment import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.records.store import open_store
 from tests.conftest import phantom_experiment

@@ -1,16 +1,13 @@
-"""A list of transforms, applied to a patch one after the other.
-
-Augmentation of whole batches, on the device that trains.
-"""
+"""A list of transforms, applied one after the other to a patch or to each patch of a batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kerasseg.config import augment as settings
-from kerasseg.config.augment import Transform
-from kerasseg.pipeline.augment.albumentations import apply_albumentations
+from kerasseg.config.augment import Albumentations, Transform
 from kerasseg.pipeline.augment.artefacts import (
     add_ghosts,
     blur,
@@ -42,12 +39,13 @@ from kerasseg.pipeline.augment.intensity import (
 )
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.spatial import draw_quarters, rotate90
+from kerasseg.slice_transforms import SliceTransforms
 
 _CHANCE, _DRAW = 0, 1
-"""Streams of a transform's seed: whether it happens, and how."""
+"""Streams of a transform's seed: one decides whether it happens, one how."""
 _WHERE_IT_IS_CUT = (settings.Flip, settings.Spatial)
 ANYWHERE, HOST, DEVICE = "anywhere", "host", "device"
-"""Where transforms are applied: all here, or those that only the host can do, or the others."""
+"""Which transforms `augment` applies."""
 
 
 def augment(
@@ -58,12 +56,21 @@ def augment(
     seed: tf.Tensor,
     where: str = ANYWHERE,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Image (*size, C) float16 and label (*size) or masks (*size, K) uint8 -> the same, varied.
+    """Return the image and the label of a patch, varied by each transform in turn.
 
-    `seed` (2,) alone decides what happens. `Flip` and `Spatial` are left out here: they take place
-    where the patch is cut out of its volume (`pipeline/cut.py`).
+    `Flip` and `Spatial` are left out here: they take place where the patch is cut out of its
+    volume (`pipeline/cut.py`).
+
+    Args:
+        transforms: The transforms, in the order in which they are applied.
+        image: (*size, C) float16.
+        label: Label map (*size) or masks (*size, K), uint8.
+        patch: The form of the patches.
+        seed: (2,); it alone decides what happens.
+        where: ANYWHERE for all transforms, HOST for those that only the host can do, DEVICE for
+            the others.
     """
-    chosen = [(i, t) for i, t in enumerate(transforms) if _belongs(t, where)]
+    chosen = [(i, t) for i, t in enumerate(transforms) if _is_applied(t, where)]
     if not chosen:
         return image, label
     pixels = tf.cast(image, tf.float32)
@@ -78,11 +85,37 @@ def augment(
     return tf.cast(pixels, tf.float16), label
 
 
-def _belongs(transform: settings.Transform, where: str) -> bool:
+def _is_applied(transform: settings.Transform, where: str) -> bool:
     if isinstance(transform, _WHERE_IT_IS_CUT):
         return False
     host_only = isinstance(transform, settings.Albumentations)
     return where == ANYWHERE or host_only == (where == HOST)
+
+
+def apply_albumentations(
+    settings: Albumentations, image: tf.Tensor, label: tf.Tensor, modalities: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Apply Albumentations' transforms to an image (h, w, C) float32 and its label (h, w) uint8.
+
+    Args:
+        settings: The transforms.
+        image: The slices.
+        label: Their label map.
+        modalities: Channels of one slice.
+        seed: (2,); it alone decides what happens, in whichever thread.
+    """
+    transforms = SliceTransforms(settings.terms, modalities)
+
+    def apply(image: np.ndarray, label: np.ndarray, seed: np.ndarray) -> tuple:
+        first, second = (int(half) for half in seed.astype(np.uint32))
+        changed, moved = transforms(image, label, first << 32 | second)
+        return changed.astype(np.float32, copy=False), moved.astype(np.uint8, copy=False)
+
+    # Not stateful: under op determinism tf.data would call it one patch at a time.
+    changed, moved = tf.numpy_function(
+        apply, [image, label, seed], [tf.float32, tf.uint8], stateful=False
+    )
+    return tf.ensure_shape(changed, image.shape), tf.ensure_shape(moved, label.shape)
 
 
 def _turn(
@@ -102,7 +135,7 @@ def _turn(
 
 
 def _change(transform: Any, image: tf.Tensor, patch: Patch, seed: tf.Tensor) -> tf.Tensor:
-    """The intensities, or not, as `p` says: what does not happen costs nothing."""
+    """Change the intensities with the probability `p`; a patch left as it is costs nothing."""
     change = _INTENSITY[type(transform)]
     draw = tf.random.fold_in(seed, _DRAW)
     return tf.cond(
@@ -168,10 +201,14 @@ def augment_batch(
     seeds: tf.Tensor,
     patch: Patch,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images (B, *size, C) float16 and masks (B, *size, K) uint8 -> the same, varied.
+    """Return the images and masks of a batch, varied by what `TrainingBatches` has left out.
 
-    What `TrainingBatches` with `augment_later` has left out. `seeds` (B, 2) decide what happens to
-    each patch: the same as on the host.
+    Args:
+        transforms: The transforms; those of the host are left out.
+        images: (B, *size, C) float16.
+        masks: (B, *size, K) uint8.
+        seeds: (B, 2), of which each patch's is the one that it would have on the host.
+        patch: The form of the patches.
     """
 
     def one(parts: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,7 +1,4 @@
-"""Rotation, scaling, shift and elastic deformation: where each voxel of a patch comes from.
-
-Quarter turns.
-"""
+"""Geometry: rotation, scaling, shift and elastic deformation in one resampling; quarter turns."""
 
 import math
 from typing import NamedTuple
@@ -64,9 +61,12 @@ def draw_spatial(seed: tf.Tensor, size: tuple[int, ...], settings: Spatial) -> W
     low, high = (math.log(value) for value in settings.scale)
     zoom = uniform(seed, 4, [], low, high)
     stretch = uniform(seed, 5, [n], -1.0, 1.0) * math.log1p(settings.stretch)
-    factors = tf.exp(-(zoom + stretch - tf.reduce_mean(stretch)) * scales)
+    # Stretch and shift have no share of their own: without scaling or rotation they always act.
+    logarithm = (zoom if settings.p_scale else 0.0) + stretch - tf.reduce_mean(stretch)
+    factors = tf.exp(-logarithm * (scales if settings.p_scale else 1.0))
     extent = tf.constant(size, tf.float32)
-    shift = uniform(seed, 6, [n], -settings.shift, settings.shift) * extent * rotates
+    shift = uniform(seed, 6, [n], -settings.shift, settings.shift) * extent
+    shift *= rotates if settings.p_rotation else 1.0
     grid = [settings.knots] * n
     knots = tf.random.stateless_normal([*grid, n], tf.random.fold_in(seed, 7))
     knots = tf.clip_by_value(knots, -_LARGEST_DEVIATION, _LARGEST_DEVIATION)

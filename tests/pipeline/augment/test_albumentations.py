@@ -6,10 +6,9 @@ import tensorflow as tf
 
 pytest.importorskip("albumentations")
 
-from kerasseg.config.augment import Albumentations, AugmentSettings
+from kerasseg.config.augment import Albumentations, AugmentSettings, transforms_of
 from kerasseg.config.load import load_experiment
 from kerasseg.pipeline.augment.compose import Patch, augment
-from kerasseg.pipeline.augment.presets import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.store import open_store
 from kerasseg.slice_transforms import SliceTransforms

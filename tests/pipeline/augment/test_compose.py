@@ -5,12 +5,11 @@ import pytest
 import tensorflow as tf
 
 from kerasseg.config import augment as settings
-from kerasseg.config.augment import AugmentSettings
+from kerasseg.config.augment import PRESETS, AugmentSettings, transforms_of
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.pipeline.augment.compose import augment
 from kerasseg.pipeline.augment.patch import Patch
-from kerasseg.pipeline.augment.presets import PRESETS, transforms_of
 from kerasseg.pipeline.augment.spatial import rotate90
 
 EVERY = tuple(

@@ -65,3 +65,17 @@ def test_scales_lie_between_their_limits_evenly_in_their_logarithm():
     ]
     assert 0.5 <= min(factors) < 0.55 and 1.8 < max(factors) <= 2.0
     assert np.mean(np.log(factors)) == pytest.approx(0.0, abs=0.08)
+
+
+def test_shift_and_stretch_act_without_rotation_and_scaling():
+    seed = tf.constant([3, 4])
+    shifted = draw_spatial(seed, (8, 16), Spatial(shift=0.25, p_rotation=0, p_scale=0))
+    assert 0 < abs(shifted.shift.numpy()).max() <= 4
+    np.testing.assert_array_equal(shifted.matrix, np.eye(2))
+    stretched = draw_spatial(seed, (8, 16), Spatial(stretch=0.2, p_rotation=0, p_scale=0))
+    factors = np.diag(stretched.matrix)
+    assert factors[0] != factors[1] and np.prod(factors) == pytest.approx(1)
+    assert not stretched.shift.numpy().any()
+    # With a share of their own they follow it: of no rotation and no scaling nothing is left.
+    still = Spatial(shift=0.25, stretch=0.2, p_rotation=1e-9, p_scale=1e-9)
+    np.testing.assert_array_equal(draw_spatial(seed, (8, 16), still).matrix, np.eye(2))
