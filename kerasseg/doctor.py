@@ -1,4 +1,4 @@
-"""`kerasseg doctor`: what this machine offers, and what is wrong with it."""
+"""`kerasseg doctor`: print what this machine offers and what is wrong with it."""
 
 import os
 import platform

@@ -1,7 +1,4 @@
-"""`kerasseg doctor --config`: what a run takes on this machine, before it is started.
-
-How long a batch takes, measured on random data.
-"""
+"""`kerasseg doctor --config`: the memory and the time of a run, before it is started."""
 
 import os
 import shutil
@@ -23,12 +20,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
-from kerasseg.models.build import build_network
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.manifest import read_manifest
 from kerasseg.records.splits import FOLDER, Split, open_split
 from kerasseg.records.store import RecordStore, open_store
 from kerasseg.targets import label_to_masks
+from kerasseg.train import build_network
 from kerasseg.training.checks import (
     check_precision,
     choose_precision,
@@ -40,56 +37,22 @@ from kerasseg.training.devices import Devices, choose_devices
 from kerasseg.training.fit import compile_for_training
 from kerasseg.training.multi_worker import read_cluster
 
-
-def time_batches(experiment: Experiment, devices: Devices) -> Iterator[float]:
-    """Seconds of one batch after another, each with its update; the first one builds the graph.
-
-    The network is the experiment's, with random weights, in the current dtype policy. A batch is
-    made once and lies in memory, so nothing is read.
-    """
-    settings = experiment.model
-    untrained = settings.pretrained.model_copy(update={"weights": "none"})
-    settings = settings.model_copy(update={"pretrained": untrained, "init_from": None})
-    training = experiment.training.model_copy(update={"gradient_accumulation": 1})
-    experiment = experiment.model_copy(update={"model": settings, "training": training})
-    with devices.strategy.scope():
-        network = build_network(settings, experiment.input_channels)
-        model = compile_for_training(experiment, network, updates_per_epoch=1)
-    model.make_train_function()
-    dataset = tf.data.Dataset.from_tensors(_random_batch(experiment)).repeat()
-    batches = iter(devices.distribute(dataset, training.batch_size))
-    while True:
-        started = time.perf_counter()
-        float(model.train_function(batches)["loss"])  # waits for the device
-        yield time.perf_counter() - started
-
-
-def _random_batch(experiment: Experiment) -> tuple[np.ndarray, ...]:
-    """As the pipeline's: image (B, *patch, C) float16 and masks (B, *patch, K) uint8."""
-    rng = np.random.default_rng(experiment.run.seed)
-    shape = (experiment.training.batch_size, *experiment.pipeline.patch_size)
-    image = rng.standard_normal((*shape, experiment.input_channels), np.float32)
-    label = rng.integers(0, len(anatomy.LABELS), shape, np.uint8)
-    masks = label_to_masks(label, experiment.model.target)
-    batch = (image.astype(np.float16), masks.astype(np.uint8))
-    if experiment.pipeline.augment_on == "host":
-        return batch
-    return *batch, rng.integers(0, 2**31, (len(image), 2), np.int32)
-
-
 _BATCHES = 3
-"""Measured after the first one, which builds the graph."""
+"""How many are measured after the first one, which builds the graph."""
 _LONG_SECONDS = 30.0
-"""No further batch is begun that would take the measured ones beyond it."""
+"""No further batch is begun that would take the measured ones beyond this."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What this machine does of an experiment.
+    """The part of an experiment that this machine trains.
 
-    experiment: with this machine's part of the batch
-    workers:    the machines that TF_CONFIG names
-    policy:     Keras's name of the precision, and why it was chosen
+    Attributes:
+        experiment: The experiment with this machine's part of the batch.
+        devices: The devices of this machine.
+        workers: The number of machines that TF_CONFIG names.
+        policy: Keras's name of the precision.
+        reason: Why that precision was chosen.
     """
 
     experiment: Experiment
@@ -102,8 +65,10 @@ class Share:
 def share_of_this_machine(experiment: Experiment) -> Share:
     """Choose devices and precision here, without waiting for other machines.
 
-    To be called before TensorFlow computes anything. Raises `UserError` for settings that cannot
-    work here.
+    To be called before TensorFlow computes anything.
+
+    Raises:
+        UserError: For settings that cannot work here.
     """
     cluster, training = read_cluster(), experiment.training
     os.environ.pop("TF_CONFIG", None)  # else all machines would have to be started
@@ -124,14 +89,14 @@ def share_of_this_machine(experiment: Experiment) -> Share:
 
 
 def forecast(experiment: Experiment, share: Share) -> None:
-    """Print memory by estimate, and time by a few batches of random data.
+    """Print the memory of a run by estimate and its time by a few batches of random data.
 
     Nothing is converted or written.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
 
-    def say(heading: str, words: str, style: str = "") -> None:
-        console.print(f"{heading:<11}{words}", style=style)
+    def say(heading: str, text: str, style: str = "") -> None:
+        console.print(f"{heading:<11}{text}", style=style)
 
     training, devices, policy = experiment.training, share.devices, share.policy
     keras.config.set_dtype_policy(policy)
@@ -148,7 +113,7 @@ def forecast(experiment: Experiment, share: Share) -> None:
     )
     each = share.experiment.training.batch_size // devices.replicas
     shared = f"; {_counted(each, 'patch', 'es')} on each" if devices.replicas > 1 else ""
-    say("Strategy", f"{devices.words}{shared}")
+    say("Strategy", f"{devices.description}{shared}")
     if share.workers > 1:
         own = _counted(share.experiment.training.batch_size, "patch", "es")
         say(
@@ -174,7 +139,7 @@ def forecast(experiment: Experiment, share: Share) -> None:
 
 
 def _seconds_per_batch(share: Share, say: Callable[[str, str], None]) -> float:
-    """The median of a few batches; says what was measured."""
+    """Return the median of a few batches, and print what was measured."""
     times: list[float] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(file=sys.stderr)
@@ -196,8 +161,41 @@ def _seconds_per_batch(share: Share, say: Callable[[str, str], None]) -> float:
     return median
 
 
+def time_batches(experiment: Experiment, devices: Devices) -> Iterator[float]:
+    """Yield the seconds of one batch after another, with its update; the first builds the graph.
+
+    The network has random weights and the current dtype policy. One random batch lies in memory, so
+    nothing is read.
+    """
+    training = experiment.training.model_copy(update={"gradient_accumulation": 1})
+    experiment = experiment.model_copy(update={"training": training})
+    with devices.strategy.scope():
+        network = build_network(experiment, initial_weights=False)
+        model = compile_for_training(experiment, network, updates_per_epoch=1)
+    model.make_train_function()
+    dataset = tf.data.Dataset.from_tensors(_random_batch(experiment)).repeat()
+    batches = iter(devices.distribute(dataset, training.batch_size))
+    while True:
+        started = time.perf_counter()
+        float(model.train_function(batches)["loss"])  # waits for the device
+        yield time.perf_counter() - started
+
+
+def _random_batch(experiment: Experiment) -> tuple[np.ndarray, ...]:
+    """Return image (B, *patch, C) float16 and masks (B, *patch, K) uint8, as the pipeline does."""
+    rng = np.random.default_rng(experiment.run.seed)
+    shape = (experiment.training.batch_size, *experiment.pipeline.patch_size)
+    image = rng.standard_normal((*shape, experiment.input_channels), np.float32)
+    label = rng.integers(0, len(anatomy.LABELS), shape, np.uint8)
+    masks = label_to_masks(label, experiment.model.target)
+    batch = (image.astype(np.float16), masks.astype(np.uint8))
+    if experiment.pipeline.augment_on == "host":
+        return batch
+    return *batch, rng.integers(0, 2**31, (len(image), 2), np.int32)
+
+
 def _say_times(experiment: Experiment, seconds: float, say: Callable[[str, str], None]) -> None:
-    """Of an epoch and of the run, or of 100 updates where the number of cases is not known."""
+    """Print the time of an epoch and of the run; of 100 updates if the cases are not known."""
     training = experiment.training
     batches, cases = _batches_per_epoch(experiment)
     say("Cases", cases)
@@ -213,7 +211,7 @@ def _say_times(experiment: Experiment, seconds: float, say: Callable[[str, str],
 
 
 def _batches_per_epoch(experiment: Experiment) -> tuple[int | None, str]:
-    """None where nothing says how many there are; and what is known of the cases in words."""
+    """Return the batches of an epoch, or None if unknown, and a sentence about the cases."""
     training = experiment.training
     given = training.steps_per_epoch
     try:
@@ -233,12 +231,12 @@ def _batches_per_epoch(experiment: Experiment) -> tuple[int | None, str]:
         steps_per_epoch=given,
         steps_multiple=training.gradient_accumulation,
     )
-    words = f"{len(split.train)} train, {len(split.validation)} validate ({store.root})"
-    return batches.steps_per_epoch, words
+    cases = f"{len(split.train)} train, {len(split.validation)} validate ({store.root})"
+    return batches.steps_per_epoch, cases
 
 
 def _store_and_split(experiment: Experiment) -> tuple[RecordStore, Split] | None:
-    """Those of the experiment, if it was converted."""
+    """Return the store and the split of the experiment, if it was converted."""
     if read_manifest(experiment.store_root) is None:
         return None
     store = open_store(experiment)
@@ -258,7 +256,7 @@ def _counted(number: int, noun: str, ending: str = "s") -> str:
 
 
 def _duration(seconds: float) -> str:
-    """In the unit that fits it."""
+    """Write seconds in the unit that fits."""
     for unit, size, least in (("days", 86400, 2), ("hours", 3600, 1.5), ("minutes", 60, 1.5)):
         if seconds >= size * least:
             return f"{seconds / size:.1f} {unit}"

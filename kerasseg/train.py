@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment
 from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
 from kerasseg.evaluation.report import write_report
-from kerasseg.evaluation.scores import metric_settings, write_metrics
+from kerasseg.evaluation.scores import metric_settings, score_columns, write_metrics
 from kerasseg.figures.runs import draw_training_curves
 from kerasseg.figures.style import save_figure
 from kerasseg.inference.predictor import build_predictor
@@ -84,7 +85,7 @@ def run_experiment(
     say = Console(highlight=False, markup=False, soft_wrap=True, quiet=not devices.chief).print
     target = experiment.model.target
     with ExitStack() as stack:
-        stack.enter_context(devices.loss_explained())
+        stack.enter_context(devices.explain_lost_worker())
 
         # Settings: whatever can be refused is refused before anything is converted.
         policy, reason = choose_precision(experiment.training.precision)
@@ -93,7 +94,11 @@ def run_experiment(
             say(f"Warning    {warning}", style="bold yellow")
         build_optimizer(experiment.optimizer, experiment.training.epochs, 1)  # or refuse it now
         callbacks = user_callbacks(experiment, writing=devices.chief, workers=devices.workers)
-        devices.check_same("config", dump_experiment(experiment))
+        devices.check_same(
+            "config",
+            dump_experiment(experiment),
+            "`kerasseg config` with the same arguments writes it, to be compared.",
+        )
         old_run = latest_run_folder(experiment) if resume else None
         keras.utils.set_random_seed(experiment.run.seed)
         if experiment.training.deterministic:
@@ -120,7 +125,7 @@ def run_experiment(
         fingerprint = store.manifest.data_fingerprint
         devices.check_same("data", fingerprint)
         check_store(experiment, store, split.train)
-        devices.check_same("split", json.dumps(split.as_json(), indent=2))
+        devices.check_same("split", json.dumps(split.as_json()), f"It is in {store.root}/splits.")
         if old_run:
             check_same_data(old_run, whole_split, fingerprint)
 
@@ -150,7 +155,7 @@ def run_experiment(
         )
         if not devices.chief:
             print(f"Worker {devices.worker} is done and waits for the chief, which evaluates.")
-            devices.meet()
+            devices.barrier()
             return None
 
         # Evaluation: the best checkpoint, on whole volumes.
@@ -177,7 +182,7 @@ def run_experiment(
             report = write_report(folder, summary, scores, target, experiment.metrics)
             print_result(say, summary, report)
         write_json(folder / "summary.json", summary)
-        devices.let_go()
+        devices.final_barrier()
         return folder
 
 
@@ -215,4 +220,6 @@ def _volume_validation(
         return []
     predictor = build_predictor(experiment, network)
     cases, target = split.validation, experiment.model.target
-    return [VolumeValidation(predictor, store, cases, target, every, devices.from_chief)]
+    names = [f"val_volume_dice_{column}" for column in score_columns(target)]
+    share = partial(devices.broadcast, names=names)
+    return [VolumeValidation(predictor, store, cases, target, every, share)]

@@ -60,7 +60,7 @@ def print_start(
     say(f"Device     {device_name()}")
     batch = experiment.training.batch_size
     parts = f", {batch // devices.replicas} on each device" if devices.replicas > 1 else ""
-    say(f"Strategy   {devices.words}; batches of {batch}{parts}")
+    say(f"Strategy   {devices.description}; batches of {batch}{parts}")
     say(f"Precision  {precision}")
     warmup = warmup_epochs(experiment.optimizer, experiment.training.epochs)
     if warmup < experiment.optimizer.warmup_epochs:

@@ -55,8 +55,8 @@ def train(
     try:
         run_experiment(experiment, resume=resume, devices=devices)
     except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", None)  # of a signal, if the state was saved
         saved = "After the batch in progress; --resume goes on there."
-        number = getattr(stop, "number", None)
-        words = saved if number else "If an epoch was finished, --resume goes on after it."
-        print(f"\nStopped. {words}", file=sys.stderr)
+        unsaved = "If an epoch was finished, --resume goes on after it."
+        print(f"\nStopped. {saved if number else unsaved}", file=sys.stderr)
         raise typer.Exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED) from None

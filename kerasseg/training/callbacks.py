@@ -1,21 +1,4 @@
-"""Several machines end after the same epoch.
-
-Best and last checkpoint, and early stopping on the same score.
-
-What is printed while training: a line that fits a screen.
-
-An encoder that is not trained at first.
-
-`history.csv`: a row per epoch, right after a resume too.
-
-Stop when loss or gradient is no number any more.
-
-A lower learning rate when the validation Dice does not rise any more.
-
-How often the loss scale had to be lowered, in the logs.
-
-Ctrl-C and a scheduler's SIGTERM between two batches, never in the middle of a checkpoint.
-"""
+"""Keras callbacks of every training: checkpoints, history, learning rate, and ways to stop."""
 
 import csv
 import signal
@@ -37,14 +20,20 @@ from kerasseg.training.step import FINITE, LOSS_NOT_FINITE
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """After each epoch writes `best.keras` if the smoothed validation Dice rose, and `last.keras`.
+    """Writes `last.keras` after each epoch, and `best.keras` if the smoothed validation Dice rose.
 
-    The score of one epoch is noisy, and the best of many noisy ones is a lucky one. `smoothing` is
-    the share m of the earlier epochs: s_t = m s_(t-1) + (1 - m) score_t, divided by 1 - m^t, as if
-    it had not begun at 0. It is added to the logs as `val_dice_smoothed`.
+    The score of one epoch is noisy, and the best of many noisy ones is a lucky one. The smoothed
+    score s_t = m s_(t-1) + (1 - m) score_t is divided by 1 - m^t, as it begins at 0, and added to
+    the logs as `val_dice_smoothed`.
 
-    `network` is saved without its compile settings, so that plain `keras.saving.load_model`
-    reads it. Keeps `progress`. `patience` epochs without a rise end the fit; None never does.
+    Args:
+        network: The network, which is saved without its compile settings, so that plain
+            `keras.saving.load_model` reads it.
+        folder: The folder of the checkpoints.
+        progress: Gets the best score and its epoch.
+        patience: Epochs without a rise that end the fit; None never ends it.
+        smoothing: The share m of the earlier epochs in the score.
+        monitor: The score's name in the logs.
     """
 
     def __init__(
@@ -79,53 +68,57 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def save_network(network: keras.Model, path: Path) -> None:
-    """Write a float32 `.keras` file aside first, then in one rename."""
+    """Write a float32 `.keras` file in one step."""
     with atomic_write(path, "run.root") as temporary:
         float32_twin(network).save(temporary)
 
 
-_LEFT_OUT = ("iou", "precision", "recall")
-"""They are in `history.csv` and TensorBoard; of three classes they would fill four lines."""
+_NOT_PRINTED = ("iou", "precision", "recall")
+"""They are in `history.csv` and TensorBoard; with three classes they would fill four lines."""
 
 
 class EpochLine(keras.callbacks.ProgbarLogger):
-    """Keras's own progress bar with loss, Dice per class and learning rate only."""
+    """Keras's progress bar with loss, Dice per class and learning rate only: it fits a screen."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_train_batch_end(batch, _short(logs))
+        super().on_train_batch_end(batch, _without_long_scores(logs))
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_test_batch_end(batch, _short(logs))
+        super().on_test_batch_end(batch, _without_long_scores(logs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_epoch_end(epoch, _short(logs))
+        super().on_epoch_end(epoch, _without_long_scores(logs))
 
 
-def _short(logs: dict[str, Any] | None) -> dict[str, Any] | None:
+def _without_long_scores(logs: dict[str, Any] | None) -> dict[str, Any] | None:
     if logs is None:
         return None
     return {
         name: value
         for name, value in logs.items()
-        if name.removeprefix("val_").split("_")[0] not in _LEFT_OUT
+        if name.removeprefix("val_").split("_")[0] not in _NOT_PRINTED
     }
 
 
 class FreezeEncoder(keras.callbacks.Callback):
-    """Used as a context around `fit`: the first `epochs` epochs leave `layers` as they are.
+    """Leaves layers as they are for the first epochs. To be used as a context around `fit`.
 
     A pretrained encoder is so kept from the large gradients of a decoder that knows nothing yet.
     Frozen layers get no update and no weight decay, and batch normalisation in them runs on its
     stored statistics and leaves them alone. Epochs are counted from the start of the run: one
     resumed behind them trains everything.
 
-    The optimizer's slots are of all trainable variables, the frozen ones too: one that is not
+    The optimizer must have slots for all variables, also for the frozen ones: one that is not
     built yet is built before the first epoch. To restore slots of an earlier run, call
     `optimizer.build(model.trainable_variables)` before `fit`, where no layer is frozen.
 
-    Layers are frozen while batches are trained only: callbacks behind this one in the list
+    Layers are frozen only while batches are trained: callbacks behind this one in the list
     (moving averages, checkpoints) and the caller find the `trainable` flags as they were, also
     after an interrupt.
+
+    Args:
+        layers: The layers, usually those of the encoder.
+        epochs: The number of epochs.
     """
 
     def __init__(self, layers: Sequence[keras.layers.Layer], epochs: int) -> None:
@@ -175,10 +168,10 @@ class FreezeEncoder(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """Adds the learning rate to the logs and rewrites `path` after each epoch.
+    """Writes `history.csv`: a row per epoch with its logs and learning rate, epochs from 1.
 
-    Rows of epochs that a resumed run repeats are replaced. Epochs count from 1. What only some
-    epochs have is empty in the others.
+    Rows of epochs that a resumed run repeats are replaced. Values that only some epochs have are
+    empty in the others.
     """
 
     def __init__(self, path: Path) -> None:
@@ -204,10 +197,13 @@ class History(keras.callbacks.Callback):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Raises `UserError` with epoch, update and the cases of its batches.
+    """Raises `UserError` when loss or gradient is not finite, with the cases of the batches.
 
     The weights are those before that update. Gradients that a smaller loss scale mends do not
-    count. `case_ids(epoch, update)` names the cases, both counted from 0.
+    count.
+
+    Args:
+        case_ids: Called as case_ids(epoch, update), both from 0; returns the cases of an update.
     """
 
     def __init__(self, case_ids: Callable[[int, int], list[str]]) -> None:
@@ -234,9 +230,9 @@ class StopOnNonFinite(keras.callbacks.Callback):
 class ReduceOnPlateau(keras.callbacks.Callback):
     """Multiplies the learning rate by `factor` after `patience` epochs without a better score.
 
-    It never falls below `lowest`. What it counts from is in `progress`, so a resumed run goes on
-    as an uninterrupted one; Keras's `ReduceLROnPlateau` would begin to count anew. To stand behind
-    `Checkpoints`, which keeps `progress`.
+    It never falls below `lowest`. The epochs that it counts from are in `progress`, so a resumed
+    run goes on as an uninterrupted one; Keras's `ReduceLROnPlateau` would count anew. It must stand
+    behind `Checkpoints` in the list, which keeps `progress`.
     """
 
     def __init__(self, progress: Progress, factor: float, patience: int, lowest: float) -> None:
@@ -256,8 +252,10 @@ class ReduceOnPlateau(keras.callbacks.Callback):
 
 
 class SkippedUpdates(keras.callbacks.Callback):
-    """Adds `loss_scale` and `skipped_updates`, counted from the start of the run, to the logs of
-    each epoch where the loss is scaled (mixed_float16)."""
+    """Adds `loss_scale` and `skipped_updates` to the logs where the loss is scaled (mixed_float16).
+
+    Updates count from the start of the run.
+    """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         loss_scale = self.model.loss_scale
@@ -270,10 +268,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised between two batches, where all that a run needs to go on can be saved.
+    """Raised between two batches, where everything that a run needs to go on can be saved.
 
-    `number` is that of the signal: SIGINT of Ctrl-C, SIGTERM of `kill`, Slurm, Kubernetes and the
-    clouds' pre-emption.
+    Args:
+        number: The signal: SIGINT comes from Ctrl-C; SIGTERM from `kill`, Slurm, Kubernetes and the
+            pre-emption of clouds.
     """
 
     def __init__(self, number: int) -> None:
@@ -282,19 +281,21 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopOnInterrupt(keras.callbacks.Callback):
-    """Used as a context around the training: raises `Stopped` after the batch in progress.
+    """Raises `Stopped` after the batch in progress on SIGINT or SIGTERM.
 
-    Python alone would raise `KeyboardInterrupt` wherever it happens to be, also inside
-    TensorFlow's callbacks, which swallow it, and SIGTERM would end the process at once. A second
-    signal of the same kind acts so. Does nothing outside the main thread, where Python allows no
-    handlers.
+    To be used as a context around the training. Python alone would raise `KeyboardInterrupt`
+    wherever it happens to be, also inside TensorFlow's callbacks, which swallow it, and SIGTERM
+    would end the process at once. A second signal of the same kind acts so. Nothing is done outside
+    the main thread, where Python allows no handlers.
 
-    `anywhere` tells every machine whether one of them was asked: all stop after the same batch.
+    Args:
+        any_worker: Tells every machine whether one of them has the signal, so that all stop after
+            the same batch.
     """
 
-    def __init__(self, anywhere: Callable[[bool], bool] = bool) -> None:
+    def __init__(self, any_worker: Callable[[bool], bool] = bool) -> None:
         super().__init__()
-        self.anywhere = anywhere
+        self.any_worker = any_worker
         self.asked: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -312,7 +313,7 @@ class StopOnInterrupt(keras.callbacks.Callback):
         signal.signal(number, self._before[number])
 
     def _stop(self) -> None:
-        if self.anywhere(self.asked is not None):
+        if self.any_worker(self.asked is not None):
             raise Stopped(self.asked or signal.SIGTERM)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -326,12 +327,15 @@ class StopTogether(keras.callbacks.Callback):
     """Stops the training on every machine when a callback before it has stopped it on one.
 
     A callback that looks at a clock, say, need not decide the same everywhere, and a machine that
-    goes on alone would wait for the others for ever. `anywhere` tells each whether one has stopped.
+    goes on alone would wait for the others for ever.
+
+    Args:
+        any_worker: Tells every machine whether the condition holds on one of them.
     """
 
-    def __init__(self, anywhere: Callable[[bool], bool]) -> None:
+    def __init__(self, any_worker: Callable[[bool], bool]) -> None:
         super().__init__()
-        self.anywhere = anywhere
+        self.any_worker = any_worker
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.model.stop_training = self.anywhere(self.model.stop_training)
+        self.model.stop_training = self.any_worker(self.model.stop_training)

@@ -1,4 +1,4 @@
-"""What a run computes on: one device, several, or several machines."""
+"""Choose what a run computes on: one device, several, or several machines."""
 
 import platform
 import signal
@@ -20,8 +20,12 @@ from kerasseg.training.multi_worker import Cluster, Machines, read_cluster, wait
 class Devices(Machines):
     """A tf.distribute strategy, why it was chosen, and this process's place in it.
 
-    A replica is a device that has a copy of the network and sees its part of each batch. `cluster`
-    are the machines; None for this one alone.
+    A replica is a device that has a copy of the network and sees its part of each batch.
+
+    Attributes:
+        strategy: The strategy.
+        reason: Why it was chosen, in a few words.
+        cluster: The machines; None for this one alone.
     """
 
     strategy: tf.distribute.Strategy
@@ -29,16 +33,18 @@ class Devices(Machines):
     cluster: Cluster | None = None
 
     @property
-    def words(self) -> str:
-        """For people."""
+    def description(self) -> str:
+        """The strategy and why it was chosen."""
         name = type(self.strategy).__name__.replace("CollectiveAllReduce", "MultiWorkerMirrored")
         plain = self.strategy is tf.distribute.get_strategy()
         return f"{'no strategy' if plain else name} ({self.reason})"
 
     def distribute(self, batches: tf.data.Dataset, batch_size: int) -> Any:
-        """Batches of this machine -> batches whose parts go to its replicas.
+        """Split the batches of this machine into parts for its replicas.
 
-        `batch_size` is that of all machines together.
+        Args:
+            batches: Batches of this machine.
+            batch_size: Patches in a batch of all machines together.
         """
         if self.replicas == 1:
             gpus = tf.config.list_logical_devices("GPU")
@@ -54,14 +60,16 @@ class Devices(Machines):
 
 
 def choose_devices(settings: TrainingSettings) -> Devices:
-    """What `training.devices`, `training.strategy` and TF_CONFIG ask for.
+    """Choose what `training.devices`, `training.strategy` and TF_CONFIG ask for.
 
     To be called before TensorFlow computes anything: afterwards devices can neither be hidden nor
-    machines be joined. Raises `UserError` for devices that are not here and for a batch that they
-    cannot share.
+    machines be joined.
+
+    Raises:
+        UserError: For devices that are not here, and for a batch that they cannot share.
     """
     cluster = read_cluster()
-    gpus = _show(settings.devices)
+    gpus = _hide_other_gpus(settings.devices)
     if settings.strategy == "multi_worker" and cluster is None:
         raise UserError(
             "training.strategy=multi_worker, but the environment variable TF_CONFIG names no "
@@ -70,13 +78,13 @@ def choose_devices(settings: TrainingSettings) -> Devices:
     if cluster and settings.strategy in ("auto", "multi_worker"):
         devices = _join(cluster)
     else:
-        devices = _of_this_machine(settings, gpus)
-    _check(settings, devices.replicas)
+        devices = _choose_on_this_machine(settings, gpus)
+    _check_batch_size(settings, devices.replicas)
     return devices
 
 
-def _show(setting: str) -> list[tf.config.PhysicalDevice]:
-    """Hide the GPUs that are not to be used; those that are left."""
+def _hide_other_gpus(setting: str) -> list[tf.config.PhysicalDevice]:
+    """Hide the GPUs that are not to be used, and return the others."""
     gpus = tf.config.list_physical_devices("GPU")
     if setting == "cpu":
         wanted = []
@@ -103,7 +111,7 @@ def _show(setting: str) -> list[tf.config.PhysicalDevice]:
 
 
 def _join(cluster: Cluster) -> Devices:
-    """Wait for the other machines; all of them train together."""
+    """Wait for the other machines and join them."""
     chief = " (the chief)" if cluster.worker == 0 else ""
     print(
         f"Waiting for all {cluster.workers} workers of TF_CONFIG; this is worker "
@@ -125,7 +133,7 @@ def _join(cluster: Cluster) -> Devices:
     return Devices(strategy, f"TF_CONFIG names {cluster.workers} workers", cluster)
 
 
-def _of_this_machine(settings: TrainingSettings, gpus: list[Any]) -> Devices:
+def _choose_on_this_machine(settings: TrainingSettings, gpus: list[Any]) -> Devices:
     kind = "GPU" if gpus else "CPU"
     # Several logical CPUs are there only if somebody has asked TensorFlow for them.
     names = [device.name for device in tf.config.list_logical_devices(kind)]
@@ -144,7 +152,8 @@ def _mirrored(*names: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(names)
 
 
-def _check(settings: TrainingSettings, replicas: int) -> None:
+def _check_batch_size(settings: TrainingSettings, replicas: int) -> None:
+    """Raise `UserError` if the replicas cannot share a batch, or a compiled step."""
     size = settings.batch_size
     if size % replicas:
         nearest = [n for n in (size // replicas * replicas, -(-size // replicas) * replicas) if n]
@@ -160,7 +169,7 @@ def _check(settings: TrainingSettings, replicas: int) -> None:
 
 
 def device_name() -> str:
-    """The GPUs, or the processor with its number of cores."""
+    """Return the names of the GPUs, or of the processor with its number of cores."""
     gpus = tf.config.get_visible_devices("GPU")
     if gpus:
         names = [

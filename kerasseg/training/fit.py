@@ -1,7 +1,4 @@
-"""The fit: a network, the store's patches, the callbacks.
-
-Epochs of updates and validation under Keras callbacks, from any update on.
-"""
+"""Fit a network to the patches of a store, under Keras callbacks, from any update on."""
 
 import errno
 import sys
@@ -43,96 +40,6 @@ from kerasseg.training.state import FILE_NAME, Progress, load_state, save_state
 from kerasseg.training.step import Logs, TrainingModel, vary_dropout
 from kerasseg.training.validation_images import ValidationImages
 
-
-def run_epochs(
-    model: TrainingModel,
-    batches: Callable[[int, int], Iterable[object]],
-    validation: Iterable[object],
-    *,
-    epochs: int,
-    updates_per_epoch: int,
-    validation_steps: int,
-    progress: Progress,
-    callbacks: keras.callbacks.CallbackList,
-    save: Callable[[], None],
-) -> None:
-    """Train from where `progress` stands to `epochs`, or until `model.stop_training`.
-
-    As Keras's `fit`, with these differences: it can begin and end between any two updates; what
-    `on_epoch_end` sees and saves are the averaged weights where the optimiser keeps some; `save`
-    is called after each epoch, with the trained weights, and before `Stopped` leaves this function.
-
-    batches:    (epoch, update) -> training batches without end, the first one that of this update
-    validation: `validation_steps` batches each time it is iterated
-    """
-    model.stop_training = False
-    model.make_train_function()
-    model.make_test_function()
-    callbacks.on_train_begin()
-    if initial_epoch(model):
-        progress.epochs, progress.step = max(progress.epochs, initial_epoch(model)), 0
-    iterator = iter(batches(progress.epochs, progress.step))
-    logs: Logs = {}
-    try:
-        while progress.epochs < epochs and not model.stop_training:
-            logs = _train(model, iterator, updates_per_epoch, progress, callbacks)
-            callbacks.on_test_begin()
-            with averaged_weights(model):
-                logs = logs | _validate(model, validation, validation_steps, callbacks)
-                epoch, progress.epochs = progress.epochs, progress.epochs + 1
-                progress.step, progress.logs = 0, {}
-                # A TensorBoard of the user that writes every Nth batch would silence all others.
-                with tf.summary.record_if(True):
-                    callbacks.on_epoch_end(epoch, logs)
-            save()
-    except Stopped:
-        save()
-        raise
-    callbacks.on_train_end(logs)
-
-
-def _train(
-    model: TrainingModel,
-    iterator: Iterator[Any],
-    updates: int,
-    progress: Progress,
-    callbacks: keras.callbacks.CallbackList,
-) -> Logs:
-    """What is left of the epoch; its metrics."""
-    if not progress.step:
-        model.reset_metrics()
-    callbacks.on_epoch_begin(progress.epochs)
-    if progress.step == updates:
-        return progress.logs  # it was stopped in its validation
-    for step in range(progress.step, updates):
-        callbacks.on_train_batch_begin(step)
-        logs = model.train_function(iterator)
-        progress.step = step + 1
-        if progress.step == updates:
-            progress.logs = logs = model.results()
-        callbacks.on_train_batch_end(step, logs)
-        if model.stop_training:  # the rest of the epoch is left out, as in Keras's `fit`
-            progress.step, progress.logs = updates, model.results()
-            break
-    return progress.logs
-
-
-def _validate(
-    model: TrainingModel,
-    validation: Iterable[object],
-    steps: int,
-    callbacks: keras.callbacks.CallbackList,
-) -> Logs:
-    model.reset_metrics()
-    iterator = iter(validation)
-    for step in range(steps):
-        callbacks.on_test_batch_begin(step)
-        callbacks.on_test_batch_end(step, model.test_function(iterator))
-    logs = model.results()
-    callbacks.on_test_end(logs)
-    return {f"val_{name}": value for name, value in logs.items()}
-
-
 _ONE_DEVICE = Devices(tf.distribute.get_strategy(), "one device")
 
 
@@ -149,17 +56,28 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     last_epoch: int | None = None,
 ) -> Progress:
-    """Train `network` in place; checkpoints, history and TensorBoard go into the run `folder`.
+    """Train a network in place.
 
-    network:    built under the scope of the strategy of `devices`
-    state:      of an earlier run, to go on from; None to start anew
-    validators: run first of all when an epoch ends; what they add to its logs, the others see
-    callbacks:  the user's
-    last_epoch: end after this epoch of `training.epochs`, whose schedule stays
+    Args:
+        experiment: The experiment.
+        network: The network, built under the scope of the strategy of `devices`.
+        store: The store of the cases.
+        split: The cases to train and to validate on.
+        folder: The run folder, for checkpoints, history and TensorBoard's files.
+        devices: What to compute on.
+        state: The state of an earlier run to go on from; None to start anew.
+        validators: Callbacks that run first when an epoch ends; the others see what they add to the
+            logs.
+        callbacks: The user's callbacks.
+        last_epoch: End after this epoch of `training.epochs`, whose schedule stays.
 
-    Returns how far the run has come. Raises `UserError` when loss or gradient are not finite any
-    more or a record turns out to be damaged, and `Stopped` after Ctrl-C or SIGTERM on any machine,
-    when all is saved.
+    Returns:
+        How far the run has come.
+
+    Raises:
+        UserError: If loss or gradient are not finite any more, if a record is damaged, or if memory
+            or disk are full.
+        Stopped: After Ctrl-C or SIGTERM on any machine, when everything is saved.
     """
     training, pipeline = experiment.training, experiment.pipeline
     cases = dict.fromkeys([*split.train, *split.validation])
@@ -214,7 +132,7 @@ def fit(
 
     frozen = FreezeEncoder(encoder_layers(network), training.freeze_encoder_epochs)
     try:
-        with StopOnInterrupt(devices.anywhere) as interrupt, frozen:
+        with StopOnInterrupt(devices.any_worker) as interrupt, frozen:
             run_epochs(
                 model,
                 batches_from,
@@ -231,7 +149,7 @@ def fit(
                         *validators,
                         *_epoch_callbacks(experiment, network, validation, folder, progress),
                         *callbacks,
-                        StopTogether(devices.anywhere),
+                        StopTogether(devices.any_worker),
                     ],
                     add_history=True,
                     model=model,
@@ -254,46 +172,10 @@ def fit(
     return progress
 
 
-def _epoch_callbacks(
-    experiment: Experiment,
-    network: keras.Model,
-    validation: tf.data.Dataset,
-    folder: Path,
-    progress: Progress,
-) -> list[keras.callbacks.Callback]:
-    """What happens after each epoch, in this order."""
-    settings, tensorboard = experiment.optimizer, folder / "tensorboard"
-    callbacks: list[keras.callbacks.Callback] = [
-        Checkpoints(
-            network,
-            folder / "checkpoints",
-            progress,
-            experiment.training.early_stopping_patience,
-            experiment.training.score_smoothing,
-        ),
-        SkippedUpdates(),
-        History(folder / "history.csv"),  # shows the learning rate of the epoch, before it falls
-        EpochLine(),
-        keras.callbacks.TensorBoard(tensorboard, write_graph=False),
-        ValidationImages(
-            tensorboard,
-            network,
-            validation,
-            modalities=len(experiment.data.modalities),
-            target=experiment.model.target,
-        ),
-    ]
-    if settings.schedule == "plateau":
-        lowest = settings.learning_rate * settings.final_fraction
-        factor, patience = settings.plateau_factor, settings.plateau_patience
-        callbacks.append(ReduceOnPlateau(progress, factor, patience, lowest))
-    return callbacks
-
-
 def compile_for_training(
     experiment: Experiment, network: keras.Model, updates_per_epoch: int
 ) -> TrainingModel:
-    """A compiled twin of `network` that shares its weights; its optimiser is built.
+    """Return a compiled model that trains the weights of `network`; its optimiser is built.
 
     To be called under the scope of the strategy that `network` was built under.
     """
@@ -326,7 +208,141 @@ def compile_for_training(
 
 
 def _augmentation(experiment: Experiment) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """What the device does to its part of a batch."""
+    """Return the function that augments a device's part of a batch."""
     transforms = transforms_of(experiment.augment)
     patch = Patch.of(experiment.pipeline, len(experiment.data.modalities))
     return lambda images, masks, seeds: augment_batch(transforms, images, masks, seeds, patch)
+
+
+def _epoch_callbacks(
+    experiment: Experiment,
+    network: keras.Model,
+    validation: tf.data.Dataset,
+    folder: Path,
+    progress: Progress,
+) -> list[keras.callbacks.Callback]:
+    """Return the callbacks that act after each epoch, in their order."""
+    settings, tensorboard = experiment.optimizer, folder / "tensorboard"
+    callbacks: list[keras.callbacks.Callback] = [
+        Checkpoints(
+            network,
+            folder / "checkpoints",
+            progress,
+            experiment.training.early_stopping_patience,
+            experiment.training.score_smoothing,
+        ),
+        SkippedUpdates(),
+        History(folder / "history.csv"),  # shows the learning rate of the epoch, before it falls
+        EpochLine(),
+        keras.callbacks.TensorBoard(tensorboard, write_graph=False),
+        ValidationImages(
+            tensorboard,
+            network,
+            validation,
+            modalities=len(experiment.data.modalities),
+            target=experiment.model.target,
+        ),
+    ]
+    if settings.schedule == "plateau":
+        lowest = settings.learning_rate * settings.final_fraction
+        factor, patience = settings.plateau_factor, settings.plateau_patience
+        callbacks.append(ReduceOnPlateau(progress, factor, patience, lowest))
+    return callbacks
+
+
+def run_epochs(
+    model: TrainingModel,
+    batches: Callable[[int, int], Iterable[object]],
+    validation: Iterable[object],
+    *,
+    epochs: int,
+    updates_per_epoch: int,
+    validation_steps: int,
+    progress: Progress,
+    callbacks: keras.callbacks.CallbackList,
+    save: Callable[[], None],
+) -> None:
+    """Train from where `progress` stands to `epochs`, or until `model.stop_training`.
+
+    This is Keras's `fit` with these differences: it can begin and end between any two updates;
+    `on_epoch_end` sees and saves the averaged weights where the optimiser keeps some.
+
+    Args:
+        model: The compiled model.
+        batches: Called as batches(epoch, update); returns endless training batches, the first of
+            which is that of this update.
+        validation: Gives `validation_steps` batches each time it is iterated.
+        epochs: Epochs of the run.
+        updates_per_epoch: Updates in an epoch.
+        validation_steps: Batches of a validation.
+        progress: Where to begin; it is kept up to date.
+        callbacks: Keras callbacks.
+        save: Called after each epoch, with the trained weights, and when `Stopped` is raised.
+    """
+    model.stop_training = False
+    model.make_train_function()
+    model.make_test_function()
+    callbacks.on_train_begin()
+    if initial_epoch(model):
+        progress.epochs, progress.step = max(progress.epochs, initial_epoch(model)), 0
+    iterator = iter(batches(progress.epochs, progress.step))
+    logs: Logs = {}
+    try:
+        while progress.epochs < epochs and not model.stop_training:
+            logs = _train(model, iterator, updates_per_epoch, progress, callbacks)
+            callbacks.on_test_begin()
+            with averaged_weights(model):
+                logs = logs | _validate(model, validation, validation_steps, callbacks)
+                epoch, progress.epochs = progress.epochs, progress.epochs + 1
+                progress.step, progress.logs = 0, {}
+                # A TensorBoard of the user that writes every Nth batch would silence all others.
+                with tf.summary.record_if(True):
+                    callbacks.on_epoch_end(epoch, logs)
+            save()
+    except Stopped:
+        save()
+        raise
+    callbacks.on_train_end(logs)
+
+
+def _train(
+    model: TrainingModel,
+    iterator: Iterator[Any],
+    updates: int,
+    progress: Progress,
+    callbacks: keras.callbacks.CallbackList,
+) -> Logs:
+    """Train what is left of the epoch and return its metrics."""
+    if not progress.step:
+        model.reset_metrics()
+    callbacks.on_epoch_begin(progress.epochs)
+    if progress.step == updates:
+        return progress.logs  # it was stopped in its validation
+    for step in range(progress.step, updates):
+        callbacks.on_train_batch_begin(step)
+        logs = model.train_function(iterator)
+        progress.step = step + 1
+        if progress.step == updates:
+            progress.logs = logs = model.results()
+        callbacks.on_train_batch_end(step, logs)
+        if model.stop_training:  # the rest of the epoch is left out, as in Keras's `fit`
+            progress.step, progress.logs = updates, model.results()
+            break
+    return progress.logs
+
+
+def _validate(
+    model: TrainingModel,
+    validation: Iterable[object],
+    steps: int,
+    callbacks: keras.callbacks.CallbackList,
+) -> Logs:
+    """Validate and return the metrics, named val_…"""
+    model.reset_metrics()
+    iterator = iter(validation)
+    for step in range(steps):
+        callbacks.on_test_batch_begin(step)
+        callbacks.on_test_batch_end(step, model.test_function(iterator))
+    logs = model.results()
+    callbacks.on_test_end(logs)
+    return {f"val_{name}": value for name, value in logs.items()}

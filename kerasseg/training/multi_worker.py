@@ -1,18 +1,13 @@
-"""Waiting for the other machines, where Ctrl-C and SIGTERM still work.
+"""Machines that train together: who they are, how they wait for each other and exchange values."""
 
-The machines that train together, as TF_CONFIG names them.
-
-What the machines that train together tell each other.
-"""
-
-import difflib
+import hashlib
 import json
 import os
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,10 +26,12 @@ _EXAMPLE = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """This process among the processes that train one network; `worker` 0 is the chief.
+    """This process among the processes that train one network.
 
-    addresses: host:port of all of them
-    tasks:     what TensorFlow calls them in its messages, such as (worker, 0)
+    Attributes:
+        worker: The number of this process; 0 is the chief.
+        addresses: host:port of all of them.
+        tasks: What TensorFlow calls them in its messages, such as (worker, 0).
     """
 
     worker: int
@@ -43,11 +40,11 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """How many there are."""
+        """The number of processes."""
         return len(self.addresses)
 
-    def named_in(self, message: str) -> list[int]:
-        """The other workers that a message of TensorFlow names, such as
+    def workers_in_message(self, message: str) -> list[int]:
+        """Return the other workers that a message of TensorFlow names, such as
         `/job:worker/replica:0/task:1`."""
         found = re.findall(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", message)
         named = {(kind, int(index)) for kind, index in found}
@@ -55,9 +52,13 @@ class Cluster:
 
 
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """The cluster of the environment variable TF_CONFIG; None without it or with one worker.
+    """Read the cluster of the environment variable TF_CONFIG.
 
-    Raises `UserError` that says what is wrong with it.
+    Returns:
+        The cluster, or None without the variable or with a single worker.
+
+    Raises:
+        UserError: If the variable is wrong; the message says how.
     """
     text = environment.get("TF_CONFIG", "").strip()
     if not text:
@@ -65,12 +66,12 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _mistake(f"is not valid JSON ({error})") from None
+        raise _tf_config_error(f"is not valid JSON ({error})") from None
     tasks = config.get("cluster") if isinstance(config, dict) else None
     if not isinstance(tasks, dict) or not tasks:
-        raise _mistake(f"names no cluster, found {text}")
+        raise _tf_config_error(f"names no cluster, found {text}")
     if unknown := set(tasks) - {"chief", "worker"}:
-        raise _mistake(
+        raise _tf_config_error(
             f"has tasks of type {', '.join(sorted(unknown))}; every machine that trains is a worker"
         )
     members: list[tuple[str, int]] = []
@@ -78,24 +79,24 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     for kind in ("chief", "worker"):
         listed = tasks.get(kind, [])
         if not isinstance(listed, list) or not all(_is_address(a) for a in listed):
-            raise _mistake(f"must list {kind} as host:port, found {listed}")
+            raise _tf_config_error(f"must list {kind} as host:port, found {listed}")
         members += [(kind, index) for index in range(len(listed))]
         addresses += listed
     if len(tasks.get("chief", [])) > 1:
-        raise _mistake(f"has {len(tasks['chief'])} chiefs; one is enough, or none")
+        raise _tf_config_error(f"has {len(tasks['chief'])} chiefs; one is enough, or none")
     if len(set(addresses)) < len(addresses):
-        raise _mistake(f"lists an address twice: {addresses}")
-    worker = _index(config.get("task"), tasks)
+        raise _tf_config_error(f"lists an address twice: {addresses}")
+    worker = _worker_number(config.get("task"), tasks)
     return Cluster(worker, tuple(addresses), tuple(members)) if len(addresses) > 1 else None
 
 
-def _index(task: Any, tasks: dict[str, list[str]]) -> int:
-    """The place of this process among all of them."""
+def _worker_number(task: Any, tasks: dict[str, list[str]]) -> int:
+    """Return the number of this process among all of them, the chief first."""
     kind, index = (task.get(k) for k in ("type", "index")) if isinstance(task, dict) else (0, 0)
     listed = tasks.get(kind, []) if isinstance(kind, str) else []
     if type(index) is not int or not 0 <= index < len(listed):
         count = {name: len(addresses) for name, addresses in tasks.items()}
-        raise _mistake(f"has the task {task}, which is none of its tasks {count}")
+        raise _tf_config_error(f"has the task {task}, which is none of its tasks {count}")
     return index if kind == "chief" else index + len(tasks.get("chief", []))
 
 
@@ -106,7 +107,7 @@ def _is_address(text: Any) -> bool:
     )
 
 
-def _mistake(what: str) -> UserError:
+def _tf_config_error(what: str) -> UserError:
     return UserError(
         f"The environment variable TF_CONFIG {what}. Expected something like {_EXAMPLE}, or unset "
         "it to train on this machine alone."
@@ -115,7 +116,7 @@ def _mistake(what: str) -> UserError:
 
 Result = TypeVar("Result")
 
-_LOSSES = (
+_ERRORS_OF_A_LOSS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -123,15 +124,15 @@ _LOSSES = (
     tf.errors.FailedPreconditionError,
     tf.errors.InternalError,
 )
-_FROM_OUTSIDE = re.compile(r"/job:|collective|coordination|grpc", re.IGNORECASE)
-"""What tells such an error from one of this machine itself."""
+_ABOUT_A_CLUSTER = re.compile(r"/job:|collective|coordination|grpc", re.IGNORECASE)
+"""Tells an error that another machine caused from one of this machine itself."""
 
 
 class Machines:
     """This machine among the others; it is alone if `cluster` is None.
 
-    What is done together (`chief_first`, `check_same`, `anywhere`, `from_chief`, `meet`) must be
-    done by every machine, in the same order.
+    Every machine must call `chief_first`, `check_same`, `any_worker`, `broadcast` and `barrier`,
+    in the same order.
     """
 
     strategy: tf.distribute.Strategy
@@ -154,63 +155,81 @@ class Machines:
 
     @property
     def replicas(self) -> int:
-        """Devices that train, on all machines together."""
+        """The number of devices that train, on all machines together."""
         return int(self.strategy.num_replicas_in_sync)
+
+    def barrier(self) -> None:
+        """Wait until every machine has come here."""
+        self.any_worker(False)
+
+    def final_barrier(self) -> None:
+        """Let the machines that wait in `barrier` end; one that is gone already does not matter."""
+        with suppress(*_ERRORS_OF_A_LOSS):
+            self.barrier()
 
     def chief_first(self, work: Callable[[], Result]) -> Result:
         """Do `work` on the chief, then on the other machines, which find there what it made."""
         if not self.chief:
-            self.meet()
+            self.barrier()
             return work()
         result = work()
-        self.meet()
+        self.barrier()
         return result
 
-    def check_same(self, what: str, value: str) -> None:
-        """Raise `UserError` on every machine if `value` is not the same on all of them."""
-        values = self._texts_of_all(value)
-        for worker, other in enumerate(values):
-            if other != values[0]:
-                # All come here. One that ended at once would be lost to a slower one, which might
-                # not have its values yet, and would say so instead of this.
-                self.let_go()
-                raise UserError(
-                    f"The {self.workers} machines of TF_CONFIG do not have the same {what}: "
-                    f"{_difference(values[0], other)} on the chief and on worker {worker}. Start "
-                    "all of them with the same command, config and versions, on a shared folder."
-                )
+    def any_worker(self, condition: bool) -> bool:
+        """Return whether the condition holds on one machine at least."""
+        return condition if self.workers == 1 else bool(self._sum([condition])[0])
 
-    def from_chief(self, make: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """What `make` gives on the chief, which alone calls it, on every machine."""
-        values = {name: float(value) for name, value in make().items()} if self.chief else {}
-        told: dict[str, float] = json.loads(self._texts_of_all(json.dumps(values))[0])
-        return told
+    def broadcast(
+        self, make: Callable[[], Mapping[str, float]], names: Sequence[str]
+    ) -> dict[str, float]:
+        """Call `make` on the chief alone and return its numbers of these names on every machine."""
+        if self.workers == 1:
+            return dict(make())
+        made = make() if self.chief else dict.fromkeys(names, 0.0)
+        numbers = self._sum([made[name] for name in names])
+        return dict(zip(names, map(float, numbers), strict=True))
 
-    def anywhere(self, here: bool) -> bool:
-        """Whether it is so on one machine at least."""
-        return here if self.workers == 1 else bool(self._sum([here])[0])
+    def check_same(self, what: str, value: str, compare: str = "") -> None:
+        """Raise `UserError` on every machine if `value` is not the same on all of them.
 
-    def meet(self) -> None:
-        """Wait for all machines."""
-        self.anywhere(False)
-
-    def let_go(self) -> None:
-        """Let the machines that wait in `meet` end; one that is gone already does not matter."""
-        with suppress(*_LOSSES):
-            self.meet()
+        Args:
+            what: What the value is, for the message.
+            value: This machine's value, of any length; only its hash is exchanged.
+            compare: A sentence on how values that are too long for a message can be compared.
+        """
+        if self.workers == 1:
+            return
+        digest = hashlib.sha256(value.encode()).digest()
+        hashes = np.zeros((self.workers, len(digest)))
+        hashes[self.worker] = list(digest)
+        hashes = self._sum(hashes)
+        other = [n for n in range(self.workers) if (hashes[n] != hashes[0]).any()]
+        if not other:
+            return
+        # All machines come here. One that ended at once would be lost to a slower one, which would
+        # say that instead of this.
+        self.final_barrier()
+        differing = " and ".join(f"worker {n}" for n in other)
+        here = f"{value!r}" if len(value) <= 200 else f"one of hash {digest.hex()[:12]}"
+        compare = f" {compare}" if compare else ""
+        raise UserError(
+            f"The {self.workers} machines of TF_CONFIG do not have the same {what}: {differing} "
+            f"and the chief differ; here (worker {self.worker}) it is {here}.{compare} Start all "
+            "of them with the same command, config and versions, on a shared folder."
+        )
 
     @contextmanager
-    def loss_explained(self) -> Iterator[None]:
-        """Within it an error of TensorFlow that comes from the loss of a machine is a
-        `UserError`."""
+    def explain_lost_worker(self) -> Iterator[None]:
+        """Turn TensorFlow's error about a machine that is gone into a `UserError`."""
         try:
             yield
-        except _LOSSES as error:
-            if not (self.cluster and _FROM_OUTSIDE.search(str(error))):
+        except _ERRORS_OF_A_LOSS as error:
+            if not (self.cluster and _ABOUT_A_CLUSTER.search(str(error))):
                 raise
             gone = [
                 f"worker {n} ({self.cluster.addresses[n]})"
-                for n in self.cluster.named_in(str(error))
+                for n in self.cluster.workers_in_message(str(error))
             ]
             raise UserError(
                 f"Lost {' and '.join(gone) or 'a worker'} of the {self.workers} in TF_CONFIG, so "
@@ -218,46 +237,24 @@ class Machines:
                 "lost says why. Start all of them again with --resume."
             ) from error
 
-    def _texts_of_all(self, text: str) -> list[str]:
-        """The text of each machine."""
-        if self.workers == 1:
-            return [text]
-        own = np.frombuffer(text.encode(), np.uint8)
-        sizes = np.zeros(self.workers)
-        sizes[self.worker] = len(own)
-        sizes = self._sum(sizes).astype(int)
-        # Rounded up, as TensorFlow traces each length anew.
-        letters = np.zeros((self.workers, (sizes.max() // 4096 + 1) * 4096))
-        letters[self.worker, : len(own)] = own
-        rows = self._sum(letters).astype(np.uint8)
-        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
-
     def _sum(self, numbers: Any) -> Any:
-        """Sums over the machines of integers below 2^21, which are exact in float32."""
-        numbers = tf.constant(numbers, tf.float32)
-        return np.rint(self._sum_over_replicas(numbers).numpy() * self.workers / self.replicas)
+        """Return the sums of float64 numbers over the machines, as an array."""
+        return self._sum_over_machines(tf.constant(numbers, tf.float64)).numpy()
 
     @cached_property
-    def _sum_over_replicas(self) -> Callable[[Any], Any]:
+    def _sum_over_machines(self) -> Callable[[Any], Any]:
         # One function for all calls: each collective outside of one would leave its key behind.
         @tf.function(autograph=False)
         def sums(numbers: Any) -> Any:
             def of_replica() -> Any:
-                here = numbers * 1.0  # on the replica's device
-                return tf.distribute.get_replica_context().all_reduce("SUM", here)
+                context = tf.distribute.get_replica_context()
+                first = context.replica_id_in_sync_group % (self.replicas // self.workers) == 0
+                own = tf.where(first, numbers, 0.0)  # once for each machine, not for each device
+                return context.all_reduce("SUM", own)
 
             return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0]
 
         return sums
-
-
-def _difference(one: str, other: str) -> str:
-    """The first lines that differ."""
-    lines = difflib.ndiff(one.splitlines(), other.splitlines())
-    changed = [line for line in lines if line[0] in "+-"]
-    here = next((line[2:].strip() for line in changed if line[0] == "-"), "nothing")
-    there = next((line[2:].strip() for line in changed if line[0] == "+"), "nothing")
-    return f"'{here}' and '{there}'"
 
 
 _CONNECT_SECONDS = 2.0
@@ -266,18 +263,21 @@ _REPORT_SECONDS = 30.0
 
 
 def wait_for_workers(cluster: Cluster) -> None:
-    """Return when every other worker has answered at its address; says which have not yet.
+    """Return when every other worker has answered at its address; print which have not yet.
 
     TensorFlow waits by itself, but in C++, holding Python's lock: it says nothing, and neither
     Ctrl-C nor SIGTERM ends it. Here each worker listens at its own port until all others have
-    answered; TensorFlow's server takes the port over. Raises `UserError` if the port is taken.
+    answered; TensorFlow's server takes the port over.
+
+    Raises:
+        UserError: If the port is taken.
     """
     own = cluster.addresses[cluster.worker]
     try:
         listener = socket.create_server(("", _port(own)), backlog=len(cluster.addresses))
     except OSError as error:
         raise UserError(
-            f"Worker {cluster.worker} of TF_CONFIG cannot listen at {own} ({_words(error)}): is "
+            f"Worker {cluster.worker} of TF_CONFIG cannot listen at {own} ({_reason(error)}): is "
             "an earlier run still there? End it, or give another port in every worker's TF_CONFIG."
         ) from None
     with listener:
@@ -285,7 +285,7 @@ def wait_for_workers(cluster: Cluster) -> None:
         missing = {n: a for n, a in enumerate(cluster.addresses) if n != cluster.worker}
         report = time.monotonic() + _REPORT_SECONDS
         while missing:
-            problems = {n: _problem(address) for n, address in missing.items()}
+            problems = {n: _why_silent(address) for n, address in missing.items()}
             missing = {n: missing[n] for n, problem in problems.items() if problem}
             if missing and time.monotonic() > report:
                 report += _REPORT_SECONDS
@@ -298,23 +298,23 @@ def wait_for_workers(cluster: Cluster) -> None:
 
 
 def _answer(listener: socket.socket) -> None:
-    """Accept who asks; that it is there is all the answer."""
+    """Accept connections and close them: that this worker is there is all the answer."""
     with suppress(OSError):
         while True:
             listener.accept()[0].close()
 
 
-def _problem(address: str) -> str:
-    """Why nobody answers there; empty if somebody does."""
+def _why_silent(address: str) -> str:
+    """Return why nobody answers there; empty if somebody does."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         socket.create_connection((host, _port(address)), _CONNECT_SECONDS).close()
     except OSError as error:
-        return _words(error)
+        return _reason(error)
     return ""
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     known = error.errno is not None and error.errno > 0  # those of the resolver are not
     return os.strerror(error.errno or 0) if known else error.strerror or str(error)
 

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on after a stop, in one file."""
+"""The state of a run that goes on after a stop: weights, optimiser and progress in one file."""
 
 import json
 import math
@@ -20,11 +20,15 @@ FILE_NAME = "state.npz"
 class Progress:
     """How far a run has come.
 
-    epochs:        finished epochs
-    best_score:    highest smoothed validation Dice so far, of `best_epoch`
-    reduced_epoch: the epoch after which the learning rate last fell on a plateau
-    step:          updates done of the unfinished epoch; `logs`: its metrics, once all are done
-    score_sum:     running sum of the smoothed validation Dice
+    Attributes:
+        epochs: Finished epochs.
+        best_score: Highest smoothed validation Dice so far, which was that of `best_epoch`.
+        best_epoch: Epoch of the best score, from 1.
+        stopped_early: Whether early stopping ended the run.
+        reduced_epoch: Epoch after which the learning rate last fell on a plateau.
+        step: Updates done of the unfinished epoch.
+        logs: Metrics of the unfinished epoch, once all its updates are done.
+        score_sum: Running sum of the smoothed validation Dice.
     """
 
     epochs: int = 0
@@ -40,10 +44,10 @@ class Progress:
 def save_state(
     path: Path, model: TrainingModel, progress: Progress, *, writing: bool = True
 ) -> None:
-    """Write weights, dropout's random states, optimiser slots, loss scale and progress, within an
-    epoch its metrics too; aside first and then in one rename.
+    """Write weights, states of dropout, optimiser slots, loss scale, progress, in one step.
 
-    Of several machines all call it, as metrics are summed over them, and one is `writing`.
+    Within an epoch its metrics are written, too. As metrics are summed over machines, all of them
+    must call this; one is `writing`.
     """
     arrays = {
         f"{prefix}{index}": np.asarray(variable.numpy())
@@ -58,9 +62,10 @@ def save_state(
 
 
 def load_state(path: Path, model: TrainingModel) -> Progress:
-    """Put what `save_state` wrote to `path` into `model`; its optimizer must be built.
+    """Load what `save_state` wrote into a model whose optimizer is built.
 
-    Raises `UserError` when the file is damaged or of another network.
+    Raises:
+        UserError: If the file is damaged or of another network.
     """
     try:
         with np.load(path) as arrays:
@@ -77,7 +82,7 @@ def load_state(path: Path, model: TrainingModel) -> Progress:
 
 
 def _parts(model: TrainingModel, progress: Progress) -> dict[str, list[Any]]:
-    """The variables of a run, by the prefix of their names in the file."""
+    """Return the variables of a run by the prefix of their names in the file."""
     parts = {
         "w": model.variables,
         "o": model.optimizer.variables,

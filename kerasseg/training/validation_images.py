@@ -12,19 +12,19 @@ from kerasseg.targets import masks_to_label, probabilities_to_masks
 
 
 class ValidationImages(keras.callbacks.Callback):
-    """Write a strip per validation patch after each epoch: every modality, truth, prediction.
+    """Writes one strip per validation patch after each epoch: every modality, truth, prediction.
 
-    A volume is shown by the axial slice with the most tumour. Where channels overlap, the innermost
-    one is shown. Probabilities become masks as in the metrics of training.
+    A volume is shown by its axial slice with most tumour, neighbouring slices that are channels by
+    the middle one. Where target channels overlap, the innermost is shown. Probabilities count from
+    0.5 on, or where they are the largest, as in the metrics of training.
 
     Args:
-        folder: The run's folder.
-        network: The network that predicts.
-        batches: Yields the image (B, d, h, w, C), the masks (B, d, h, w, K) of `target` and the
-            weight (B,), 0 for fillers; without d for a 2-D network. The first batch is used.
-        modalities: Number of modalities. If neighbouring slices are channels too, the middle slice
-            is shown.
-        target: The target of the masks.
+        folder: The folder of TensorBoard's files.
+        network: The network.
+        batches: Yields image (B, D, H, W, C), masks (B, D, H, W, K), or (B, H, W, …) for a 2-D
+            network, and weight (B,), which is 0 for fillers. The first batch is shown.
+        modalities: The number of modalities.
+        target: A row of `anatomy.TARGETS`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ValidationImages(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not len(self._image):
-            return  # this machine of several has no validation case
+            return  # of several machines this one has no validation case
         # Slice by slice through a 3-D network would change the norms; whole patches are exact.
         probabilities = np.asarray(self.network(self._image, training=False))
         masks = probabilities_to_masks(probabilities, self.target)
@@ -70,7 +70,7 @@ class ValidationImages(keras.callbacks.Callback):
         self._writer.close()
 
     def _strip(self, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Draw a patch (d, h, w, C) as RGB (h, (modalities + 2) * w, 3) from 0 to 1."""
+        """Draw a patch without its batch axis: (H, (modalities + 2) W, 3) RGB in 0..1."""
         if image.ndim == 4:
             index = int(np.count_nonzero(label, axis=(1, 2)).argmax())
             image, label, prediction = image[index], label[index], prediction[index]

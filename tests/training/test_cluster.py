@@ -100,7 +100,7 @@ def test_the_example_of_the_message_is_right():
 def test_the_other_machines_that_a_message_names(message, named):
     cluster = read_cluster(config({"chief": HOSTS[:1], "worker": HOSTS[1:]}, "chief"))
     assert cluster is not None
-    assert cluster.named_in(message) == named
+    assert cluster.workers_in_message(message) == named
 
 
 def test_on_the_command_line_a_mistake_is_one_sentence(python, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +22,6 @@ from kerasseg.training.callbacks import StopTogether
 from kerasseg.training.devices import choose_devices
 from kerasseg.training.user_callbacks import user_callbacks
 from tests.program import REPOSITORY, run_program
-from tests.training.two_workers import LONG
 from tests.training.worker_processes import free_ports, run_workers
 
 TWO = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
@@ -34,12 +34,13 @@ def settings(**chosen):
 @pytest.mark.parametrize("chosen", [{}, {"devices": "all"}, {"devices": "cpu", "batch_size": 3}])
 def test_one_cpu_needs_no_strategy(chosen):
     devices = choose_devices(settings(**chosen))
-    assert devices.words == "no strategy (one CPU)" and devices.replicas == 1
+    assert devices.description == "no strategy (one CPU)" and devices.replicas == 1
     assert devices.chief and (devices.worker, devices.workers) == (0, 1)
     images = tf.data.Dataset.range(3)
     assert devices.distribute(images, 1) is images
-    assert devices.chief_first(lambda: 5) == 5 and devices.from_chief(lambda: {"a": 1}) == {"a": 1}
-    assert devices.anywhere(True) and not devices.anywhere(False)
+    assert devices.chief_first(lambda: 5) == 5
+    assert devices.broadcast(lambda: {"a": 1}, ["a"]) == {"a": 1}
+    assert devices.any_worker(True) and not devices.any_worker(False)
     devices.check_same("config", "anything")
 
 
@@ -103,7 +104,7 @@ def test_two_devices():
     ran.check_returncode()
     found = dict(zip(choices, json.loads(ran.stdout), strict=True))
     for name in ("auto", "mirrored"):
-        assert found[name]["words"] == "MirroredStrategy (2 CPUs)"
+        assert found[name]["description"] == "MirroredStrategy (2 CPUs)"
         assert found[name]["replicas"] == 2
         assert found[name]["parts"] == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
     assert "batch_size 3 is over all devices" in found["odd"] and "use 2 or 4." in found["odd"]
@@ -128,13 +129,15 @@ def test_what_two_workers_tell_each_other(tmp_path):
         assert lines[0].startswith("Waiting for all 2 workers of TF_CONFIG; this is worker ")
         told = json.loads(lines[1])
         assert told["worker"] == index and told["replicas"] == 2
-        assert told["words"] == "MultiWorkerMirroredStrategy (TF_CONFIG names 2 workers)"
+        assert told["description"] == "MultiWorkerMirroredStrategy (TF_CONFIG names 2 workers)"
         assert told["orders"] == [False, True, True]
         assert told["scores"]["dice"] == 1 / 3 and math.isnan(told["scores"]["no"])
         assert told["found"] == (index == 1), "the chief goes first"
-        assert "machines of TF_CONFIG do not have the same config" in told["refused"]
-        assert "'batch: 2' and 'batch: 4' on the chief and on worker 1" in told["refused"]
-        assert LONG not in told["refused"], "only what differs"
+        for name in ("short", "long"):
+            assert "TF_CONFIG do not have the same config: worker 1 and the chief" in told[name]
+            assert "Compare it by hand. Start all of them" in told[name]
+        assert f"here (worker {index}) it is 'batch: {2 + 2 * index}'" in told["short"]
+        assert re.search(rf"here \(worker {index}\) it is one of hash \w{{12}}\.", told["long"])
     lost = json.loads(ended[0].stdout.splitlines()[2])
     assert lost.startswith("Lost worker 1 (localhost:") and lost.endswith("with --resume.")
 
@@ -160,11 +163,11 @@ def test_who_waits_for_the_others_can_be_stopped(number):
 def test_a_callback_that_stops_one_machine_stops_all():
     heard = []
 
-    def anywhere(here):
+    def any_worker(here):
         heard.append(here)
         return True
 
-    callback = StopTogether(anywhere)
+    callback = StopTogether(any_worker)
     callback.set_model(keras.Model())
     callback.model.stop_training = False
     callback.on_epoch_end(0)

@@ -33,7 +33,9 @@ def main() -> None:
             [part.numpy().tolist() for part in local(batch)]
             for batch in devices.distribute(images, 4)
         ]
-        results.append({"words": devices.words, "replicas": devices.replicas, "parts": parts})
+        results.append(
+            {"description": devices.description, "replicas": devices.replicas, "parts": parts}
+        )
     print(json.dumps(results))
 
 
