@@ -50,7 +50,7 @@ from kerasseg.training.devices import Devices, choose_devices, device_name
 from kerasseg.training.fit import fit
 from kerasseg.training.optimizers import build_optimizer
 from kerasseg.training.state import FILE_NAME as STATE_FILE
-from kerasseg.training.user_callbacks import user_callbacks
+from kerasseg.training.user_classes import user_callbacks
 
 
 def run_experiment(

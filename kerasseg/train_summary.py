@@ -52,7 +52,7 @@ def print_start(
             f"{len(split.test)} test cases, by "
             f"{'patient' if knows_patients(experiment.data) else 'picture'}"
         )
-    for warning in _warnings(experiment, store):
+    for warning in warnings_about_scores(experiment, store):
         say(f"Warning    {warning}", style="bold yellow")
     for heading, text in _describe_task(experiment).items():
         say(f"{heading:<11}{text}")
@@ -88,7 +88,7 @@ def summarise_run(
         "run": experiment.run_name,
         "task": "; ".join(_describe_task(experiment).values()),
         "overfit_check": split.overfit_check,
-        "warnings": _warnings(experiment, store),
+        "warnings": warnings_about_scores(experiment, store),
         "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
         "damaged_records": damaged,
         "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",
@@ -158,8 +158,8 @@ def _describe_task(experiment: Experiment) -> dict[str, str]:
     return {"Task": f"2-D {slices.axis} slices {ends}", "Slices": training_slices}
 
 
-def _warnings(experiment: Experiment, store: RecordStore) -> list[str]:
-    """Return what a reader of the scores must know."""
+def warnings_about_scores(experiment: Experiment, store: RecordStore) -> list[str]:
+    """Return sentences that a reader of the scores must know."""
     warnings = []
     if not knows_patients(experiment.data):
         warnings.append(

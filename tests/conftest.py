@@ -41,6 +41,7 @@ TINY = (
 
 
 LONGEST = (
+    "training/test_workers_stopped.py",
     "training/test_workers.py",
     "test_train.py",
     "config/test_configs.py",
@@ -217,7 +218,8 @@ def phantom_store(shared_once) -> RecordStore:
 @pytest.fixture(scope="module")
 def graphs_as_they_are() -> Iterator[None]:
     """For tests of many short trainings: TensorFlow does not optimise their graphs, which takes
-    longer than the few steps in them. test_fit and the trials of searches have what users have."""
+    longer than the few steps in them. test_fit (3-D), slices in test_train (2-D), mixed
+    precision in test_replicas (two replicas) and the trials of searches have what users have."""
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from kerasseg import forecast as module
+from kerasseg import doctor as module
+from kerasseg.doctor import forecast, share_of_this_machine
 from kerasseg.errors import UserError
-from kerasseg.forecast import forecast, share_of_this_machine
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store

@@ -19,7 +19,7 @@ from kerasseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from kerasseg.forecast import Share
+    from kerasseg.doctor import Share
 
 
 def bench_data(
@@ -88,17 +88,15 @@ def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
     experiment = experiment_of(config, overrides) if config or overrides else None
 
     def choose() -> "Share | None":
-        from kerasseg.forecast import share_of_this_machine
+        from kerasseg.doctor import share_of_this_machine
 
         return share_of_this_machine(experiment) if experiment else None
 
     share = with_tensorflow(choose)
-    from kerasseg.doctor import examine
+    from kerasseg.doctor import examine, forecast
 
     examine()
     if experiment and share:
-        from kerasseg.forecast import forecast
-
         typer.echo(f"\nThis run: {config or 'the demo'}")
         forecast(experiment, share)
 

@@ -32,13 +32,13 @@ from kerasseg.training.callbacks import (
     StopOnNonFinite,
     Stopped,
     StopTogether,
+    ValidationImages,
 )
 from kerasseg.training.checks import out_of_memory
 from kerasseg.training.devices import Devices
 from kerasseg.training.optimizers import averaged_weights, build_optimizer
 from kerasseg.training.state import FILE_NAME, Progress, load_state, save_state
 from kerasseg.training.step import Logs, TrainingModel, vary_dropout
-from kerasseg.training.validation_images import ValidationImages
 
 _ONE_DEVICE = Devices(tf.distribute.get_strategy(), "one device")
 

@@ -10,7 +10,7 @@ from keras import ops
 from kerasseg.config.training import OptimizerSettings
 from kerasseg.errors import UserError
 from kerasseg.private_hooks import ReducedGradientsOptimizer
-from kerasseg.training.import_class import import_class, make_instance
+from kerasseg.training.user_classes import import_class, make_instance
 
 
 def build_optimizer(

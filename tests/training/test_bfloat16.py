@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasseg.doctor import _random_batch
 from kerasseg.errors import UserError
-from kerasseg.forecast import _random_batch
 from kerasseg.train import build_network
 from kerasseg.training.checks import check_precision, choose_precision
 from kerasseg.training.fit import compile_for_training

@@ -18,7 +18,7 @@ from kerasseg.records.splits import Split
 from kerasseg.train import build_network
 from kerasseg.training.fit import compile_for_training, fit, run_epochs
 from kerasseg.training.state import Progress
-from kerasseg.training.user_callbacks import user_callbacks
+from kerasseg.training.user_classes import user_callbacks
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments
 

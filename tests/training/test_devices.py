@@ -20,7 +20,7 @@ from kerasseg.errors import UserError
 from kerasseg.training import devices as module
 from kerasseg.training.callbacks import StopTogether
 from kerasseg.training.devices import choose_devices
-from kerasseg.training.user_callbacks import user_callbacks
+from kerasseg.training.user_classes import user_callbacks
 from tests.program import REPOSITORY, run_program
 from tests.training.worker_processes import free_ports, run_workers
 
@@ -60,7 +60,9 @@ def test_other_gpus_are_hidden(monkeypatch, chosen, left):
     shown = []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found)
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda *given: shown.append(given))
-    monkeypatch.setattr(module, "_of_this_machine", lambda _, gpus: pytest.fail(str(len(gpus))))
+    monkeypatch.setattr(
+        module, "_choose_on_this_machine", lambda _, gpus: pytest.fail(str(len(gpus)))
+    )
     count = 2 if left is None else len(left)
     with pytest.raises(pytest.fail.Exception, match=str(count)):
         choose_devices(settings(devices=chosen))

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.targets import label_to_masks
-from kerasseg.training.validation_images import ValidationImages
+from kerasseg.training.callbacks import ValidationImages
 
 SIZE = (6, 10)
 

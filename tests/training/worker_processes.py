@@ -1,12 +1,40 @@
-"""Two workers on this machine, each a process of its own, on ports that are free."""
+"""Two workers on this machine, each a process of its own, on ports that are free.
+
+And the run that they share in test_workers and test_workers_stopped, which are two files so that
+pytest-xdist runs them side by side.
+"""
 
 import json
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.program import Program
+import numpy as np
+import pytest
+
+from tests.program import REPOSITORY, Program, run_program
+from tests.training.run_folders import files, history, weights
+
+# Averages, accumulation and clipping, as none of them may depend on who has which part of a batch.
+# SGD, because Adam makes steps of the learning rate out of gradients that are rounding errors.
+SETTINGS = (
+    "data.phantom={cases: 6, shape: [18,24,22], seed: 5}",
+    "split={test: 0, validation: 0.34}",
+    "records.workers=1",
+    "run.name=shared",
+    "model={dimensions: 2, features: [4,6], bottleneck: 8, encoder_blocks: 1, decoder_blocks: 1}",
+    "pipeline={patch_size: [16,12], patches_per_volume: 2, validation_patches_per_volume: 3}",
+    "optimizer={name: sgd, learning_rate: 0.3, ema: 0.8, clip_norm: 1.0}",
+    "training={epochs: 2, batch_size: 4, gradient_accumulation: 2, steps_per_epoch: 8, "
+    "precision: float32, validate_volumes_every: 1, "
+    "callbacks: [{tests.training.killed.Killed: {}}]}",
+    "evaluation.overlays=0",
+)
+UPDATES = 4
+"""In each of the two epochs."""
+NOISE = re.compile(r"^[EWF]\d{4} |Traceback|WARNING|[Ee]rror", re.MULTILINE)
 
 
 @dataclass
@@ -61,3 +89,39 @@ def free_ports(count: int) -> list[int]:
     for s in sockets:
         s.close()
     return ports
+
+
+def command(folder, *more):
+    roots = (f"run.root={folder / 'runs'}", f"records.root={folder / 'store'}")
+    return [str(REPOSITORY / "train.py"), *SETTINGS, *roots, *more]
+
+
+def train_both(folder, *more, chief=None, other=None):
+    """Run both workers; `chief` and `other` are plans for one of them."""
+    return run_workers(folder, [command(folder, *more)] * 2, (chief or {}, other or {}))
+
+
+def run_of_one_process(shared_once):
+    """The run folder of the same training in one process."""
+
+    def build(folder):
+        run_program(command(folder)).check_returncode()
+
+    return shared_once("run_of_one_process", build) / "runs" / "shared"
+
+
+def check_equal(run, alone):
+    for name in ("last", "best"):
+        ours, theirs = (weights(r / "checkpoints" / f"{name}.keras") for r in (run, alone))
+        assert ours.keys() == theirs.keys()
+        for key, values in ours.items():
+            np.testing.assert_allclose(values, theirs[key], rtol=0, atol=1e-6, err_msg=key)
+    ours, theirs = history(run), history(alone)
+    assert len(ours) == 2 and "val_volume_dice_mean" in ours[0]
+    assert ours[1]["val_loss"] < ours[0]["val_loss"] - 0.03, "it must have moved far"
+    for one, other in zip(ours, theirs, strict=True):
+        # Dice over a batch depends on which patches are in it, and in validation the workers' are
+        # others; the scores, which are counted over all voxels of the epoch, are the same.
+        assert one.pop("val_loss") == pytest.approx(other.pop("val_loss"), rel=0.01)
+        assert one == pytest.approx(other, abs=1e-5)
+    assert files(run) == files(alone)

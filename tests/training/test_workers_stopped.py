@@ -1,0 +1,68 @@
+"""train.py in two processes under TF_CONFIG: one is killed or stopped, all go on together."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.program import run_program
+from tests.training import killed
+from tests.training.worker_processes import (
+    NOISE,
+    UPDATES,
+    check_equal,
+    command,
+    run_of_one_process,
+    train_both,
+)
+
+
+@pytest.fixture(scope="session")
+def alone(shared_once):
+    return run_of_one_process(shared_once)
+
+
+@pytest.mark.slow
+def test_killed_stopped_and_resumed_equals_one_process(alone, tmp_path):
+    """Worker 1 is killed in an update, the chief in a validation; then SIGTERM, to worker 1 in the
+    middle of an epoch and to the chief in its validation; one process ends what they began."""
+    chief, other = train_both(tmp_path, other=killed.plan("update", UPDATES + 2))
+    assert (chief.code, other.code) == (2, -9)
+    assert lost(chief) == 1
+    chief, other = train_both(tmp_path, "--resume", chief=killed.plan("validation", 1))
+    assert (chief.code, other.code) == (-9, 2)
+    assert lost(other) == 0
+    # A signal is seen after the next update or validation batch.
+    stop = killed.plan("update", 2, number="SIGTERM")
+    check_stopped(train_both(tmp_path, "--resume", other=stop), tmp_path, step=3)
+    stop = killed.plan("validation", 1, number="SIGTERM")
+    check_stopped(train_both(tmp_path, "--resume", chief=stop), tmp_path, step=UPDATES)
+    run_program(command(tmp_path, "--resume")).check_returncode()
+    run = tmp_path / "runs" / "shared"
+    shutil.rmtree(run / "tensorboard")  # each start writes files of its own
+    shutil.copytree(alone / "tensorboard", run / "tensorboard")
+    check_equal(run, alone)
+
+
+def check_stopped(workers, folder, step):
+    """All were stopped and the chief has saved that update of the second epoch."""
+    for worker in workers:
+        assert worker.code == 143, worker.stderr
+        assert worker.stderr.endswith("After the batch in progress; --resume goes on there.\n")
+        assert not NOISE.search(worker.stderr), worker.stderr
+    with np.load(folder / "runs" / "shared" / "checkpoints" / "state.npz") as state:
+        progress = json.loads(str(state["progress"]))
+    assert (progress["epochs"], progress["step"]) == (1, step)
+
+
+def lost(worker):
+    """The number of the worker that it has lost, by its only words about it."""
+    found = re.fullmatch(
+        r"error: Lost worker (\d) \(localhost:\d+\) of the 2 in TF_CONFIG, so this one \(worker "
+        r"\d\) cannot go on: .*Start all of them again with --resume\.",
+        worker.error,
+    )
+    assert found and "Traceback" not in worker.stderr, worker.stderr
+    return int(found[1])
