@@ -311,7 +311,7 @@ class ValidationImages(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not len(self._image):
-            return  # of several machines this one has no validation case
+            return  # this machine of several has no validation case
         # Slice by slice through a 3-D network would change the norms; whole patches are exact.
         probabilities = np.asarray(self.network(self._image, training=False))
         masks = probabilities_to_masks(probabilities, self.target)

@@ -128,7 +128,7 @@ class StepMemory:
 
     @property
     def fits(self) -> bool:
-        """Whether the estimate is not above what is available."""
+        """True if the estimate is at most what is available."""
         return self.needed <= self.available
 
 

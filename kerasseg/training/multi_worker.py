@@ -150,7 +150,7 @@ class Machines:
 
     @property
     def chief(self) -> bool:
-        """Whether this process writes checkpoints and logs."""
+        """True for the machine that writes checkpoints and logs."""
         return self.worker == 0
 
     @property

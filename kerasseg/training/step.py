@@ -88,7 +88,7 @@ class TrainingModel(keras.Model):
 
     @property
     def compiled_by_xla(self) -> bool:
-        """Whether XLA computes a batch's gradients, which it cannot on several devices."""
+        """True if XLA computes a batch's gradients, which it cannot on several devices."""
         return bool(self.jit_compile) and self.distribute_strategy.num_replicas_in_sync == 1
 
     def make_train_function(self, force: bool = False) -> None:

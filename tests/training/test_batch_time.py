@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasseg import forecast as batch_time
+from kerasseg import doctor as batch_time
 from kerasseg.training.devices import Devices
 from tests.conftest import phantom_experiment
 
@@ -67,7 +67,7 @@ def test_pretrained_weights_are_not_read(tmp_path, monkeypatch):
         assert settings.pretrained.weights == "none" and settings.init_from is None
         raise Built
 
-    monkeypatch.setattr(batch_time, "build_network", build_network)
+    monkeypatch.setattr("kerasseg.train.models.build_network", build_network)
     experiment = phantom_experiment(
         tmp_path,
         "model.dimensions=2",
