@@ -139,10 +139,10 @@ def decode_volume(data: Any, shape: Any, dtype: Any, compression: Any, *, gzip: 
     which tells how long the bytes were, fits; that the trailer was forged is found out afterwards.
 
     Args:
-        data: a string.
+        data: the bytes, a string.
         shape: (4,) int64, checked already.
-        dtype: a key of `DTYPES`, as a string.
-        compression: one of `COMPRESSIONS`, as a string.
+        dtype: a string, one of `DTYPES`.
+        compression: a string, one of `COMPRESSIONS`.
         gzip: whether compressed bytes are taken.
     """
     allowed = COMPRESSIONS if gzip else COMPRESSIONS[:1]
@@ -227,13 +227,8 @@ def encode_values(values: Any) -> Any:
 def require(condition: Any, sentence: str, *values: Any) -> Any:
     """Return an operation that fails with InvalidArgument unless `condition`, a scalar, holds.
 
-    Nothing waits for it by itself: what may only run afterwards goes under
-    `tf.control_dependencies`.
-
-    Args:
-        condition: a scalar bool.
-        sentence: the message, with a {} for each of `values`.
-        values: tensors.
+    The message is `sentence`, which has a {} for each of `values`, tensors. Nothing waits for the
+    operation by itself: what may only run afterwards goes under `tf.control_dependencies`.
     """
     first, *rest = sentence.split("{}")
     parts = [tf.constant(first)]

@@ -141,7 +141,7 @@ def test_a_smaller_last_batch_is_no_other_trace(networks):
     assert predictor._forward.experimental_get_tracing_count() == 1
 
 
-def test_weights_are_those_of_the_network_now(networks):
+def test_the_weights_are_the_current_ones_of_the_network(networks):
     """Volumes are validated while the network is trained."""
     network = keras.models.clone_model(networks[0])
     volume = np.random.default_rng(0).normal(size=(2, 8, 12, 2)).astype(np.float32)
@@ -259,7 +259,7 @@ def test_turns_are_averaged(shape, flips, rotations, count):
     assert np.abs(found - expected[0]).max() > 0.02
 
 
-def test_turns_of_slices(networks):
+def test_slices_are_turned_in_their_plane(networks):
     patches = PipelineSettings.model_validate(
         {"patch_size": (8, 8), "slices": {"axis": "coronal", "neighbours": 1}}
     )
