@@ -3,11 +3,11 @@
 From raw intensities to the label, all cores, float32: signature `segment` of an exported run
 against `kerasseg.load(RUN).predict` of the same array: the network and windows of the benchmark
 sliding_window, and post-processing. The network is trained for a minute or two on patches of the
-case itself: what nobody trained paints noise over a third of the scan, and post-processing of that
-takes longer than of any tumour. Fresh processes take turns, and which comes first; the one with the
-SavedModel cannot import kerasseg. What both find is compared, too. The case is BraTS2021_00006
-where it is there (../shared/data), else noise in a box of the size of its brain with a brighter
-ball in it.
+case itself: an untrained one paints noise over a third of the scan, whose post-processing takes
+longer than that of any tumour. Fresh processes take turns, and so does the order of the two; the
+one with the SavedModel cannot import kerasseg. Their results are compared, too. The case is
+BraTS2021_00006 where it is there (../shared/data), else noise in a box of the size of its brain
+with a brighter ball in it.
 
 `python -m benchmarks.export_speed prepare FOLDER`, then `python FOLDER` or
 `saved_model FOLDER`, measure one side.
@@ -28,9 +28,9 @@ from benchmarks.subprocess_json import measure
 
 ROUNDS = 5
 STEPS, TRAINING_PATCH, TRAINING_BATCH = 150, 48, 2
-"""Of the training; steps, voxels along each axis, patches in a step."""
+"""Steps of the training, voxels of a patch along each axis, patches in a step."""
 BALL = 25
-"""Radius of the tumour that is made up, in voxels."""
+"""Radius in voxels of the tumour in a case that is made up."""
 NAMES = ("python", "saved_model")
 SETTINGS = (
     "model.target=regions",
@@ -46,7 +46,7 @@ SMALL_PATCH = f"pipeline.patch_size={[TRAINING_PATCH] * 3}"
 
 
 def run() -> str:
-    """Markdown table of medians over `ROUNDS` rounds."""
+    """Return a Markdown table of medians over `ROUNDS` rounds."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
     with tempfile.TemporaryDirectory() as folder:
         kind = measure("benchmarks.export_speed", "prepare", folder)["case"]
@@ -80,7 +80,7 @@ def run() -> str:
 
 
 def compare(folder: Path) -> tuple[float, int, float]:
-    """Largest difference of the probabilities, how many labels differ, share of tumour."""
+    """Return the largest difference of a probability, how many labels differ, share of tumour."""
     import numpy as np
 
     found, expected = (np.load(folder / f"{name}.npz") for name in ("saved_model", "python"))
@@ -90,7 +90,7 @@ def compare(folder: Path) -> tuple[float, int, float]:
 
 
 def prepare(folder: Path) -> dict[str, str]:
-    """Write the raw case (D, H, W, 4), a run, and what `kerasseg export` makes of it."""
+    """Write the raw case (D, H, W, 4), a run, and its export; return the name of the case."""
     from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
@@ -166,7 +166,7 @@ def train(network: Any, volume: Any, label: Any) -> None:
 
 
 def python_path(folder: Path) -> Any:
-    """Volume -> label and probabilities, through `kerasseg.load`."""
+    """Return a function from a volume to its label and probabilities, through `kerasseg.load`."""
     from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
@@ -182,7 +182,7 @@ def python_path(folder: Path) -> Any:
 
 
 def saved_model(folder: Path) -> Any:
-    """The same through the SavedModel, in a process without kerasseg."""
+    """Return the same function through the SavedModel, in a process without kerasseg."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "kerasseg"]:
         del sys.modules[name]
     sys.modules["kerasseg"] = None  # type: ignore[assignment]

@@ -25,12 +25,12 @@ WINDOW, OVERLAP = (96, 96, 96), 0.5
 FEATURES, BOTTLENECK = (8, 16, 32, 64), 128
 CASE = Path(__file__).parents[2] / "shared" / "data" / "brats21"
 SHAPE, BRAIN = (155, 240, 240), (slice(0, 136), slice(36, 213), slice(49, 183))
-"""Of a case that is made up: those of BraTS2021_00006."""
+"""Shape and brain of a case that is made up; they are those of BraTS2021_00006."""
 NAMES = ("kerasseg_box", "kerasseg_whole", "monai")
 
 
 def run() -> str:
-    """Markdown table of medians over `ROUNDS` rounds."""
+    """Return a Markdown table of medians over `ROUNDS` rounds."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.npy"
@@ -58,7 +58,7 @@ def run() -> str:
 
 
 def prepare(path: Path) -> dict[str, str]:
-    """Write the normalised case (D, H, W, 4) float32; returns what it is."""
+    """Write the normalised case (D, H, W, 4) float32 and return its name."""
     import numpy as np
 
     from kerasseg.config.load import load_experiment
@@ -71,8 +71,7 @@ def prepare(path: Path) -> dict[str, str]:
         np.save(path, z_score(source.load().image)[0])
         return {"case": source.case_id}
     volume = np.zeros((*SHAPE, 4), np.float32)
-    noise = np.random.default_rng(0).normal(size=volume[BRAIN].shape)
-    volume[BRAIN] = noise
+    volume[BRAIN] = np.random.default_rng(0).normal(size=volume[BRAIN].shape)
     np.save(path, volume)
     return {"case": "made up"}
 
@@ -80,7 +79,7 @@ def prepare(path: Path) -> dict[str, str]:
 def kerasseg_window(
     path: Path, batch: int, *, brain_box: bool
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One window, to warm up, and the whole case, through `Predictor`."""
+    """Return functions that take one window, to warm up, and the whole case through `Predictor`."""
     from kerasseg.tensorflow_setup import start_tensorflow
 
     start_tensorflow()
@@ -96,16 +95,12 @@ def kerasseg_window(
     settings = EvaluationSettings(overlap=OVERLAP, window_batch=batch, brain_box=brain_box)
     pipeline = PipelineSettings(patch_size=WINDOW)
     predictor = Predictor(network, pipeline, settings, target="subregions")
-    volume = np.load(path)
-
-    def infer(image: np.ndarray) -> np.ndarray:
-        return predictor.probabilities(image)
-
-    return lambda: infer(np.ones((*WINDOW, 4), np.float32)), lambda: infer(volume)
+    volume, small = np.load(path), np.ones((*WINDOW, 4), np.float32)
+    return lambda: predictor.probabilities(small), lambda: predictor.probabilities(volume)
 
 
 def monai_window(path: Path, batch: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """The same through `monai.inferers.sliding_window_inference`."""
+    """Return the same two functions with `monai.inferers.sliding_window_inference`."""
     # MONAI imports TensorFlow where it is installed, which would count as memory of its own.
     for module in ("tensorflow", "tensorboard", "keras"):
         sys.modules[module] = None  # type: ignore[assignment]
@@ -146,7 +141,7 @@ def main(name: str, path: Path, batch: int = 1) -> None:
 
 
 def mapped_files() -> float:
-    """GiB of this process that are libraries read from disk, which all processes share."""
+    """Return the GiB of this process that are libraries mapped from disk."""
     lines = Path("/proc/self/status").read_text().splitlines()
     pages = next(line for line in lines if line.startswith("RssFile"))
     return int(pages.split()[1]) / 2**20

@@ -2,12 +2,11 @@
 
 A label (...) holds canonical ids (`anatomy.LABELS`). Masks (..., K) hold one boolean per channel of
 `anatomy.TARGETS[target]`. `docs/targets.md` has the rules in one table. `channel_masks` and
-`label_from_channels` hold the rules for channels of any library, so that the graph of an exported
-model shares them.
+`label_from_channels` are shared with the graph of an exported model.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -47,20 +46,13 @@ def label_to_masks(label: np.ndarray, target: str) -> np.ndarray:
 
 
 def channel_masks(
-    channels: Sequence[Any],
-    target: str,
-    thresholds: Sequence[float],
-    maximum: Callable[[Any, Any], Any],
+    channels: Sequence[Any], target: str, thresholds: Sequence[float], maximum: Any
 ) -> Iterator[Any]:
-    """Yield the mask of each channel of probabilities.
+    """Yield the mask of each channel of probabilities, K arrays or tensors of one shape.
 
-    Args:
-        channels: K arrays or tensors of one shape.
-        target: what they are. A softmax target holds in its most probable channel only (the first
-            of equals), whatever the threshold; each channel of a sigmoid target holds from its
-            threshold on.
-        thresholds: K of them.
-        maximum: the library's function of two arguments.
+    A softmax target holds in its most probable channel only (the first of equals), whatever the
+    threshold; each channel of a sigmoid target holds from its threshold on. `maximum` is the
+    library's function.
     """
     if anatomy.ACTIVATIONS[target] != "softmax":
         yield from (p >= limit for p, limit in zip(channels, thresholds, strict=True))
@@ -82,9 +74,8 @@ def probabilities_to_masks(
     `threshold` is one for all channels or one for each.
     """
     _check_channels(probabilities, target)
-    count = probabilities.shape[-1]
-    thresholds = np.broadcast_to(np.asarray(threshold, probabilities.dtype), count)
-    channels = [probabilities[..., index] for index in range(count)]
+    channels = [probabilities[..., index] for index in range(probabilities.shape[-1])]
+    thresholds = np.broadcast_to(np.asarray(threshold, probabilities.dtype), len(channels))
     masks = np.empty(probabilities.shape, bool)
     for index, mask in enumerate(channel_masks(channels, target, list(thresholds), np.maximum)):
         masks[..., index] = mask
@@ -92,20 +83,11 @@ def probabilities_to_masks(
 
 
 def label_from_channels(
-    channels: Sequence[Any],
-    target: str,
-    ids: Mapping[int, Any],
-    label: Any,
-    where: Callable[[Any, Any, Any], Any],
+    channels: Sequence[Any], target: str, ids: Mapping[int, Any], label: Any, where: Any
 ) -> Any:
-    """Return a label with what each mask of a target writes, see `masks_to_label`.
+    """Return a label in which each of K masks, arrays or tensors, has written its value of `ids`.
 
-    Args:
-        channels: K masks of one shape, arrays or tensors.
-        target: what they are.
-        ids: the value that is written for each canonical id.
-        label: the background, of the shape of a mask.
-        where: the library's function of condition, value and alternative.
+    `label` is the background; `where` is the library's function. See `masks_to_label`.
     """
     names = list(anatomy.TARGETS[target])
     for name, written in WRITES[target].items():

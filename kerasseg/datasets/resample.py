@@ -6,7 +6,7 @@ Pictures of one size, whatever theirs was.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
@@ -20,39 +20,23 @@ AIR_SHARE: Final = 0.5
 """A voxel of a new grid is air, exactly 0, if less than this share of what it covers was signal."""
 
 
-class GridStep(NamedTuple):
-    """The way from a grid to one of other voxels that starts at the same outer corner.
-
-    Attributes:
-        scale: size of a new voxel in old ones, (3,).
-        shift: place of the first new voxel's centre in old indices, (3,).
-        shape: length of the new grid, (3,) whole numbers as floats.
-    """
-
-    scale: Any
-    shift: Any
-    shape: Any
-
-
-def grid_step(old: Any, new: Any, shape: Any, library: Any) -> GridStep:
-    """Return the way from voxels of one size to another, over the same field of view.
-
-    The graph of an exported model uses the same rule on tensors.
+def grid_step(old: Any, new: Any, shape: Any, library: Any) -> tuple[Any, Any]:
+    """Return the size of new voxels in old ones, and the shape of their grid over the same field.
 
     Args:
         old: voxel size (D, H, W) in mm, (3,) float64.
         new: the one that is wanted.
         shape: length of the old grid, (3,) float64.
-        library: `numpy` or `tensorflow`.
+        library: `numpy`, or `tensorflow` in the graph of an exported model.
     """
     scale = new / old
-    return GridStep(scale, first_centre(scale), library.maximum(library.round(shape / scale), 1.0))
+    return scale, library.maximum(library.round(shape / scale), 1.0)
 
 
 def first_centre(scale: Any) -> Any:
-    """Return where the first voxel's centre of a grid lies in the old one, whose corner it shares.
+    """Return the centre of the first voxel of a grid, `scale` times as large, in old voxels.
 
-    `scale` is the size of a new voxel in old ones; the result is in old voxels.
+    Both grids start at the same outer corner.
     """
     return (scale - 1) / 2
 
@@ -71,8 +55,8 @@ def resample_case(case: Case, spacing: Sequence[float], order: int) -> Case:
     old, new = np.asarray(case.spacing, float), np.asarray(spacing, float)
     if same_spacing(old, new, np).all():
         return case
-    step = grid_step(old, new, np.asarray(case.image.shape[:3], float), np)
-    return case_on(case, [int(n) for n in step.shape], affine_of(case.affine, step.scale), order)
+    scale, shape = grid_step(old, new, np.asarray(case.image.shape[:3], float), np)
+    return case_on(case, [int(n) for n in shape], affine_of(case.affine, scale), order)
 
 
 def case_on(case: Case, shape: Sequence[int], affine: np.ndarray, order: int) -> Case:

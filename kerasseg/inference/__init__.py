@@ -1,1 +1,1 @@
-"""One volume through a network: the only sliding window of the house."""
+"""A volume through one or several networks, and masks from probabilities."""

@@ -91,7 +91,7 @@ class Ensemble:
     def members(self, scan: Any, spacing: Sequence[float] | None = None) -> Iterator[np.ndarray]:
         """Probabilities, or votes, (D, H, W, K) of each predictor: what the mean is of."""
         for predictor in self.predictors:
-            if self.combine == "vote":
+            if self.votes:
                 yield predictor.masks(scan, spacing)
             else:
                 yield predictor.probabilities(scan)
@@ -114,9 +114,14 @@ class Ensemble:
         )
 
     @property
+    def votes(self) -> bool:
+        """Return whether masks are counted, instead of the mean of probabilities."""
+        return self.combine == "vote"
+
+    @property
     def mask_threshold(self) -> float:
-        """From which mean, or share of votes, on a mask holds."""
-        return _MAJORITY if self.combine == "vote" else self.threshold
+        """Return the mean, or the share of votes, from which on a mask holds."""
+        return _MAJORITY if self.votes else self.threshold
 
 
 class Member(NamedTuple):

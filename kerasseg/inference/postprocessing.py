@@ -8,7 +8,7 @@ graph (`serving.graph_postprocessing`).
 import functools
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,10 +21,11 @@ _ROUNDING: Final = 1e-6
 voxels, so a component just large enough must not miss its limit by rounding."""
 
 
-class MaskOperations(Protocol):
-    """The operations on masks that differ between NumPy and a TensorFlow graph.
+class MaskOperations:
+    """The operations of the clean-up that depend on the library, here with NumPy and SciPy.
 
-    Masks are (D, H, W) bool and know `&`, `|` and `~`.
+    Masks are (D, H, W) bool and know `&`, `|` and `~`. `serving.graph_postprocessing` has the same
+    operations on tensors.
     """
 
     def components(self, mask: Any) -> tuple[Any, Any]:
@@ -34,37 +35,6 @@ class MaskOperations(Protocol):
         with a component's first voxel; a number may be left out. Outside the mask is 0, whose size
         is 0.
         """
-        ...
-
-    def fill_holes(self, mask: Any) -> Any:
-        """Return the mask with the voxels that it cuts off from the outside.
-
-        A way out leads through faces of voxels. Along an axis of one voxel there is no outside, so
-        the holes of a picture are those within the picture.
-        """
-        ...
-
-    def take(self, table: Any, places: Any) -> Any:
-        """Return table[places]."""
-        ...
-
-    def first_largest(self, sizes: Any) -> Any:
-        """Return the index of the largest size, the first if several are equal."""
-        ...
-
-    def reaches(self, sizes: Any, spacing: Any, minimum: float) -> Any:
-        """Return whether so many voxels of `spacing` (D, H, W) mm are `minimum` mm³ or more."""
-        ...
-
-    def count(self, mask: Any) -> Any:
-        """Return the number of voxels in a mask."""
-        ...
-
-
-class ArrayOperations:
-    """`MaskOperations` with NumPy and SciPy."""
-
-    def components(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from scipy import ndimage  # 16 MiB that inference without clean-up does not need
 
         components = np.zeros(mask.shape, np.int32)
@@ -74,7 +44,12 @@ class ArrayOperations:
         sizes[0] = 0
         return components, sizes
 
-    def fill_holes(self, mask: np.ndarray) -> np.ndarray:
+    def fill_holes(self, mask: Any) -> Any:
+        """Return the mask with the voxels that it cuts off from the outside.
+
+        A way out leads through faces of voxels. Along an axis of one voxel there is no outside, so
+        the holes of a picture are those within the picture.
+        """
         from scipy import ndimage  # as above
 
         filled = mask.copy()
@@ -85,20 +60,24 @@ class ArrayOperations:
             filled[box] = ndimage.binary_fill_holes(inner).reshape(mask[box].shape)
         return filled
 
-    def take(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
+    def take(self, table: Any, places: Any) -> Any:
+        """Return table[places]."""
         return table[places]
 
-    def first_largest(self, sizes: np.ndarray) -> int:
+    def first_largest(self, sizes: Any) -> Any:
+        """Return the index of the largest size, the first of equals."""
         return int(sizes.argmax())
 
-    def reaches(self, sizes: Any, spacing: Sequence[float], minimum: float) -> Any:
+    def reaches(self, sizes: Any, spacing: Any, minimum: float) -> Any:
+        """Return whether so many voxels of `spacing` (D, H, W) mm are `minimum` mm³ or more."""
         return np.asarray(sizes) * float(np.prod(spacing)) >= volume_limit(minimum)
 
-    def count(self, mask: np.ndarray) -> int:
+    def count(self, mask: Any) -> Any:
+        """Return the number of voxels in a mask."""
         return int(np.count_nonzero(mask))
 
 
-ARRAYS: Final = ArrayOperations()
+ARRAYS: Final = MaskOperations()
 
 
 def volume_limit(minimum: float) -> float:
@@ -115,12 +94,7 @@ def postprocessed_masks(
 ) -> np.ndarray:
     """Return the cleaned masks (D, H, W, K) bool of probabilities (D, H, W, K).
 
-    Args:
-        probabilities: of one whole volume.
-        target: what the K channels are.
-        spacing: voxel size (D, H, W) in mm.
-        threshold: the threshold of channels that have none in `settings.thresholds`.
-        settings: the section `postprocessing`.
+    `spacing` is the voxel size (D, H, W) in mm, `threshold` that of channels without their own.
     """
     thresholds = channel_thresholds(target, threshold, settings)
     masks = targets.probabilities_to_masks(probabilities, target, thresholds)
@@ -191,8 +165,8 @@ def postprocess_channels(
             for other in range(index):
                 result[other] = result[other] | added
     if settings.minimum_enhancing:
-        minimum_enhancing = settings.minimum_enhancing
-        result = enhancing_to_necrosis(result, target, minimum_enhancing, spacing, operations)
+        least = settings.minimum_enhancing
+        result = enhancing_to_necrosis(result, target, least, spacing, operations)
     if len(tumour) < len(channels):
         background = channels.index(anatomy.LABELS[anatomy.BACKGROUND])
         result[background] = ~union(result[index] for index in tumour)
@@ -228,12 +202,7 @@ def enhancing_to_necrosis(
     A case without enhancing tumour scores 0 for a single voxel of it, and 1 without (Isensee et al.
     2020, arXiv:2011.00848). Of `regions` the tumour core keeps the voxels.
 
-    Args:
-        masks: one mask per channel.
-        target: what the channels are; one of them is ET.
-        minimum: mm³ in the whole case that are enough for the tumour to stay.
-        spacing: voxel size (D, H, W) in mm.
-        operations: those of the library that holds the masks.
+    Small is less than `minimum` mm³ in the whole case; `spacing` is the voxel size (D, H, W) in mm.
     """
     channels, result = list(anatomy.TARGETS[target]), list(masks)
     enhancing = masks[channels.index("ET")]

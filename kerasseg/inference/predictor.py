@@ -37,17 +37,12 @@ class Predictor:
     Air is 0 in every channel. Outside the smallest box around the brain (`evaluation.brain_box`),
     and in windows of air alone, everything is certainly background.
 
-    Args:
-        network: the trained network. Its weights may still change: validation uses it, too.
-        pipeline: `patch_size` and `slices` say what the network takes.
-        settings: overlap, weighting and orientations of the windows, and the threshold of masks.
-        target: what the K channels are, a key of `anatomy.TARGETS`.
-        postprocessing: how masks are cleaned up.
-
     Attributes:
+        network: the network. Its weights may still change: validation in training uses it, too.
+        target: what the K channels are, a key of `anatomy.TARGETS`.
         slice_axis: the axis along which a 2-D network's slices are taken, or None.
-        window: the size (d, h, w) of a window in voxels, its first axis being `slice_axis` if there
-            is one.
+        window: the size (d, h, w) of a window in voxels; of slices d is 1, along `slice_axis`.
+        context: the number of planes that the network sees beyond both sides of a window.
         orientations: the orientations of the test-time augmentation, one without it.
         background: the K probabilities of air.
     """
@@ -68,6 +63,7 @@ class Predictor:
         self.postprocessing = postprocessing
         patch = pipeline.patch_size
         self.slice_axis = AXES[pipeline.slices.axis] if len(patch) == 2 else None
+        self.context = 0 if self.slice_axis is None else pipeline.slices.neighbours
         self.window = (patch[0] if len(patch) == 3 else 1, patch[-2], patch[-1])
         axes = [name for index, name in enumerate(_AXIS_NAMES) if index != self.slice_axis]
         self.orientations = orientations(settings, axes)
@@ -86,11 +82,6 @@ class Predictor:
         """The network's name."""
         return self.network.name
 
-    @property
-    def context(self) -> int:
-        """The number of planes that the network sees beyond both sides of a window."""
-        return 0 if self.slice_axis is None else self.pipeline.slices.neighbours
-
     def probabilities(self, volume: np.ndarray) -> np.ndarray:
         """Return the probabilities (D, H, W, K) float32 of a normalised volume (D, H, W, C)."""
         return self._sliding_window(volume, self.orientations)
@@ -106,9 +97,7 @@ class Predictor:
     def masks(self, volume: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
         """Return the post-processed masks (D, H, W, K) bool of a normalised volume (D, H, W, C).
 
-        Args:
-            volume: the normalised image.
-            spacing: voxel size (D, H, W) in mm, by default 1 mm.
+        `spacing` is the voxel size (D, H, W) in mm, by default 1 mm.
         """
         size = _ONE_MILLIMETRE if spacing is None else spacing
         return self.masks_from_probabilities(self.probabilities(volume), size)
@@ -116,12 +105,7 @@ class Predictor:
     def masks_from_probabilities(
         self, probabilities: np.ndarray, spacing: Sequence[float]
     ) -> np.ndarray:
-        """Return the post-processed masks (D, H, W, K) bool of probabilities (D, H, W, K).
-
-        Args:
-            probabilities: the result of `probabilities`.
-            spacing: voxel size (D, H, W) in mm.
-        """
+        """Return the post-processed masks (D, H, W, K) bool of probabilities (D, H, W, K)."""
         return postprocessed_masks(
             probabilities, self.target, spacing, self.settings.threshold, self.postprocessing
         )
@@ -133,7 +117,7 @@ class Predictor:
         accumulator = choose_accumulator(voxels, len(self.background), settings.device_memory, gpus)
 
         def predict(windows: np.ndarray) -> Any:
-            """Map (B, d + 2 n, h, w, C) to (B, d, h, w, K); slices have a depth of 1."""
+            """Map (B, d + 2 context, h, w, C) to (B, d, h, w, K)."""
             if axis is not None:
                 windows = neighbours_as_channels(windows, np)
             found = self._predict(windows, chosen)
@@ -173,11 +157,9 @@ def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
 
 
 def neighbours_as_channels(windows: Any, library: Any) -> Any:
-    """Turn windows of neighbouring slices (B, n, h, w, C) into slices (B, h, w, n C).
+    """Return windows of neighbouring slices (B, n, h, w, C) as slices (B, h, w, n C).
 
-    Args:
-        windows: an array or a tensor; all but the first length are known.
-        library: `numpy` or `tensorflow`.
+    `library` is `numpy`, or `tensorflow` in the graph of an exported model.
     """
     _, planes, height, width, channels = windows.shape
     windows = library.transpose(windows, (0, 2, 3, 1, 4))

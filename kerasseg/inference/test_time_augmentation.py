@@ -18,9 +18,7 @@ from kerasseg.config.evaluation import PLANES, EvaluationSettings
 class Orientation:
     """An order of the spatial axes, some of which are then mirrored.
 
-    Attributes:
-        order: axis i of the result is axis order[i] of the window.
-        mirrored: whether each axis of the result runs backwards.
+    Axis i of the result is axis order[i] of the window, and runs backwards if mirrored[i] is true.
     """
 
     order: tuple[int, ...]
@@ -57,11 +55,7 @@ def orientations(settings: EvaluationSettings, axes: Sequence[str]) -> tuple[Ori
     """Return every orientation that `evaluation.flips` and `evaluation.rotations` ask for, once.
 
     They are all combinations of the flips, and each of these turned by 90, 180 and 270 degrees in
-    each of the planes. The window as it is comes first.
-
-    Args:
-        settings: the section `evaluation`.
-        axes: the names of the window's axes: three, or two for slices.
+    each of the planes. The window as it is comes first. `axes` are the names of the window's axes.
     """
     rank = len(axes)
     plain = tuple(range(rank))

@@ -1,4 +1,4 @@
-"""How sure a prediction is."""
+"""How certain a prediction is: entropy of the mean, and variance over its members."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from kerasseg import anatomy
 class Uncertainty:
     """Maps of one volume, float32.
 
-    probabilities: (D, H, W, K), the mean of the members
-    entropy:       of the mean, in bits: (D, H, W, 1) of the classes of a softmax target, at most
-                   log2 K; (D, H, W, K) of each channel of a sigmoid target, at most 1
-    variance:      (D, H, W, K) of the members' probabilities, 0.25 at most; 0 of a single member
+    Attributes:
+        probabilities: the mean (D, H, W, K) of the members.
+        entropy: of the mean, in bits, see `entropy`.
+        variance: (D, H, W, K) of the members' probabilities, at most 0.25, 0 for a single member.
     """
 
     probabilities: np.ndarray
@@ -24,10 +24,13 @@ class Uncertainty:
 
 
 def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
-    """Probabilities (D, H, W, K) of each member -> mean, entropy and variance.
+    """Return mean, entropy and variance over the probabilities (D, H, W, K) of the members.
 
     Members are `Predictor.members`, one for each orientation of the test-time augmentation, or
     `Ensemble.members`. Only one of them is in memory at a time (Welford 1962).
+
+    Raises:
+        ValueError: if there is no member.
     """
     mean = squares = None
     count = 0
@@ -47,15 +50,18 @@ def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
 
 
 def entropy(probabilities: np.ndarray, target: str) -> np.ndarray:
-    """Probabilities (..., K) -> Shannon entropy in bits, (..., 1) of a softmax target, (..., K) of
-    each channel of a sigmoid target."""
+    """Return the Shannon entropy in bits of probabilities (..., K).
+
+    For a softmax target it is that of the classes, (..., 1), at most log2 K; for a sigmoid target
+    that of each channel, (..., K), at most 1.
+    """
     if anatomy.ACTIVATIONS[target] == "softmax":
         return _information(probabilities).sum(axis=-1, keepdims=True)
     return _information(probabilities) + _information(1 - probabilities)
 
 
 def _information(p: np.ndarray) -> np.ndarray:
-    """-p log2 p, 0 at 0."""
+    """Return -p log2 p, which is 0 at 0."""
     logarithm = np.zeros_like(p)
     np.log2(p, out=logarithm, where=p > 0)
     return -p * logarithm

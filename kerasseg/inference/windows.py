@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -28,17 +28,15 @@ _SMALLEST_WEIGHT: Final = 1e-3
 def window_starts(slack: Any, size: int, overlap: float, library: Any, arange: Any) -> Any:
     """Return the first voxels of the windows along one axis, spread evenly from edge to edge.
 
-    The exported graph (`serving.graph_window`) uses the same rule on tensors.
-
     Args:
         slack: the number of voxels by which the axis is longer than the window, 0 or more.
         size: the length of the window in voxels.
         overlap: the fraction of a window by which neighbours overlap at least.
-        library: `numpy` or `tensorflow`.
+        library: `numpy`, or `tensorflow` in the graph of an exported model.
         arange: the function of that library which counts from 0.
 
     Returns:
-        Whole numbers (n,) from 0 to `slack`, in the float64 of the library.
+        Whole numbers (n,) from 0 to `slack`, as float64.
     """
     step = max(int(size * (1 - overlap)), 1)
     gaps = -(-slack // step)
@@ -135,45 +133,31 @@ def find_brain_box(volume: np.ndarray) -> Box:
     return d, h, w
 
 
-class Accumulator(Protocol):
-    """A weighted sum of windows over a box of a volume.
+class HostAccumulator:
+    """A weighted sum of windows over a box of a volume, in the computer's memory.
 
     Args:
         total: zeros (d, h, w, K) float32, which become the sum.
         weights: the weights (a, b, c) float32 of a window.
     """
 
-    def __init__(self, total: np.ndarray, weights: np.ndarray) -> None: ...
-
-    def add(self, place: Box, values: Any) -> None:
-        """Add a window's values (a, b, c, K) times the weights at a place of the box."""
-        ...
-
-    def finish(self) -> None:
-        """Write the sum into `total`, if it is not there yet."""
-        ...
-
-
-class HostAccumulator:
-    """An accumulator in the computer's memory, which takes none besides `total`."""
-
     def __init__(self, total: np.ndarray, weights: np.ndarray) -> None:
         self._total = total
         self._weights = weights
 
     def add(self, place: Box, values: Any) -> None:
-        """Add values times weights at a place."""
+        """Add a window's values (a, b, c, K) times the weights at a place of the box."""
         part = self._total[place]
         # Plane by plane: the products fit into the processor's cache.
         for index, plane in enumerate(np.asarray(values)):
             part[index] += plane * self._weights[index, ..., np.newaxis]
 
     def finish(self) -> None:
-        """Do nothing: the sum is in `total` already."""
+        """Write the sum into `total`, where it is already."""
 
 
 class DeviceAccumulator:
-    """An accumulator in the GPU's memory, so that predictions do not travel window by window."""
+    """The same sum in the GPU's memory, so that predictions do not travel window by window."""
 
     def __init__(self, total: np.ndarray, weights: np.ndarray) -> None:
         self._result = total
@@ -181,16 +165,19 @@ class DeviceAccumulator:
         self._weights = tf.constant(weights[..., np.newaxis])
 
     def add(self, place: Box, values: Any) -> None:
-        """Add values times weights at a place."""
+        """Add a window's values (a, b, c, K) times the weights at a place of the box."""
         part = self._total[place]
         part.assign(part + tf.cast(values, tf.float32) * self._weights)
 
     def finish(self) -> None:
-        """Copy the sum to the computer's memory."""
+        """Copy the sum into `total`."""
         self._result[...] = self._total.numpy()
 
 
-def choose_accumulator(voxels: int, channels: int, limit: float, gpus: int) -> type[Accumulator]:
+Accumulator = type[HostAccumulator] | type[DeviceAccumulator]
+
+
+def choose_accumulator(voxels: int, channels: int, limit: float, gpus: int) -> Accumulator:
     """Return the GPU's accumulator if there is a GPU and the sum takes at most `limit` GiB."""
     gibibytes = voxels * channels * 4 / 2**30
     return DeviceAccumulator if gpus and gibibytes <= limit else HostAccumulator
@@ -207,7 +194,7 @@ def sliding_window(
     batch: int = 1,
     context: int = 0,
     brain_box: bool = False,
-    accumulator: Callable[[np.ndarray, np.ndarray], Accumulator] = HostAccumulator,
+    accumulator: Accumulator = HostAccumulator,
 ) -> np.ndarray:
     """Return the weighted mean of the predictions of overlapping windows.
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from kerasseg import anatomy, targets
 from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.inference.postprocessing import (
+    MaskOperations,
     channel_thresholds,
     postprocess_channels,
     union,
@@ -32,13 +33,8 @@ def postprocessed_masks(
 ) -> list[Any]:
     """Return the K cleaned masks (d, h, w) bool of probabilities (d, h, w, K).
 
-    Args:
-        probabilities: of a part of a volume, outside of which there is no tumour.
-        target: what the K channels are.
-        spacing: voxel size (D, H, W) in mm, (3,).
-        threshold: the threshold of channels that have none in `settings.thresholds`.
-        settings: the section `postprocessing`.
-        whole: shape (3,) of the whole volume.
+    They are a part of a volume of shape `whole` (3,), outside of which there is no tumour. The
+    other arguments are those of `inference.postprocessing.postprocessed_masks`.
     """
     channels = tf.unstack(probabilities, axis=-1)
     limits = channel_thresholds(target, threshold, settings)
@@ -62,7 +58,7 @@ def label_from_masks(masks: Sequence[Any], target: str, ids: Mapping[int, int]) 
     return targets.label_from_channels(masks, target, values, background, tf.where)
 
 
-class GraphOperations:
+class GraphOperations(MaskOperations):
     """`MaskOperations` on tensors. Masks are a part of a volume that holds all that is true.
 
     Args:

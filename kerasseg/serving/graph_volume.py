@@ -108,13 +108,10 @@ def signal_of(volume: Any) -> Any:
 
 
 class OnGrid(NamedTuple):
-    """A scan on the grid of the training, and the way back.
+    """A volume (D, H, W, C) on the grid of the training, and the way back.
 
-    Attributes:
-        volume: (D, H, W, C) on the grid of the training.
-        scale: size of its voxels in those of the scan, (3,) float64.
-        shape: (3,) of the scan.
-        same: whether the scan lay on that grid already.
+    `scale` (3,) float64 is the size of its voxels in those of the scan, `shape` (3,) that of the
+    scan; `same` says whether the scan lay on that grid already.
     """
 
     volume: Any
@@ -133,12 +130,9 @@ class OnGrid(NamedTuple):
 
 
 def to_grid(volume: Any, spacing: Any, accepted: Accepted) -> OnGrid:
-    """Return a scan (D, H, W, C) on the grid of the training, as `datasets.checks.to_grid` does.
+    """Return a scan (D, H, W, C) with voxels of `spacing` mm on the grid of the training.
 
-    Args:
-        volume: the raw scan.
-        spacing: its voxel size in mm, (3,).
-        accepted: the grid of the training, and the most voxels that a scan may have there.
+    `accepted` tells that grid, and the most voxels that a scan may have there.
     """
     shape = tf.shape(volume)[:3]
     lengths = tf.cast(shape, tf.float64)
@@ -149,7 +143,7 @@ def to_grid(volume: Any, spacing: Any, accepted: Accepted) -> OnGrid:
         old, new = tf.cast(spacing, tf.float64), tf.constant(accepted.spacing, tf.float64)
         same = tf.reduce_all(same_spacing(old, new, tf))
         # As float64, as a voxel of a metre would make more voxels than an integer holds.
-        scale, _, wanted = grid_step(old, new, lengths, tf)
+        scale, wanted = grid_step(old, new, lengths, tf)
         wanted = tf.where(same, lengths, wanted)
     voxels = tf.reduce_prod(wanted)
     few = require(
@@ -186,13 +180,9 @@ def resize_pictures(volume: Any, size: tuple[int, int]) -> Any:
 
 
 def resample_image(volume: Any, scale: Any, shape: Any, *, cubic: bool) -> Any:
-    """Return (D, H, W, C) float32 on another grid, (*shape, C), as `datasets.resample_image` does.
+    """Return (D, H, W, C) float32 on another grid, (*shape, C), by cubic splines or linearly.
 
-    Args:
-        volume: the image.
-        scale: size of a new voxel in old ones, (3,) float64.
-        shape: length of the new grid, (3,).
-        cubic: whether by cubic splines, else linearly.
+    `scale` is the size of a new voxel in old ones, (3,) float64.
     """
     lengths, shift = tf.shape(volume)[:3], first_centre(scale)
     linear = [spline_matrix(lengths[a], shape[a], scale[a], shift[a], 1) for a in range(3)]
@@ -236,13 +226,10 @@ def _with_air(volume: Any, resample: Callable[[Any], Any], cover: Callable[[Any]
 
 
 def apply_matrices(values: Any, matrices: Sequence[Any], between: Any = tf.float64) -> Any:
-    """Return (D, H, W) with a matrix applied along each axis, the last axis first.
+    """Return (D, H, W) with a matrix, or None, applied along each axis, the last axis first.
 
-    Args:
-        values: the volume.
-        matrices: one per axis; None leaves an axis as it is.
-        between: the type that values are rounded to after each axis, as Pillow does; SciPy rounds
-            at the end only.
+    Values are rounded to the type `between` after each axis, as Pillow does; SciPy rounds at the
+    end only.
     """
     result = values
     for axis, matrix in reversed(list(enumerate(matrices))):

@@ -25,17 +25,8 @@ def sliding_window(
 ) -> Any:
     """Return the weighted mean (D, H, W, K) float32 of the predictions of overlapping windows.
 
-    The sum is updated in place, one batch of windows after the other.
-
-    Args:
-        predict: maps windows (B, d + 2 context, h, w, C) to (B, d, h, w, K).
-        volume: the image (D, H, W, C) float32.
-        window: the size (d, h, w) of a window in voxels.
-        background: the K probabilities of air; windows of air alone are not predicted.
-        weights: the weight of each voxel of a window, (d, h, w) float32.
-        overlap: the fraction of a window by which neighbours overlap at least.
-        batch: the number of windows in a call of `predict`.
-        context: the number of planes that `predict` sees beyond both ends of a window's first axis.
+    The arguments are those of `inference.windows.sliding_window`, and `weights` (d, h, w) float32
+    is what its `window_weights` returns. The sum is updated in place, batch by batch.
     """
     lengths, size = tf.shape(volume)[:3], tf.constant(window)
     missing = tf.maximum(size - lengths, 0)

@@ -63,7 +63,7 @@ masks = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(masks, st.integers(1, 9))
-def test_small_components_go(mask, voxels):
+def test_small_components_are_removed(mask, voxels):
     kept = [c for c in components(mask) if len(c) >= voxels]
     expected = drawn(itertools.chain.from_iterable(kept), mask.shape)
     # 0.7 x 0.8 x 0.9 mm: the limit is met exactly, whatever the rounding.
@@ -73,7 +73,7 @@ def test_small_components_go(mask, voxels):
 
 @settings(max_examples=60, deadline=None)
 @given(masks)
-def test_the_largest_stays(mask):
+def test_only_the_largest_component_stays(mask):
     expected = drawn(max(components(mask), key=len, default=()), mask.shape)
     np.testing.assert_array_equal(keep_largest(mask), expected)
 
@@ -133,7 +133,7 @@ def tumour():
 
 
 @pytest.mark.parametrize("target", anatomy.TARGETS)
-def test_off_is_off(target):
+def test_settings_that_are_off_change_nothing(target):
     masks = label_to_masks(tumour(), target)
     np.testing.assert_array_equal(
         postprocess_masks(masks, target, ONE, PostprocessingSettings()), masks
@@ -141,7 +141,7 @@ def test_off_is_off(target):
 
 
 @pytest.mark.parametrize("how", [{"minimum_volume": {"WT": 12.5}}, {"keep_largest": ["WT"]}])
-def test_what_goes_from_a_region_goes_from_those_inside(how):
+def test_what_is_removed_from_a_region_is_removed_from_those_inside(how):
     label = tumour()
     masks = label_to_masks(label, "regions")
     before = masks.copy()
@@ -160,7 +160,7 @@ def test_a_component_just_large_enough_stays():
 
 
 @pytest.mark.parametrize("target", ["labels", "subregions", "binary"])
-def test_of_sub_regions_each_goes_by_itself(target):
+def test_sub_regions_are_cleaned_one_by_one(target):
     label = tumour()
     channels = list(anatomy.tumour_channels(target))
     settings = PostprocessingSettings(keep_largest=channels, minimum_volume={channels[0]: 1})
@@ -195,7 +195,7 @@ def test_what_is_added_to_a_region_is_added_around_it():
     np.testing.assert_array_equal(found, label_to_masks(label, "regions"))
 
 
-def test_enhancing_tumour_last():
+def test_enhancing_tumour_is_counted_last():
     """Two voxels of it are enough, but the smaller tumour has gone before they are counted."""
     settings = {"minimum_enhancing": 2}
     masks = label_to_masks(tumour(), "regions")
@@ -209,7 +209,7 @@ def test_enhancing_tumour_last():
     np.testing.assert_array_equal(found, label_to_masks(label, "regions"))
 
 
-def test_thresholds_of_each_channel():
+def test_each_channel_has_its_own_threshold():
     probabilities = np.random.default_rng(0).random((3, 4, 5, 3)).astype(np.float32)
     settings = PostprocessingSettings(thresholds={"TC": 0.25, "ET": 0.75})
     found = postprocessed_masks(probabilities, "regions", ONE, 0.4, settings)

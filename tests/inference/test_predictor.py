@@ -1,4 +1,4 @@
-"""Whole volumes through 2-D networks, against a loop over slices and windows."""
+"""Whole volumes through networks, against a loop over slices and windows."""
 
 import functools
 import itertools
@@ -75,9 +75,21 @@ def brute_force(network, volume, axis, neighbours, weighting, overlap):
     return result
 
 
-@pytest.mark.parametrize("axis", AXES)
-@pytest.mark.parametrize("neighbours", [0, 1, 2])
-@pytest.mark.parametrize(("weighting", "batch"), [("gaussian", 5), ("constant", 1)])
+# Every pair of axis, neighbours and weighting once.
+@pytest.mark.parametrize(
+    ("axis", "neighbours", "weighting", "batch"),
+    [
+        ("axial", 0, "gaussian", 5),
+        ("axial", 1, "constant", 1),
+        ("axial", 2, "gaussian", 1),
+        ("coronal", 0, "constant", 5),
+        ("coronal", 1, "gaussian", 1),
+        ("coronal", 2, "constant", 1),
+        ("sagittal", 0, "gaussian", 1),
+        ("sagittal", 1, "constant", 5),
+        ("sagittal", 2, "gaussian", 5),
+    ],
+)
 def test_equals_a_loop_over_slices(networks, axis, neighbours, weighting, batch):
     """Four different sizes, larger and smaller than the window."""
     volume = np.random.default_rng(0).normal(size=(7, 19, 13, 2)).astype(np.float32)
@@ -129,7 +141,7 @@ def test_a_smaller_last_batch_is_no_other_trace(networks):
     assert predictor._forward.experimental_get_tracing_count() == 1
 
 
-def test_weights_are_those_of_the_network_now(networks):
+def test_the_weights_are_the_current_ones_of_the_network(networks):
     """Volumes are validated while the network is trained."""
     network = keras.models.clone_model(networks[0])
     volume = np.random.default_rng(0).normal(size=(2, 8, 12, 2)).astype(np.float32)
@@ -247,7 +259,7 @@ def test_turns_are_averaged(shape, flips, rotations, count):
     assert np.abs(found - expected[0]).max() > 0.02
 
 
-def test_turns_of_slices(networks):
+def test_slices_are_turned_in_their_plane(networks):
     patches = PipelineSettings.model_validate(
         {"patch_size": (8, 8), "slices": {"axis": "coronal", "neighbours": 1}}
     )

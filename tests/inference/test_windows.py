@@ -132,7 +132,7 @@ def head_in_air():
 
 @pytest.mark.parametrize("kind", BACKGROUNDS)
 @pytest.mark.parametrize("accumulator", [HostAccumulator, DeviceAccumulator])
-def test_windows_of_air_are_background_without_a_look(kind, accumulator):
+def test_windows_of_air_are_background_without_a_prediction(kind, accumulator):
     volume, _ = head_in_air()
     seen = []
 
@@ -159,7 +159,7 @@ def test_windows_of_air_are_background_without_a_look(kind, accumulator):
 
 
 @pytest.mark.parametrize("kind", BACKGROUNDS)
-def test_the_brain_box_alone(kind):
+def test_windows_cover_the_brain_box_alone(kind):
     volume, box = head_in_air()
     found = sliding_window(network, volume, WINDOW, BACKGROUNDS[kind], brain_box=True)
     expected = np.broadcast_to(BACKGROUNDS[kind], found.shape).astype(float)
@@ -177,7 +177,7 @@ def test_the_box_holds_every_signal():
     assert find_brain_box(volume) == (slice(4, 11), slice(5, 19), slice(13, 23))
 
 
-def test_the_limit_chooses_the_memory():
+def test_the_limit_chooses_between_host_and_device():
     million = 2**20
     assert choose_accumulator(million, 4, limit=1 / 64, gpus=1) is DeviceAccumulator
     assert choose_accumulator(million + 1, 4, limit=1 / 64, gpus=1) is HostAccumulator

@@ -9,6 +9,7 @@ from PIL import Image
 from kerasseg.datasets import resample
 from kerasseg.prediction.model import array_case
 from kerasseg.serving import graph_volume as graph
+from kerasseg.serving.graph_input import Accepted
 
 GRAPHS = {
     size: tf.function(
@@ -30,6 +31,11 @@ RESAMPLED = {
     )
     for cubic in (False, True)
 }
+ACCEPTED = Accepted(("t1", "t2"), voxels=10**6, spacing=(1.0, 0.9, 1.2), cubic=False)
+TO_GRID = tf.function(
+    lambda volume, spacing: graph.to_grid(volume, spacing, ACCEPTED),
+    input_signature=[tf.TensorSpec((None, None, None, 2)), tf.TensorSpec(3)],
+)
 BOX = tf.function(
     lambda old: graph.pillow_matrix(old, 24, graph.box_filter, 0.5),
     input_signature=[tf.TensorSpec((), tf.int32)],
@@ -66,6 +72,22 @@ def test_volumes_are_resampled_as_by_scipy(shape, scale, cubic):
     back = graph.resample_probabilities(tf.constant(maps), steps, tf.constant(shape)).numpy()
     expected = resample.resample_probabilities(maps, there, shape, AFFINE)
     np.testing.assert_allclose(back, expected, atol=1e-6)
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 14)] * 3),
+    factor=st.tuples(*[st.sampled_from([1.0, 1.0005, 0.9995, 1.002, 0.4, 2.6])] * 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_grid_of_a_scan_is_that_of_resample_case(shape, factor):
+    """A voxel size that is the same but for rounding stays; any other gives the same new shape."""
+    spacing = [s * f for s, f in zip(ACCEPTED.spacing, factor, strict=True)]
+    case = array_case(scan(shape), spacing, ACCEPTED.modalities)
+    expected = resample.resample_case(case, ACCEPTED.spacing, 1)
+    found = TO_GRID(tf.constant(case.image), tf.constant(spacing, tf.float32))
+    assert bool(found.same) == (expected is case) == all(abs(f - 1) <= 1e-3 for f in factor)
+    assert found.volume.shape == expected.image.shape
+    np.testing.assert_allclose(found.volume.numpy(), expected.image, rtol=1e-4, atol=1e-3)
 
 
 @given(
