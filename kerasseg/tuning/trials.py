@@ -263,7 +263,7 @@ def _executions_of_run_folders(search: Search, record: TrialRecord) -> list[Exec
             experiment = trial_experiment(search, record.values, record.trial_id, number)
         except UserError:
             break  # The trial failed because of this error.
-        run = f"runs/{experiment.run.name}"
+        run = f"runs/{experiment.run_name}"
         training = training_so_far(search.folder / run, settings.objective, settings.direction)
         executions.append(Execution(run, **training))
     return executions
