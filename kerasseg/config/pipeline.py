@@ -212,7 +212,7 @@ class SplitSettings(Section):
 
     @property
     def has_folds(self) -> bool:
-        """Whether the patients are cut into folds; true of a split file that cannot be read."""
+        """True if the patients are cut into folds, or `split.file` cannot be read."""
         if self.file is None:
             return self.method == "kfold"
         try:
