@@ -295,7 +295,10 @@ def latest_run_folder(experiment: Experiment) -> Path:
         UserError: there is none, or its config differs in something that changes the training.
     """
     root, name = experiment.run.root, experiment.run_name
-    folder = _newest(root, name)
+    folder = _newest(root, name, name)
+    if folder is None and experiment.split.method == "file" and experiment.split.fold == 0:
+        # Earlier versions called fold 0 of a split file by the name without a fold.
+        folder = _newest(root, experiment.run.name, name)
     if folder is None:
         raise UserError(f"--resume: there is no run {name} in {root}: start it without --resume.")
     before = read_run(folder, trained=False).experiment
@@ -395,12 +398,12 @@ def _folder(root: Path, name: str, number: int) -> Path:
     return root / (name if number == 1 else f"{name}-{number}")
 
 
-def _newest(root: Path, name: str) -> Path | None:
+def _newest(root: Path, folder_name: str, run_name: str) -> Path | None:
     """Return the folder of the highest number whose config says it is a run of that name."""
-    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    pattern = re.compile(re.escape(folder_name) + r"(?:-(\d+))?")
     matches = [pattern.fullmatch(path.name) for path in root.iterdir()] if root.is_dir() else []
     for number in sorted((int(match[1] or 1) for match in matches if match), reverse=True):
-        config = _folder(root, name, number) / "config.yaml"
-        if config.exists() and load_experiment(config).run_name == name:
+        config = _folder(root, folder_name, number) / "config.yaml"
+        if config.exists() and load_experiment(config).run_name == run_name:
             return config.parent
     return None

@@ -13,8 +13,8 @@ from kerasseg.cli.options import (
     ConfigOption,
     OutputOption,
     Overrides,
-    experiment_of,
     output_folder,
+    read_experiment,
     with_tensorflow,
 )
 
@@ -30,7 +30,7 @@ def bench_data(
     ] = 10.0,
 ) -> None:
     """Measure the input pipeline: patches per second, its slowest stage, what would help."""
-    experiment = experiment_of(config, overrides)
+    experiment = read_experiment(config, overrides)
     with_tensorflow()
     from kerasseg.bench_data import bench_data as measure
 
@@ -51,7 +51,7 @@ def show_config(
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2))
     else:
-        typer.echo(dump_experiment(experiment_of(config, overrides)), nl=False)
+        typer.echo(dump_experiment(read_experiment(config, overrides)), nl=False)
 
 
 def convert(
@@ -67,7 +67,7 @@ def convert(
     """
     from kerasseg.records.store import replace_store, update_store
 
-    experiment = experiment_of(config, overrides)
+    experiment = read_experiment(config, overrides)
     try:
         store = replace_store(experiment) if overwrite else update_store(experiment)
     except KeyboardInterrupt:
@@ -85,7 +85,7 @@ def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
     With --config it also says what a run needs: memory is estimated, time is measured on a few
     batches.
     """
-    experiment = experiment_of(config, overrides) if config or overrides else None
+    experiment = read_experiment(config, overrides) if config or overrides else None
 
     def choose() -> "Share | None":
         from kerasseg.doctor import share_of_this_machine
@@ -107,7 +107,7 @@ def explore(
     """Draw what is in the data: sizes, places, intensities, examples, on one page."""
     from kerasseg.data_report.explore import explore as explore_cases
 
-    experiment = experiment_of(config, overrides)
+    experiment = read_experiment(config, overrides)
     page = explore_cases(experiment, output_folder(experiment, output) / "explore")
     typer.echo(f"Look at {page}")
 
@@ -123,7 +123,7 @@ def show_batch(
     output: OutputOption = None,
 ) -> None:
     """Draw training patches as they are cut and as they are augmented, with their labels."""
-    experiment = experiment_of(config, overrides)
+    experiment = read_experiment(config, overrides)
     with_tensorflow()
     from kerasseg.show_batch import show_batch as show_patches
 
@@ -145,7 +145,7 @@ def verify(
     from kerasseg.data_report.verify import verify as verify_cases
     from kerasseg.data_report.verify import verify_records
 
-    experiment = experiment_of(config, overrides)
+    experiment = read_experiment(config, overrides)
     result = verify_records(experiment) if records else verify_cases(experiment)
     print_verification(result, Console())
     path = output_folder(experiment, output) / ("verify_records.json" if records else "verify.json")

@@ -39,7 +39,7 @@ OutputOption = Annotated[
 ]
 
 
-def experiment_of(config: Path | None, overrides: list[str] | None) -> "Experiment":
+def read_experiment(config: Path | None, overrides: list[str] | None) -> "Experiment":
     """Load the experiment of a config file, or the demo if none is named, and apply overrides."""
     from kerasseg.config.load import DEMO_CONFIG, load_experiment
 

@@ -11,9 +11,10 @@ from kerasseg.cli.options import (
     TERMINATED,
     ConfigOption,
     Overrides,
-    experiment_of,
+    read_experiment,
     with_tensorflow,
 )
+from kerasseg.errors import UserError
 
 if TYPE_CHECKING:
     from kerasseg.training.devices import Devices
@@ -37,12 +38,17 @@ def train(
 
     Without --config: the demo on generated phantoms.
     """
-    experiment = experiment_of(config, overrides)
+    experiment = read_experiment(config, overrides)
     if fold is not None:
         # A split file may have folds of its own; everything else is cut into split.folds.
         method = "file" if experiment.split.method == "file" else "kfold"
+        if method == "file" and not experiment.split.has_folds:
+            raise UserError(
+                f"--fold {fold}: {experiment.split.file} has a column split, which tells no folds "
+                "apart: give it a column fold instead, or leave --fold out."
+            )
         chosen = [f"split.method={method}", f"split.fold={fold}"]
-        experiment = experiment_of(config, [*(overrides or ()), *chosen])
+        experiment = read_experiment(config, [*(overrides or ()), *chosen])
 
     def choose() -> "Devices":
         from kerasseg.training.devices import choose_devices

@@ -199,10 +199,8 @@ class Experiment(Section):
 
     @property
     def run_name(self) -> str:
-        """`run.name`, with the fold where the data are cut into folds: they are runs of their own
-        on one store."""
-        folds = self.split.method == "kfold" or (self.split.method == "file" and self.split.fold)
-        return f"{self.run.name}_fold{self.split.fold}" if folds else self.run.name
+        """`run.name`, with the fold if there are folds: each is a run of its own on one store."""
+        return f"{self.run.name}_fold{self.split.fold}" if self.split.has_folds else self.run.name
 
     @property
     def store_root(self) -> Path:

@@ -1,8 +1,7 @@
-"""Section `pipeline`: how patches are drawn from the store.
+"""Sections `records`, `split` and `pipeline`: the store, who trains on which part of it, and how
+patches are drawn from it."""
 
-Sections `records` and `split`: the store, and who trains on which part of it.
-"""
-
+import csv
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -210,3 +209,15 @@ class SplitSettings(Section):
         if (self.method == "file") != (self.file is not None):
             raise ValueError("split.method=file and split.file=CSV belong together: set both")
         return self
+
+    @property
+    def has_folds(self) -> bool:
+        """True if the patients are cut into folds, or `split.file` cannot be read."""
+        if self.file is None:
+            return self.method == "kfold"
+        try:
+            with self.file.open(newline="", encoding="utf-8-sig") as file:
+                header = next(csv.reader(file), [])
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return True
+        return "split" not in [name.strip().lower() for name in header]

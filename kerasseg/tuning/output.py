@@ -1,4 +1,4 @@
-"""What a search tells the user: a line for each trial, and at its end a table and `best.yaml`."""
+"""The output of a search: a line for each trial, and at its end a table and `best.yaml`."""
 
 import json
 import statistics

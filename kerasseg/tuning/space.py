@@ -50,7 +50,7 @@ class Parameter:
 
     @property
     def is_category(self) -> bool:
-        """Whether its values have no scale."""
+        """True if its values have no scale."""
         return self.kind in ("choice", "boolean")
 
     @cached_property

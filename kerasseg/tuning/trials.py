@@ -82,7 +82,7 @@ class Execution:
 
 @dataclass
 class TrialRecord:
-    """What was tried in one trial, and how it went.
+    """The record of one trial: the values that were tried, and how it went.
 
     Attributes:
         number: its place in the order of start, from 1; 0 for the baseline.
@@ -111,17 +111,17 @@ class TrialRecord:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do for it."""
+        """True if nothing is left to do for it."""
         return self.status in ("completed", "failed")
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is the base experiment without any searched value."""
+        """True if it is the base experiment without any searched value."""
         return self.number == 0
 
     @property
     def is_scored(self) -> bool:
-        """Whether it was completed with a score that can be compared."""
+        """True if it was completed with a score that can be compared."""
         return self.status == "completed" and self.score is not None
 
     @property
@@ -263,7 +263,7 @@ def _executions_of_run_folders(search: Search, record: TrialRecord) -> list[Exec
             experiment = trial_experiment(search, record.values, record.trial_id, number)
         except UserError:
             break  # The trial failed because of this error.
-        run = f"runs/{experiment.run.name}"
+        run = f"runs/{experiment.run_name}"
         training = training_so_far(search.folder / run, settings.objective, settings.direction)
         executions.append(Execution(run, **training))
     return executions

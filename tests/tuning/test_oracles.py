@@ -3,8 +3,10 @@ moment changes nothing of it."""
 
 import itertools
 import random
+import shutil
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ import kerasseg.tuning.oracles
 import kerasseg.tuning.trials
 from kerasseg.errors import UserError
 from kerasseg.tuning.oracles import build_oracle
+from kerasseg.tuning.space import plain_values
 from kerasseg.tuning.trial_process import TrialOutcome
 from kerasseg.tuning.trials import TrialRunner, read_record, record_path
 from kerasseg.tuning.workers import run_trials
@@ -78,6 +81,18 @@ def test_a_grid_has_every_combination_once_and_no_inactive_value(tmp_path):
     assert len(found) == len(expected) == 12
     assert all(values in found for values in expected)
     assert oracle.why_ended() is None
+
+
+def test_a_grid_of_an_earlier_version_goes_on(tmp_path):
+    """KerasTuner's own grid search had given out five of the twelve combinations."""
+    search = make_search(tmp_path, GRID, "grid")
+    search.folder.mkdir(parents=True)
+    state = Path(__file__).with_name("grid_of_an_earlier_version.json")
+    shutil.copy(state, search.folder / "oracle.json")
+    oracle = run(search)
+    assert [record["number"] for record in records(search)] == list(range(6, 13))
+    values = [plain_values(search.space, t.hyperparameters.values) for t in oracle.trials.values()]
+    assert len(values) == len({str(each) for each in values}) == 12
 
 
 @pytest.mark.parametrize("tuner", ["random", "bayesian", "grid", "hyperband"])

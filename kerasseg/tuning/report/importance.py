@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasseg.tuning.report.read_search import Search
+from kerasseg.tuning.report.read_search import SearchResults
 from kerasseg.tuning.space import Parameter
 from kerasseg.tuning.trials import TrialRecord
 
@@ -38,7 +38,7 @@ class Encoded:
     trials: tuple[TrialRecord, ...]
 
 
-def why_no_model(search: Search) -> str:
+def why_no_model(search: SearchResults) -> str:
     """Return a sentence on why the trials say nothing about importance, or "" if they do."""
     encoded = encode(search)
     if len(encoded.scores) < FEWEST_TRIALS:
@@ -51,7 +51,7 @@ def why_no_model(search: Search) -> str:
     return ""
 
 
-def encode(search: Search) -> Encoded:
+def encode(search: SearchResults) -> Encoded:
     """Turn the compared trials of a search into numbers. A choice becomes its scaled index.
 
     If the tuner gave some trials more epochs than others, as the brackets of Hyperband do, each

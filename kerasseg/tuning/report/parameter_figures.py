@@ -24,7 +24,7 @@ from kerasseg.figures.style import (
     style_axes,
 )
 from kerasseg.tuning.report.importance import Encoded, Importance, features, filled, fit_forest
-from kerasseg.tuning.report.read_search import Search, choice_labels, format_setting
+from kerasseg.tuning.report.read_search import SearchResults, choice_labels, format_setting
 from kerasseg.tuning.report.score_figures import (
     BEST,
     STATUS_COLOURS,
@@ -61,7 +61,7 @@ def draw_parameter_importance(importance: Importance) -> Figure:
     return figure
 
 
-def draw_parallel_coordinates(search: Search) -> Figure:
+def draw_parallel_coordinates(search: SearchResults) -> Figure:
     """Draw each trial as a line through an axis per setting to an axis for the score.
 
     Bright lines are good trials, the best is thick, failed ones are dashed and end below the score.
@@ -119,7 +119,7 @@ def draw_parallel_coordinates(search: Search) -> Figure:
     return figure
 
 
-def _limits(search: Search) -> tuple[float, float]:
+def _limits(search: SearchResults) -> tuple[float, float]:
     low, high = score_range(search)
     # Good is up.
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -169,7 +169,7 @@ def _draw_axis(axes: Axes, place: int, ticks: list[tuple[float, str]]) -> None:
         )
 
 
-def draw_important_pair(search: Search, encoded: Encoded, names: tuple[str, str]) -> Figure:
+def draw_important_pair(search: SearchResults, encoded: Encoded, names: tuple[str, str]) -> Figure:
     """Draw what a forest guesses over two settings, and the trials upon it in the same colours.
 
     The guess is the mean over all other settings (partial dependence, Friedman 2001). Where a dot
@@ -256,7 +256,7 @@ def _edges(parameter: Parameter, numbers: np.ndarray) -> np.ndarray:
 
 
 def score_colours(
-    search: Search, scores: Sequence[float] | None = None
+    search: SearchResults, scores: Sequence[float] | None = None
 ) -> tuple[Colormap, Normalize]:
     """Return a colour map and its scale, on which good scores are bright.
 
@@ -277,7 +277,7 @@ def score_colours(
 
 
 def score_bar(
-    figure: Figure, search: Search, axes: Axes, scores: Sequence[float] | None = None
+    figure: Figure, search: SearchResults, axes: Axes, scores: Sequence[float] | None = None
 ) -> None:
     """Add the colour bar of `score_colours`, good scores on top. Arguments as there."""
     colours, scale = score_colours(search, scores)

@@ -15,7 +15,7 @@ from kerasseg.tuning.trials import TrialRecord, read_records
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchResults:
     """A search that runs or has ended.
 
     Attributes:
@@ -90,7 +90,7 @@ class Search:
         return -trial.score if self.direction == "max" else trial.score, trial.number
 
 
-def read_search(folder: Path) -> Search:
+def read_search(folder: Path) -> SearchResults:
     """Read `search.yaml` and `trials/*.json` of a search that runs or has ended.
 
     Raises:
@@ -114,7 +114,7 @@ def read_search(folder: Path) -> Search:
     trials = [_with_base_values(trial, parameters, content) for trial in records]
     moments = [moment for t in trials for moment in (t.started, t.ended or t.started)]
     moments += [t.started + 60 * t.minutes for t in trials if t.status == "running"]
-    return Search(
+    return SearchResults(
         folder=folder,
         settings=settings,
         parameters=tuple(_widened(trials, parameter) for parameter in parameters),

@@ -26,7 +26,7 @@ from kerasseg.figures.style import (
     whole_ticks,
     write_remark,
 )
-from kerasseg.tuning.report.read_search import Search, choice_labels
+from kerasseg.tuning.report.read_search import SearchResults, choice_labels
 from kerasseg.tuning.space import Parameter
 from kerasseg.tuning.trials import STATUSES, TrialRecord
 
@@ -43,7 +43,7 @@ _FAR_QUARTILES = 6.0
 _NO_WORKER = "one process"
 
 
-def draw_score_by_trial(search: Search) -> Figure:
+def draw_score_by_trial(search: SearchResults) -> Figure:
     """Draw the score of each trial in the order of the trials, and the best score so far.
 
     Crosses along the bottom are trials without a score, the dashed line is the baseline. If the
@@ -104,7 +104,7 @@ def draw_score_by_trial(search: Search) -> Figure:
     return figure
 
 
-def draw_best_curves(search: Search) -> Figure:
+def draw_best_curves(search: SearchResults) -> Figure:
     """Draw the objective over the epochs: the five best trials in colour, the others in grey.
 
     Each execution of a trial is a line. The baseline is dashed.
@@ -152,7 +152,7 @@ def _draw_curve(
             label = ""  # one entry of the legend for all executions
 
 
-def draw_score_by_value(search: Search) -> Figure:
+def draw_score_by_value(search: SearchResults) -> Figure:
     """Draw the score over each setting, a panel per setting and a dot per trial that used it.
 
     The best trial is ringed, the baseline is a diamond, crosses along the bottom are trials without
@@ -174,7 +174,7 @@ def draw_score_by_value(search: Search) -> Figure:
     return figure
 
 
-def _draw_values(axes: Axes, search: Search, parameter: Parameter) -> None:
+def _draw_values(axes: Axes, search: SearchResults, parameter: Parameter) -> None:
     used = [(t, parameter.number(t.values.get(parameter.name))) for t in search.trials]
     used = [(trial, number) for trial, number in used if not np.isnan(number)]
     places = np.array([number for _, number in used])
@@ -213,7 +213,7 @@ def _draw_values(axes: Axes, search: Search, parameter: Parameter) -> None:
     style_axes(axes)
 
 
-def draw_time_spent(search: Search) -> Figure:
+def draw_time_spent(search: SearchResults) -> Figure:
     """Draw a bar per trial in the row of its worker and, below, the minutes by status.
 
     Bars have the colour of the trial's status, and its number if there is room.
@@ -268,12 +268,12 @@ def draw_time_spent(search: Search) -> Figure:
     return figure
 
 
-def minutes_of(search: Search, status: str) -> float:
+def minutes_of(search: SearchResults, status: str) -> float:
     """Return the minutes that all trials with a status have taken so far."""
     return sum(trial.minutes for trial in search.trials if trial.status == status)
 
 
-def _end(trial: TrialRecord, search: Search) -> float:
+def _end(trial: TrialRecord, search: SearchResults) -> float:
     return search.until if trial.ended is None else max(trial.ended, trial.started)
 
 
@@ -307,7 +307,7 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
         whole_ticks(axes, which)
 
 
-def score_range(search: Search) -> tuple[float, float]:
+def score_range(search: SearchResults) -> tuple[float, float]:
     """Return the lowest and the highest score to draw.
 
     A few scores that are far worse than all others, such as a loss of 1e6, lie outside of it: they
@@ -324,7 +324,7 @@ def score_range(search: Search) -> tuple[float, float]:
     return low, high
 
 
-def score_limits(search: Search) -> tuple[float, float] | None:
+def score_limits(search: SearchResults) -> tuple[float, float] | None:
     """Return the limits of an axis of scores, with room below for trials without a score.
 
     Returns:
@@ -337,12 +337,12 @@ def score_limits(search: Search) -> tuple[float, float] | None:
     return low - 0.14 * span, high + 0.08 * span
 
 
-def objective_label(search: Search) -> str:
+def objective_label(search: SearchResults) -> str:
     """Return the label of an axis of scores."""
     return f"{search.objective}, {'high' if search.direction == 'max' else 'low'} is good"
 
 
-def epoch_colours(search: Search) -> dict[int | None, tuple[float, float, float, float]]:
+def epoch_colours(search: SearchResults) -> dict[int | None, tuple[float, float, float, float]]:
     """Return a blue for each number of epochs that the tuner asked for, dark for many.
 
     Returns:

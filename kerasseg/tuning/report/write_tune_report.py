@@ -24,7 +24,12 @@ from kerasseg.tuning.report.parameter_figures import (
     draw_parallel_coordinates,
     draw_parameter_importance,
 )
-from kerasseg.tuning.report.read_search import Search, format_range, format_setting, read_search
+from kerasseg.tuning.report.read_search import (
+    SearchResults,
+    format_range,
+    format_setting,
+    read_search,
+)
 from kerasseg.tuning.report.score_figures import (
     draw_best_curves,
     draw_score_by_trial,
@@ -96,13 +101,13 @@ def write_tune_report(folder: Path) -> Path:
     )
 
 
-def count_drawings(search: Search) -> int:
+def count_drawings(search: SearchResults) -> int:
     """Return the number of figures that `draw_search` yields."""
     with_model = 0 if why_no_model(search) else min(len(search.parameters), 2)
     return 5 + with_model
 
 
-def draw_search(search: Search) -> Iterator[Drawing]:
+def draw_search(search: SearchResults) -> Iterator[Drawing]:
     """Yield the figures one after the other.
 
     The figures of importance are left out if the trials do not allow them; `why_no_model` then
@@ -163,7 +168,7 @@ def draw_search(search: Search) -> Iterator[Drawing]:
     )
 
 
-def write_trials_csv(path: Path, search: Search) -> None:
+def write_trials_csv(path: Path, search: SearchResults) -> None:
     """Write a row per trial with a column per setting.
 
     Cells are empty where a value is not known or a setting was not in use. Lists and true/false are
@@ -206,7 +211,9 @@ def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, bool | list | dict) else value
 
 
-def _page_values(search: Search, drawings: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
+def _page_values(
+    search: SearchResults, drawings: dict[str, list[dict[str, str]]]
+) -> dict[str, Any]:
     best = search.best
     config = search.folder / "best.yaml"
     settings = search.settings.model_dump(mode="json", exclude={"space"})
@@ -235,7 +242,7 @@ def _page_values(search: Search, drawings: dict[str, list[dict[str, str]]]) -> d
     }
 
 
-def _warnings(search: Search) -> list[str]:
+def _warnings(search: SearchResults) -> list[str]:
     found = []
     running = search.count("running")
     unscored = sum(t.status == "completed" and not t.is_scored for t in search.trials)
@@ -263,7 +270,7 @@ def _warnings(search: Search) -> list[str]:
     return found
 
 
-def _link(search: Search, run: str) -> dict[str, str]:
+def _link(search: SearchResults, run: str) -> dict[str, str]:
     """Return a run's name and its address relative to the page, "" if its folder is gone."""
     found = (search.folder / run).is_dir()
     return {"name": Path(run).name, "address": quote(run) + "/" if found else ""}
