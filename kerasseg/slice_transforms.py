@@ -82,7 +82,7 @@ def import_albumentations() -> ModuleType:
 
 
 def build(name: str, arguments: Mapping[str, Any]) -> Any:
-    """The transform `name` with its arguments, such as HorizontalFlip with {p: 0.5}.
+    """Return the transform `name` with its arguments, such as HorizontalFlip with {p: 0.5}.
 
     Raises `ValueError` for one that does not exist or is not for slices of z-scores, and for an
     unknown or wrong argument: Albumentations itself only warns of an unknown one.
@@ -113,11 +113,11 @@ def build(name: str, arguments: Mapping[str, Any]) -> Any:
         try:
             return kind(**arguments)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{SETTING}: {name}: {_words(error)}") from error
+            raise ValueError(f"{SETTING}: {name}: {_argument_errors(error)}") from error
 
 
 def names() -> list[str]:
-    """Every transform that the installed version has."""
+    """Return every transform that the installed version has."""
     package = import_albumentations()
     base = package.BasicTransform
     abstract = {base, package.DualTransform, package.ImageOnlyTransform, package.Transform3D}
@@ -142,8 +142,8 @@ def _kind(name: str) -> Any:
     )
 
 
-def _words(error: Exception) -> str:
-    """What is wrong with which argument, without pydantic's addresses."""
+def _argument_errors(error: Exception) -> str:
+    """Say which argument is wrong and why, without pydantic's addresses."""
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return " ".join(str(error).split())
@@ -204,7 +204,7 @@ class SliceTransforms:
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
     def _runs(self) -> list[tuple[bool, Any]]:
-        """This thread's transforms; those of one kind that follow each other are one run."""
+        """Return this thread's transforms; those of one kind that follow each other are one run."""
         if not hasattr(self._of_thread, "runs"):
             package = import_albumentations()
             transforms = [(name, build(name, options)) for name, options in self._terms]
@@ -237,7 +237,7 @@ _TRIALS = 12
 def check_slice_transforms(
     terms: Terms, patch_size: Sequence[int], modalities: int, slices: int = 1
 ) -> None:
-    """Raises `ValueError` for a transform that does not exist, has wrong arguments, or does
+    """Raise `ValueError` for a transform that does not exist, has wrong arguments, or does
     something to slices (*patch_size, slices * modalities) that training does not stand.
 
     Every transform is tried by itself on a few random slices.
@@ -268,7 +268,7 @@ def _check(terms: str, patch_size: tuple[int, ...], modalities: int, slices: int
 def _try(
     name: str, arguments: dict[str, Any], patch_size: tuple[int, ...], modalities: int, slices: int
 ) -> str:
-    """Why not; empty if nothing was found."""
+    """Return why a transform cannot be used, or "" if nothing was found."""
     always = SliceTransforms([{name: {**arguments, "p": 1.0}}], modalities)
     random = np.random.default_rng(0)
     air = np.ones(patch_size, bool)

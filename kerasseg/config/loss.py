@@ -13,7 +13,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class OverlapTerm(Section):
-    """What the losses that are a mean over classes share."""
+    """The options that losses share which are a mean over classes."""
 
     weights: tuple[Weight, ...] | None = setting(
         None,
@@ -126,14 +126,14 @@ TERMS: dict[str, type[Section]] = {
 
 
 def term_name(term: Any) -> str | None:
-    """Which loss a term of the config, or its settings, is; None where it names none or several."""
+    """Return which loss a term of the config names; None where it names none or several."""
     keys = type(term).model_fields if isinstance(term, Section) else term
     names = [name for name in TERMS if isinstance(keys, Mapping) and name in keys]
     return names[0] if len(names) == 1 else None
 
 
 def weighted_term(terms: Sequence[Any]) -> int | None:
-    """Number of the first term that takes a weight per tumour channel, or None."""
+    """Return the number of the first term with a weight per tumour channel, or None."""
     return next((i for i, term in enumerate(terms) if isinstance(term, OverlapTerm)), None)
 
 

@@ -1,1 +1,1 @@
-"""Losses: pure functions on `keras.ops`, Keras classes over them. All sums are float32."""
+"""Losses: pure functions on `keras.ops` and one Keras class over them; all sums are float32."""

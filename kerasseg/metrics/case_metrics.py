@@ -50,7 +50,7 @@ _LESION_WISE: Final = frozenset(name for name in UNITS if name.startswith("lesio
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What is measured, and how.
+    """The metrics that are computed, and their parameters.
 
     metrics:   names out of `UNITS`; what none of them needs is not computed
     tolerance: mm within which two surfaces agree, for `surface_dice`
@@ -75,7 +75,9 @@ class MetricSettings:
 
 @dataclass(frozen=True)
 class CaseMetrics:
-    """values: metric -> value in its unit of `UNITS`, in the settings' order.
+    """The metrics of one mask of a case.
+
+    values:  metric -> value in its unit of `UNITS`, in the settings' order
     empty:   which mask has no voxel
     by_rule: the metrics of `values` that `EmptyRule` decided, not a measurement
     lesions: the lesions of the truth as `lesion_wise` sees them; empty where it was not asked for
@@ -164,8 +166,10 @@ def _check(truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, floa
 
 
 def _cut(truth: np.ndarray, prediction: np.ndarray) -> Iterator[np.ndarray]:
-    """The box around both masks, and a voxel of background on every side but along the flat axis
-    of a slice: `surface` must still see that it is one."""
+    """Cut to the box around both masks and a voxel of background on every side.
+
+    Along the flat axis of a slice there is none: `surface` must still see that it is a slice.
+    """
     margin = [0 if side == 1 else 1 for side in truth.shape]
     box = bounding_box(truth | prediction)
     return (np.pad(mask[box], [(side, side) for side in margin]) for mask in (truth, prediction))

@@ -1,9 +1,4 @@
-"""Lesion-wise Dice and HD95 of BraTS 2023.
-
-The connected components of a mask.
-
-How many lesions were found, invented and missed.
-"""
+"""Lesions, the connected components of a mask: found, missed, and the scores of BraTS 2023."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +33,7 @@ class Components:
         return cls(mask, labels, number)
 
     def touched_by(self, other: np.ndarray) -> int:
-        """How many have a voxel in another boolean mask of the same shape."""
+        """Return how many components have a voxel in another boolean mask of the same shape."""
         touched = np.zeros(self.number + 1, bool)
         touched[self.labels[other]] = True
         return int(np.count_nonzero(touched[1:]))
@@ -46,7 +41,7 @@ class Components:
 
 @dataclass(frozen=True)
 class LesionCounts:
-    """Lesions are connected components (26 neighbours) of a mask.
+    """Numbers of lesions, which are connected components (26 neighbours) of a mask.
 
     found:    of the truth, with at least one predicted voxel (true positives)
     invented: of the prediction, without a voxel of the truth (false positives)
@@ -59,7 +54,7 @@ class LesionCounts:
 
     @classmethod
     def count(cls, truth: Components, prediction: Components) -> "LesionCounts":
-        """Of the components of two masks of one shape."""
+        """Compare the components of two masks of one shape."""
         found = truth.touched_by(prediction.mask)
         right = prediction.touched_by(truth.mask)
         return cls(found, prediction.number - right, truth.number - found)
@@ -70,7 +65,7 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class LesionSettings:
-    """How lesions are found; the defaults are those of adult glioma.
+    """Parameters of `lesion_wise`; the defaults are those of adult glioma.
 
     dilation: voxels by which the truth is dilated, so that near pieces count as one lesion
     smallest: mm^3 that a lesion of the truth must exceed to be scored
@@ -87,7 +82,7 @@ class LesionSettings:
 
     @classmethod
     def of_challenge(cls, name: str) -> "LesionSettings":
-        """Those of a challenge of BraTS 2023; ValueError names the known ones."""
+        """Return the settings of a challenge of BraTS 2023; ValueError names the known ones."""
         if name not in anatomy.BRATS_LESIONS:
             known = ", ".join(anatomy.BRATS_LESIONS)
             raise ValueError(f"unknown challenge {name!r} of BraTS 2023: one of {known}")
@@ -125,7 +120,7 @@ def lesion_wise(
     spacing: tuple[float, float, float],
     settings: LesionSettings | None = None,
 ) -> LesionWise:
-    """Scores of a boolean mask (D, H, W) and the predicted components, at a spacing in mm.
+    """Score predicted components against a boolean mask (D, H, W) at a spacing in mm.
 
     As in `eval.py` of github.com/rachitsaluja/BraTS-2023-Metrics, the organisers' code (commit
     0e272e6):
@@ -173,7 +168,7 @@ def _lesions(
     spacing: tuple[float, float, float],
     settings: LesionSettings,
 ) -> tuple[Lesion, ...]:
-    """Every lesion of labels, 1 to n in a box; met (n, components + 1) says what belongs to it."""
+    """Score the lesions 1 to n of `labels`; `met` (n, components + 1) says what belongs to each."""
     component_boxes = ndimage.find_objects(prediction.labels, prediction.number)
     # Several lesions may have the same components: their voxels and their surface.
     known: dict[bytes, tuple[int, Surfels]] = {}
@@ -202,7 +197,7 @@ def _lesions(
 
 
 def _widened(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
-    """A box with a margin on every side, as far as the volume goes."""
+    """Return a box with a margin on every side, as far as the volume goes."""
     return tuple(
         slice(max(side.start - margin, 0), min(side.stop + margin, size))
         for side, size in zip(box, shape, strict=True)
@@ -210,7 +205,7 @@ def _widened(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
 
 
 def _moved(inner: Box, outer: Box) -> Box:
-    """Where a box inside another one lies in the volume."""
+    """Return the place in the volume of a box that lies inside another one."""
     return tuple(
         slice(side.start + frame.start, side.stop + frame.start)
         for side, frame in zip(inner, outer, strict=True)
@@ -218,7 +213,7 @@ def _moved(inner: Box, outer: Box) -> Box:
 
 
 def _around(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds boxes."""
+    """Return the smallest box that holds all boxes."""
     return tuple(
         slice(min(side.start for side in sides), max(side.stop for side in sides))
         for sides in zip(*boxes, strict=True)

@@ -15,7 +15,7 @@ from kerasseg import anatomy
 
 
 def dice(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Dice coefficient 2 |T and P| / (|T| + |P|) of two boolean masks of one shape.
+    """Return the Dice coefficient 2 |T and P| / (|T| + |P|) of two boolean masks of one shape.
 
     Both empty: 1. One empty: 0 (the rule of BraTS).
     """
@@ -54,16 +54,16 @@ class EmptyRule:
                 raise ValueError(f"{name} is {value}: expected 0 to {highest:g}, or NaN")
 
     def overlap(self, empty: Empty) -> float:
-        """The overlap where `empty` is not "neither"."""
+        """Return the overlap scores where `empty` is not "neither"."""
         return self.overlap_both_empty if empty == "both" else self.overlap_one_empty
 
     def distance(self, empty: Empty) -> float:
-        """The distance in mm where `empty` is not "neither"."""
+        """Return the distance in mm where `empty` is not "neither"."""
         return self.distance_both_empty if empty == "both" else self.distance_one_empty
 
 
 def which_empty(truth: np.ndarray, prediction: np.ndarray) -> Empty:
-    """Which of two boolean masks is empty."""
+    """Tell which of two boolean masks is empty."""
     if truth.any():
         return "neither" if prediction.any() else "prediction"
     return "truth" if prediction.any() else "both"
@@ -83,7 +83,7 @@ class Overlap:
 
     @classmethod
     def count(cls, truth: np.ndarray, prediction: np.ndarray, voxels: int) -> "Overlap":
-        """Of boolean masks of one shape, which may be cut out of a volume of `voxels`."""
+        """Count boolean masks of one shape, which may be cut out of a volume of `voxels`."""
         hits = int(np.count_nonzero(truth & prediction))
         predicted, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
         return cls(hits, predicted - hits, true - hits, voxels - predicted - true + hits)

@@ -98,7 +98,7 @@ class SegmentationMetrics(keras.metrics.Metric):
         }
 
     def _chosen(self, probabilities: Sequence[Any], channel: int) -> Any:
-        """Where a channel is predicted."""
+        """Return the masks of the predicted channels."""
         own = probabilities[channel]
         if not self.softmax:
             return ops.greater_equal(own, self.threshold)

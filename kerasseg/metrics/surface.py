@@ -29,7 +29,7 @@ def nearest_distances(
     spacing: tuple[float, float, float],
     patience: float = 0.5,
 ) -> np.ndarray:
-    """Distance in mm, float64 (N,), of each of N points to the nearest of M others.
+    """Return the distance in mm, float64 (N,), of N points to the nearest of M others.
 
     points, others: indices (N, 3), (M, 3) of a grid whose steps are `spacing` mm; M at least 1
     patience:       for how many times as long as a distance transform of the box a tree is asked
@@ -95,7 +95,7 @@ class SurfaceDistances:
     def measure(
         cls, truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]
     ) -> "SurfaceDistances":
-        """Of boolean masks (D, H, W) with voxels in both, at a spacing in mm.
+        """Measure boolean masks (D, H, W) with voxels in both, at a spacing in mm.
 
         Cutting the volume to the box around both masks changes nothing but the time.
         """
@@ -165,13 +165,13 @@ Corner = tuple[int, ...]
 
 
 def _axis(one: Corner, other: Corner) -> int | None:
-    """The axis of the cube's edge between two corners; None where there is none."""
+    """Return the axis of the cube's edge between two corners, or None where there is none."""
     axes = [axis for axis in range(3) if one[axis] != other[axis]]
     return axes[0] if len(axes) == 1 else None
 
 
 def _parts(corners: list[Corner]) -> list[list[Corner]]:
-    """Corners in groups that are joined by edges of the cube."""
+    """Return the corners in groups that are joined by edges of the cube."""
     left, parts = list(corners), []
     while left:
         part = [left.pop()]
@@ -230,7 +230,7 @@ class Surfels:
     def of_mask(
         cls, mask: np.ndarray, spacing: tuple[float, float, float], box: tuple[slice, ...]
     ) -> "Surfels":
-        """Of a boolean mask (D, H, W) with at least one voxel, cut out of a volume at `box`.
+        """Find the surfels of a non-empty boolean mask (D, H, W), cut out of a volume at `box`.
 
         Outside the mask's array is outside.
         """

@@ -1,10 +1,6 @@
-"""What the levels of a network are made of: plain and residual blocks, dropout.
+"""The parts of a network's levels: convolution and residual blocks, upsampling, attention gates.
 
 Every function takes a tensor (B, *spatial, C) of a slice or of a volume and returns the next one.
-
-Twice the resolution: by a transposed convolution, or by linear interpolation.
-
-Attention gates on the skip connections.
 """
 
 from types import MappingProxyType
@@ -48,7 +44,7 @@ _LAYERS = MappingProxyType(
 
 
 def layers_for(x: keras.KerasTensor) -> DimensionLayers:
-    """The layers for a tensor of slices (B, H, W, C) or of volumes (B, D, H, W, C)."""
+    """Return the layers for a tensor of slices (B, H, W, C) or of volumes (B, D, H, W, C)."""
     return _LAYERS[len(x.shape) - 2]
 
 
@@ -62,7 +58,7 @@ def blocks(
     residual: bool,
     stride: int = 1,
 ) -> keras.KerasTensor:
-    """One level: `count` convolutions, or residual blocks of two; the first has the stride."""
+    """Add a level of `count` convolutions, or residual blocks of two; the first has the stride."""
     for index in range(1, count + 1):
         step = stride if index == 1 else 1
         if residual:
@@ -80,7 +76,7 @@ def convolution_block(
     suffix: str = "",
     stride: int = 1,
 ) -> keras.KerasTensor:
-    """Convolution, normalisation, activation."""
+    """Add a convolution, its normalisation and its activation."""
     x = _convolution(x, settings, channels, f"{name}_conv{suffix}", stride)
     x = _normalised(x, settings, f"{name}_norm{suffix}")
     return _activated(x, settings, f"{name}_activation{suffix}")
@@ -92,7 +88,7 @@ def dropout(
     part: Literal["encoder", "bottleneck", "decoder"],
     name: str,
 ) -> keras.KerasTensor:
-    """The dropout after a level of that part of the network, if `model.dropout` wants one there."""
+    """Add dropout after a level of that part of the network, if `model.dropout` asks for it."""
     places = {
         "bottleneck": ("bottleneck",),
         "encoder": ("encoder", "bottleneck"),
@@ -105,14 +101,14 @@ def dropout(
 
 
 def blocks_per_level(number: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
-    """`model.encoder_blocks` or `model.decoder_blocks` as one number for each level."""
+    """Return `model.encoder_blocks` or `model.decoder_blocks` as one number for each level."""
     return (number,) * levels if isinstance(number, int) else number
 
 
 def _residual_block(
     x: keras.KerasTensor, settings: ModelSettings, channels: int, name: str, stride: int
 ) -> keras.KerasTensor:
-    """ResNet-D's block as in nnU-Net's residual encoder (He et al. 2019, arXiv:1812.01187).
+    """Add ResNet-D's block as in nnU-Net's residual encoder (He et al. 2019, arXiv:1812.01187).
 
     The skip is pooled where the block has a stride, and projected where the channels change.
     """
@@ -168,7 +164,7 @@ def _activated(x: keras.KerasTensor, settings: ModelSettings, name: str) -> kera
 def upsampled(
     x: keras.KerasTensor, settings: ModelSettings, channels: int, name: str
 ) -> keras.KerasTensor:
-    """(B, *spatial, C) -> (B, *2 spatial, channels).
+    """Double the resolution: (B, *spatial, C) -> (B, *2 spatial, channels).
 
     `interpolate` is followed by a convolution of size 2, the "up-convolution" of Ronneberger et al.
     2015; a transposed convolution has the same kernel, so both have the same parameters.
@@ -180,7 +176,7 @@ def upsampled(
 
 
 def interpolated(x: keras.KerasTensor) -> keras.KerasTensor:
-    """(B, *spatial, C) -> (B, *2 spatial, C) by bi- or trilinear interpolation.
+    """Interpolate linearly along each axis: (B, *spatial, C) -> (B, *2 spatial, C).
 
     Centres of voxels are at half-integers and edges are repeated, as in PyTorch's
     `interpolate(scale_factor=2, align_corners=False)`.
@@ -204,7 +200,7 @@ def _along(x: keras.KerasTensor, axis: int, start: int, stop: int | None) -> ker
 def attention_gate(
     skip: keras.KerasTensor, gate: keras.KerasTensor, name: str
 ) -> keras.KerasTensor:
-    """Skip (B, *2 spatial, C), multiplied by what the level below finds worth looking at.
+    """Multiply a skip (B, *2 spatial, C) by attention that the level below computes.
 
     Additive attention of Oktay et al. 2018 (arXiv:1804.03999): `gate` (B, *spatial, G) and the
     skip, brought to its resolution, give one coefficient in (0, 1) for each voxel, which is

@@ -1,7 +1,4 @@
-"""A network that starts from the weights of another run.
-
-A kernel of a 2-D network, for the same layer of a 3-D one.
-"""
+"""A network that starts from the weights of another run, or of a 2-D one for a 3-D network."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +14,7 @@ from kerasseg.run import load_network, read_run, runs_in
 
 
 def inflate_kernel(kernel: np.ndarray, depth: int, *, taps: float) -> np.ndarray:
-    """Kernel (h, w, a, b) -> (depth, h, w, a, b), repeated along depth and divided by `taps`.
+    """Return a kernel (h, w, a, b) as (depth, h, w, a, b), repeated and divided by `taps`.
 
     `taps` is how many of the `depth` weights along depth meet in one output voxel: all of them in
     a convolution, depth / stride in a transposed one. A volume that is the same in every slice
@@ -113,7 +110,7 @@ def _part(network: keras.Model, part: str) -> dict[str, keras.layers.Layer]:
 
 
 def _values(layer: keras.layers.Layer, source: keras.layers.Layer) -> list[np.ndarray]:
-    """The weights of `source` as `layer` takes them."""
+    """Return the weights of `source` as `layer` takes them."""
     values = []
     for weight, stored in zip(layer.weights, source.get_weights(), strict=True):
         value = stored
@@ -129,7 +126,7 @@ def _values(layer: keras.layers.Layer, source: keras.layers.Layer) -> list[np.nd
 def _differences(
     layers: dict[str, keras.layers.Layer], source: dict[str, keras.layers.Layer]
 ) -> list[str]:
-    """What does not fit, a phrase for each layer; dropout and the like may differ."""
+    """Return a phrase for each layer that does not fit; layers without weights may differ."""
     weighted = {name for name, layer in (*layers.items(), *source.items()) if layer.weights}
     differences = []
     for name in dict.fromkeys((*layers, *source)):
@@ -140,7 +137,9 @@ def _differences(
                 for a, b in zip(_shapes(here), _shapes(there), strict=True)
             )
             if not inflated:
-                differences.append(f"{name}: here {_words(here)}, there {_words(there)}")
+                differences.append(
+                    f"{name}: here {_format_shapes(here)}, there {_format_shapes(there)}"
+                )
             elif _kind(here) != _kind(there):
                 differences.append(f"{name}: here {_kind(here)}, there {_kind(there)}")
         elif name in weighted:
@@ -152,12 +151,12 @@ def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
     return [tuple(weight.shape) for weight in layer.weights]
 
 
-def _words(layer: keras.layers.Layer) -> str:
+def _format_shapes(layer: keras.layers.Layer) -> str:
     return " ".join(" x ".join(map(str, shape)) for shape in _shapes(layer)) or "no weights"
 
 
 def _kind(layer: keras.layers.Layer) -> str:
-    """What a layer does with its weights, the same for slices and for volumes."""
+    """Describe what a layer does with its weights, in the same words for slices and volumes."""
     config = layer.get_config()
     kind = type(layer).__name__.removesuffix("2D").removesuffix("3D")
     kind = kind.replace("2DTranspose", "Transpose").replace("3DTranspose", "Transpose")
@@ -167,7 +166,7 @@ def _kind(layer: keras.layers.Layer) -> str:
 
 
 def _advice(path: Path, settings: ModelSettings, differences: list[str]) -> str:
-    """Which settings would make it fit, as far as the run's own config says."""
+    """Name the settings that would make it fit, as far as the run's own config says."""
     changed = list(_changed_settings(path, settings))
     advice = f"That run has {', '.join(changed)}: set it so. " if changed else ""
     heads = all(d.startswith(("head:", "probabilities:")) for d in differences)
@@ -180,7 +179,7 @@ def _advice(path: Path, settings: ModelSettings, differences: list[str]) -> str:
 
 
 def _changed_settings(path: Path, settings: ModelSettings) -> Iterable[str]:
-    """Settings of the run that `path` belongs to, where they are others than here."""
+    """Yield the settings of the run that `path` belongs to, where they differ from ours."""
     try:
         run = read_run(path.parents[1])
     except (UserError, IndexError):  # the file of no run, or of a run that cannot be read

@@ -1,15 +1,7 @@
-"""The U-Net, for volumes and for slices.
+"""The U-Net for volumes and for slices, and its parts that every U-Net shares.
 
-Images of any size through a network that halves them: padded before it, cropped after it.
-
-Built from `keras.ops` whose shapes are only known when the network runs, so that the network saves,
-reloads and exports as it is.
-
-The way up again, of every U-Net, and its output.
-
-Heads at lower resolutions, for training only.
-
-Which layers of a network are its encoder.
+Images may have any size: they are padded before the network and cropped after it, with `keras.ops`
+whose shapes are known only when the network runs, so that it saves, reloads and exports as it is.
 """
 
 from collections.abc import Sequence
@@ -31,7 +23,7 @@ from kerasseg.models.blocks import (
 
 
 def pad_to_stride(image: keras.KerasTensor, stride: int) -> keras.KerasTensor:
-    """(B, *spatial, C) -> the same with zeros at the end of each axis, to multiples of `stride`."""
+    """Pad (B, *spatial, C) with zeros at the end of each axis, to multiples of `stride`."""
     padded = ops.pad(image, ((0, 0), *[(0, stride - 1)] * (len(image.shape) - 2), (0, 0)))
     for axis in range(1, len(image.shape) - 1):
         ones = ops.repeat(_ones_along(image, axis, stride), stride)
@@ -40,14 +32,14 @@ def pad_to_stride(image: keras.KerasTensor, stride: int) -> keras.KerasTensor:
 
 
 def crop_like(x: keras.KerasTensor, image: keras.KerasTensor, stride: int = 1) -> keras.KerasTensor:
-    """(B, *larger, K) -> its first ceil(spatial / stride) voxels along each axis of `image`."""
+    """Return the first ceil(spatial / stride) voxels of (B, *larger, K) along `image`'s axes."""
     for axis in range(1, len(image.shape) - 1):
         x = ops.take(x, _positions(_ones_along(image, axis, stride)), axis=axis)
     return x
 
 
 def _ones_along(image: keras.KerasTensor, axis: int, stride: int) -> keras.KerasTensor:
-    """ceil(length / stride) ones: the length of the axis, which is no number before the run."""
+    """Return ceil(length / stride) ones: the axis has no length as a number before the run."""
     line = tuple(slice(None) if i == axis else 0 for i in range(len(image.shape)))
     # float32 whatever the precision: float16 cannot count beyond 2048.
     ones = ops.reshape(ops.ones_like(image[line], dtype="float32"), (1, -1, 1))
@@ -55,7 +47,7 @@ def _ones_along(image: keras.KerasTensor, axis: int, stride: int) -> keras.Keras
 
 
 def _positions(ones: keras.KerasTensor) -> keras.KerasTensor:
-    """(n,) ones -> 0, 1, …, n - 1."""
+    """Return 0, 1, …, n - 1 for n ones."""
     return ops.cast(ops.cumsum(ones) - 1.0, "int32")
 
 
@@ -65,7 +57,7 @@ def decoder(
     features: Sequence[int],
     settings: ModelSettings,
 ) -> keras.KerasTensor:
-    """Bottleneck (B, *spatial, C) -> features of full resolution (B, *spatial 2^levels, C).
+    """Add the decoder: bottleneck (B, *spatial, C) -> features (B, *spatial 2^levels, C).
 
     `skips` and `features` begin at full resolution; a level without a skip (None) has only what
     comes from below. Every level ends in a layer `decoder_<level>`, 1 being full resolution.
@@ -88,7 +80,7 @@ def decoder(
 def with_output(
     image: keras.KerasTensor, x: keras.KerasTensor, settings: ModelSettings, name: str
 ) -> keras.Model:
-    """The network from `image` to the probabilities of `model.target`, of the image's size.
+    """Return the network from `image` to the probabilities of `model.target`, of its size.
 
     `x` (B, *padded, C) are the features of full resolution. Logits and probabilities (B, *spatial,
     K) are float32 whatever the precision.
@@ -106,7 +98,7 @@ def with_output(
 def supervision_logits(
     network: keras.Model, count: int, output_channels: int
 ) -> list[keras.KerasTensor]:
-    """Logits of new heads on the decoder's levels 2, 3, … of `network`.
+    """Return the logits of new heads on the decoder's levels 2, 3, … of `network`.
 
     The one of level i + 1 is (B, *ceil(spatial / 2^i), K) float32: voxel j of an axis stands where
     the image's voxel j 2^i is. Lee et al. 2015 (arXiv:1409.5185), as in nnU-Net. `network` itself
@@ -123,7 +115,7 @@ def supervision_logits(
 
 
 def encoder_layers(network: keras.Model) -> list[keras.layers.Layer]:
-    """Every layer upstream of `bottleneck`, and this one, in the order they are run.
+    """Return the layers up to and including `bottleneck`, in the order in which they run.
 
     The input and the padding are among them; they have no weights.
     """
@@ -132,7 +124,7 @@ def encoder_layers(network: keras.Model) -> list[keras.layers.Layer]:
 
 
 def unet(settings: ModelSettings, input_channels: int) -> keras.Model:
-    """U-Net: image (B, D, H, W, C) -> probabilities (B, D, H, W, K) float32.
+    """Return a U-Net: image (B, D, H, W, C) -> probabilities (B, D, H, W, K) float32.
 
     With `model.dimensions` 2 the same network for slices, (B, H, W, C) -> (B, H, W, K). Ronneberger
     et al. 2015 (arXiv:1505.04597) and Cicek et al. 2016 (arXiv:1606.06650), by default with

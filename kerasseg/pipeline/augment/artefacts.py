@@ -1,15 +1,7 @@
-"""Sampled more coarsely, then brought back to the grid.
+"""Artefacts of a scan: blur, low resolution, bias field, ghosts.
 
-Linear maps along the axes of a patch, each a small matrix: blurring, coarser sampling, ghosts.
-
-A matrix product takes a fraction of the time of a convolution's shifted sums on a CPU, and edges
-are part of the matrix.
-
-A smooth field, as receiver coils make it.
-
-Convolution with a Gaussian.
-
-Faint copies of the image, as periodic motion makes them.
+Most are linear maps along the axes of a patch, each a small matrix: on a CPU a matrix product takes
+a fraction of the time of a convolution's shifted sums, and edges are part of the matrix.
 """
 
 import itertools
@@ -26,8 +18,9 @@ from kerasseg.pipeline.compiled import compiled
 
 
 def along_axes(image: tf.Tensor, matrices: Sequence[tf.Tensor | None]) -> tf.Tensor:
-    """Image (*spatial, C) -> each axis multiplied by its matrices (C, n, n), one per channel; None
-    leaves an axis as it is.
+    """Multiply each axis of an image (*spatial, C) by its matrices (C, n, n), one per channel.
+
+    None in the place of a matrix leaves the axis as it is.
 
     result[..., i, ..., c] = sum_j matrices[axis][c, i, j] image[..., j, ..., c]
     """
@@ -51,7 +44,7 @@ def along_axes(image: tf.Tensor, matrices: Sequence[tf.Tensor | None]) -> tf.Ten
 
 
 def draw_bias_field(seed: tf.Tensor, dimensions: int, settings: BiasField) -> tf.Tensor:
-    """A coefficient for each term of the polynomial (T,), within +- strength / T^(1/2)."""
+    """Draw a coefficient for each term of the polynomial (T,), within +- strength / T^(1/2)."""
     count = len(_exponents(dimensions, settings.order))
     strength = settings.strength / count**0.5
     return uniform(seed, 0, [count], -strength, strength)
@@ -59,7 +52,7 @@ def draw_bias_field(seed: tf.Tensor, dimensions: int, settings: BiasField) -> tf
 
 @compiled
 def multiply_bias_field(image: tf.Tensor, coefficients: tf.Tensor, order: int) -> tf.Tensor:
-    """Image (*spatial, C) times exp(polynomial), the same for all channels.
+    """Multiply an image (*spatial, C) by exp(polynomial), the same for all channels.
 
     The polynomial is of the coordinates, from -1 to 1 along each axis, with all terms of a degree
     from 1 to `order` (Van Leemput et al. 1999). Air (0) stays air by itself. Intensities are taken
@@ -83,7 +76,7 @@ def multiply_bias_field(image: tf.Tensor, coefficients: tf.Tensor, order: int) -
 
 
 def _exponents(dimensions: int, order: int) -> list[tuple[int, ...]]:
-    """Of every term of degree 1 to `order`."""
+    """Return the exponents of every term of degree 1 to `order`."""
     every = itertools.product(range(order + 1), repeat=dimensions)
     return [powers for powers in every if 1 <= sum(powers) <= order]
 
@@ -93,13 +86,13 @@ _TRUNCATE = 4.0
 
 
 def draw_blur(seed: tf.Tensor, channels: int, settings: Blur) -> tf.Tensor:
-    """A standard deviation in voxels for each channel (C,); 0 leaves it as it is."""
+    """Draw a standard deviation in voxels for each channel (C,); 0 leaves it as it is."""
     return of_channels(seed, 0, channels, settings.sigma, settings.p_channel, 0.0)
 
 
 @compiled
 def blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-    """Image (*spatial, C), each channel convolved with a Gaussian of `sigma` (C,) voxels.
+    """Convolve each channel of an image (*spatial, C) with a Gaussian of `sigma` (C,) voxels.
 
     Beyond an edge stands the mirrored image, the edge doubled (scipy's "reflect"); sigma must be
     less than a quarter of every axis. Air (0) stays air.
@@ -109,7 +102,7 @@ def blur(image: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
 
 
 def _blur_matrices(length: int, sigma: tf.Tensor) -> tf.Tensor:
-    """(C, length, length): row i is the kernel around voxel i."""
+    """Return matrices (C, length, length) whose row i is the kernel around voxel i."""
     places = tf.range(length, dtype=tf.float32)
     sigma = sigma[:, tf.newaxis, tf.newaxis]
     reach = tf.round(_TRUNCATE * sigma)
@@ -126,7 +119,7 @@ def _blur_matrices(length: int, sigma: tf.Tensor) -> tf.Tensor:
 
 
 class Ghosts(NamedTuple):
-    """Which axis () int32 of those allowed, how many copies (), and how strong ()."""
+    """The index () int32 of the axis, the number of copies () and their strength ()."""
 
     axis: tf.Tensor
     count: tf.Tensor
@@ -134,7 +127,7 @@ class Ghosts(NamedTuple):
 
 
 def draw_ghosting(seed: tf.Tensor, axes: int, settings: Ghosting) -> Ghosts:
-    """One of `axes` axes, for all channels."""
+    """Draw ghosts along one of `axes` axes, the same for all channels."""
     axis = tf.cast(uniform(seed, 0, [], 0.0, float(axes)), tf.int32)
     count = tf.floor(uniform(seed, 1, [], 2.0, settings.ghosts + 1.0))
     return Ghosts(
@@ -177,11 +170,11 @@ _KEPT = 0.05
 
 
 _CUBIC = -0.75
-"""Of the cubic convolution kernel (Keys 1981), as in PyTorch's interpolation."""
+"""The parameter of the cubic convolution kernel (Keys 1981), as in PyTorch's interpolation."""
 
 
 def draw_low_resolution(seed: tf.Tensor, channels: int, settings: LowResolution) -> tf.Tensor:
-    """A resolution for each channel (C,); 1 leaves it as it is."""
+    """Draw a resolution for each channel (C,); 1 leaves it as it is."""
     return of_channels(seed, 0, channels, settings.zoom, settings.p_channel, 1.0)
 
 
@@ -197,7 +190,7 @@ def lower_resolution(image: tf.Tensor, zoom: tf.Tensor) -> tf.Tensor:
 
 
 def _zoom_matrices(length: int, zoom: tf.Tensor) -> tf.Tensor:
-    """(C, length, length): down to the coarse grid and up again."""
+    """Return matrices (C, length, length) that go down to the coarse grid and up again."""
     count = tf.maximum(tf.round(zoom * length), 1.0)[:, tf.newaxis]
     ratio = count / length
     places = (tf.range(length, dtype=tf.float32) + 0.5) * ratio - 0.5
@@ -212,7 +205,7 @@ def _zoom_matrices(length: int, zoom: tf.Tensor) -> tf.Tensor:
 
 
 def _kernel(distance: tf.Tensor) -> tf.Tensor:
-    """Keys's cubic convolution kernel."""
+    """Return Keys's cubic convolution kernel at a distance in voxels."""
     x, a = tf.abs(distance), _CUBIC
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     far = ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a

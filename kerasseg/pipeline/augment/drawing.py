@@ -13,13 +13,13 @@ _QUANTILES = 1 << 16
 
 
 def uniform(seed: tf.Tensor, stream: int, size: list[int], low: float, high: float) -> tf.Tensor:
-    """Even between `low` and `high`."""
+    """Draw numbers evenly between `low` and `high`."""
     drawn = tf.random.stateless_uniform(size, tf.random.fold_in(seed, stream))
     return low + (high - low) * drawn
 
 
 def happens(seed: tf.Tensor, stream: int, share: float, size: list[int]) -> tf.Tensor:
-    """True with probability `share`."""
+    """Draw booleans that are true with the probability `share`."""
     return tf.random.stateless_uniform(size, tf.random.fold_in(seed, stream)) < share
 
 
@@ -31,14 +31,16 @@ def of_channels(
     share: float,
     still: float,
 ) -> tf.Tensor:
-    """A number of `span` for each channel (C,), and `still`, which changes nothing, for those that
-    are not of the drawn `share`."""
+    """Draw a number of `span` for each channel (C,) of the drawn `share`.
+
+    The other channels get `still`, which changes nothing.
+    """
     drawn = uniform(seed, stream, [channels], *span)
     return tf.where(happens(seed, stream + 1, share, [channels]), drawn, still)
 
 
 def normal(seed: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
-    """Standard normal numbers (*size) float32: 65,536 quantiles, each as likely, within +-4.4.
+    """Draw standard normal numbers (*size) float32 from 65,536 quantiles, within +-4.4.
 
     A third of the time of `tf.random.stateless_normal`, for fields of a number a voxel.
     """

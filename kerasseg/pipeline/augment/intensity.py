@@ -1,20 +1,7 @@
-"""The intensities times a factor.
+"""Changes of the intensities voxel by voxel: gamma, contrast, noise, dropout and the like.
 
-A number added to the intensities.
-
-Whole modalities set to 0.
-
-Boxes of the image set to 0.
-
-Statistics of the channels of a patch, over its tissue.
-
-Distances from the mean times a factor.
-
-Gamma, plain and inverted.
-
-Gaussian noise.
-
-Rician noise.
+Each transform is a function that draws its parameters from a seed and one that applies them. Air
+(0) stays air; statistics are those of the tissue.
 """
 
 from typing import NamedTuple
@@ -36,38 +23,38 @@ from kerasseg.pipeline.compiled import compiled
 
 
 def draw_brightness(seed: tf.Tensor, channels: int, settings: Brightness) -> tf.Tensor:
-    """What is added to each channel (C,)."""
+    """Draw the number that is added to each channel (C,)."""
     span = (-settings.add, settings.add)
     return of_channels(seed, 0, channels, span, settings.p_channel, 0.0)
 
 
 @compiled
 def add_brightness(image: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
-    """Image (*spatial, C) plus `added` (C,). Air (0) stays air."""
+    """Add `added` (C,) to an image (*spatial, C). Air (0) stays air."""
     return tf.where(image == 0.0, image, image + added)
 
 
 def draw_channel_dropout(seed: tf.Tensor, channels: int, settings: ChannelDropout) -> tf.Tensor:
-    """Which channels stay (C,) bool; one at least."""
+    """Draw the channels (C,) bool that stay; one at least."""
     drawn = uniform(seed, 0, [channels], 0.0, 1.0)
     return (drawn >= settings.p_channel) | (drawn == tf.reduce_max(drawn))
 
 
 @compiled
 def drop_channels(image: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    """Image (*spatial, C), 0 in the channels that are not `kept` (C,)."""
+    """Set the channels of an image (*spatial, C) that are not `kept` (C,) to 0."""
     return tf.where(kept, image, 0.0)
 
 
 class Boxes(NamedTuple):
-    """First voxels and ends (N, n) int32."""
+    """The first voxels and the ends (N, n) int32 of boxes."""
 
     first: tf.Tensor
     end: tf.Tensor
 
 
 def draw_coarse_dropout(seed: tf.Tensor, size: tuple[int, ...], settings: CoarseDropout) -> Boxes:
-    """Boxes within patches of `size` (n,) voxels."""
+    """Draw boxes within patches of `size` (n,) voxels."""
     extent = tf.constant(size, tf.float32)
     shape = [settings.boxes, len(size)]
     length = tf.maximum(tf.round(uniform(seed, 0, shape, *settings.size) * extent), 1.0)
@@ -77,7 +64,7 @@ def draw_coarse_dropout(seed: tf.Tensor, size: tuple[int, ...], settings: Coarse
 
 @compiled
 def drop_boxes(image: tf.Tensor, boxes: Boxes) -> tf.Tensor:
-    """Image (*spatial, C), 0 inside of the boxes."""
+    """Set the voxels of an image (*spatial, C) inside of the boxes to 0."""
     rank = len(image.shape) - 1
     inside = tf.constant(False)
     for first, end in zip(tf.unstack(boxes.first), tf.unstack(boxes.end), strict=True):
@@ -91,13 +78,15 @@ def drop_boxes(image: tf.Tensor, boxes: Boxes) -> tf.Tensor:
 
 
 def spatial_axes(image: tf.Tensor) -> list[int]:
-    """Of an image (*spatial, C)."""
+    """Return the spatial axes of an image (*spatial, C)."""
     return list(range(len(image.shape) - 1))
 
 
 def moments(image: tf.Tensor, tissue: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and standard deviation (C,) of image (*spatial, C) where `tissue` (bool, as large); 0
-    and 1 of a channel without any."""
+    """Return mean and standard deviation (C,) of the tissue of an image (*spatial, C).
+
+    `tissue` is bool and as large; a channel without any has the mean 0 and the deviation 1.
+    """
     axes = spatial_axes(image)
     weight = tf.cast(tissue, image.dtype)
     count = tf.maximum(tf.reduce_sum(weight, axes), 1.0)
@@ -108,7 +97,7 @@ def moments(image: tf.Tensor, tissue: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def extremes(image: tf.Tensor, tissue: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Lowest and highest intensity (C,) of the tissue; 0 and 0 of a channel without any."""
+    """Return the lowest and highest intensity (C,) of the tissue; 0 in a channel without any."""
     axes = spatial_axes(image)
     big = tf.constant(image.dtype.max, image.dtype)
     low = tf.reduce_min(tf.where(tissue, image, big), axes)
@@ -118,13 +107,13 @@ def extremes(image: tf.Tensor, tissue: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def draw_contrast(seed: tf.Tensor, channels: int, settings: Contrast) -> tf.Tensor:
-    """A factor for each channel (C,)."""
+    """Draw a factor for each channel (C,)."""
     return of_channels(seed, 0, channels, settings.factor, settings.p_channel, 1.0)
 
 
 @compiled
 def change_contrast(image: tf.Tensor, factor: tf.Tensor, *, keep_range: bool = True) -> tf.Tensor:
-    """Image (*spatial, C): mean + factor (C,) * (image - mean), of its tissue. Air (0) stays air.
+    """Return mean + factor (C,) * (image - mean) for an image (*spatial, C). Air (0) stays air.
 
     `keep_range` clips the result to the extremes from before.
     """
@@ -138,7 +127,7 @@ def change_contrast(image: tf.Tensor, factor: tf.Tensor, *, keep_range: bool = T
 
 
 def draw_gamma(seed: tf.Tensor, channels: int, settings: Gamma) -> tf.Tensor:
-    """An exponent for each channel (C,); 1 leaves it as it is."""
+    """Draw an exponent for each channel (C,); 1 leaves it as it is."""
     return of_channels(seed, 0, channels, settings.gamma, settings.p_channel, 1.0)
 
 
@@ -178,13 +167,13 @@ class Noise(NamedTuple):
 
 
 def draw_gaussian_noise(seed: tf.Tensor, settings: GaussianNoise) -> Noise:
-    """One standard deviation for all channels."""
+    """Draw one standard deviation for all channels."""
     variance = uniform(seed, 0, [], *settings.variance)
     return Noise(tf.sqrt(variance), tf.random.fold_in(seed, 1))
 
 
 def add_gaussian_noise(image: tf.Tensor, noise: Noise) -> tf.Tensor:
-    """Image (*spatial, C) plus noise. Air (0) stays air."""
+    """Add Gaussian noise to an image (*spatial, C). Air (0) stays air."""
     return _add_gaussian(image, noise.sd, normal(noise.seed, image.shape))
 
 
@@ -199,7 +188,7 @@ def draw_rician_noise(seed: tf.Tensor, settings: RicianNoise) -> Noise:
 
 
 def add_rician_noise(image: tf.Tensor, noise: Noise) -> tf.Tensor:
-    """Image (*spatial, C) -> sqrt((signal + n1)^2 + n2^2), n1 and n2 Gaussian.
+    """Return sqrt((signal + n1)^2 + n2^2) for an image (*spatial, C), n1 and n2 Gaussian.
 
     The signal is the intensity above the lowest of the tissue, as magnitudes begin at 0 and
     z-scores do not (Gudbjartsson and Patz 1995). Air (0) stays air.
@@ -223,5 +212,5 @@ def draw_scaling(seed: tf.Tensor, channels: int, settings: Scaling) -> tf.Tensor
 
 @compiled
 def scale_intensity(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Image (*spatial, C) times `factor` (C,); air (0) stays air by itself."""
+    """Multiply an image (*spatial, C) by `factor` (C,); air (0) stays air by itself."""
     return image * factor

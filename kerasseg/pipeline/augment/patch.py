@@ -1,4 +1,4 @@
-"""`Patch`: what transforms must know of the patches they change."""
+"""`Patch`: the form of a patch, which transforms must know."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class Patch(NamedTuple):
 
     @classmethod
     def of(cls, settings: PipelineSettings, modalities: int) -> "Patch":
-        """Those that the settings ask for."""
+        """Return the form of the patches that the settings ask for."""
         size, slices = settings.patch_size, settings.slices
         if len(size) == 3:
             return cls(size, modalities)
@@ -36,18 +36,18 @@ class Patch(NamedTuple):
 
     @property
     def inside(self) -> tuple[int, ...]:
-        """Axes of the volume that the patch's axes are, in order."""
+        """The axes of the volume that the patch has, in order."""
         return tuple(axis for axis in range(3) if axis != self.across)
 
     @property
     def channel_count(self) -> int:
-        """C of the image."""
+        """The number of channels of the image."""
         return self.modalities * self.slices
 
     def axes(self, names: Sequence[str]) -> tuple[int, ...]:
-        """Places of named axes in the patch, without the one that it does not have."""
+        """Return the places of named axes in the patch, without an axis that it lacks."""
         return tuple(self.inside.index(a) for a in map(_NAMES.index, names) if a in self.inside)
 
     def channels(self, of_modalities: tf.Tensor) -> tf.Tensor:
-        """(M,) -> (C,): slices of one modality are changed alike."""
+        """Repeat numbers of modalities (M,) for the channels (C,) of all slices."""
         return tf.tile(of_modalities, [self.slices])

@@ -11,7 +11,7 @@ from kerasseg.pipeline.augment.drawing import happens, uniform
 
 
 def draw_quarters(seed: tf.Tensor) -> tf.Tensor:
-    """How many quarter turns () int32, 1 to 3."""
+    """Draw a number of quarter turns () int32, 1 to 3."""
     return tf.random.stateless_uniform([], seed, 1, 4, tf.int32)
 
 
@@ -38,7 +38,7 @@ def rotate90(
 
 
 class Warp(NamedTuple):
-    """Where each voxel of the result comes from, in n dimensions.
+    """The mapping from voxels of the result to places in the source, in n dimensions.
 
     matrix:       (n, n), offsets from the centre of the result -> from the centre of the source
     shift:        (n,) voxels, added in the source
@@ -51,7 +51,7 @@ class Warp(NamedTuple):
 
 
 def draw_spatial(seed: tf.Tensor, size: tuple[int, ...], settings: Spatial) -> Warp:
-    """Random parameters for patches of `size` (n,) voxels."""
+    """Draw a warp for patches of `size` (n,) voxels."""
     n = len(size)
     rotates = tf.cast(happens(seed, 0, settings.p_rotation, []), tf.float32)
     scales = tf.cast(happens(seed, 1, settings.p_scale, []), tf.float32)
@@ -78,11 +78,11 @@ def draw_spatial(seed: tf.Tensor, size: tuple[int, ...], settings: Spatial) -> W
 
 
 _LARGEST_DEVIATION = 3.0
-"""Of a knot, in standard deviations: so that the region that is read stays bounded."""
+"""Limit of a knot in standard deviations, so that the region that is read stays bounded."""
 
 
 def _rotation(angles: tf.Tensor) -> tf.Tensor:
-    """(1,) angles -> (2, 2), (3,) -> (3, 3) about depth, then height, then width."""
+    """Return the rotation of angles: (1,) -> (2, 2); (3,) -> (3, 3), about depth, height, width."""
     planes = [(0, 1)] if angles.shape[0] == 1 else [(1, 2), (0, 2), (0, 1)]
     n = 2 if len(planes) == 1 else 3
     total = tf.eye(n)
