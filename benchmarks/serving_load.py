@@ -25,7 +25,7 @@ SECONDS = 60.0
 
 @dataclass
 class Load:
-    """What happened. memory: MiB of the server's process, each half second."""
+    """The answers so far, and the memory of the server's process in MiB, each half second."""
 
     requests: int = 0
     errors: list[str] = field(default_factory=list)
@@ -33,14 +33,14 @@ class Load:
     seconds: list[float] = field(default_factory=list)
 
     def growth(self) -> float:
-        """Memory of the last quarter less that of the second one, in MiB: medians."""
+        """Return the median memory of the last quarter less that of the second one, in MiB."""
         quarter = max(len(self.memory) // 4, 1)
         second = np.median(self.memory[quarter : 2 * quarter])
         return float(np.median(self.memory[-quarter:]) - second)
 
 
 def run(seconds: float = SECONDS) -> str:
-    """Markdown of one minute."""
+    """Return a Markdown table of a minute, or of `seconds`."""
     with tempfile.TemporaryDirectory(prefix="kerasseg-bench-") as folder:
         write_model_elsewhere(Path(folder) / "kerasseg" / "1")
         with serving(Path(folder)) as server:
@@ -72,8 +72,8 @@ def write_model_elsewhere(folder: Path, *arguments: str) -> None:
 
 
 def make_load(grpc: int, rest: int, process: int, seconds: float) -> Load:
-    """Eight clients that ask for `seconds`, over both protocols."""
-    from kerasseg.serving.client.client import Client
+    """Let eight clients ask for `seconds`, over both protocols, and return what happened."""
+    from kerasseg.serving.client import Client
 
     image = np.random.default_rng(0).integers(0, 200, (*SHAPE, 4)).astype(np.float32)
     tumour, enhancing = image[..., 0] > 100, image[..., 1] > 100

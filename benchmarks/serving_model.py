@@ -1,9 +1,9 @@
-"""A small SavedModel with the signatures of `kerasseg export`, from a plain tf.Module.
+"""A small SavedModel with the signatures and the checks of `kerasseg export`, but no network.
 
 `python -m benchmarks.serving_model FOLDER [THRESHOLD [SECONDS]]` writes one.
 
-What it predicts can be said without it: NCR (1) where FLAIR is above the threshold, ET (4) where T1
-is, too; every region's probability is the sigmoid of a modality divided by a hundred.
+Its predictions can be computed without it: NCR (1) where FLAIR is above the threshold, ET (4) where
+T1 is, too; every region's probability is the sigmoid of a modality divided by a hundred.
 """
 
 import json
@@ -13,8 +13,18 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kerasseg.serving.graph_input import (
+    Accepted,
+    check_shape,
+    check_spacing,
+    check_values,
+    decode_volume,
+    encode_values,
+)
+
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 CHANNELS = len(MODALITIES)
+ACCEPTED = Accepted(MODALITIES, 2**26, volumes=False)
 LABELS = {"background": 0, "NCR": 1, "ED": 2, "ET": 4}
 METADATA = {
     "modalities": MODALITIES,
@@ -32,18 +42,19 @@ METADATA = {
 
 
 def expected_label(image: np.ndarray, threshold: float = 100) -> np.ndarray:
-    """(D, H, W) in the data set's ids, by NumPy."""
+    """Return the label (D, H, W) in the data set's ids, computed by NumPy."""
     tumour, enhancing = image[..., 0] > threshold, image[..., 1] > threshold
     return np.where(tumour, np.where(enhancing, 4, 1), 0).astype(np.uint8)
 
 
 def expected_probabilities(image: np.ndarray) -> np.ndarray:
-    """(D, H, W, 3) float32, by NumPy."""
+    """Return the probabilities (D, H, W, 3) float32, computed by NumPy."""
     return (1 / (1 + np.exp(-image[..., :3].astype(np.float64) / 100))).astype(np.float32)
 
 
 class Tiny(tf.Module):
-    """threshold: above it is tumour. seconds: how long a request takes at least."""
+    """The signatures; `threshold` is the intensity above which there is tumour, and a request takes
+    `seconds` at least."""
 
     def __init__(self, threshold: float, seconds: float = 0.0) -> None:
         super().__init__()
@@ -67,8 +78,9 @@ class Tiny(tf.Module):
     def segment(
         self, volume: tf.Tensor, spacing: tf.Tensor, probabilities: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Raw intensities -> labels and probabilities."""
-        labels, maps = self._segment(volume, probabilities)
+        """Segment a volume given as an array."""
+        shape = check_shape(tf.shape(volume), ACCEPTED)
+        labels, maps = self._checked(tf.reshape(volume, shape), spacing, probabilities)
         return {"labels": labels, "probabilities": maps}
 
     @tf.function
@@ -81,51 +93,40 @@ class Tiny(tf.Module):
         spacing: tf.Tensor,
         probabilities: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        """The same in bytes."""
-        # decode_compressed takes its kind as an attribute, so there is a branch for each.
-        plain = tf.case(
-            [(compression == "gzip", lambda: tf.io.decode_compressed(data_bytes, "GZIP"))],
-            lambda: data_bytes,
-        )
-        volume = tf.case(
-            [
-                (dtype == "int16", lambda: tf.cast(tf.io.decode_raw(plain, tf.int16), tf.float32)),
-                (dtype == "float16", lambda: tf.cast(tf.io.decode_raw(plain, tf.half), tf.float32)),
-            ],
-            lambda: tf.io.decode_raw(plain, tf.float32),
-        )
-        labels, maps = self._segment(tf.reshape(volume, shape), probabilities)
+        """Segment a volume given as bytes."""
+        shape = check_shape(shape, ACCEPTED)
+        volume = decode_volume(data_bytes, shape, dtype, compression, gzip=True)
+        labels, maps = self._checked(volume, spacing, probabilities)
         return {
-            "labels_bytes": _bytes_of(labels),
-            "probabilities_bytes": _bytes_of(tf.cast(maps, tf.float16)),
+            "labels_bytes": encode_values(labels),
+            "probabilities_bytes": encode_values(tf.cast(maps, tf.float16)),
             "shape": tf.shape(labels),
         }
 
+    def _checked(
+        self, volume: tf.Tensor, spacing: tf.Tensor, probabilities: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        volume.set_shape((None, None, None, CHANNELS))
+        with tf.control_dependencies([check_spacing(spacing)]):
+            return self._segment(check_values(volume, ACCEPTED), probabilities)
+
     @tf.function
     def metadata(self, request: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What it says of itself."""
+        """Answer the description of the model."""
         return {"json": tf.constant(json.dumps(METADATA))}
 
     @tf.function
     def patches(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What `serving_default` does."""
+        """Predict patches, as `serving_default`."""
         return {"probabilities": tf.sigmoid(inputs[..., :3] / 100)}
-
-
-def _bytes_of(values: tf.Tensor) -> tf.Tensor:
-    """Little-endian, C order: what stands at the end of a serialized tensor."""
-    flat = tf.reshape(values, [-1])
-    message = tf.io.serialize_tensor(flat)
-    size = tf.size(flat) * values.dtype.size
-    return tf.strings.substr(message, tf.strings.length(message) - size, size)
 
 
 def write_model(folder: Path, threshold: float = 100.0, seconds: float = 0.0) -> Path:
     """Write `folder`/saved_model.pb aside and rename it, as kerasseg export does."""
     tiny = Tiny(threshold, seconds)
     scalar, text = tf.TensorSpec([], tf.bool), tf.TensorSpec([], tf.string)
-    spacing = tf.TensorSpec([3], tf.float32)
-    volume = tf.TensorSpec([None, None, None, CHANNELS], tf.float32)
+    # Open, as those of `kerasseg export`: the graph checks the shapes.
+    volume, spacing = tf.TensorSpec(None, tf.float32), tf.TensorSpec(None, tf.float32)
     aside = folder.with_name(f".{folder.name}.incomplete")
     aside.parent.mkdir(parents=True, exist_ok=True)
     tf.saved_model.save(
@@ -134,7 +135,7 @@ def write_model(folder: Path, threshold: float = 100.0, seconds: float = 0.0) ->
         signatures={
             "segment": tiny.segment.get_concrete_function(volume, spacing, scalar),
             "segment_bytes": tiny.segment_bytes.get_concrete_function(
-                text, tf.TensorSpec([4], tf.int32), text, text, spacing, scalar
+                text, tf.TensorSpec(None, tf.int32), text, text, spacing, scalar
             ),
             "metadata": tiny.metadata.get_concrete_function(text),
             "serving_default": tiny.patches.get_concrete_function(

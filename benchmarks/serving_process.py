@@ -19,7 +19,7 @@ _START_SECONDS = 120.0
 
 @dataclass
 class ServingProcess:
-    """A server that runs. lines: what it said so far."""
+    """A running server, and the lines that it has written so far."""
 
     process: subprocess.Popen
     grpc: int = 0
@@ -27,7 +27,7 @@ class ServingProcess:
     lines: list[str] = field(default_factory=list)
 
     def wait_for(self, words: str, seconds: float = _START_SECONDS) -> str:
-        """The first line that holds `words`. Raises `TimeoutError`, with all that was said."""
+        """Return the first line that holds `words`, or raise `TimeoutError` with all lines."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for line in self.lines:
@@ -39,7 +39,7 @@ class ServingProcess:
         raise TimeoutError(f"{words!r} was not said, but: {self.lines}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal it and wait; the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(90)

@@ -1,8 +1,8 @@
-"""`python -m benchmarks serving_wire`: what a whole BraTS case weighs on the wire, and how long.
+"""`python -m benchmarks serving_wire`: bytes and seconds of a whole case to a server and back.
 
 240 x 240 x 155 voxels, four modalities: BraTS2021_00006 where it is there (../shared/data), else a
-phantom of this size. `kerasseg serve` with a model that does next to nothing, so
-that the ways are compared and not the networks. Bytes of request and answer are counted by a relay
+phantom of this size. The server is `kerasseg serve` with a model that does next to nothing, so that
+the ways are compared and not the networks. Bytes of request and answer are counted by a relay
 between the two; the time is taken without it, from the array to the labels. A process of its own
 for each way: `python -m benchmarks.serving_wire ask grpc_bytes_gzip case.npy PORT` is one.
 `python -m benchmarks.serving_wire imports` imports the stubs with and without TensorFlow.
@@ -37,7 +37,7 @@ WAYS = {
 
 
 def run() -> str:
-    """Markdown table."""
+    """Return a Markdown table of all ways."""
     measured = {}
     with tempfile.TemporaryDirectory(prefix="kerasseg-bench-") as folder:
         path = Path(folder) / "case.npy"
@@ -65,7 +65,7 @@ def run() -> str:
 
 @contextmanager
 def relay(port: int) -> Iterator[tuple[list[int], int]]:
-    """A port that passes on what comes to `port` of this machine; bytes there and back."""
+    """Yield the bytes so far, there and back, and a port that passes all on to `port`."""
     counted = [0, 0]
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -96,7 +96,7 @@ def relay(port: int) -> Iterator[tuple[list[int], int]]:
 
 
 def prepare(path: Path) -> dict[str, str]:
-    """Write the raw case (D, H, W, 4) float32; returns what it is."""
+    """Write the raw case (D, H, W, 4) float32; return its name under the key "case"."""
     if CASE.is_dir():
         from kerasseg.config.load import load_experiment
         from kerasseg.datasets.discovery import discover
@@ -114,8 +114,8 @@ def prepare(path: Path) -> dict[str, str]:
 
 
 def ask(way: str, image: np.ndarray, port: int) -> dict[str, float]:
-    """Seconds from the array to the labels, by the same client whatever the way."""
-    from kerasseg.serving.client.client import Client
+    """Return the seconds from the array to the labels, by the same client whatever the way."""
+    from kerasseg.serving.client import Client
 
     compression = "gzip" if way.endswith("gzip") else "none"
     with Client(
@@ -138,7 +138,7 @@ def ask(way: str, image: np.ndarray, port: int) -> dict[str, float]:
 
 
 def imports() -> str:
-    """Seconds to import the stubs in a fresh process, both ways."""
+    """Return how long importing the stubs takes in a fresh process, both ways."""
     code = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
     light = "from kerasseg.serving.protocol import serving_apis; serving_apis()"
     plain = "from tensorflow_serving.apis import prediction_service_pb2_grpc"

@@ -53,7 +53,7 @@ LONGEST = (
     "tuning/test_kill.py",
     "tuning/test_processes.py",
     "training/test_callbacks.py",
-    "serving/formats/test_export_patch_model.py",
+    "serving/export/test_export_onnx.py",
     "serving/export/test_saved_model.py",
 )
 """Files that take most of a minute or more: begun last, one alone would be waited for."""

@@ -1,4 +1,4 @@
-"""`kerasseg <verb>`. TensorFlow is imported inside a verb only, so help answers at once."""
+"""The command `kerasseg`. TensorFlow is imported inside a verb only, so help answers at once."""
 
 import sys
 from collections.abc import Iterator

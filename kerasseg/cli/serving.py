@@ -1,25 +1,25 @@
-"""`kerasseg serve`: a local server of SavedModels.
-
-`kerasseg export`: runs to a model that TensorFlow Serving or another runtime loads.
-
-`kerasseg segment`: scans to a server, label files back.
-"""
+"""The verbs `kerasseg export`, `kerasseg serve` and `kerasseg segment`."""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from kerasseg.cli.options import FOUND_ERRORS, INTERRUPTED, Combine, Labels, Layout, with_tensorflow
 from kerasseg.errors import UserError
 
-Format = Literal["savedmodel", "onnx", "openvino", "litert"]
 Precision = Literal["float32", "float16", "int8"]
+_FORMATS_NO_LONGER_WRITTEN = {
+    "openvino": "OpenVINO reads ONNX: export with --format onnx --output models/NAME.onnx, then "
+    'openvino.convert_model("models/NAME.onnx") in Python, or ovc models/NAME.onnx',
+    "litert": "export with --format onnx for onnxruntime, or convert the run's Keras network "
+    "yourself: load RUN/checkpoints/best.keras and give it to tf.lite.TFLiteConverter",
+}
 
 
 def export(
-    words: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(metavar="RUN... [SECTION.KEY=VALUE]...", help="Run folders; overrides."),
     ],
@@ -28,8 +28,8 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="Folder of the model, models/NAME; each export is a version. Other formats: "
-            "models/NAME.onnx, models/NAME.tflite, or the folder models/NAME of openvino.",
+            help="Folder of the model, models/NAME; each export is a new version in it. With "
+            "--format onnx the file models/NAME.onnx.",
         ),
     ],
     labels: Annotated[
@@ -55,14 +55,15 @@ def export(
         bool | None, typer.Option("--gzip/--no-gzip", help="Take compressed volumes [default].")
     ] = None,
     format: Annotated[
-        Format,
+        str,
         typer.Option(
-            "--format", help="The others hold the network of one run: patches to probabilities."
+            "--format",
+            metavar="[savedmodel|onnx]",
+            help="onnx holds the network of one run: patches to probabilities.",
         ),
     ] = "savedmodel",
     precision: Annotated[
-        Precision | None,
-        typer.Option(help="Of onnx, openvino and litert. [default: float32]"),
+        Precision | None, typer.Option(help="Of --format onnx. [default: float32]")
     ] = None,
     tolerance: Annotated[
         float | None,
@@ -76,61 +77,63 @@ def export(
 ) -> None:
     """Write runs as one SavedModel that takes raw scans, with what a server needs.
 
-    Several runs are one model. docs/serving.md says how it is started and asked. With --format the
-    network of one run for onnxruntime, OpenVINO or LiteRT.
+    Several runs are one model. docs/serving.md says how it is started and asked. --format onnx
+    writes the network of one run instead.
     """
     from kerasseg.prediction.predict import split_settings
 
-    runs, settings = split_settings(words)
+    runs, settings = split_settings(arguments)
     if not runs:
         raise UserError("kerasseg export needs a run folder: kerasseg export RUN --output DIR.")
-    whole = {"--combine": combine, "--largest-volume": largest_volume, "--gzip": gzip}
-    patches = {"--precision": precision, "--tolerance": tolerance}
-    _refuse(format, patches if format == "savedmodel" else whole)
-    if format != "savedmodel":
+    if format in _FORMATS_NO_LONGER_WRITTEN:
+        instead = _FORMATS_NO_LONGER_WRITTEN[format]
+        raise UserError(f"--format {format} is no longer written: {instead}.")
+    if format not in ("savedmodel", "onnx"):
+        raise UserError(f"--format {format}: expected savedmodel or onnx.")
+    of_savedmodel = {"--combine": combine, "--largest-volume": largest_volume, "--gzip": gzip}
+    of_onnx = {"--precision": precision, "--tolerance": tolerance}
+    other = "onnx" if format == "savedmodel" else "savedmodel"
+    for name, value in (of_onnx if format == "savedmodel" else of_savedmodel).items():
+        if value is not None:
+            raise UserError(
+                f"{name} is an option of --format {other}, not of {format}: leave it out."
+            )
+    if format == "onnx":
         if settings:
             raise UserError(
-                f"--format {format} holds the network alone, which {settings[0]} does not change: "
+                f"--format onnx holds the network alone, which {settings[0]} does not change: "
                 "leave it out, or export without --format."
             )
         if tolerance is not None and precision in (None, "float32"):
-            raise UserError("--tolerance is of --precision float16 and int8: leave it out.")
-        _export_patch_model(runs, output, format, precision, labels, tolerance)
+            raise UserError(
+                "--tolerance is an option of --precision float16 and int8: leave it out."
+            )
+        _export_onnx(runs, output, precision, labels, tolerance)
         return
     with_tensorflow()
-    from kerasseg.serving.export import LARGEST_VOLUME, Wanted, export_runs
+    from kerasseg.serving.export import LARGEST_VOLUME, ExportOptions, export_runs
 
-    wanted = Wanted(combine or "mean", labels, largest_volume or LARGEST_VOLUME, gzip is not False)
-    version, written = export_runs(runs, output, wanted, settings)
+    options = ExportOptions(
+        combine or "mean", labels, largest_volume or LARGEST_VOLUME, gzip is not False
+    )
+    version, written = export_runs(runs, output, options, settings)
     print(f"{version}: ready to be served; beside it {', '.join(path.name for path in written)}.")
 
 
-def _refuse(format: Format, options: dict[str, Any]) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        others = "savedmodel" if format != "savedmodel" else "onnx, openvino and litert"
-        raise UserError(f"{given[0]} is of --format {others}, not {format}: leave it out.")
-
-
-def _export_patch_model(
+def _export_onnx(
     runs: list[Path],
     output: Path,
-    format: Literal["onnx", "openvino", "litert"],
     precision: Precision | None,
     labels: str | None,
     tolerance: float | None,
 ) -> None:
     with_tensorflow()
-    from kerasseg.serving.formats.export_patch_model import (
-        DICE_TOLERANCE,
-        PatchModelWanted,
-        export_patch_model,
-    )
+    from kerasseg.serving.export_onnx import DICE_TOLERANCE, OnnxOptions, export_onnx
 
     allowed = DICE_TOLERANCE if tolerance is None else tolerance
-    wanted = PatchModelWanted(format, precision or "float32", labels, allowed)
-    (model, sheet), told = export_patch_model(runs, output, wanted)
-    check, dice = told["check"], told["dice"]
+    options = OnnxOptions(precision or "float32", labels, allowed)
+    (model, sheet), contents = export_onnx(runs, output, options)
+    check, dice = contents["check"], contents["dice"]
     limit = "" if check["allowed"] is None else f", {check['allowed']:g} is allowed"
     print(f"{model}: largest difference of a probability {check['largest_difference']:.2g}{limit}.")
     if isinstance(dice, dict):
@@ -199,13 +202,12 @@ def segment(
     if (certificate is None) != (key is None):
         raise UserError("--certificate and --key belong together: give both, or neither.")
     if (authority or certificate) and not tls:
-        raise UserError("--authority, --certificate and --key are of --tls: add it.")
+        raise UserError("--authority, --certificate and --key are options of --tls: add it.")
     from rich.console import Console
 
     from kerasseg.prediction.predict import show_outcome
     from kerasseg.prediction.predict_files import Wanted
-    from kerasseg.serving.client.client import Client
-    from kerasseg.serving.client.segment_files import segment_files
+    from kerasseg.serving.client import Client, segment_files
 
     client = Client(
         server,
@@ -230,7 +232,7 @@ def segment(
         raise typer.Exit(INTERRUPTED) from None
     show_outcome(outcome, output, Console())
     if client.sent is not None:
-        print(client.sent_in_words)
+        print(client.format_sent())
     if outcome.stopped:
         raise UserError(f"{outcome.stopped} Finished cases are whole; the same command goes on.")
     if outcome.failed:
@@ -275,9 +277,8 @@ def serve(
     A convenience where TensorFlow Serving is not at hand; production is TensorFlow Serving. New
     versions are taken up as they appear.
     """
-    from kerasseg.serving.server.checks import MIB, Limits
-    from kerasseg.serving.server.models import check_models_folder
-    from kerasseg.serving.server.serve import Address
+    from kerasseg.serving.server.limits import MIB, Limits
+    from kerasseg.serving.server.serve import Address, check_models_folder
     from kerasseg.serving.server.serve import serve as serve_models
 
     if (certificate is None) != (key is None):

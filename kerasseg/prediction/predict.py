@@ -22,7 +22,6 @@ from kerasseg import __version__
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import atomic_write
-from kerasseg.prediction.model import load
 from kerasseg.prediction.predict_files import Outcome, Wanted, predict_files
 
 if TYPE_CHECKING:
@@ -134,6 +133,9 @@ def predict(
     Raises `UserError` for what concerns all cases: a run that cannot be loaded, an input without a
     case, an output folder that holds the scans or predictions that were made otherwise.
     """
+    # It starts TensorFlow, which nothing else in this file needs.
+    from kerasseg.prediction.model import load
+
     for path in arguments.inputs:
         if path.resolve() == output.resolve():
             raise UserError(

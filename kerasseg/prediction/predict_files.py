@@ -17,7 +17,7 @@ from kerasseg.datasets.label_ids import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.errors import UserError, storage_error
 from kerasseg.figures.style import label_legend, save_figure, show_label, show_slice
-from kerasseg.prediction.model import Prediction, Segmenter
+from kerasseg.prediction.prediction import Prediction, Segmenter
 from kerasseg.progress import track
 
 

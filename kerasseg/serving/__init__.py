@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kerasseg.serving.client.client import Client as Client
+    from kerasseg.serving.client import Client as Client
 
 
 def __getattr__(name: str) -> Any:
     """`kerasseg.serving.Client`, imported when it is asked for."""
     if name == "Client":
-        from kerasseg.serving.client.client import Client
+        from kerasseg.serving.client import Client
 
         return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

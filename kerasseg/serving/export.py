@@ -1,9 +1,4 @@
-"""`kerasseg export`: runs in, a version of a served model out.
-
-`models/NAME/<version>/`: whole or not there.
-
-The files beside the models that a server is started with.
-"""
+"""`kerasseg export`: one or several runs to the next version of a served model."""
 
 import contextlib
 import os
@@ -12,32 +7,147 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from kerasseg.datasets.label_ids import label_ids
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import atomic_write
 from kerasseg.prediction.model import Model, load
 from kerasseg.progress import track
 from kerasseg.serving.export_contents import (
     check_serving_package,
     describe,
     warm_up_requests,
+    write_deployment,
     write_warm_up,
 )
 from kerasseg.serving.graph_input import Accepted
-from kerasseg.serving.signatures import ServedModel
+from kerasseg.serving.signatures import ExportedModel
 
+LARGEST_VOLUME = 2**26
+"""Voxels D x H x W: seven BraTS volumes."""
+_LARGEST_ID = 255
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
-def versions_of(folder: Path) -> list[int]:
-    """The versions of a model that TensorFlow Serving would find, in order."""
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdecimal() and (path / "saved_model.pb").is_file()
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is to be served.
+
+    Attributes:
+        combine: Of several runs, the mean of probabilities or the vote of masks.
+        labels: Convention of the label ids, or None for the data set's own.
+        largest_volume: Most voxels D x H x W that a request may have.
+        gzip: Whether compressed bytes are taken.
+    """
+
+    combine: Literal["mean", "vote"] = "mean"
+    labels: str | None = None
+    largest_volume: int = LARGEST_VOLUME
+    gzip: bool = True
+
+
+def export_runs(
+    runs: Sequence[Path],
+    output: Path,
+    options: ExportOptions = ExportOptions(),
+    overrides: Sequence[str] = (),
+) -> tuple[Path, list[Path]]:
+    """Write the next version of the model `output`, and the files that a server is started with.
+
+    Args:
+        runs: Run folders.
+        output: Folder of the model, models/NAME.
+        options: How it is to be served.
+        overrides: Settings that replace those of the runs, such as "evaluation.flips=[width]".
+
+    Returns:
+        The version's folder, and the files written beside the model.
+
+    Raises:
+        UserError: For runs that cannot be loaded or do not agree, and for an output that cannot be
+            written.
+    """
+    check_output(output)
+    check_serving_package()
+    with contextlib.closing(track(["load", "build", "write", "tell"], 4, "export")) as steps:
+        next(steps)
+        model = load(*runs, combine=options.combine, overrides=overrides)
+        ids = served_ids(model, options.labels)
+        accepted = accepted_by(model, options.largest_volume)
+        next(steps)
+        metadata = describe(model, accepted, ids, gzip=options.gzip)
+        exported = ExportedModel(model, accepted, ids, metadata, gzip=options.gzip)
+        next(steps)
+
+        def write(folder: Path) -> None:
+            exported.save(folder)
+            write_warm_up(folder, output.name, warm_up_requests(accepted, exported.patch))
+
+        version = write_version(output, write)
+        next(steps)
+        written = write_deployment(output.absolute().parent)
+        next(steps, None)
+    return version, written
+
+
+def served_ids(model: Model, convention: str | None) -> Mapping[int, int]:
+    """Return the id in a served label for each canonical id.
+
+    Raises:
+        UserError: If the runs do not agree on the ids, or an id does not fit into a byte.
+    """
+    first = model.runs[0]
+    every = [label_ids(convention, run.experiment.data, model.target, None) for run in model.runs]
+    ids = dict(every[0])
+    for other, theirs in zip(model.runs, every, strict=True):
+        if dict(theirs) != ids:
+            raise UserError(
+                f"{first.folder} writes the ids {_format_ids(ids)}, but {other.folder} "
+                f"{_format_ids(theirs)} (background, NCR, ED, ET): say which with --labels."
+            )
+    if max(ids.values()) > _LARGEST_ID:
+        raise UserError(
+            f"{first.folder} writes the ids {_format_ids(ids)}, but a served label has one byte a "
+            f"voxel, at most {_LARGEST_ID}: choose other ids with --labels."
+        )
+    return ids
+
+
+def accepted_by(model: Model, largest: int) -> Accepted:
+    """Return which volumes the model takes, of at most `largest` voxels.
+
+    Raises:
+        UserError: If the runs do not take the same volumes.
+    """
+    first, *others = model.runs
+    data = first.experiment.data
+    for other in others:
+        for name in ("modalities", "spacing", "size", "interpolation"):
+            mine, theirs = getattr(data, name), getattr(other.experiment.data, name)
+            if mine != theirs:
+                raise UserError(
+                    f"{first.folder} has data.{name}={_format_value(mine)}, but {other.folder} "
+                    f"{_format_value(theirs)}: runs that are served as one take the same volume; "
+                    "export them one by one, or use kerasseg predict."
+                )
+    return Accepted(
+        modalities=data.modalities,
+        voxels=largest,
+        spacing=data.spacing,
+        size=data.size,
+        cubic=data.interpolation == "cubic",
+        volumes=any(run.predictor.slice_axis is None for run in model.runs),
     )
+
+
+def _format_ids(ids: Mapping[int, int]) -> str:
+    return ", ".join(str(ids[canonical]) for canonical in sorted(ids))
+
+
+def _format_value(value: object) -> str:
+    if value is None:
+        return "null"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def check_output(folder: Path) -> None:
@@ -58,183 +168,30 @@ def check_output(folder: Path) -> None:
 
 
 def write_version(folder: Path, write: Callable[[Path], None]) -> Path:
-    """What `write` makes of an empty folder, as the next version of the model in `folder`.
+    """Let `write` fill an empty folder, and make it the next version of the model in `folder`.
 
     It is written beside the versions under a name that TensorFlow Serving passes over, and renamed
-    when it is whole. On any failure nothing of it stays. Raises `UserError` for a full disk.
+    when it is whole. If anything fails, nothing of it stays.
+
+    Raises:
+        UserError: If the disk is full or the folder cannot be written.
     """
     before = folder.exists()
     aside = folder / f".incomplete-{os.getpid()}"
     try:
         aside.mkdir(parents=True)
         write(aside)
-        return _rename(aside, folder)
+        while True:
+            numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+            version = folder / str(max(numbers, default=0) + 1)
+            try:
+                return aside.rename(version)
+            except OSError:
+                if not version.exists():  # otherwise another export took the number first
+                    raise
     except OSError as error:
         raise storage_error(error, f"Writing {folder}", "--output") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         if not before and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _rename(aside: Path, folder: Path) -> Path:
-    while True:
-        numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-        version = folder / str(max(numbers, default=0) + 1)
-        try:
-            aside.rename(version)
-        except OSError:
-            if not version.exists():  # else another export was faster
-                raise
-        else:
-            return version
-
-
-MODELS_CONFIG: Final = "models.config"
-_TEMPLATES: Final = Path(__file__).with_name("templates")
-
-
-def write_deployment(folder: Path) -> list[Path]:
-    """Write into the folder of the models what TensorFlow Serving is started with.
-
-    `models.config` names every model that has a version and is written anew each time; of the
-    others, which are the user's to change, only those that are missing. Returns what was written.
-    """
-    written = []
-    path = folder / MODELS_CONFIG
-    with atomic_write(path, "--output") as temporary:
-        temporary.write_text(models_config(folder), encoding="utf-8")
-    written.append(path)
-    for template in sorted(_TEMPLATES.iterdir()):
-        path = folder / template.name
-        if template.is_file() and not path.exists():
-            with atomic_write(path, "--output") as temporary:
-                temporary.write_bytes(template.read_bytes())
-            written.append(path)
-    return written
-
-
-def models_config(folder: Path) -> str:
-    """TensorFlow Serving's `ModelServerConfig` of all models in `folder`, which it sees as
-    /models, in the text format of protocol buffers."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and versions_of(p))
-    lines = [
-        "# Written by kerasseg export: changes are lost with the next one.",
-        "model_config_list {",
-    ]
-    for name in names:
-        lines += [
-            "  config {",
-            f'    name: "{name}"',
-            f'    base_path: "/models/{name}"',
-            '    model_platform: "tensorflow"',
-            "  }",
-        ]
-    return "\n".join([*lines, "}", ""])
-
-
-LARGEST_VOLUME = 2**26
-"""Voxels D x H x W: seven BraTS volumes."""
-_LARGEST_ID = 255
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How a model is to be served.
-
-    combine:        of several runs: mean of probabilities, or vote of masks
-    labels:         convention of the ids, or None for the data set's own
-    largest_volume: the most voxels D x H x W that a request may have
-    gzip:           whether compressed bytes are taken
-    """
-
-    combine: Literal["mean", "vote"] = "mean"
-    labels: str | None = None
-    largest_volume: int = LARGEST_VOLUME
-    gzip: bool = True
-
-
-def export_runs(
-    runs: Sequence[Path],
-    output: Path,
-    wanted: Wanted = Wanted(),
-    overrides: Sequence[str] = (),
-) -> tuple[Path, list[Path]]:
-    """Write the next version of the model `output`, and what a server is started with beside it.
-
-    overrides: settings that are to be others than in the runs
-
-    Returns the version's folder and the files beside the model. Raises `UserError` for runs that
-    cannot be loaded or do not agree, and for an output that cannot be written.
-    """
-    check_output(output)
-    check_serving_package()
-    with contextlib.closing(track(["load", "build", "write", "tell"], 4, "export")) as steps:
-        next(steps)
-        model = load(*runs, combine=wanted.combine, overrides=overrides)
-        ids = served_ids(model, wanted.labels)
-        accepted = accepted_by(model, wanted.largest_volume)
-        next(steps)
-        metadata = describe(model, accepted, ids, gzip=wanted.gzip)
-        served = ServedModel(model, accepted, ids, metadata, gzip=wanted.gzip)
-        next(steps)
-
-        def write(folder: Path) -> None:
-            served.save(folder)
-            write_warm_up(folder, output.name, warm_up_requests(accepted, served.patch))
-
-        version = write_version(output, write)
-        next(steps)
-        written = write_deployment(output.absolute().parent)
-        next(steps, None)
-    return version, written
-
-
-def served_ids(model: Model, convention: str | None) -> Mapping[int, int]:
-    """Canonical id -> the id in a label. Raises `UserError` where the runs do not agree, and for
-    an id that has no room in a byte."""
-    first = model.runs[0]
-    every = [label_ids(convention, run.experiment.data, model.target, None) for run in model.runs]
-    ids = dict(every[0])
-    for other, theirs in zip(model.runs, every, strict=True):
-        if dict(theirs) != ids:
-            raise UserError(
-                f"{first.folder} writes the ids {_words(ids)}, but {other.folder} "
-                f"{_words(theirs)} (background, NCR, ED, ET): say which with --labels."
-            )
-    if max(ids.values()) > _LARGEST_ID:
-        raise UserError(
-            f"{first.folder} writes the ids {_words(ids)}, but a served label has one byte a "
-            f"voxel, at most {_LARGEST_ID}: choose other ids with --labels."
-        )
-    return ids
-
-
-def accepted_by(model: Model, largest: int) -> Accepted:
-    """What the runs take. Raises `UserError` where they do not take the same."""
-    first, *others = model.runs
-    for other in others:
-        for name in ("modalities", "spacing", "size", "interpolation"):
-            mine = getattr(first.experiment.data, name)
-            theirs = getattr(other.experiment.data, name)
-            if mine != theirs:
-                raise UserError(
-                    f"{first.folder} has data.{name}={_words(mine)}, but {other.folder} "
-                    f"{_words(theirs)}: runs that are served as one take the same volume; export "
-                    "them one by one, or use kerasseg predict."
-                )
-    data = first.experiment.data
-    return Accepted(
-        modalities=data.modalities,
-        voxels=largest,
-        spacing=data.spacing,
-        size=data.size,
-        cubic=data.interpolation == "cubic",
-        volumes=any(run.predictor.slice_axis is None for run in model.runs),
-    )
-
-
-def _words(value: object) -> str:
-    if isinstance(value, Mapping):
-        value = [value[canonical] for canonical in sorted(value)]
-    return "null" if value is None else ", ".join(map(str, value))  # type: ignore[call-overload]

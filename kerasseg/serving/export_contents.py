@@ -1,10 +1,6 @@
-"""`assets.extra/tf_serving_warmup_requests`: a request of every kind, replayed at the start.
+"""The contents of an export besides its graphs: metadata, warm-up requests, files for a server."""
 
-What the signature `metadata` tells of a model.
-"""
-
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata as packages
 from pathlib import Path
@@ -16,14 +12,21 @@ import tensorflow as tf
 from kerasseg import __version__, anatomy
 from kerasseg.config.load import dump_experiment
 from kerasseg.errors import UserError
+from kerasseg.files import atomic_write
 from kerasseg.prediction.model import LoadedRun, Model
+from kerasseg.run import Run
 from kerasseg.serving.graph_input import COMPRESSIONS, DTYPES, Accepted
+
+WARM_UP_FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
+_WARM_UP_SHAPE: Final = (4, 5, 6)
+"""Voxels of the volume; it is one window of any network."""
+_TEMPLATES: Final = Path(__file__).with_name("templates")
 
 
 def describe(
     model: Model, accepted: Accepted, ids: Mapping[int, int], *, gzip: bool
 ) -> dict[str, Any]:
-    """Name -> what JSON can hold; the names are those of `docs/serving.md`."""
+    """Return what the signature `metadata` answers; docs/serving.md explains the names."""
     data, target = model.data, model.target
     labels = label_names(target, ids)
     regions = list(anatomy.TARGETS[target])
@@ -49,14 +52,14 @@ def describe(
         "combine": model.combine if len(model.runs) > 1 else None,
         "patch_size": [list(run.predictor.pipeline.patch_size) for run in model.runs],
         "config": "---\n".join(dump_experiment(run.experiment) for run in model.runs),
-        "score": {run.folder.name: _read(run, "summary.json").get("dice") for run in model.runs},
+        "score": {
+            run.folder.name: Run(run.folder, run.experiment).summary.get("dice")
+            for run in model.runs
+        },
         "versions": {
             "kerasseg": __version__,
             **{name: packages.version(name) for name in ("tensorflow", "keras")},
-            "trained_with": {
-                run.folder.name: _read(run, "environment.json").get("packages")
-                for run in model.runs
-            },
+            "trained_with": {run.folder.name: _training_packages(run) for run in model.runs},
         },
         "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "runs": [run.folder.name for run in model.runs],
@@ -64,26 +67,21 @@ def describe(
 
 
 def label_names(target: str, ids: Mapping[int, int]) -> dict[str, int]:
-    """Names of a segmentation's labels, background first -> the id that each has in `ids`."""
+    """Return the id of each label in a segmentation by the label's name, background first."""
     names = {anatomy.BACKGROUND: anatomy.LABELS[anatomy.BACKGROUND], anatomy.TUMOUR: "tumour"}
     if target != "binary":
         names = dict(anatomy.LABELS)
     return {name: int(ids[canonical]) for canonical, name in names.items()}
 
 
-def _read(run: LoadedRun, name: str) -> dict[str, Any]:
-    """A file of the run; empty where its training was stopped before it was written."""
-    path = run.folder / name
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
-WARM_UP_FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
-_SHAPE: Final = (4, 5, 6)
-"""Of the volume: one window of any network."""
+def _training_packages(run: LoadedRun) -> Any:
+    if not (run.folder / "environment.json").is_file():  # a run of before, or without its files
+        return None
+    return Run(run.folder, run.experiment).environment.get("packages")
 
 
 def check_serving_package() -> None:
-    """Raise `UserError` if what writes the requests is not installed."""
+    """Raise `UserError` if the package that writes the warm-up requests is missing."""
     try:
         from tensorflow_serving.apis import prediction_log_pb2  # noqa: F401
     except ImportError as error:
@@ -93,11 +91,47 @@ def check_serving_package() -> None:
         ) from None
 
 
-def write_warm_up(folder: Path, name: str, requests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write TFRecords of `PredictionLog` into the SavedModel in `folder`.
+def warm_up_requests(
+    accepted: Accepted, patch: tuple[int, ...] | None
+) -> dict[str, dict[str, Any]]:
+    """Return a small request for every signature: signature to input to array or TensorProto.
 
-    name:     of the model
-    requests: signature -> input -> array, or TensorProto
+    Args:
+        accepted: The volumes that the model takes.
+        patch: Shape (*patch, C) that `serving_default` takes, or None if there is none.
+    """
+    shape = (
+        _WARM_UP_SHAPE[0],
+        *(accepted.size or _WARM_UP_SHAPE[1:]),
+        len(accepted.modalities),
+    )
+    volume = np.random.default_rng(0).integers(1, 1000, size=shape).astype(np.float32)
+    spacing = np.asarray(accepted.spacing or (0, 0, 0), np.float32)
+    requests: dict[str, dict[str, Any]] = {}
+    if patch is not None:
+        # A patch may have hundreds of megabytes; a single value stands for all of them.
+        requests["serving_default"] = {"patches": tf.make_tensor_proto(0.0, shape=(1, *patch))}
+    requests["segment"] = {
+        "volume": volume,
+        "spacing": spacing,
+        "probabilities": np.asarray(True),
+    }
+    requests["segment_bytes"] = {
+        "data_bytes": np.asarray(volume.astype("<i2").tobytes(), object),
+        "shape": np.asarray(shape, np.int32),
+        "dtype": np.asarray(b"int16", object),
+        "compression": np.asarray(b"", object),
+        "spacing": spacing,
+        "probabilities": np.asarray(False),
+    }
+    requests["metadata"] = {"request": np.asarray(b"", object)}
+    return requests
+
+
+def write_warm_up(folder: Path, name: str, requests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the requests of the model `name` into the SavedModel in `folder`.
+
+    TensorFlow Serving replays these TFRecords of `PredictionLog` before a version answers.
     """
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -109,50 +143,49 @@ def write_warm_up(folder: Path, name: str, requests: Mapping[str, Mapping[str, A
             request.model_spec.name = name
             request.model_spec.signature_name = signature
             for key, value in inputs.items():
-                request.inputs[key].CopyFrom(_proto(value))
+                array = isinstance(value, np.ndarray)
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(value) if array else value)
             log = prediction_log_pb2.PredictionLog(
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
             file.write(log.SerializeToString())
 
 
-def warm_up_requests(
-    accepted: Accepted, patch: tuple[int, ...] | None
-) -> dict[str, dict[str, Any]]:
-    """Signature -> inputs of a small request.
+def write_deployment(folder: Path) -> list[Path]:
+    """Write the files that TensorFlow Serving is started with into the folder of the models.
 
-    patch: (*patch, C) of `serving_default`, where there is one
+    `models.config` names every model that has a version and is written anew each time. The other
+    files are the user's to change, so only those that are missing are written.
+
+    Returns:
+        The paths of the files that were written.
     """
-    return dict(_requests(accepted, patch))
+    contents = {folder / "models.config": _models_config(folder).encode()}
+    for template in sorted(_TEMPLATES.iterdir()):
+        if template.is_file() and not (folder / template.name).exists():
+            contents[folder / template.name] = template.read_bytes()
+    for path, content in contents.items():
+        with atomic_write(path, "--output") as temporary:
+            temporary.write_bytes(content)
+    return list(contents)
 
 
-def _requests(
-    accepted: Accepted, patch: tuple[int, ...] | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    if patch is not None:
-        # A patch may have hundreds of megabytes; a single value stands for all of them.
-        proto = tf.make_tensor_proto(0.0, shape=(1, *patch))
-        yield "serving_default", {"patches": proto}
-    shape = (_SHAPE[0], *(accepted.size or _SHAPE[1:]), len(accepted.modalities))
-    volume = np.random.default_rng(0).integers(1, 1000, size=shape).astype(np.float32)
-    spacing = np.asarray(accepted.spacing or (0, 0, 0), np.float32)
-    yield (
-        "segment",
-        {"volume": volume, "spacing": spacing, "probabilities": np.asarray(True)},
-    )
-    yield (
-        "segment_bytes",
-        {
-            "data_bytes": np.asarray(volume.astype("<i2").tobytes(), object),
-            "shape": np.asarray(shape, np.int32),
-            "dtype": np.asarray(b"int16", object),
-            "compression": np.asarray(b"", object),
-            "spacing": spacing,
-            "probabilities": np.asarray(False),
-        },
-    )
-    yield "metadata", {"request": np.asarray(b"", object)}
+def _models_config(folder: Path) -> str:
+    """Return TensorFlow Serving's `ModelServerConfig` of all models in `folder`.
 
-
-def _proto(value: Any) -> Any:
-    return tf.make_tensor_proto(value) if isinstance(value, np.ndarray) else value
+    It is in the text format of protocol buffers. The server sees the folder as /models.
+    """
+    lines = [
+        "# Written by kerasseg export: changes are lost with the next one.",
+        "model_config_list {",
+    ]
+    versions = (path.parent for path in folder.glob("*/*/saved_model.pb"))
+    for name in sorted({path.parent.name for path in versions if path.name.isdecimal()}):
+        lines += [
+            "  config {",
+            f'    name: "{name}"',
+            f'    base_path: "/models/{name}"',
+            '    model_platform: "tensorflow"',
+            "  }",
+        ]
+    return "\n".join([*lines, "}", ""])

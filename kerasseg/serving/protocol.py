@@ -1,9 +1,4 @@
-"""NumPy arrays <-> TensorFlow's `TensorProto`, without TensorFlow.
-
-What is said where the packages of the extra `serving` are missing.
-
-The messages and stubs of tensorflow-serving-api, imported without TensorFlow.
-"""
+"""The messages of TensorFlow Serving's protocols, and NumPy arrays in them, without TensorFlow."""
 
 import importlib
 import importlib.util
@@ -22,13 +17,13 @@ from kerasseg.errors import UserError
 
 
 def missing_extra(error: ImportError) -> UserError:
-    """The sentence for a package that could not be imported."""
+    """Return the error for a package of the extra `serving` that could not be imported."""
     return UserError(
         f"{error.name or error} is missing, which serving needs: pip install 'kerasseg[serving]'."
     )
 
 
-_MODULES = (
+_MODULES: Final = (
     "get_model_metadata_pb2",
     "get_model_status_pb2",
     "model_pb2",
@@ -43,14 +38,15 @@ _LOCK = threading.Lock()
 
 @cache
 def serving_apis() -> Any:
-    """The modules of `tensorflow_serving.apis` by their names, and `grpc`.
+    """Return a namespace of the modules of `tensorflow_serving.apis` by their names, and `grpc`.
 
     Their messages need those of `tensorflow.core`, and importing any part of TensorFlow runs all of
     it: 7.4 s instead of 0.2 s (`python -m benchmarks.serving_wire imports`, 2 cores). So while
     they are imported an empty package of the same folder stands in its place, unless TensorFlow
     was there before. `import tensorflow` works as ever afterwards.
 
-    Raises `UserError` where the extra is missing.
+    Raises:
+        UserError: If the extra is missing.
     """
     try:
         import grpc
@@ -98,12 +94,12 @@ _NUMBERS: Final[dict[int, tuple[np.dtype, str]]] = {
     22: (np.dtype(np.uint32), "uint32_val"),
     23: (np.dtype(np.uint64), "uint64_val"),
 }
-"""Number in types.proto -> dtype, and the field of values that are no `tensor_content`."""
+"""Number in types.proto to dtype, and the field of values that are no `tensor_content`."""
 _CODES: Final = {dtype: code for code, (dtype, _) in _NUMBERS.items()}
 
 
 def to_proto(value: np.ndarray | bytes | str) -> Any:
-    """An array of numbers or of bytes (dtype object), or one string -> TensorProto."""
+    """Return a TensorProto of an array of numbers or of bytes (dtype object), or of one string."""
     message = serving_apis().predict_pb2.PredictRequest().inputs["value"]
     if isinstance(value, str):
         value = value.encode()
@@ -121,12 +117,15 @@ def to_proto(value: np.ndarray | bytes | str) -> Any:
 
 
 def from_proto(message: Any, most_bytes: int | None = None) -> np.ndarray:
-    """TensorProto -> an array, of dtype object with bytes for strings.
+    """Return the array of a TensorProto; strings become bytes in an array of dtype object.
 
-    most_bytes: what the shape may claim; a shape costs nothing to write, the array does
+    Args:
+        message: A TensorProto.
+        most_bytes: Bytes that the shape may claim. A shape costs nothing to write, the array does.
 
-    Raises `ValueError` for a type that is none of those above and for content that does not fill
-    the shape, `OverflowError` for a shape that claims more than `most_bytes`.
+    Raises:
+        ValueError: For a type that is not served, and for content that does not fill the shape.
+        OverflowError: For a shape that claims more than `most_bytes`.
     """
     shape = tuple(dim.size for dim in message.tensor_shape.dim)
     if message.tensor_shape.unknown_rank or any(size < 0 for size in shape):
@@ -161,7 +160,7 @@ def from_proto(message: Any, most_bytes: int | None = None) -> np.ndarray:
     given = np.asarray(raw, np.uint16).view(dtype) if half else np.asarray(raw, dtype)
     if len(given) > count or (count and not len(given)):
         raise ValueError(f"has {len(given)} values, but its shape {shape} claims {count}")
-    # What is left out at the end repeats the last value, says tensor.proto.
+    # By tensor.proto, values that are left out at the end repeat the last one.
     filled = np.empty(count, dtype)
     filled[: len(given)] = given
     if len(given) < count:

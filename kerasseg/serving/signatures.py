@@ -1,6 +1,6 @@
-"""`ServedModel`: a model's signatures.
+"""The signatures of an exported model: everything from a raw scan to a label, as TensorFlow graphs.
 
-One run's network over whole volumes, in a graph.
+`docs/serving.md` describes them for clients.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from kerasseg import anatomy
+from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.windows import window_weights
 from kerasseg.models.build import float32_twin
@@ -29,106 +30,15 @@ from kerasseg.serving.graph_volume import Box, cut_to_brain, in_volume, to_grid,
 from kerasseg.serving.graph_window import sliding_window
 
 
-class Member:
-    """What `LoadedRun` and `Predictor` do to a scan that is on the run's grid already.
+class ExportedModel:
+    """`Model.predict` of an array as a graph, and its signatures.
 
-    network: in float32, whatever it was trained in
-    weights: those of its windows, (d, h, w) float32, a variable so that it is saved once
-    """
-
-    def __init__(self, run: LoadedRun) -> None:
-        predictor = run.predictor
-        self.predictor = predictor
-        self.network = float32_twin(predictor.network)
-        patch = predictor.pipeline.patch_size
-        flat = predictor.slice_axis is not None
-        self._window = (1, patch[0], patch[1]) if flat else (patch[0], patch[1], patch[-1])
-        weights = window_weights(self._window, predictor.settings.weighting)
-        self.weights = tf.Variable(weights, trainable=False, name="window_weights")
-        channels = self.network.inputs[0].shape[-1]
-        self._forward = tf.function(
-            lambda batch: self.network(batch, training=False),
-            input_signature=[tf.TensorSpec((None, *patch, channels))],
-            autograph=False,
-        )
-
-    def probabilities(self, image: Any, box: Box, shape: Any) -> tuple[Any, Box]:
-        """Normalised scan -> probabilities (d, h, w, K) float32, and the box that they are of.
-
-        image: what is in `box`, (d, h, w, C); outside there is air
-        shape: (3,) of the whole
-
-        Outside of the box returned, the brain's or the whole, all is background.
-        """
-        if self.predictor.settings.brain_box:
-            image, inner = cut_to_brain(image)
-            box = Box(box.begin + inner.begin, inner.size)
-        else:
-            image = in_volume(image, box, shape, [0.0] * image.shape[-1])
-            box = Box(tf.zeros_like(shape), shape)
-        return self._slide(image), box
-
-    def masks(self, probabilities: Any, spacing: Any, shape: Any) -> list[Any]:
-        """Return K masks (d, h, w); `shape` (3,) is that of the whole volume."""
-        predictor = self.predictor
-        return postprocessed_masks(
-            probabilities,
-            predictor.target,
-            spacing,
-            predictor.settings.threshold,
-            predictor.postprocessing,
-            shape,
-        )
-
-    def _slide(self, image: Any) -> Any:
-        predictor, axis = self.predictor, self.predictor.slice_axis
-        order = [0, 1, 2] if axis is None else [axis, *(a for a in range(3) if a != axis)]
-        if order != [0, 1, 2]:
-            image = tf.transpose(image, [*order, 3])
-        found = sliding_window(
-            self._predict,
-            image,
-            self._window,
-            predictor.background,
-            self.weights,
-            overlap=predictor.settings.overlap,
-            batch=predictor.settings.window_batch,
-            context=0 if axis is None else predictor.pipeline.slices.neighbours,
-        )
-        if order == [0, 1, 2]:
-            return found
-        return tf.transpose(found, [*(order.index(a) for a in range(3)), 3])
-
-    def _predict(self, windows: Any) -> Any:
-        """(B, d + 2 n, h, w, C) -> (B, d, h, w, K); slices have a depth of 1."""
-        flat = self.predictor.slice_axis is not None
-        if flat:
-            _, planes, height, width, channels = windows.shape
-            windows = tf.transpose(windows, [0, 2, 3, 1, 4])
-            windows = tf.reshape(windows, [-1, height, width, planes * channels])
-        ways, total = self.predictor.orientations, tf.constant(0.0)
-        for way in ways:
-            found = way.undo(self._forward(way.apply(windows)))
-            total = found if len(ways) == 1 else total + found / len(ways)
-        return total[:, tf.newaxis] if flat else total
-
-
-def normalised(volume: Any) -> tuple[Any, Box]:
-    """Raw scan (D, H, W, C) -> what is in the box around the brain, and the box.
-
-    In the store's precision, float16, as records and raw cases are.
-    """
-    image, box = cut_to_brain(volume)
-    image = z_score(image)
-    return tf.cast(tf.cast(image, tf.float16), tf.float32), box
-
-
-class ServedModel:
-    """`Model.predict` of an array as a graph, with the signatures of `docs/serving.md`.
-
-    ids:      canonical id -> the id in a label, 255 at most
-    metadata: what the signature `metadata` answers, name -> anything JSON can hold
-    gzip:     whether `segment_bytes` takes compressed bytes
+    Args:
+        model: One run, or several as an ensemble.
+        accepted: The volumes that the signatures take.
+        ids: Canonical label id to the id that is written, at most 255.
+        metadata: The answers of the signature `metadata`: name to anything that JSON can hold.
+        gzip: Whether `segment_bytes` takes compressed bytes.
     """
 
     def __init__(
@@ -145,13 +55,12 @@ class ServedModel:
         self._ids = dict(ids)
         self._metadata = dict(metadata)
         self._gzip = gzip
-        members = [Member(run) for run in model.runs]
-        self._members = tuple(members)
-        channels = len(accepted.modalities)
-        self._core = tf.function(
-            self._segment,
+        self._runs = tuple(RunGraph(run) for run in model.runs)
+        # `segment` and `segment_bytes` share one graph of the work that both do.
+        self._segment = tf.function(
+            self._segment_checked,
             input_signature=[
-                tf.TensorSpec((None, None, None, channels)),
+                tf.TensorSpec((None, None, None, len(accepted.modalities))),
                 tf.TensorSpec((3,)),
                 tf.TensorSpec((), tf.bool),
             ],
@@ -159,16 +68,19 @@ class ServedModel:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the SavedModel into `folder`; the weights are there once."""
+        """Write the SavedModel into `folder`, with each weight stored once."""
         module = tf.Module(name="kerasseg")
-        # The variables alone: a Keras object would be saved with all it can do.
-        module.weights = [v.value for each in self._members for v in each.network.variables]
-        module.windows = [each.weights for each in self._members]
+        # The variables alone: a Keras object would be saved with all its own functions.
+        module.weights = [v.value for run in self._runs for v in run.network.variables]
+        module.windows = [run.window_weights for run in self._runs]
         tf.saved_model.save(module, str(folder), signatures=self.signatures())
 
     def signatures(self) -> dict[str, Any]:
-        """Name -> concrete function."""
-        found = {
+        """Return the concrete function of each signature by its name.
+
+        The shapes are left open: the graphs check them themselves, and refuse with a sentence.
+        """
+        signatures = {
             "segment": _concrete(
                 self._segment_volume,
                 volume=tf.TensorSpec(None),
@@ -184,34 +96,42 @@ class ServedModel:
                 spacing=tf.TensorSpec(None),
                 probabilities=tf.TensorSpec(None, tf.bool),
             ),
-            "metadata": _concrete(self._tell, request=tf.TensorSpec(None, tf.string)),
+            "metadata": _concrete(self._answer_metadata, request=tf.TensorSpec(None, tf.string)),
         }
         if self.patch is not None:
-            shape = self._members[0].network.inputs[0].shape
-            found["serving_default"] = _concrete(self._patches, patches=tf.TensorSpec(shape))
-        return found
+            shape = self._runs[0].network.inputs[0].shape
+            signatures["serving_default"] = _concrete(
+                self._predict_patches, patches=tf.TensorSpec(shape)
+            )
+        return signatures
 
     @property
     def patch(self) -> tuple[int, ...] | None:
-        """A patch of the training, (*patch, C), for `serving_default`.
+        """Shape (*patch, C) of a training patch, which `serving_default` takes.
 
-        None where the networks do not take the same, such as slices and volumes: there is no such
-        signature then.
+        It is None if the networks do not take the same patches, such as slices and volumes: there
+        is no such signature then.
         """
-        if len({tuple(each.network.inputs[0].shape) for each in self._members}) > 1:
+        if len({tuple(run.network.inputs[0].shape) for run in self._runs}) > 1:
             return None
-        first = self._members[0]
+        first = self._runs[0]
         return (*first.predictor.pipeline.patch_size, first.network.inputs[0].shape[-1])
 
-    def _patches(self, patches: Any) -> dict[str, Any]:
-        found = [member.network(patches, training=False) for member in self._members]
-        return {"probabilities": tf.add_n(found) / len(found)}
+    @property
+    def _votes(self) -> bool:
+        whole = self._model.segmenter
+        return isinstance(whole, Ensemble) and whole.combine == "vote"
+
+    def _predict_patches(self, patches: Any) -> dict[str, Any]:
+        total = tf.constant(0.0)
+        for run in self._runs:
+            found = run.network(patches, training=False)
+            total += run.votes(found) if self._votes else found
+        return {"probabilities": total / len(self._runs)}
 
     def _segment_volume(self, volume: Any, spacing: Any, probabilities: Any) -> dict[str, Any]:
         shape = check_shape(tf.shape(volume), self._accepted)
-        volume = tf.reshape(volume, shape)
-        volume.set_shape((None, None, None, len(self._accepted.modalities)))
-        labels, found = self._checked(volume, spacing, probabilities)
+        labels, found = self._check_and_segment(tf.reshape(volume, shape), spacing, probabilities)
         return {"labels": labels, "probabilities": found}
 
     def _segment_bytes(
@@ -223,42 +143,42 @@ class ServedModel:
         spacing: Any,
         probabilities: Any,
     ) -> dict[str, Any]:
-        shape = check_shape(shape, self._accepted)
         volume = decode_volume(
             _scalar(data_bytes, "data_bytes"),
-            shape,
+            check_shape(shape, self._accepted),
             _scalar(dtype, "dtype"),
             _scalar(compression, "compression"),
             gzip=self._gzip,
         )
-        volume.set_shape((None, None, None, len(self._accepted.modalities)))
-        labels, found = self._checked(volume, spacing, probabilities)
+        labels, found = self._check_and_segment(volume, spacing, probabilities)
         return {
             "labels_bytes": encode_values(labels),
             "probabilities_bytes": encode_values(tf.cast(found, tf.float16)),
             "shape": tf.shape(labels),
         }
 
-    def _checked(self, volume: Any, spacing: Any, probabilities: Any) -> Any:
-        return self._core(
+    def _check_and_segment(self, volume: Any, spacing: Any, probabilities: Any) -> tuple[Any, Any]:
+        volume.set_shape((None, None, None, len(self._accepted.modalities)))
+        labels, found = self._segment(
             check_values(volume, self._accepted),
             check_spacing(spacing),
             _scalar(probabilities, "probabilities"),
         )
+        return labels, found
 
-    def _segment(self, volume: Any, spacing: Any, wanted: Any) -> tuple[Any, Any]:
-        found, masks, box = self._found(volume, spacing)
+    def _segment_checked(self, volume: Any, spacing: Any, wants_maps: Any) -> tuple[Any, Any]:
+        found, masks, box = self._masks(volume, spacing)
         target, shape = self._model.target, tf.shape(volume)[:3]
         empty = tf.zeros((0, 0, 0, len(anatomy.TARGETS[target])))
-        background = self._members[0].predictor.background
-        found = tf.cond(wanted, lambda: in_volume(found, box, shape, background), lambda: empty)
+        background = self._runs[0].predictor.background
+        found = tf.cond(wants_maps, lambda: in_volume(found, box, shape, background), lambda: empty)
         label = label_from_masks(masks, target, self._ids)
         return box.put_back(label, shape, self._ids[anatomy.BACKGROUND]), found
 
-    def _found(self, volume: Any, spacing: Any) -> tuple[Any, list[Any], Box]:
-        """Raw scan -> probabilities (d, h, w, K), K masks (d, h, w), and the box of both.
+    def _masks(self, volume: Any, spacing: Any) -> tuple[Any, list[Any], Box]:
+        """Return probabilities (d, h, w, K), K masks (d, h, w), and the box that both are cut to.
 
-        Outside of the box all is background.
+        Everything outside of the box is background.
         """
         scan, grid = tf.shape(volume)[:3], None
         if self._accepted.size is not None or self._accepted.spacing is not None:
@@ -267,42 +187,158 @@ class ServedModel:
         image, brain = normalised(volume)
         shape = tf.shape(volume)[:3]
         whole: Any = self._model.segmenter
-        boxes = {member.predictor.settings.brain_box for member in self._members}
+        # Runs with and without the brain box do not give the same box, so the sum is of the whole.
+        boxes = {run.predictor.settings.brain_box for run in self._runs}
         total = tf.constant(0.0)
-        for member in self._members:
-            found, box = member.probabilities(image, brain, shape)
+        for run in self._runs:
+            found, box = run.probabilities(image, brain, shape)
             if len(boxes) > 1 or grid is not None:
-                found = in_volume(found, box, shape, member.predictor.background)
+                found = in_volume(found, box, shape, run.predictor.background)
                 box = Box(tf.zeros_like(scan), scan)
             if grid is not None:
                 found = grid.restore(found)
             if not isinstance(whole, Ensemble):
-                return found, member.masks(found, spacing, scan), box
-            if whole.combine == "vote":
-                masks = member.masks(found, spacing, scan)
-                found = tf.cast(tf.stack(masks, axis=-1), tf.float32)
+                return found, run.masks(found, spacing, scan), box
+            if self._votes:
+                found = tf.cast(tf.stack(run.masks(found, spacing, scan), axis=-1), tf.float32)
             total += found
-        total /= len(self._members)
+        total /= len(self._runs)
         masks = postprocessed_masks(
             total, whole.target, spacing, whole.mask_threshold, whole.postprocessing, scan
         )
         return total, masks, box
 
-    def _tell(self, request: Any) -> dict[str, Any]:
+    def _answer_metadata(self, request: Any) -> dict[str, Any]:
         names = tuple(self._metadata)
         answers = [json.dumps({name: value}) for name, value in self._metadata.items()]
         answers = [json.dumps(self._metadata), *answers]
         request = _scalar(request, "request")
         hit = tf.constant(("", *names)) == request
-        words = f"request is {{}}, expected nothing, for everything, or one of {', '.join(names)}"
-        with tf.control_dependencies([require(tf.reduce_any(hit), words, request)]):
+        expected = f"expected nothing, for everything, or one of {', '.join(names)}"
+        known = require(tf.reduce_any(hit), f"request is {{}}, {expected}", request)
+        with tf.control_dependencies([known]):
             return {"json": tf.constant(answers)[tf.argmax(hit)]}
 
 
+class RunGraph:
+    """One run as a graph: `LoadedRun` and `Predictor` for a scan that is on the run's grid already.
+
+    Attributes:
+        network: The network in float32, whatever precision it was trained in.
+        window_weights: Weights (d, h, w) float32 of a window's voxels, as a variable so that they
+            are saved once.
+    """
+
+    def __init__(self, run: LoadedRun) -> None:
+        predictor = run.predictor
+        self.predictor = predictor
+        self.network = float32_twin(predictor.network)
+        patch = predictor.pipeline.patch_size
+        flat = predictor.slice_axis is not None
+        self._window = (1, patch[0], patch[1]) if flat else (patch[0], patch[1], patch[-1])
+        weights = window_weights(self._window, predictor.settings.weighting)
+        self.window_weights = tf.Variable(weights, trainable=False, name="window_weights")
+        channels = self.network.inputs[0].shape[-1]
+        self._forward = tf.function(
+            lambda batch: self.network(batch, training=False),
+            input_signature=[tf.TensorSpec((None, *patch, channels))],
+            autograph=False,
+        )
+
+    def probabilities(self, image: Any, box: Box, shape: Any) -> tuple[Any, Box]:
+        """Return probabilities (d, h, w, K) float32, and the box that they are cut to.
+
+        Args:
+            image: Normalised scan (d, h, w, C), cut to `box`; outside of it there is air.
+            box: Place of `image` in the scan.
+            shape: (3,), of the whole scan.
+
+        The returned box is the brain's or the whole scan; outside of it all is background.
+        """
+        if self.predictor.settings.brain_box:
+            image, inner = cut_to_brain(image)
+            box = Box(box.begin + inner.begin, inner.size)
+        else:
+            image = in_volume(image, box, shape, [0.0] * image.shape[-1])
+            box = Box(tf.zeros_like(shape), shape)
+        return self._slide(image), box
+
+    def masks(self, probabilities: Any, spacing: Any, shape: Any) -> list[Any]:
+        """Return K post-processed masks (d, h, w) bool; `shape` (3,) is that of the whole scan."""
+        predictor = self.predictor
+        return postprocessed_masks(
+            probabilities,
+            predictor.target,
+            spacing,
+            predictor.settings.threshold,
+            predictor.postprocessing,
+            shape,
+        )
+
+    def votes(self, probabilities: Any) -> Any:
+        """Return 1 where the run's thresholds give a mask and 0 elsewhere, (B, …, K) float32.
+
+        Nothing else of the post-processing is done, as it needs the whole volume.
+        """
+        predictor = self.predictor
+        thresholds = PostprocessingSettings(thresholds=predictor.postprocessing.thresholds)
+        masks = postprocessed_masks(
+            probabilities,
+            predictor.target,
+            tf.ones(3),
+            predictor.settings.threshold,
+            thresholds,
+            tf.shape(probabilities)[1:4],
+        )
+        return tf.cast(tf.stack(masks, axis=-1), tf.float32)
+
+    def _slide(self, image: Any) -> Any:
+        predictor, axis = self.predictor, self.predictor.slice_axis
+        # Windows go along the first axis, so the axis of the slices becomes it.
+        order = [0, 1, 2] if axis is None else [axis, *(a for a in range(3) if a != axis)]
+        if order != [0, 1, 2]:
+            image = tf.transpose(image, [*order, 3])
+        found = sliding_window(
+            self._predict,
+            image,
+            self._window,
+            predictor.background,
+            self.window_weights,
+            overlap=predictor.settings.overlap,
+            batch=predictor.settings.window_batch,
+            context=0 if axis is None else predictor.pipeline.slices.neighbours,
+        )
+        if order == [0, 1, 2]:
+            return found
+        return tf.transpose(found, [*(order.index(a) for a in range(3)), 3])
+
+    def _predict(self, windows: Any) -> Any:
+        """(B, d + 2 n, h, w, C) -> (B, d, h, w, K); slices have d = 1 and n neighbours."""
+        flat = self.predictor.slice_axis is not None
+        if flat:
+            _, planes, height, width, channels = windows.shape
+            windows = tf.transpose(windows, [0, 2, 3, 1, 4])
+            windows = tf.reshape(windows, [-1, height, width, planes * channels])
+        orientations, total = self.predictor.orientations, tf.constant(0.0)
+        for orientation in orientations:
+            found = orientation.undo(self._forward(orientation.apply(windows)))
+            total = found if len(orientations) == 1 else total + found / len(orientations)
+        return total[:, tf.newaxis] if flat else total
+
+
+def normalised(volume: Any) -> tuple[Any, Box]:
+    """Return a raw scan (D, H, W, C) z-scored and cut to the box around the brain, and the box.
+
+    The values are rounded to float16, as those of a store are.
+    """
+    image, box = cut_to_brain(volume)
+    return tf.cast(tf.cast(z_score(image), tf.float16), tf.float32), box
+
+
 def _scalar(value: Any, name: str) -> Any:
-    """A single value, also where it came as [value]."""
-    words = f"{name} has the shape {{}}, expected a single value"
-    with tf.control_dependencies([require(tf.size(value) == 1, words, tf.shape(value))]):
+    """Return a single value, also where it came as [value]; the graph refuses several."""
+    sentence = f"{name} has the shape {{}}, expected a single value"
+    with tf.control_dependencies([require(tf.size(value) == 1, sentence, tf.shape(value))]):
         return tf.reshape(value, [])
 
 

@@ -14,18 +14,21 @@ LIMITS = ("--request-mib", "8", "--volume-mib", "32", "--timeout", "20", "--poll
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory) -> Path:
-    """A folder with version 1 of the model `kerasseg`, and what is no model. Not to be changed."""
-    root = tmp_path_factory.mktemp("models")
-    write_model(root / "kerasseg" / "1")
-    (root / "models.config").write_text("model_config_list {}")
-    (root / "kerasseg" / "notes").mkdir()
-    return root
+def models(shared_once) -> Path:
+    """A folder with version 1 of the model `kerasseg`, and with files and folders that are no
+    model. Not to be changed."""
+
+    def build(root: Path) -> None:
+        write_model(root / "kerasseg" / "1")
+        (root / "models.config").write_text("model_config_list {}")
+        (root / "kerasseg" / "notes").mkdir()
+
+    return shared_once("tiny_models", build)
 
 
 @pytest.fixture(scope="session")
 def server(models) -> ServingProcess:
-    """It serves `models` under small limits."""
+    """A server of `models` under small limits."""
     with serving(models, *LIMITS) as running:
         yield running
 

@@ -16,7 +16,7 @@ def serve(folder, port, site_packages):
     import tensorflow as tf
 
     class Served(kserve.Model):
-        """What a TensorFlow predictor of KServe does: the signature's inputs, its outputs."""
+        """A TensorFlow predictor of KServe: the inputs of a signature to its outputs."""
 
         def load(self):
             self.loaded = tf.saved_model.load(folder)

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from benchmarks.serving_model import expected_label, expected_probabilities
-from kerasseg.serving.client.client import Client
-from kerasseg.serving.client.transport import ServerError
+from kerasseg.serving.client import Client
+from kerasseg.serving.client_transport import ServerError
 from tests.own_environment import KSERVE, own_environment
 
 SCRIPT = Path(__file__).with_name("kserve_server.py")

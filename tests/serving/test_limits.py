@@ -1,4 +1,4 @@
-"""What a server has no time and no room for, and many clients at once."""
+"""Many clients at once, requests that take too long, and a full queue."""
 
 import threading
 import time
@@ -10,8 +10,8 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from benchmarks.serving_load import make_load
 from benchmarks.serving_model import write_model
 from benchmarks.serving_process import serving
-from kerasseg.serving.client.client import Client
-from kerasseg.serving.client.transport import ServerError
+from kerasseg.serving.client import Client
+from kerasseg.serving.client_transport import ServerError
 from tests.serving.test_protocols import http, predict_request
 
 

@@ -1,4 +1,4 @@
-"""What a served model says of itself -> which scans it takes and which ids are written."""
+"""The metadata of a served model decide which scans it takes and which ids are written."""
 
 import json
 
@@ -9,18 +9,18 @@ import yaml
 from benchmarks.serving_model import METADATA
 from kerasseg.datasets.label_ids import label_ids
 from kerasseg.errors import UserError
-from kerasseg.serving.client.client import Metadata, read_metadata
+from kerasseg.serving.client import Metadata, read_metadata
 
 NAMES = ("background", "NCR", "ED", "ET")
 
 
-def told(**changes) -> Metadata:
+def changed_metadata(**changes) -> Metadata:
     return read_metadata(json.dumps({**METADATA, **changes}).encode())
 
 
 @pytest.mark.parametrize("ids", [(0, 1, 2, 4), (0, 1, 2, 3), (0, 2, 1, 3), (0, 5, 6, 9)])
 def test_ids_are_written_as_the_server_writes_them(ids):
-    metadata = told(labels=dict(zip(NAMES, ids, strict=True)))
+    metadata = changed_metadata(labels=dict(zip(NAMES, ids, strict=True)))
     written = label_ids(None, metadata.data, metadata.target, None)
     assert [written[canonical] for canonical in range(4)] == list(ids)
     assert metadata.canonical[list(ids)].tolist() == [0, 1, 2, 3]
@@ -32,17 +32,19 @@ def test_a_runs_own_settings_count_if_they_are_told():
     section = {"layout": "brats_nifti", "root": "/gone", "label_map": {0: 0, 7: 1, 8: 2, 9: 3}}
     text = yaml.safe_dump({"data": section})
     for config in ({"data": section}, text, f"{text}---\ndata: {{layout: phantom}}\n"):
-        data = told(config=config, modalities=["t2", "flair"]).data
+        data = changed_metadata(config=config, modalities=["t2", "flair"]).data
         assert data.label_map == section["label_map"] and data.modalities == ("t2", "flair")
-    newer = told(config={"data": {**section, "of_a_later_version": 1}})
+    newer = changed_metadata(config={"data": {**section, "of_a_later_version": 1}})
     assert newer.data.layout == "brats_nifti" and newer.data.label_map is None
 
 
 def test_tumour_alone_and_pictures():
-    metadata = told(labels={"background": 0, "tumour": 1}, target="binary")
+    metadata = changed_metadata(labels={"background": 0, "tumour": 1}, target="binary")
     assert metadata.data.classes == "tumour" and metadata.data.layout == "brats_nifti"
     assert label_ids(None, metadata.data, "binary", None) == {0: 0, 1: 1}
-    pictures = told(labels={"background": 0, "tumour": 1}, target="binary", modalities=["grey"])
+    pictures = changed_metadata(
+        labels={"background": 0, "tumour": 1}, target="binary", modalities=["grey"]
+    )
     assert pictures.data.layout == "image_pairs"
 
 
@@ -51,6 +53,6 @@ def test_what_is_not_of_kerasseg_has_a_sentence():
         with pytest.raises(UserError, match="cannot be understood"):
             read_metadata(text)
     with pytest.raises(UserError, match="another version of kerasseg"):
-        told(labels={"background": 0, "liver": 1})
+        changed_metadata(labels={"background": 0, "liver": 1})
     with pytest.raises(UserError, match="another version of kerasseg"):
-        told(target="organs")
+        changed_metadata(target="organs")

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from kerasseg.serving.client.client import pack_volume
+from kerasseg.serving.client import pack_volume
 
 SHAPE = (2, 3, 4, 5)
 WHOLE = np.arange(120, dtype=np.float32).reshape(SHAPE)

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from benchmarks.serving_model import METADATA, expected_label, expected_probabilities
-from kerasseg.serving.client.client import pack_volume
+from kerasseg.serving.client import pack_volume
 
 SPACING = [1.0, 2.0, 3.0]
 
@@ -115,8 +115,8 @@ def test_grpc_metadata_and_status(channel, stub, volume):
     assert response.metadata["signature_def"].Unpack(signatures)
     names = {"segment", "segment_bytes", "metadata", "serving_default"}
     assert set(signatures.signature_def) == names
-    shape = signatures.signature_def["segment"].inputs["volume"].tensor_shape
-    assert [dim.size for dim in shape.dim] == [-1, -1, -1, 4]
+    shape = signatures.signature_def["serving_default"].inputs["inputs"].tensor_shape
+    assert [dim.size for dim in shape.dim] == [-1, -1, -1, -1, 4]
     about = stub.Predict(predict_request("metadata", version=1, request=""), timeout=20)
     told = json.loads(about.outputs["json"].string_val[0])
     assert told["labels"] == METADATA["labels"] and told["modalities"] == [*METADATA["modalities"]]

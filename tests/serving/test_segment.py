@@ -11,20 +11,20 @@ from benchmarks.serving_model import expected_label, expected_probabilities
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError
-from kerasseg.prediction.model import Prediction
 from kerasseg.prediction.predict_files import Wanted, predict_files
+from kerasseg.prediction.prediction import Prediction
 from kerasseg.serving import Client
-from kerasseg.serving.client.segment_files import segment_files
+from kerasseg.serving.client import segment_files
 from tests.conftest import write_brats
 from tests.test_cli import kerasseg
 
 OBLIQUE = np.array([[0, 0, 1.1, 3], [-0.9, 0.1, 0, 40], [0.1, 2, 0, -9], [0, 0, 0, 1]])
-"""x grows to the front, y upwards, z to the right, and none of them quite so."""
+"""Axes of which x grows to the front, y upwards, z to the right, all a little oblique."""
 NAMES = {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w", "seg": "seg"}
 
 
 class InThisProcess:
-    """The served model, by NumPy."""
+    """A model that predicts what the served one does, in this process, by NumPy."""
 
     data = DataSettings.model_validate({"layout": "brats_nifti", "root": "gone"})
     target, members = "regions", 1
@@ -118,9 +118,9 @@ def test_mistakes_have_a_sentence(server, scans, tmp_path):
         pytest.raises(UserError, match="There is no model 'other'; there is kerasseg"),
     ):
         client.predict(np.zeros((3, 4, 5, 4)))
-    for words in ("here", "host:port", "host:0", "http://host:80"):
+    for address in ("here", "host:port", "host:0", "http://host:80"):
         with pytest.raises(UserError, match="no HOST:PORT"):
-            Client(words)
+            Client(address)
     assert Client("[::1]:8500").connection.address == "[::1]:8500"
     swapped = {False: server.rest, True: server.grpc}
     for rest, port in swapped.items():
@@ -129,13 +129,13 @@ def test_mistakes_have_a_sentence(server, scans, tmp_path):
             pytest.raises(UserError, match="is it the port of"),
         ):
             client.metadata  # noqa: B018
-    for options, words in (
+    for options, sentence in (
         (("--key", "k"), "belong together"),
         (("--authority", "a"), "add it"),
         (("--tls", "--authority", str(tmp_path / "no.pem")), "cannot be read"),
     ):
         done = kerasseg("segment", "--server", "h:1", str(scans), "-o", str(out), *options)
-        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
 
 
 def test_other_ids_than_the_metadata_names(server, volume):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kerasseg.serving.server.checks import Limits, Reason, Refusal
+from kerasseg.serving.server.limits import Limits, Reason, Refusal
 from kerasseg.serving.server.models import Models, WorkQueue, wait
 
 

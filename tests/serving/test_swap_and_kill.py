@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.serving_model import write_model
 from benchmarks.serving_process import serving
-from kerasseg.serving.client.client import Client
-from kerasseg.serving.client.transport import ServerError
+from kerasseg.serving.client import Client
+from kerasseg.serving.client_transport import ServerError
 
 SLOW = 2.0
 """Seconds of a slow model's request."""

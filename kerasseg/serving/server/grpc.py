@@ -1,59 +1,25 @@
-"""`PredictionService` and `ModelService` of TensorFlow Serving over gRPC.
+"""TensorFlow Serving's `PredictionService` and `ModelService` over gRPC.
 
-A request of either protocol -> its outputs.
+The answers about a model's signatures and versions are messages of this protocol in REST, too.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kerasseg.serving.protocol import from_proto, serving_apis, to_proto
-from kerasseg.serving.server.checks import Reason, Refusal
+from kerasseg.serving.server.limits import Reason, Refusal, bad_input
 from kerasseg.serving.server.metrics import Metrics
-from kerasseg.serving.server.models import Models, wait
+from kerasseg.serving.server.models import Models
 
 DEFAULT_SIGNATURE = "serving_default"
 
 
-@dataclass(frozen=True)
-class Request:
-    """version: None for the one that answers. until: `time.monotonic` by when it is of use."""
-
-    model: str
-    version: int | None
-    signature: str
-    until: float
-
-
-def answer(
-    models: Models,
-    request: Request,
-    inputs: Callable[[Any], Mapping[str, np.ndarray]],
-    queued: Callable[[Future], Any] = lambda future: None,
-) -> tuple[dict[str, np.ndarray], int]:
-    """The outputs, and the version that made them.
-
-    inputs: makes the tensors, given the loaded version
-    queued: is told the task, so that it can be cancelled
-
-    Raises `Refusal`.
-    """
-    served = models.model(request.model)
-    loaded = served.get(request.version)
-    loaded.specs(request.signature)
-    tensors = inputs(loaded)
-    loaded.check(request.signature, tensors)
-    task = served.work.put(lambda: loaded.run(request.signature, tensors))
-    queued(task)
-    return wait(task, request.until - time.monotonic()), loaded.version
-
-
 def grpc_server(models: Models, metrics: Metrics) -> Any:
-    """A `grpc.Server` with both services, without a port yet."""
+    """Return a `grpc.Server` with both services, without a port yet."""
     apis, limits = serving_apis(), models.limits
     server = apis.grpc.server(
         ThreadPoolExecutor(limits.at_once, thread_name_prefix="grpc"),
@@ -71,66 +37,46 @@ def grpc_server(models: Models, metrics: Metrics) -> Any:
 
 
 class _Services:
-    """The methods have the names of the protocol."""
+    """The methods that TensorFlow Serving's protocol names."""
 
     def __init__(self, models: Models, metrics: Metrics) -> None:
         self._models, self._metrics = models, metrics
         self._apis = serving_apis()
 
     def Predict(self, message: Any, context: Any) -> Any:
-        """Inputs of a signature -> its outputs."""
-
-        def work() -> Any:
-            with self._metrics.request("grpc") as labels:
-                request = self._request(message.model_spec, context)
-                labels.update(model=request.model, signature=request.signature)
-                outputs, version = answer(
-                    self._models,
-                    request,
-                    lambda loaded: self._inputs(message),
-                    lambda task: _cancel_with(context, task),
-                )
-                return self._response(message, request, outputs, version)
-
-        return self._answered(context, work)
+        """Answer the outputs of a signature."""
+        return self._answer(context, lambda: self._predict(message, context))
 
     def GetModelMetadata(self, message: Any, context: Any) -> Any:
-        """The signatures of a model."""
+        """Answer the signatures of a model."""
 
         def work() -> Any:
             if list(message.metadata_field) != ["signature_def"]:
-                raise Refusal(
-                    Reason.BAD_INPUT,
-                    f"metadata_field is {list(message.metadata_field)}, expected signature_def.",
+                raise bad_input(
+                    f"metadata_field is {list(message.metadata_field)}, expected signature_def."
                 )
-            request = self._request(message.model_spec, context)
-            loaded = self._models.model(request.model).get(request.version)
-            return metadata_response(request.model, loaded)
+            spec = message.model_spec
+            return metadata_response(self._models, spec.name, _version(spec))
 
-        return self._answered(context, work)
+        return self._answer(context, work)
 
     def GetModelStatus(self, message: Any, context: Any) -> Any:
-        """The states of a model's versions."""
-        return self._answered(
-            context,
-            lambda: status_response(
-                self._models, message.model_spec.name, _version(message.model_spec)
-            ),
+        """Answer the states of a model's versions."""
+        spec = message.model_spec
+        return self._answer(
+            context, lambda: status_response(self._models, spec.name, _version(spec))
         )
 
     def Classify(self, message: Any, context: Any) -> Any:
-        """Not of this server."""
-        return self._unimplemented(context)
-
-    Regress = MultiInference = HandleReloadConfigRequest = Classify
-
-    def _unimplemented(self, context: Any) -> None:
+        """Refuse a method that this server does not have."""
         context.abort(
             self._apis.grpc.StatusCode.UNIMPLEMENTED,
             "This server only answers Predict, GetModelMetadata and GetModelStatus.",
         )
 
-    def _answered(self, context: Any, work: Callable[[], Any]) -> Any:
+    Regress = MultiInference = HandleReloadConfigRequest = Classify
+
+    def _answer(self, context: Any, work: Callable[[], Any]) -> Any:
         codes = self._apis.grpc.StatusCode
         try:
             return work()
@@ -142,46 +88,64 @@ class _Services:
             code, sentence = codes.INTERNAL, f"{type(error).__name__}: {error}"
         return context.abort(code, sentence)
 
-    def _request(self, spec: Any, context: Any) -> Request:
-        seconds = self._models.limits.seconds
-        left = context.time_remaining()
-        if left is not None:
-            seconds = min(seconds, left)
+    def _predict(self, message: Any, context: Any) -> Any:
+        limits, left = self._models.limits, context.time_remaining()
+        until = time.monotonic() + (limits.seconds if left is None else min(limits.seconds, left))
+        spec = message.model_spec
         signature = spec.signature_name or DEFAULT_SIGNATURE
-        return Request(spec.name, _version(spec), signature, time.monotonic() + seconds)
 
-    def _inputs(self, message: Any) -> Mapping[str, np.ndarray]:
-        result = {}
-        for name, value in message.inputs.items():
-            try:
-                result[name] = from_proto(value, self._models.limits.volume_bytes)
-            except OverflowError as error:
-                raise Refusal(Reason.TOO_LARGE, f"{name} {error}.") from None
-            except ValueError as error:
-                raise Refusal(Reason.BAD_INPUT, f"{name} {error}.") from None
-        return result
+        def cancel_if_gone(task: Future) -> None:
+            # A request whose sender hangs up leaves the queue.
+            if not context.add_callback(task.cancel):
+                task.cancel()
 
-    def _response(
-        self, message: Any, request: Request, outputs: dict[str, np.ndarray], version: int
-    ) -> Any:
-        wanted = list(message.output_filter)
-        unknown = [name for name in wanted if name not in outputs]
-        if unknown:
-            raise Refusal(
-                Reason.BAD_INPUT,
-                f"output_filter names {', '.join(unknown)}: there are {', '.join(outputs)}.",
+        with self._metrics.request("grpc") as labels:
+            labels.update(model=spec.name, signature=signature)
+            served = self._models.model(spec.name)
+            loaded = served.get(_version(spec))
+            loaded.specs(signature)  # refused before the tensors are read
+            inputs = _read_inputs(message.inputs, limits.volume_bytes)
+            outputs = served.predict(
+                loaded, signature, inputs, until - time.monotonic(), cancel_if_gone
             )
-        response = self._apis.predict_pb2.PredictResponse()
-        response.model_spec.name = request.model
-        response.model_spec.version.value = version
-        response.model_spec.signature_name = request.signature
-        for name in wanted or outputs:
-            response.outputs[name].CopyFrom(to_proto(outputs[name]))
-        return response
+            names = list(message.output_filter) or list(outputs)
+            unknown = [name for name in names if name not in outputs]
+            if unknown:
+                raise bad_input(
+                    f"output_filter names {', '.join(unknown)}: there are {', '.join(outputs)}."
+                )
+            response = self._apis.predict_pb2.PredictResponse()
+            response.model_spec.name = spec.name
+            response.model_spec.version.value = loaded.version
+            response.model_spec.signature_name = signature
+            for name in names:
+                response.outputs[name].CopyFrom(to_proto(outputs[name]))
+            return response
 
 
-def metadata_response(name: str, loaded: Any) -> Any:
-    """GetModelMetadataResponse of a loaded version."""
+def _read_inputs(messages: Mapping[str, Any], most_bytes: int) -> dict[str, np.ndarray]:
+    inputs = {}
+    for name, message in messages.items():
+        try:
+            inputs[name] = from_proto(message, most_bytes)
+        except OverflowError as error:
+            raise Refusal(Reason.TOO_LARGE, f"{name} {error}.") from None
+        except ValueError as error:
+            raise bad_input(f"{name} {error}.") from None
+    return inputs
+
+
+def _version(spec: Any) -> int | None:
+    if spec.version_label:
+        raise Refusal(
+            Reason.NOT_FOUND, "This server knows no version labels: name a number, or nothing."
+        )
+    return spec.version.value if spec.HasField("version") else None
+
+
+def metadata_response(models: Models, name: str, version: int | None) -> Any:
+    """Return a GetModelMetadataResponse; raise `Refusal` if there is no such model or version."""
+    loaded = models.model(name).get(version)
     messages = serving_apis().get_model_metadata_pb2
     response = messages.GetModelMetadataResponse()
     response.model_spec.name = name
@@ -194,9 +158,9 @@ def metadata_response(name: str, loaded: Any) -> Any:
 
 
 def status_response(models: Models, name: str, version: int | None) -> Any:
-    """GetModelStatusResponse. Raises `Refusal` for a model or version that is not there."""
+    """Return a GetModelStatusResponse; raise `Refusal` if there is no such model or version."""
     messages = serving_apis().get_model_status_pb2
-    statuses = models.model(name).statuses
+    statuses = models.model(name).statuses.copy()  # another thread changes it
     if version is not None and version not in statuses:
         raise Refusal(
             Reason.NOT_FOUND,
@@ -204,26 +168,12 @@ def status_response(models: Models, name: str, version: int | None) -> Any:
             f"{', '.join(map(str, sorted(statuses))) or 'none'}.",
         )
     response = messages.GetModelStatusResponse()
-    for number, status in sorted(statuses.copy().items(), reverse=True):
+    for number, status in sorted(statuses.items(), reverse=True):
         if version in (None, number):
             entry = response.model_version_status.add(version=number)
             entry.state = messages.ModelVersionStatus.State.Value(status.state)
-            entry.status.SetInParent()  # OK is said, too
+            entry.status.SetInParent()  # so that OK is written, too
             if status.error:
                 entry.status.error_code = 2  # UNKNOWN of tensorflow/core/protobuf/error_codes.proto
                 entry.status.error_message = status.error
     return response
-
-
-def _version(spec: Any) -> int | None:
-    if spec.version_label:
-        raise Refusal(
-            Reason.NOT_FOUND, "This server knows no version labels: name a number, or nothing."
-        )
-    return spec.version.value if spec.HasField("version") else None
-
-
-def _cancel_with(context: Any, task: Future) -> None:
-    """Who hangs up waits no longer."""
-    if not context.add_callback(task.cancel):
-        task.cancel()

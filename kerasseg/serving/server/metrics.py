@@ -10,16 +10,16 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from kerasseg.serving.server.checks import Refusal
+from kerasseg.serving.server.limits import Refusal
 from kerasseg.serving.server.models import Models
 
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
 _OTHER = "other"
-"""Of names that nobody serves: a caller must not be able to make labels without end."""
+"""The label of names that nobody serves: a caller must not be able to make labels without end."""
 
 
 class Metrics:
-    """Requests by model, signature, protocol and code; their seconds; queues; versions; memory."""
+    """Numbers and seconds of requests, lengths of queues, versions, and memory of the process."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -38,12 +38,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._registry.register(_OfModels(models))
+        self._registry.register(_ModelCollector(models))
         ProcessCollector(registry=self._registry)
 
     @contextmanager
     def request(self, protocol: str) -> Iterator[dict[str, str]]:
-        """Count what happens inside; the block fills in `model` and `signature`."""
+        """Count and time the request in the block, which fills in `model` and `signature`."""
         labels = {"model": "", "signature": ""}
         started, code = time.perf_counter(), "OK"
         try:
@@ -60,7 +60,7 @@ class Metrics:
             self._seconds.labels(*names).observe(time.perf_counter() - started)
 
     def text(self) -> bytes:
-        """In Prometheus's text format."""
+        """Return all of it in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def _known(self, model: str, signature: str) -> tuple[str, str]:
@@ -71,8 +71,8 @@ class Metrics:
         return model, signature if signature in loaded.inputs else _OTHER
 
 
-class _OfModels(Collector):
-    """What is asked for when somebody looks."""
+class _ModelCollector(Collector):
+    """The gauges that are read from the models when Prometheus asks."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -87,7 +87,7 @@ class _OfModels(Collector):
             labels=["model", "version"],
         )
         for model in self._models.all():
-            waiting.add_metric([model.name], model.work.length)
+            waiting.add_metric([model.name], model.queue.length)
             if model.version is not None:
                 loaded.add_metric([model.name, str(model.version)], 1)
         return [waiting, loaded]

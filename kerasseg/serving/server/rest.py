@@ -1,11 +1,4 @@
-"""TensorFlow Serving's REST API v1, health and metrics, as a FastAPI application.
-
-The JSON of TensorFlow Serving's REST API -> tensors of a signature.
-
-Tensors -> the JSON of TensorFlow Serving's REST API.
-
-The body of an HTTP request, under a limit of size and time.
-"""
+"""TensorFlow Serving's REST API v1, health and metrics, as a FastAPI application."""
 
 import asyncio
 import base64
@@ -25,211 +18,19 @@ from google.protobuf.json_format import MessageToJson
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
-from kerasseg.serving.server import grpc as answers
-from kerasseg.serving.server.checks import Limits, Reason, Refusal, Spec, inflate
-from kerasseg.serving.server.grpc import metadata_response, status_response
+from kerasseg.serving.server.grpc import DEFAULT_SIGNATURE, metadata_response, status_response
+from kerasseg.serving.server.limits import Limits, Reason, Refusal, Spec, bad_input, inflate
 from kerasseg.serving.server.metrics import Metrics
 from kerasseg.serving.server.models import Models
 
 _KINDS = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}
-"""Kind of a dtype -> kinds of JSON values that it takes."""
-
-
-def parse_body(body: bytes, limits: Limits) -> dict[str, Any]:
-    """The request's object. Raises `Refusal` for what is no JSON object, or would not fit."""
-    values, lists = body.count(b","), body.count(b"[") + body.count(b"{")
-    if values > limits.json_values or lists > limits.json_lists:
-        raise Refusal(
-            Reason.TOO_LARGE,
-            f"The JSON holds {values + 1} values in {lists} lists; at most {limits.json_values} in "
-            f"{limits.json_lists} are taken: use the signature segment_bytes, or gRPC.",
-        )
-    try:
-        parsed = from_json(body)
-    except ValueError as error:
-        raise _bad(f"The body is no JSON: {error}.") from None
-    if not isinstance(parsed, dict):
-        raise _bad("The body is no JSON object: expected signature_name and inputs or instances.")
-    unknown = set(parsed) - {"signature_name", "inputs", "instances"}
-    if unknown:
-        raise _bad(f"The body has {', '.join(sorted(unknown))}, which nothing reads: leave it out.")
-    if ("inputs" in parsed) == ("instances" in parsed):
-        raise _bad("The body needs either inputs (columns) or instances (rows).")
-    if not isinstance(parsed.get("signature_name", ""), str):
-        raise _bad("signature_name is no string.")
-    return parsed
-
-
-def json_inputs(parsed: dict[str, Any], specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
-    """The tensors, of the signature's types.
-
-    `inputs`:    every tensor by its name, or the only one alone
-    `instances`: a list of rows, each the only tensor or all by their names; rows are stacked
-
-    Raises `Refusal` for values of another type, rows of different shapes, and unknown names.
-    """
-    if "inputs" in parsed:
-        columns = _by_name(parsed["inputs"], specs)
-    else:
-        columns = _columns(parsed["instances"], specs)
-    unknown = set(columns) - set(specs)
-    if unknown:
-        raise _bad(f"There is no input {', '.join(sorted(unknown))}: {_takes(specs)}.")
-    return {name: _tensor(name, columns[name], specs[name]) for name in list(columns)}
-
-
-def _by_name(value: Any, specs: Mapping[str, Spec]) -> dict[str, Any]:
-    named = isinstance(value, dict) and not _is_binary(value)
-    if named:
-        return value
-    if len(specs) != 1:
-        raise _bad(f"Values without a name: {_takes(specs)}.")
-    return {next(iter(specs)): value}
-
-
-def _columns(rows: Any, specs: Mapping[str, Spec]) -> dict[str, Any]:
-    if not isinstance(rows, list) or not rows:
-        raise _bad("instances is no list, or empty.")
-    named = [_by_name(row, specs) for row in rows]
-    if any(set(row) != set(named[0]) for row in named):
-        raise _bad("instances do not all have the same inputs.")
-    return {name: [row[name] for row in named] for name in named[0]}
-
-
-def _tensor(name: str, value: Any, spec: Spec) -> np.ndarray:
-    if spec.dtype == "string":
-        return _read_strings(name, value)
-    try:
-        array = np.array(value)
-    except (ValueError, OverflowError):
-        raise _bad(f"{name} is no regular array: rows have different lengths.") from None
-    wanted = np.dtype(spec.dtype)
-    if array.dtype.kind not in _KINDS[wanted.kind] and array.size:
-        raise _bad(f"{name} holds values that are no {spec.dtype}.")
-    if wanted.kind in "iu" and array.size:
-        info = np.iinfo(wanted)
-        if array.min() < info.min or array.max() > info.max:
-            raise _bad(f"{name} holds values that {spec.dtype} does not.")
-    return array.astype(wanted)
-
-
-def _read_strings(name: str, value: Any) -> np.ndarray:
-    if not isinstance(value, list):
-        return np.asarray(_bytes(name, value), object)
-    parts = [_read_strings(name, part) for part in value]
-    if len({part.shape for part in parts}) > 1:
-        raise _bad(f"{name} is no regular array: rows have different lengths.")
-    result = np.empty((len(parts), *(parts[0].shape if parts else ())), object)
-    for index, part in enumerate(parts):
-        result[index] = part.item() if part.ndim == 0 else part
-    return result
-
-
-def _bytes(name: str, value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
-    if _is_binary(value):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except (binascii.Error, ValueError, TypeError):
-            raise _bad(f"{name}: what stands under b64 is no base64.") from None
-    raise _bad(f'{name} is no string and no {{"b64": "…"}}.')
-
-
-def _is_binary(value: Any) -> bool:
-    return isinstance(value, dict) and set(value) == {"b64"}
-
-
-def _takes(specs: Mapping[str, Spec]) -> str:
-    return f"the signature takes {', '.join(sorted(specs))}"
-
-
-def _bad(sentence: str) -> Refusal:
-    return Refusal(Reason.BAD_INPUT, sentence)
-
-
-def columns(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """For a request with `inputs`: every tensor by its name, or the only one alone."""
-    values = {name: _values(name, array) for name, array in outputs.items()}
-    return {"outputs": next(iter(values.values())) if len(values) == 1 else values}
-
-
-def rows(outputs: Mapping[str, np.ndarray], count: int) -> dict[str, Any]:
-    """For a request with `instances`: a list of as many rows.
-
-    Raises `Refusal` if an output has another number of rows.
-    """
-    for name, array in outputs.items():
-        if not array.ndim or array.shape[0] != count:
-            raise Refusal(
-                Reason.BAD_INPUT,
-                f"{name} has the shape {array.shape}, no {count} row(s): ask with inputs, "
-                "not with instances.",
-            )
-    values = {name: _values(name, array) for name, array in outputs.items()}
-    if len(values) == 1:
-        return {"predictions": next(iter(values.values()))}
-    return {"predictions": [{name: values[name][row] for name in values} for row in range(count)]}
-
-
-def _values(name: str, array: np.ndarray) -> Any:
-    if array.dtype != object:
-        return array.tolist()
-    return _write_strings(array.tolist(), binary=name.endswith("_bytes"))
-
-
-def _write_strings(value: Any, *, binary: bool) -> Any:
-    if isinstance(value, list):
-        return [_write_strings(part, binary=binary) for part in value]
-    if binary:
-        return {"b64": base64.b64encode(value).decode()}
-    return value.decode("utf-8", "replace")
-
-
-async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """The whole body, inflated if its Content-Encoding is gzip.
-
-    Raises `Refusal` for more than `most` bytes, announced or sent, and for a sender that takes
-    longer than `seconds`.
-    """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
-        raise _too_large(most, int(announced))
-    encoding = request.headers.get("content-encoding", "").lower()
-    if encoding not in ("", "identity", "gzip"):
-        raise Refusal(Reason.BAD_INPUT, f"Content-Encoding is {encoding}, expected gzip or none.")
-    try:
-        body = await asyncio.wait_for(_collect(request, most), seconds)
-    except asyncio.TimeoutError:  # before Python 3.11 another one than the built-in
-        raise Refusal(
-            Reason.TOO_LATE, f"The body did not arrive within {seconds:g} seconds."
-        ) from None
-    if encoding == "gzip":
-        return await asyncio.to_thread(inflate, body, most, "The body", exactly=False)
-    return body
-
-
-async def _collect(request: Request, most: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise _too_large(most)
-    return bytes(body)
-
-
-def _too_large(most: int, found: int | None = None) -> Refusal:
-    size = "more" if found is None else f"{found} bytes"
-    return Refusal(
-        Reason.TOO_LARGE, f"The body has {size}; at most {most} bytes are taken in one request."
-    )
-
-
-_JSON = threading.Lock()
+"""Kind of a NumPy dtype to the kinds of JSON values that it takes."""
+_JSON_TURN = threading.Lock()
+"""Numbers of JSON are large objects in Python, so one request at a time may have them."""
 
 
 def rest_app(models: Models, metrics: Metrics) -> FastAPI:
-    """The application; a request that is refused answers {"error": "…"}."""
+    """Return the application; it answers a request that is refused with {"error": "…"}."""
     app = FastAPI(title="kerasseg serve", docs_url=None, redoc_url=None, openapi_url=None)
     limits = models.limits
     threads = ThreadPoolExecutor(limits.at_once, thread_name_prefix="rest")
@@ -242,11 +43,10 @@ def rest_app(models: Models, metrics: Metrics) -> FastAPI:
                 Reason.TOO_MANY, f"{limits.at_once} requests are under way: try again later."
             )
         async with slots:
-            body = await read_body(request, limits.request_bytes, limits.seconds)
+            body = await _read_body(request, limits.request_bytes, limits.seconds)
             work = _predict(models, metrics, name, version, body, until)
             del body
-            text = await asyncio.get_running_loop().run_in_executor(threads, work)
-        return _json(text)
+            return _json(await asyncio.get_running_loop().run_in_executor(threads, work))
 
     @app.post("/v1/models/{name}:predict")
     async def predict_newest(request: Request, name: str) -> Response:
@@ -266,11 +66,11 @@ def rest_app(models: Models, metrics: Metrics) -> FastAPI:
 
     @app.get("/v1/models/{name}/metadata")
     def metadata(name: str) -> Response:
-        return _metadata(name, models.model(name).get(None))
+        return _message(metadata_response(models, name, None))
 
     @app.get("/v1/models/{name}/versions/{version}/metadata")
     def version_metadata(name: str, version: int) -> Response:
-        return _metadata(name, models.model(name).get(version))
+        return _message(metadata_response(models, name, version))
 
     @app.get("/healthz")
     async def alive() -> Response:
@@ -305,44 +105,12 @@ def rest_app(models: Models, metrics: Metrics) -> FastAPI:
     return app
 
 
-def _predict(
-    models: Models, metrics: Metrics, name: str, version: int | None, body: bytes, until: float
-) -> Callable[[], str]:
-    held = [body]
-
-    def work() -> str:
-        with metrics.request("rest") as labels:
-            labels["model"] = name
-            # A model that is not there is said before anything is parsed.
-            loaded = models.model(name).get(version)
-            with _json_turn(until):
-                parsed = parse_body(held.pop(), models.limits)
-                signature = parsed.get("signature_name") or answers.DEFAULT_SIGNATURE
-                labels["signature"] = signature
-                tensors = json_inputs(parsed, loaded.specs(signature))
-                count = len(parsed["instances"]) if "instances" in parsed else None
-                del parsed, loaded
-            request = answers.Request(name, version, signature, until)
-            outputs, _ = answers.answer(models, request, lambda loaded: tensors)
-            with _json_turn(until):
-                return json.dumps(columns(outputs) if count is None else rows(outputs, count))
-
-    return work
+def _json(text: str, status: int = 200) -> Response:
+    return Response(text, status_code=status, media_type="application/json")
 
 
-@contextmanager
-def _json_turn(until: float) -> Iterator[None]:
-    """Numbers of JSON are large objects in Python: one request at a time may have them."""
-    if not _JSON.acquire(timeout=max(until - time.monotonic(), 0)):
-        raise Refusal(Reason.TOO_LATE, "The time for this request was over before its turn came.")
-    try:
-        yield
-    finally:
-        _JSON.release()
-
-
-def _metadata(name: str, loaded: Any) -> Response:
-    return _message(metadata_response(name, loaded))
+def _error(status: int, sentence: str) -> Response:
+    return _json(json.dumps({"error": sentence}), status)
 
 
 def _message(message: Any) -> Response:
@@ -353,11 +121,229 @@ def _message(message: Any) -> Response:
     )
 
 
-def _json(text: str) -> Response:
-    return Response(text, media_type="application/json")
+async def _read_body(request: Request, most: int, seconds: float) -> bytes:
+    """Return the whole body, inflated if its Content-Encoding is gzip.
+
+    Raises:
+        Refusal: For more than `most` bytes, announced or sent, and for a sender that takes longer
+            than `seconds`.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise _too_large(f"{announced} bytes", most)
+    encoding = request.headers.get("content-encoding", "").lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise bad_input(f"Content-Encoding is {encoding}, expected gzip or none.")
+
+    async def collect() -> bytes:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise _too_large("more", most)
+        return bytes(body)
+
+    try:
+        body = await asyncio.wait_for(collect(), seconds)
+    except asyncio.TimeoutError:  # before Python 3.11 it is not the built-in TimeoutError
+        raise Refusal(
+            Reason.TOO_LATE, f"The body did not arrive within {seconds:g} seconds."
+        ) from None
+    if encoding == "gzip":
+        return await asyncio.to_thread(inflate, body, most, "The body", Reason.TOO_LARGE)
+    return body
 
 
-def _error(status: int, sentence: str) -> Response:
-    return Response(
-        json.dumps({"error": sentence}), status_code=status, media_type="application/json"
+def _too_large(size: str, most: int) -> Refusal:
+    return Refusal(
+        Reason.TOO_LARGE, f"The body has {size}; at most {most} bytes are taken in one request."
     )
+
+
+def _predict(
+    models: Models, metrics: Metrics, name: str, version: int | None, body: bytes, until: float
+) -> Callable[[], str]:
+    """Return the work of a predict request, which returns the JSON of its outputs."""
+    held = [body]  # so that the work can let go of it
+
+    def work() -> str:
+        with metrics.request("rest") as labels:
+            labels["model"] = name
+            served = models.model(name)  # a missing model is told before anything is parsed
+            loaded = served.get(version)
+            with _json_turn(until):
+                parsed = parse_body(held.pop(), models.limits)
+                signature = parsed.get("signature_name") or DEFAULT_SIGNATURE
+                labels["signature"] = signature
+                inputs = read_inputs(parsed, loaded.specs(signature))
+                rows = len(parsed["instances"]) if "instances" in parsed else None
+                del parsed
+            outputs = served.predict(loaded, signature, inputs, until - time.monotonic())
+            with _json_turn(until):
+                return json.dumps(write_outputs(outputs, rows))
+
+    return work
+
+
+@contextmanager
+def _json_turn(until: float) -> Iterator[None]:
+    if not _JSON_TURN.acquire(timeout=max(until - time.monotonic(), 0)):
+        raise Refusal(Reason.TOO_LATE, "The time for this request was over before its turn came.")
+    try:
+        yield
+    finally:
+        _JSON_TURN.release()
+
+
+def parse_body(body: bytes, limits: Limits) -> dict[str, Any]:
+    """Return the request's JSON object.
+
+    Raises:
+        Refusal: For a body that is no such object, or has too many values for the memory.
+    """
+    values, lists = body.count(b","), body.count(b"[") + body.count(b"{")
+    if values > limits.json_values or lists > limits.json_lists:
+        raise Refusal(
+            Reason.TOO_LARGE,
+            f"The JSON holds {values + 1} values in {lists} lists; at most {limits.json_values} in "
+            f"{limits.json_lists} are taken: use the signature segment_bytes, or gRPC.",
+        )
+    try:
+        parsed = from_json(body)
+    except ValueError as error:
+        raise bad_input(f"The body is no JSON: {error}.") from None
+    if not isinstance(parsed, dict):
+        raise bad_input(
+            "The body is no JSON object: expected signature_name and inputs or instances."
+        )
+    unknown = set(parsed) - {"signature_name", "inputs", "instances"}
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise bad_input(f"The body has {names}, which nothing reads: leave it out.")
+    if ("inputs" in parsed) == ("instances" in parsed):
+        raise bad_input("The body needs either inputs (columns) or instances (rows).")
+    if not isinstance(parsed.get("signature_name", ""), str):
+        raise bad_input("signature_name is no string.")
+    return parsed
+
+
+def read_inputs(parsed: dict[str, Any], specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+    """Return the inputs of a request as arrays of the signature's types.
+
+    `inputs` holds every tensor by its name, or the only one alone. `instances` holds a list of
+    rows, each the only tensor or all by their names; the rows are stacked.
+
+    Raises:
+        Refusal: For values of another type, rows of different shapes, and unknown names.
+    """
+    if "inputs" in parsed:
+        columns = _by_name(parsed["inputs"], specs)
+    else:
+        instances = parsed["instances"]
+        if not isinstance(instances, list) or not instances:
+            raise bad_input("instances is no list, or empty.")
+        rows = [_by_name(row, specs) for row in instances]
+        if any(set(row) != set(rows[0]) for row in rows):
+            raise bad_input("instances do not all have the same inputs.")
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+    unknown = set(columns) - set(specs)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise bad_input(f"There is no input {names}: the signature takes {_names(specs)}.")
+    return {name: _read_array(name, value, specs[name]) for name, value in columns.items()}
+
+
+def _by_name(value: Any, specs: Mapping[str, Spec]) -> dict[str, Any]:
+    if isinstance(value, dict) and not _is_binary(value):
+        return value
+    if len(specs) != 1:
+        raise bad_input(f"Values without a name: the signature takes {_names(specs)}.")
+    return {next(iter(specs)): value}
+
+
+def _names(specs: Mapping[str, Spec]) -> str:
+    return ", ".join(sorted(specs))
+
+
+def _read_array(name: str, value: Any, spec: Spec) -> np.ndarray:
+    if spec.dtype == "string":
+        return _read_strings(name, value)
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):
+        raise bad_input(f"{name} is no regular array: rows have different lengths.") from None
+    wanted = np.dtype(spec.dtype)
+    if array.dtype.kind not in _KINDS[wanted.kind] and array.size:
+        raise bad_input(f"{name} holds values that are no {spec.dtype}.")
+    if wanted.kind in "iu" and array.size:
+        info = np.iinfo(wanted)
+        if array.min() < info.min or array.max() > info.max:
+            raise bad_input(f"{name} holds values that {spec.dtype} does not.")
+    return array.astype(wanted)
+
+
+def _read_strings(name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, list):
+        return np.asarray(_read_bytes(name, value), object)
+    parts = [_read_strings(name, part) for part in value]
+    if len({part.shape for part in parts}) > 1:
+        raise bad_input(f"{name} is no regular array: rows have different lengths.")
+    result = np.empty((len(parts), *(parts[0].shape if parts else ())), object)
+    for index, part in enumerate(parts):
+        result[index] = part.item() if part.ndim == 0 else part
+    return result
+
+
+def _read_bytes(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if not _is_binary(value):
+        raise bad_input(f'{name} is no string and no {{"b64": "…"}}.')
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise bad_input(f"{name}: the value of b64 is no base64.") from None
+
+
+def _is_binary(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"b64"}
+
+
+def write_outputs(outputs: Mapping[str, np.ndarray], rows: int | None) -> dict[str, Any]:
+    """Return the answer's JSON object; a single output stands there without its name.
+
+    Args:
+        outputs: Output name to array.
+        rows: How many `instances` the request had; None if it had `inputs`.
+
+    Raises:
+        Refusal: If an output has another number of rows.
+    """
+    for name, array in outputs.items():
+        if rows is not None and (not array.ndim or array.shape[0] != rows):
+            raise bad_input(
+                f"{name} has the shape {array.shape}, no {rows} row(s): ask with inputs, not with "
+                "instances."
+            )
+    values = {name: _write_array(name, array) for name, array in outputs.items()}
+    only = next(iter(values.values())) if len(values) == 1 else None
+    if rows is None:
+        return {"outputs": values if only is None else only}
+    if only is not None:
+        return {"predictions": only}
+    return {"predictions": [{name: values[name][row] for name in values} for row in range(rows)]}
+
+
+def _write_array(name: str, array: np.ndarray) -> Any:
+    if array.dtype != object:
+        return array.tolist()
+    # TensorFlow Serving encodes strings as base64 if the output's name says that they are bytes.
+    return _write_strings(array.tolist(), binary=name.endswith("_bytes"))
+
+
+def _write_strings(value: Any, *, binary: bool) -> Any:
+    if isinstance(value, list):
+        return [_write_strings(part, binary=binary) for part in value]
+    if binary:
+        return {"b64": base64.b64encode(value).decode()}
+    return value.decode("utf-8", "replace")

@@ -10,19 +10,23 @@ from typing import Any
 
 from kerasseg.errors import UserError
 from kerasseg.serving.protocol import missing_extra, serving_apis
-from kerasseg.serving.server.checks import Limits
-from kerasseg.serving.server.models import check_models_folder
+from kerasseg.serving.server.limits import Limits
 
 _GRACE_SECONDS = 60.0
-"""How long running requests may take after SIGTERM; a second one ends at once."""
+"""How long running requests may take after SIGTERM; a second SIGTERM ends the server at once."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens; port 0 is any free one.
+    """The address that a server listens on.
 
-    certificate, key: PEM files for TLS, both or neither
+    Attributes:
+        host: A name or an IP address of this machine.
+        grpc_port: 0 for any free port.
+        rest_port: 0 for any free port.
+        certificate: PEM file for TLS; given together with `key`, or not at all.
+        key: PEM file of the certificate's private key.
     """
 
     host: str = "127.0.0.1"
@@ -35,9 +39,17 @@ class Address:
 def serve(
     root: Path, address: Address, limits: Limits, poll_seconds: float, say: Callable[[str], None]
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what runs.
+    """Serve the models below `root` until SIGTERM or Ctrl-C, then finish what runs.
 
-    Raises `UserError` for a folder without models, a port that is taken, and a missing extra.
+    Args:
+        root: Folder of NAME/VERSION/saved_model.pb.
+        address: Where to listen.
+        limits: What requests may take.
+        poll_seconds: Time between two looks for new versions.
+        say: Called with each line for the person who watches the server.
+
+    Raises:
+        UserError: For a folder without models, a port that is taken, and a missing extra.
     """
     check_models_folder(root)
     try:
@@ -92,6 +104,21 @@ def serve(
         http_thread.join(_GRACE_SECONDS)
 
 
+def check_models_folder(root: Path) -> None:
+    """Raise `UserError` if there is no model, and name the folder that was meant if it is seen."""
+    if not root.is_dir():
+        raise UserError(f"MODELS_DIR: {root} is no folder (looked from {Path.cwd()}).")
+    if any(path.parent.name.isdecimal() for path in root.glob("*/*/saved_model.pb")):
+        return
+    meant = None
+    if (root / "saved_model.pb").is_file():
+        meant = root.resolve().parent.parent
+    elif any(path.parent.name.isdecimal() for path in root.glob("*/saved_model.pb")):
+        meant = root.resolve().parent
+    hint = f"name {meant} instead" if meant else "make one with kerasseg export"
+    raise UserError(f"MODELS_DIR: {root} holds no NAME/VERSION/saved_model.pb: {hint}.")
+
+
 def _stop_on_signals(stop: threading.Event) -> None:
     def handle(number: int, frame: Any) -> None:
         if stop.is_set():
@@ -103,7 +130,8 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 
 def _bind_grpc(server: Any, address: Address) -> int:
-    where = f"{_bracketed(address.host)}:{address.grpc_port}"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    where = f"{host}:{address.grpc_port}"
     try:
         if address.certificate and address.key:
             pair = (address.key.read_bytes(), address.certificate.read_bytes())
@@ -134,7 +162,3 @@ def _listen(address: Address) -> socket.socket:
             f"({error.strerror or error}): name another one."
         ) from None
     return listener
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

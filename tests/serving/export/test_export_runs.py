@@ -8,8 +8,8 @@ import pytest
 
 from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
-from kerasseg.serving.export import Wanted, export_runs
-from kerasseg.serving.signatures import ServedModel
+from kerasseg.serving.export import ExportOptions, export_runs
+from kerasseg.serving.signatures import ExportedModel
 from tests.test_cli import kerasseg
 
 
@@ -42,7 +42,7 @@ def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, number):
         (folder / "variables").write_bytes(b"half")
         raise OSError(number, "no")
 
-    monkeypatch.setattr(ServedModel, "save", save)
+    monkeypatch.setattr(ExportedModel, "save", save)
     output = tmp_path / "models" / "brain"
     with pytest.raises(UserError, match=r"Writing .*brain failed: (the disk|no perm)"):
         export_runs([runs["other"]], output)
@@ -63,14 +63,14 @@ def test_without_the_serving_package_nothing_is_written(runs, tmp_path, monkeypa
 
 def test_an_output_that_is_none(runs, tmp_path):
     (tmp_path / "file").touch()
-    for output, words in {
+    for output, sentence in {
         tmp_path / "file": "is a file",
         tmp_path / "file" / "brain": "is a file",
         tmp_path / "models" / "1": "must start with a letter",
         tmp_path / "models" / "my brain": "must start with a letter",
         runs["other"]: "is a SavedModel or a run itself",
     }.items():
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=sentence):
             export_runs([runs["other"]], output)
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
 
@@ -97,5 +97,5 @@ def test_runs_that_do_not_agree(runs, tmp_path):
     with pytest.raises(UserError, match=r"ids 0, 1, 2, 500, .*one byte"):
         export_runs([wide], output)
     with pytest.raises(UserError, match=r"make masks of probabilities in different ways"):
-        export_runs([runs["cleaned"], runs["other"]], output, Wanted(labels="brats"))
+        export_runs([runs["cleaned"], runs["other"]], output, ExportOptions(labels="brats"))
     assert not output.exists()

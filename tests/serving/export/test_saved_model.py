@@ -13,14 +13,16 @@ import yaml
 
 from kerasseg.config.load import load_experiment
 from kerasseg.datasets.phantom import make_phantom
+from kerasseg.inference.ensemble import Ensemble
 from kerasseg.prediction.model import load
-from kerasseg.serving.export import Wanted, export_runs
+from kerasseg.serving.export import ExportOptions, export_runs
 from kerasseg.serving.export_contents import WARM_UP_FILE
-from tests.conftest import SHAPE
-from tests.run_folders import write_run
+from kerasseg.serving.signatures import RunGraph
+from tests.conftest import SHAPE, phantom_experiment
+from tests.run_folders import SMALL, write_run
 
 IDS = {0: 0, 1: 1, 2: 2, 3: 3}
-"""Of phantoms."""
+"""Canonical id to the id that phantoms have."""
 ODD = (13, 9, 31)
 """Smaller and larger than the windows of 8 x 16 x 12."""
 
@@ -127,10 +129,10 @@ def test_post_processing_measures_in_millimetres(loaded, runs, spacing):
 @pytest.mark.parametrize(
     ("names", "wanted", "ids"),
     [
-        (["labels"], Wanted(labels="brats"), {**IDS, 3: 4}),
-        (["slices"], Wanted(), IDS),
-        (["other", "slices"], Wanted(labels="msd"), {0: 0, 1: 2, 2: 1, 3: 3}),
-        (["cleaned", "slices"], Wanted(combine="vote"), IDS),
+        (["labels"], ExportOptions(labels="brats"), {**IDS, 3: 4}),
+        (["slices"], ExportOptions(), IDS),
+        (["other", "slices"], ExportOptions(labels="msd"), {0: 0, 1: 2, 2: 1, 3: 3}),
+        (["cleaned", "slices"], ExportOptions(combine="vote"), IDS),
     ],
 )
 def test_other_networks_and_ensembles(runs, tmp_path, names, wanted, ids):
@@ -159,6 +161,28 @@ def test_the_serving_default_of_an_ensemble_is_the_mean(runs, tmp_path):
     windows = 2 * 8 * 16 * 12
     stored = (version / "variables" / "variables.data-00000-of-00001").stat().st_size
     assert 4 * (weights + windows) <= stored < 4.5 * (weights + windows), "weights are there once"
+
+
+def test_the_serving_default_of_a_vote_is_the_share_of_votes(runs, tmp_path):
+    low = phantom_experiment(tmp_path, *SMALL, "evaluation.threshold=0.3")
+    folders = [write_run(tmp_path / "low", low, 7), runs["other"]]
+    vote = ExportOptions(combine="vote")
+    version, _ = export_runs(folders, tmp_path / "models" / "vote", vote)
+    loaded, model = tf.saved_model.load(str(version)), load(*folders, combine="vote")
+    check_same(loaded, model, raw())
+    patches = np.random.default_rng(0).normal(size=(2, 8, 16, 12, 4)).astype(np.float32)
+    found = loaded.signatures["serving_default"](patches=tf.constant(patches))
+    voters = Ensemble([run.predictor for run in model.runs], combine="vote")
+    expected = [voters.probabilities(patch) for patch in patches]
+    np.testing.assert_array_equal(found["probabilities"], expected)
+    assert set(np.unique(expected)) == {0.0, 0.5, 1.0}, "the runs differ"
+
+
+def test_a_vote_of_a_softmax_target_is_for_the_most_probable(runs):
+    (run,) = load(runs["labels"]).runs
+    patches = np.random.default_rng(0).normal(size=(2, 8, 16, 12, 4)).astype(np.float32)
+    votes = RunGraph(run).votes(tf.constant(run.predictor.network(patches)))
+    np.testing.assert_array_equal(votes, [run.predictor.masks(patch) for patch in patches])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int16", "float32"])
@@ -232,7 +256,7 @@ EMPTY_CHANNEL[..., 2] = 0
 
 
 @pytest.mark.parametrize(
-    ("volume", "words"),
+    ("volume", "sentence"),
     [
         (VOLUME[0], r"shape is \[9 31 4\], expected \(depth, height, width, 4\).*flair, t1, t1ce"),
         (VOLUME[..., :3], r"shape is \[13 9 31 3\], expected \(depth"),
@@ -244,21 +268,21 @@ EMPTY_CHANNEL[..., 2] = 0
         (np.zeros_like(VOLUME), "channel.s. flair, t1, t1ce, t2"),
     ],
 )
-def test_bad_volumes_are_refused_with_a_sentence(loaded, volume, words):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+def test_bad_volumes_are_refused_with_a_sentence(loaded, volume, sentence):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
         ask(loaded, volume)
 
 
 @pytest.mark.parametrize(
-    ("spacing", "words"),
+    ("spacing", "sentence"),
     [
         ((1, 1), r"spacing has the shape \[2\]"),
         ((1, -1, 1), "spacing is .*expected the voxel size"),
         ((1, np.nan, 1), "spacing is .*expected the voxel size"),
     ],
 )
-def test_bad_spacing(loaded, spacing, words):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+def test_bad_spacing(loaded, spacing, sentence):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
         ask(loaded, VOLUME, spacing=spacing)
 
 
@@ -273,7 +297,7 @@ def liar(data, said):
 
 
 @pytest.mark.parametrize(
-    ("data", "shape", "dtype", "compression", "words"),
+    ("data", "shape", "dtype", "compression", "sentence"),
     [
         (PLAIN[:-1], VOLUME.shape, "int16", "", "has 29015 bytes, but shape .* are 29016"),
         (PLAIN, (13, 9, 31), "int16", "", r"shape is \[13 9 31\], expected"),
@@ -292,8 +316,8 @@ def liar(data, said):
         (ZIPPED[:20] + ZIPPED[-8:], VOLUME.shape, "int16", "gzip", "28 bytes of gzip cannot hold"),
     ],
 )
-def test_bad_bytes_are_refused_with_a_sentence(loaded, data, shape, dtype, compression, words):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+def test_bad_bytes_are_refused_with_a_sentence(loaded, data, shape, dtype, compression, sentence):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
         ask_bytes(loaded, data, shape, dtype, compression)
 
 
@@ -349,8 +373,8 @@ def test_scalars_that_are_none(loaded):
 
 
 def test_gzip_can_be_refused_and_a_run_of_other_voxels_resamples(runs, tmp_path):
-    wanted = Wanted(gzip=False)
-    version, _ = export_runs([runs["thick"]], tmp_path / "models" / "thick", wanted)
+    options = ExportOptions(gzip=False)
+    version, _ = export_runs([runs["thick"]], tmp_path / "models" / "thick", options)
     loaded = tf.saved_model.load(str(version))
     with pytest.raises(tf.errors.InvalidArgumentError, match="compression is gzip, expected"):
         ask_bytes(loaded, ZIPPED, VOLUME.shape, "int16", "gzip")

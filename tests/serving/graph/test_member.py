@@ -11,10 +11,11 @@ from kerasseg import anatomy
 from kerasseg.config.load import load_experiment
 from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.windows import WindowGrid
-from kerasseg.prediction.model import LoadedRun, array_case
+from kerasseg.prediction.model import LoadedRun
+from kerasseg.prediction.prediction import array_case
 from kerasseg.serving.graph_volume import in_volume
 from kerasseg.serving.graph_window import grid_starts
-from kerasseg.serving.signatures import Member, normalised
+from kerasseg.serving.signatures import RunGraph, normalised
 
 CASES = {
     "3-D": ("pipeline.patch_size=[8,6,12]", "model.target=regions"),
@@ -85,7 +86,7 @@ def pairs(tmp_path_factory):
             target=experiment.model.target,
         )
         run = LoadedRun(tmp_path_factory.mktemp("run"), experiment, predictor)
-        member = Member(run)
+        member = RunGraph(run)
 
         def found(volume, member=member):
             image, box = normalised(volume)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kerasseg.datasets import resample
-from kerasseg.prediction.model import array_case
+from kerasseg.prediction.prediction import array_case
 from kerasseg.serving import graph_volume as graph
 from kerasseg.serving.graph_input import Accepted
 

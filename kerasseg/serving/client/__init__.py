@@ -1,1 +1,0 @@
-"""Scans to a TensorFlow Serving server, segmentations back."""

@@ -1,0 +1,454 @@
+"""`kerasseg export RUN --format onnx`: the network of one run as an ONNX file, compared with Keras.
+
+The file holds the network alone, from normalised patches to probabilities. NAME.json beside it says
+what a program needs to know to use it. Neither is written if the file, run by onnxruntime, is too
+far from the Keras network.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasseg import __version__, anatomy
+from kerasseg.errors import UserError, storage_error
+from kerasseg.evaluation.evaluate import evaluate
+from kerasseg.evaluation.scores import mean_scores
+from kerasseg.inference.predictor import Predictor
+from kerasseg.models.build import float32_twin
+from kerasseg.pipeline.batches import validation_batches
+from kerasseg.prediction.model import LoadedRun, load
+from kerasseg.progress import track
+from kerasseg.records.store import RecordStore
+from kerasseg.run import Run, read_run
+from kerasseg.serving.export import served_ids
+from kerasseg.serving.export_contents import label_names
+
+Precision = Literal["float32", "float16", "int8"]
+
+INPUT, OUTPUT = "patches", "probabilities"
+DICE_TOLERANCE: Final = 0.01
+LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"float32": 1e-3, "float16": 5e-2}
+"""How far a probability may be from the network's. int8 is judged by its Dice alone."""
+_CALIBRATION_CASES = 16
+"""Training cases, `pipeline.validation_patches_per_volume` patches of each."""
+_NORMALISATION = (
+    "Each modality by itself: subtract the mean and divide by the standard deviation of the scan's "
+    "voxels that are not 0; voxels that are 0 (air) stay 0. Over the whole scan, before patches "
+    "are cut."
+)
+_ADVICE = (
+    'In OpenVINO compile it with {"INFERENCE_PRECISION_HINT": "f32"}: on processors with bfloat16 '
+    "OpenVINO computes in it by itself, which changes the probabilities."
+)
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """Options of an ONNX export.
+
+    Attributes:
+        precision: float32; float16 for weights and computation; int8 for convolutions.
+        labels: Convention of the label ids in NAME.json, or None for the data set's own.
+        tolerance: Mean Dice of the validation cases that float16 and int8 may lose.
+    """
+
+    precision: Precision = "float32"
+    labels: str | None = None
+    tolerance: float = DICE_TOLERANCE
+
+
+def export_onnx(
+    runs: Sequence[Path], output: Path, options: OnnxOptions = OnnxOptions()
+) -> tuple[list[Path], dict[str, Any]]:
+    """Write the network of one run to `output` (NAME.onnx), and NAME.json beside it.
+
+    Returns:
+        The paths of both files, and what the JSON says.
+
+    Raises:
+        UserError: For several runs, a name that does not fit, a missing package, a run without the
+            cases that int8 needs, and a model that is too far from the network, by a probability
+            (`LARGEST_DIFFERENCE`) or by its Dice. No file is left then.
+    """
+    if len(runs) > 1:
+        raise UserError(
+            f"--format onnx takes one run, and {len(runs)} were named: the file holds the network "
+            "of patches alone, and combining several is the work of a SavedModel: export them one "
+            "by one, or without --format."
+        )
+    places = _output_paths(output)
+    _check_packages()
+    model = load(runs[0])
+    (run,) = model.runs
+    network = float32_twin(run.predictor.network)
+    ids = served_ids(model, options.labels)
+    cases, unmeasured = _cases_of(runs[0], options.precision)
+    with _new_files(places) as (path, sheet):
+        with contextlib.closing(track(["write", "check"], 2, "export to onnx")) as step:
+            next(step)
+            calibration = cases.calibration() if cases and options.precision == "int8" else ()
+            write_onnx(network, path, options.precision, calibration)
+            exported = OnnxNetwork(path)
+            next(step)
+            contents: dict[str, Any] = {"format": "onnx", "precision": options.precision}
+            contents |= _describe(run, exported, ids)
+            contents["check"] = _check(network, exported, run.predictor, options.precision)
+            next(step, None)
+        contents["dice"] = unmeasured
+        if cases:
+            contents["dice"] = _compare_dice(cases, run.predictor, network, exported, options)
+        sheet.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    return places, contents
+
+
+class OnnxNetwork:
+    """A written ONNX file, run by onnxruntime on the processor.
+
+    Attributes:
+        runtime: Name and version of onnxruntime.
+        shape: Shape of the input; None where any size is taken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        (patches,) = self._session.get_inputs()
+        self.runtime = f"onnxruntime {onnxruntime.__version__}"
+        self.shape = tuple(size if isinstance(size, int) else None for size in patches.shape)
+
+    @property
+    def any_size(self) -> bool:
+        """True if patches of any size are taken."""
+        return all(size is None for size in self.shape[1:-1])
+
+    def predict(self, patches: np.ndarray) -> np.ndarray:
+        """Return the probabilities (B, …, K) float32 of patches (B, …, C) float32."""
+        return np.asarray(self._session.run([OUTPUT], {INPUT: patches})[0])
+
+    def as_keras(self, network: keras.Model) -> keras.Model:
+        """Return a Keras model with the shapes of `network` that computes in onnxruntime."""
+        patches = keras.Input(batch_shape=network.inputs[0].shape, dtype="float32")
+        layer = _OnnxLayer(self, network.outputs[0].shape[-1])
+        return keras.Model(patches, layer(patches), name=f"{network.name}_exported")
+
+
+class _OnnxLayer(keras.layers.Layer):
+    def __init__(self, exported: OnnxNetwork, channels: int) -> None:
+        super().__init__(dtype="float32")
+        self.exported = exported
+        self.channels = channels
+
+    def call(self, patches: Any) -> Any:
+        found = tf.numpy_function(self.exported.predict, [patches], tf.float32, stateful=False)
+        return tf.ensure_shape(found, self.compute_output_shape(patches.shape))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.channels)
+
+
+def write_onnx(
+    network: keras.Model, path: Path, precision: Precision, calibration: Sequence[np.ndarray] = ()
+) -> None:
+    """Write a network as an ONNX file that takes `patches` and returns `probabilities`.
+
+    Args:
+        network: A float32 network.
+        path: The file to write.
+        precision: float16 and int8 keep a float32 input and output.
+        calibration: Patches (1, …, C), which int8 needs: it finds the range of each activation on
+            them, and writes it into the file as QuantizeLinear and DequantizeLinear.
+
+    Raises:
+        UserError: If the installed onnxruntime has no converter to float16.
+    """
+    import onnx
+
+    signature = [tf.TensorSpec(network.inputs[0].shape, tf.float32, name=INPUT)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Keras's patch of tf2onnx raises it
+        network.export(str(path), format="onnx", input_signature=signature, verbose=False)
+    model = onnx.load(path)
+    # tf2onnx calls the output Identity:0.
+    (found,) = model.graph.output
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [OUTPUT if name == found.name else name for name in names]
+    found.name = OUTPUT
+    if precision == "float16":
+        model = _to_float16(model)
+    onnx.save(model, path)
+    if precision == "int8":
+        _to_int8(path, calibration)
+
+
+def _to_float16(model: Any) -> Any:
+    try:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+    except ImportError as error:
+        raise UserError(
+            f"--precision float16 cannot be written: this onnxruntime lacks {error.name}: "
+            "pip install -U onnxruntime, or take --precision float32."
+        ) from error
+    return convert_float_to_float16(model, keep_io_types=True)
+
+
+def _to_int8(path: Path, calibration: Sequence[np.ndarray]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Patches(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(calibration)
+
+        def get_next(self) -> dict[str, Any] | None:
+            patch = next(self.left, None)
+            return None if patch is None else {INPUT: patch}
+
+    whole = path.with_name(f"float32-{path.name}")
+    path.rename(whole)
+    quantize_static(
+        str(whole),
+        str(path),
+        Patches(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        # Only convolutions. The sums of a normalisation over a whole patch stay in float32: in int8
+        # they spoil every probability.
+        op_types_to_quantize=["Conv", "ConvTranspose"],
+    )
+    whole.unlink()
+
+
+def largest_difference(
+    network: keras.Model, exported: OnnxNetwork, shapes: Sequence[tuple[int, ...]]
+) -> float:
+    """Return the largest difference of a probability over random patches of the given shapes.
+
+    The patches are normal noise, as z-scored scans have about that size. The result is infinite
+    where a value is not finite or where the shapes of the probabilities differ.
+    """
+    random = np.random.default_rng(0)
+    worst = 0.0
+    for shape in shapes:
+        patches = random.standard_normal(shape, np.float32)
+        expected = keras.ops.convert_to_numpy(network(patches, training=False))
+        found = exported.predict(patches)
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(found - expected).max()))
+    return worst
+
+
+def _check(
+    network: keras.Model, exported: OnnxNetwork, predictor: Predictor, precision: Precision
+) -> dict[str, Any]:
+    patch, channels = tuple(predictor.pipeline.patch_size), network.inputs[0].shape[-1]
+    shapes = [(1, *patch, channels), (2, *patch, channels)]
+    if exported.any_size:
+        shapes.append((1, 2 * patch[0], *patch[1:], channels))
+    found = largest_difference(network, exported, shapes)
+    allowed = LARGEST_DIFFERENCE.get(precision)
+    if allowed is not None and not found <= allowed:
+        raise UserError(
+            f"The ONNX model in {precision} differs from the network by {found:.2g} in a "
+            f"probability, and {allowed:g} is allowed. Nothing was written; "
+            + ("take --precision float32." if precision != "float32" else "export a SavedModel.")
+        )
+    return {
+        "patches": [list(shape) for shape in shapes],
+        "largest_difference": found,
+        "allowed": allowed,
+    }
+
+
+@dataclass(frozen=True)
+class _RunCases:
+    """A finished run and its open store."""
+
+    run: Run
+    store: RecordStore
+
+    def calibration(self) -> list[np.ndarray]:
+        """Return patches (1, …, C) float32 of training cases, the same each time.
+
+        Raises:
+            UserError: If the run has no training cases.
+        """
+        experiment = self.run.experiment
+        ids = self._readable("train")
+        step = max(1, len(ids) // _CALIBRATION_CASES)
+        batches = validation_batches(
+            self.store,
+            ids[::step][:_CALIBRATION_CASES],
+            experiment.pipeline,
+            target=experiment.model.target,
+            batch_size=1,
+            seed=experiment.run.seed,
+        )
+        return [image.numpy().astype(np.float32) for image, *_ in batches]
+
+    def mean_dice(self, predictor: Predictor) -> tuple[float, int]:
+        """Return the mean Dice of the validation cases over all regions, and how many they are."""
+        ids = self._readable("validation")
+        target = self.run.experiment.model.target
+        scores = evaluate(predictor, self.store, {"validation": ids}, target, Path(), overlays=0)
+        means = mean_scores(scores)
+        return means.get("mean", next(iter(means.values()))), len(ids)
+
+    def _readable(self, split: str) -> list[str]:
+        ids = self.run.case_ids(split)
+        if self.run.experiment.records.on_damaged_record == "stop":
+            return ids
+        damaged = self.store.damaged_records(ids)
+        return [case_id for case_id in ids if case_id not in damaged]
+
+
+def _cases_of(folder: Path, precision: Precision) -> tuple[_RunCases | None, str]:
+    """Return the run's cases if its Dice is to be measured, else None and the reason why not."""
+    if precision == "float32":
+        return None, "not measured: float32 is held to the network's probabilities"
+    try:
+        run = read_run(folder)
+        return _RunCases(run, run.open_store()), ""
+    except UserError as error:
+        if precision == "float16":
+            return None, f"not measured: {error}"
+        raise UserError(
+            "--precision int8 needs the run's own cases, those of its training side to find the "
+            f"range of every activation, and those of validation to measure its Dice: {error}"
+        ) from error
+
+
+def _compare_dice(
+    cases: _RunCases,
+    predictor: Predictor,
+    network: keras.Model,
+    exported: OnnxNetwork,
+    options: OnnxOptions,
+) -> dict[str, Any]:
+    """Measure the mean Dice of network and exported model through the same sliding window."""
+    in_onnx = Predictor(
+        exported.as_keras(network),
+        predictor.pipeline,
+        predictor.settings,
+        target=predictor.target,
+        postprocessing=predictor.postprocessing,
+    )
+    before, count = cases.mean_dice(predictor)
+    after, _ = cases.mean_dice(in_onnx)
+    if not before - after <= options.tolerance:
+        raise UserError(
+            f"The ONNX model in {options.precision} has a mean Dice of {after:.4f} on the {count} "
+            f"validation cases, the network {before:.4f}: it loses more than --tolerance "
+            f"{options.tolerance:g}. Nothing was written; take another --precision."
+        )
+    return {
+        "cases": count,
+        "network": before,
+        "exported": after,
+        "tolerance": options.tolerance,
+    }
+
+
+def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> dict[str, Any]:
+    """Return the contents of NAME.json; docs/serving.md explains the names."""
+    data, pipeline = run.experiment.data, run.experiment.pipeline
+    flat = run.predictor.slice_axis is not None
+    neighbours = pipeline.slices.neighbours if flat else 0
+    channels = "the modalities in order"
+    if neighbours:
+        channels = (
+            f"the slice with its {neighbours} neighbours on both sides, from the lowest index on: "
+            "all modalities in order of the first, then of the next; 0 outside the scan"
+        )
+    return {
+        "modalities": list(data.modalities),
+        "channels": channels,
+        "normalisation": _NORMALISATION,
+        "dimensions": 2 if flat else 3,
+        "axes": ["superior", "posterior", "left"],
+        "slices": {"axis": pipeline.slices.axis, "neighbours": neighbours} if flat else None,
+        "spacing": list(data.spacing) if data.spacing else None,
+        "size": list(data.size) if data.size else None,
+        "target": run.target,
+        "activation": f"{anatomy.ACTIVATIONS[run.target]}, in the model",
+        "regions": list(anatomy.TARGETS[run.target]),
+        "labels": label_names(run.target, ids),
+        "patch_size": list(pipeline.patch_size),
+        "input": {"name": INPUT, "shape": list(exported.shape), "dtype": "float32"},
+        "output": {"name": OUTPUT, "dtype": "float32"},
+        "dynamic_batch": exported.shape[0] is None,
+        "dynamic_size": exported.any_size,
+        "runtime": exported.runtime,
+        "advice": _ADVICE,
+        "versions": {
+            "kerasseg": __version__,
+            **{name: packages.version(name) for name in ("tensorflow", "keras")},
+        },
+        "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "run": run.folder.name,
+    }
+
+
+def _output_paths(output: Path) -> list[Path]:
+    """Return the paths of the model and of NAME.json beside it, if `output` can be written."""
+    if output.suffix != ".onnx":
+        raise UserError(f"--output {output}: --format onnx is written to models/NAME.onnx.")
+    for path in output.parents:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output {output}: {path} is a file; name another place.")
+    places = [output, output.with_suffix(".json")]
+    for place in places:
+        if place.exists():
+            raise UserError(f"--output: {place} is there already: name another, or remove it.")
+    return places
+
+
+def _check_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"{error.name or error} is missing, which --format onnx needs: "
+            "pip install 'kerasseg[formats]'."
+        ) from error
+
+
+@contextmanager
+def _new_files(places: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a temporary path for each of `places`, and move them there if nothing fails.
+
+    Raises:
+        UserError: If the disk is full or the folder cannot be written. No file is left then.
+    """
+    aside = places[0].parent / f".incomplete-{places[0].name}-{os.getpid()}"
+    moved: list[Path] = []
+    try:
+        aside.mkdir(parents=True)
+        yield [aside / place.name for place in places]
+        for place in places:
+            (aside / place.name).rename(place)
+            moved.append(place)
+    except BaseException as error:
+        for place in moved:
+            place.unlink()
+        if isinstance(error, OSError):
+            raise storage_error(error, f"Writing {places[0]}", "--output") from error
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,1 +1,0 @@
-"""Patch models in the formats of other runtimes."""

@@ -1,0 +1,161 @@
+"""`kerasseg export --format onnx` against the Keras network, and what it refuses."""
+
+import builtins
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from kerasseg import anatomy
+from kerasseg.cli.serving import export
+from kerasseg.errors import UserError
+from kerasseg.serving import export_onnx as module
+from kerasseg.serving.export_onnx import OnnxOptions, export_onnx
+from tests.test_cli import kerasseg
+
+
+def in_onnxruntime(path, patches):
+    """Run the file as onnxruntime's own documentation does."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    return session.run(["probabilities"], {"patches": patches})[0]
+
+
+def in_openvino(path, patches):
+    """Run the file as docs/serving.md says."""
+    import openvino
+
+    model = openvino.convert_model(path)
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(patches)[0]
+
+
+def patches_of(run, shape):
+    """Scaled and shifted noise, other than what the export itself checks, and Keras's answer."""
+    patches = np.random.default_rng(8).normal(0.3, 1.5, shape).astype(np.float32)
+    network = keras.saving.load_model(run / "checkpoints" / "best.keras", compile=False)
+    return patches, network.predict(patches, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "name, shape", [("other", (3, 16, 32, 12, 4)), ("stored", (3, 24, 48, 12))]
+)
+def test_onnxruntime_and_openvino_give_what_the_network_gives(runs, tmp_path, name, shape):
+    output = tmp_path / "models" / "tiny.onnx"
+    (model, sheet), contents = export_onnx([runs[name]], output)
+    assert model == output and sheet == tmp_path / "models" / "tiny.json"
+    assert set((tmp_path / "models").iterdir()) == {model, sheet}
+    patches, expected = patches_of(runs[name], shape)  # another size than the run's patches
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(in_onnxruntime(output, patches), expected, atol=1e-4)
+    np.testing.assert_allclose(in_openvino(output, patches), expected, atol=1e-4)
+    assert json.loads(sheet.read_text()) == contents
+    assert contents["dynamic_batch"] and contents["dynamic_size"]
+    assert contents["check"]["largest_difference"] < 1e-4 and len(contents["check"]["patches"]) == 3
+    assert contents["modalities"] == list(anatomy.MODALITIES)
+    assert contents["regions"] == ["WT", "TC", "ET"] and contents["input"]["name"] == "patches"
+    assert contents["dimensions"] == (3 if name == "other" else 2)
+    with pytest.raises(UserError, match="is there already"):
+        export_onnx([runs[name]], output)
+
+
+def test_float16_keeps_the_dice(runs, tmp_path):
+    output = tmp_path / "tiny.onnx"
+    _, contents = export_onnx([runs["stored"]], output, OnnxOptions("float16", tolerance=0.02))
+    dice = contents["dice"]
+    assert dice["cases"] == 2 and 0 < dice["network"] < 1
+    assert dice["exported"] == pytest.approx(dice["network"], abs=0.02)
+    patches, expected = patches_of(runs["stored"], (2, 12, 16, 12))
+    difference = np.abs(in_onnxruntime(output, patches) - expected).max()
+    assert 1e-5 < difference < 0.05  # float32 would be nearer
+
+
+def test_int8_is_measured_on_the_runs_cases(runs, tmp_path):
+    output = tmp_path / "tiny.onnx"
+    _, contents = export_onnx([runs["stored"]], output, OnnxOptions("int8", tolerance=0.1))
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load(output).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert abs(contents["dice"]["exported"] - contents["dice"]["network"]) <= 0.1
+    assert contents["check"]["largest_difference"] > 1e-3 and contents["check"]["allowed"] is None
+
+
+def test_a_run_without_its_store_has_no_dice_and_no_int8(runs, tmp_path):
+    output = tmp_path / "tiny.onnx"
+    with pytest.raises(UserError, match=r"int8 needs the run's own cases.*its record store"):
+        export_onnx([runs["other"]], output, OnnxOptions("int8"))
+    assert not any(tmp_path.iterdir())
+    _, contents = export_onnx([runs["other"]], output, OnnxOptions("float16"))
+    assert contents["dice"].startswith("not measured: ") and "record store" in contents["dice"]
+
+
+@pytest.mark.parametrize("failing", ["numbers", "dice"])
+def test_a_failed_check_leaves_no_file(runs, tmp_path, monkeypatch, failing):
+    write = module.write_onnx
+
+    def wrong(network, path, *rest):
+        other = keras.models.clone_model(network)  # other weights
+        return write(other, path, *rest)
+
+    monkeypatch.setattr(module, "write_onnx", wrong)
+    options, sentence = OnnxOptions(), "differs from .* by .* and 0.001 is allowed"
+    if failing == "dice":
+        monkeypatch.setitem(module.LARGEST_DIFFERENCE, "float16", 1.0)
+        options, sentence = OnnxOptions("float16", tolerance=0.0), "it loses more than"
+    with pytest.raises(UserError, match=sentence):
+        export_onnx([runs["stored"]], tmp_path / "tiny.onnx", options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_several_runs_and_names(runs, tmp_path):
+    with pytest.raises(UserError, match="takes one run, and 2"):
+        export_onnx([runs["stored"], runs["slices"]], tmp_path / "tiny.onnx")
+    with pytest.raises(UserError, match=r"--format onnx is written to models/NAME\.onnx"):
+        export_onnx([runs["stored"]], tmp_path / "tiny")
+
+
+def test_the_command_says_how_far_it_is(runs, tmp_path):
+    output = tmp_path / "tiny.onnx"
+    done = kerasseg("export", str(runs["stored"]), "-o", str(output), "--format", "onnx")
+    assert done.returncode == 0, done.stderr
+    assert "largest difference of a probability" in done.stdout
+    assert "0.001 is allowed" in done.stdout and "tiny.json" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"format": "onnx", "largest_volume": 9}, "--largest-volume is an option of .*savedmodel"),
+        ({"format": "onnx", "gzip": False}, "--gzip is an option of --format savedmodel"),
+        ({"format": "onnx", "combine": "vote"}, "--combine is an option of --format savedmodel"),
+        ({"precision": "int8"}, "--precision is an option of --format onnx, not of savedmodel"),
+        ({"tolerance": 0.1}, "--tolerance is an option of --format onnx"),
+        ({"format": "onnx", "tolerance": 0.1}, "--tolerance is an option of --precision float16"),
+        (
+            {"format": "onnx", "arguments": ["run", "evaluation.flips=[width]"]},
+            r"evaluation.flips=\[width\] does not change",
+        ),
+        ({"format": "openvino"}, r"no longer written.*openvino\.convert_model.*ovc"),
+        ({"format": "litert"}, r"no longer written.*--format onnx.*TFLiteConverter"),
+        ({"format": "torch"}, "--format torch: expected savedmodel or onnx"),
+    ],
+)
+def test_options_that_have_no_effect_are_refused(tmp_path, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        export(**{"arguments": ["run"], "output": tmp_path / "x", **options})
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name == "tf2onnx":
+            raise ImportError(f"No module named {name}", name=name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"tf2onnx is missing.*pip install 'kerasseg\[formats\]'"):
+        export_onnx([tmp_path], tmp_path / "tiny.onnx")
