@@ -20,7 +20,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_processes(
+def parallel_map(
     function: Callable[[T], R], items: Iterable[T], workers: int, died: Callable[[T], R]
 ) -> Iterator[R]:
     """`function` of every item, in order; at most `workers` + 1 are under way or wait.

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets import brats_h5, brats_nifti, lgg, msd, nifti_patterns, nnunet, phantom
-from kerasseg.datasets import pictures as image_pairs
+from kerasseg.datasets import brats_h5, brats_nifti, dataset_json, lgg, nifti, phantom, pictures
 from kerasseg.datasets.case import CaseSource, unique_sources
 from kerasseg.errors import UserError
 
@@ -17,11 +16,11 @@ LAYOUTS: dict[str, tuple[Callable[[DataSettings], Sequence[CaseSource]], str]] =
     "phantom": (phantom.discover, "generated"),
     "brats_nifti": (brats_nifti.discover, "<case>_flair.nii.gz or <case>-t2f.nii.gz"),
     "brats_h5": (brats_h5.discover, "volume_<id>_slice_<s>.h5"),
-    "msd": (msd.discover, "dataset.json and the 4-D NIfTI files that it names"),
-    "nnunet": (nnunet.discover, "dataset.json and imagesTr/<case>_0000.nii.gz"),
+    "msd": (dataset_json.discover_msd, "dataset.json and the 4-D NIfTI files that it names"),
+    "nnunet": (dataset_json.discover_nnunet, "dataset.json and imagesTr/<case>_0000.nii.gz"),
     "lgg": (lgg.discover, "<patient>_<n>.tif and <patient>_<n>_mask.tif"),
-    "image_pairs": (image_pairs.discover, "pictures in data.pairs.images below it"),
-    "nifti": (nifti_patterns.discover, "the patterns of data.files"),
+    "image_pairs": (pictures.discover, "pictures in data.pairs.images below it"),
+    "nifti": (nifti.discover, "the patterns of data.files"),
 }
 _GUESSED = ("brats_nifti", "brats_h5", "msd", "nnunet", "lgg")
 """Layouts that can be recognised without further settings."""

@@ -12,10 +12,8 @@ import nibabel as nib
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Input, broken
-from kerasseg.datasets.dataset_json import DatasetJson
-from kerasseg.datasets.label_ids import description_beside, ids_of_names
-from kerasseg.datasets.nifti import NiftiSource
-from kerasseg.datasets.nifti_patterns import pattern_regex
+from kerasseg.datasets.dataset_json import DatasetJson, description_beside, label_ids_of_names
+from kerasseg.datasets.nifti import NiftiSource, pattern_regex
 from kerasseg.errors import UserError
 
 _NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", re.IGNORECASE)
@@ -72,7 +70,7 @@ def _of_names(case: str, kinds: dict[str, list[Path]], folder: Path, data: DataS
             first, second = kinds[kind][:2]
             return broken(case, files, f"{second}: {first.name} beside it is {kind} too: keep one.")
     source = _source(case, tuple(kinds[m][0] for m in data.modalities), data)
-    return Input(source, label_ids=ids_of_names(files))
+    return Input(source, label_ids=label_ids_of_names(files))
 
 
 def _others(

@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import Grid
-from kerasseg.datasets.label_ids import own_label
+from kerasseg.datasets.labels import own_label
 from kerasseg.datasets.nifti import write_nifti
 from kerasseg.datasets.pictures import write_picture
 

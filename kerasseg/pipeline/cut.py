@@ -13,8 +13,7 @@ from kerasseg.config.augment import Flip, Spatial, Transform
 from kerasseg.pipeline.augment.drawing import happens
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.spatial import Warp, draw_spatial, sources
-from kerasseg.pipeline.compiled import compiled
-from kerasseg.pipeline.records import Voxels, voxel_rows
+from kerasseg.pipeline.records import Voxels, compiled, voxel_rows
 
 _FLIP, _WARP = 1 << 18, 1 << 19
 """Streams of a patch's seed that mirroring and warp draw from."""

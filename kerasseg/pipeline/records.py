@@ -1,10 +1,7 @@
-"""Finding voxels among those that a record stores.
+"""Records in the graph: parsing one, and finding voxels among those that it stores."""
 
-One serialized record -> tensors, inside the graph.
-"""
-
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -25,6 +22,20 @@ _FEATURES = {
     "shape": tf.io.FixedLenFeature([4], tf.int64),
     **{key: tf.io.FixedLenFeature([], tf.string) for key in _BYTES},
 }
+
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def compiled(function: Function) -> Function:
+    """Have XLA compile a function over whole patches, once for all data sets of a process.
+
+    One fused loop replaces an array per operation: several times as fast on a CPU
+    (benchmarks/notes.md). Tensors must have the same shapes each time; other arguments must be
+    hashable and are compiled in. Random numbers are drawn outside: XLA would draw a scalar anew
+    for every voxel.
+    """
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 class Voxels(NamedTuple):

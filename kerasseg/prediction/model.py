@@ -14,7 +14,7 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import Case, Grid
 from kerasseg.datasets.checks import check_case, to_grid
 from kerasseg.datasets.inputs import find_inputs
-from kerasseg.datasets.label_ids import own_label
+from kerasseg.datasets.labels import own_label
 from kerasseg.datasets.nifti import write_nifti
 from kerasseg.datasets.resample import resample_probabilities, restore_label
 from kerasseg.errors import UserError

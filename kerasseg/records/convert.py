@@ -14,7 +14,7 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.errors import UserError, storage_error
-from kerasseg.parallel import in_processes
+from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
 from kerasseg.records.manifest import (
     CaseRow,
@@ -49,7 +49,7 @@ class Converted:
 def convert_cases(experiment: Experiment, sources: Sequence[CaseSource]) -> Iterator[Converted]:
     """Converted cases in order; at most one more than there are processes is in memory."""
     workers = min(experiment.records.workers or usable_cores(), len(sources))
-    return in_processes(partial(_convert, experiment), sources, workers, _died)
+    return parallel_map(partial(_convert, experiment), sources, workers, _died)
 
 
 def _died(source: CaseSource) -> NoReturn:

@@ -23,7 +23,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.checks import check_case
 from kerasseg.datasets.inputs import find_inputs
-from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.errors import UserError
 from kerasseg.prediction.model import Prediction, array_case
 from kerasseg.serving.client.transport import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from kerasseg import __version__
 from kerasseg.datasets.case import Input
 from kerasseg.datasets.inputs import find_inputs
-from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles
 from kerasseg.errors import UserError
 from kerasseg.prediction.predict import claim_folder
