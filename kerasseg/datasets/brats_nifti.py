@@ -14,7 +14,7 @@ _TIME_POINT = re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}$")
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
-    """Every case below `data.root`, at any depth. One that lacks a modality is broken."""
+    """Find every case below `data.root`, at any depth. One that lacks a modality is broken."""
     assert settings.root is not None  # checked when the config is read
     return [
         _source(case_id, kinds, folder, settings)
@@ -26,7 +26,7 @@ def discover(settings: DataSettings) -> list[CaseSource]:
 def _group(
     folder: Path, names: list[str], modalities: tuple[str, ...]
 ) -> dict[str, dict[str, list[Path]]]:
-    """Files of one folder by case id and kind (a canonical modality, or 'seg')."""
+    """Group the files of one folder by case id and kind (a canonical modality, or 'seg')."""
     groups: dict[str, dict[str, list[Path]]] = {}
     unmatched = []
     for name in names:

@@ -22,16 +22,19 @@ LAYOUTS: dict[str, tuple[Callable[[DataSettings], Sequence[CaseSource]], str]] =
     "image_pairs": (pictures.discover, "pictures in data.pairs.images below it"),
     "nifti": (nifti.discover, "the patterns of data.files"),
 }
+"""Layout -> the function that finds its cases, and the files it looks for, in words for people."""
 _GUESSED = ("brats_nifti", "brats_h5", "msd", "nnunet", "lgg")
 """Layouts that can be recognised without further settings."""
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
-    """All cases of `data.root` in `data.layout`, without opening them, sorted by case id.
+    """Find all cases of `data.root` in `data.layout`, without opening them, sorted by case id.
 
-    What is wrong with one case makes a `BrokenSource` of it; two cases of one id become a single
-    one. Raises `UserError` when there is no case at all, naming a layout that does fit if there is
-    one, and for a `data.patient_pattern` or `data.patient_csv` that leaves a case out.
+    A mistake in one case makes a `BrokenSource` of it; so do several cases of the same id.
+
+    Raises:
+        UserError: There is no case at all (the message names a layout that fits, if there is one),
+            or `data.patient_pattern` or `data.patient_csv` leaves a case out.
     """
     find, pattern = LAYOUTS[settings.layout]
     sources = unique_sources(find(settings))
@@ -45,13 +48,13 @@ def discover(settings: DataSettings) -> list[CaseSource]:
 
 
 def knows_patients(settings: DataSettings) -> bool:
-    """Whether cases of one patient can be told; if not, a split may leak."""
+    """Return whether the patient of a case is known; if not, a split may leak."""
     given = settings.patient_pattern is not None or settings.patient_csv is not None
     return settings.layout != "image_pairs" or given
 
 
 def knows_voxel_sizes(settings: DataSettings) -> bool:
-    """Whether the files tell them; pictures do not, and count as 1 mm apart and 1 mm wide."""
+    """Return whether the files tell voxel sizes; those of pictures count as 1 mm."""
     return settings.layout not in ("lgg", "image_pairs")
 
 

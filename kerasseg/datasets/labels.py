@@ -33,7 +33,7 @@ _NAMES = (
     (re.compile(r"necro|non[- _]?enhanc|\bncr\b|\bnetc?\b"), anatomy.NCR),
     (re.compile(r"enhanc|\bet\b"), anatomy.ET),
 )
-"""Names that dataset.json files give to labels; the first that fits counts, so that a
+"""Names that dataset.json files give to labels. The first that fits counts, so that a
 non-enhancing tumour is not taken for an enhancing one."""
 
 
@@ -76,7 +76,7 @@ def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: An
 
 
 def label_map_of_names(names: Mapping[int, str], where: Any) -> dict[int, int]:
-    """The label map that a dataset.json implies: its ids -> canonical ids, by their names.
+    """Return the label map that a dataset.json implies by the names of its labels.
 
     Raises `UserError` for a name that is none of the three sub-regions.
     """

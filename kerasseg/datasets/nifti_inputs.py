@@ -1,6 +1,7 @@
-"""NIfTI files by their names, by their numbers, or by what is stacked in them.
+"""Finding the cases that are to be predicted among NIfTI files.
 
-NIfTI files by the patterns of the run's own data.
+They are told by their names, by their numbers, by what is stacked in them, or by the patterns of
+the run's own data.
 """
 
 import re
@@ -22,7 +23,7 @@ _SEGMENTATION = re.compile(r"(^|[_-])(seg|segm|segmentation|label|mask)\.nii", r
 
 
 def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = None) -> list[Input]:
-    """The cases among NIfTI files, folder by folder.
+    """Find the cases among NIfTI files, folder by folder.
 
     brats_nifti: `<case>_<modality>.nii.gz`, or `<modality>.nii.gz` in a folder of the case's name;
                  modalities by all their names. Other 3-D files beside such a case are passed over
@@ -30,7 +31,7 @@ def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = Non
                  of the two above, else the places of `data.modalities`, if there are as many
     msd:         4-D files; channels likewise. A 3-D file is taken, too, by a run of one modality
 
-    Headers are opened of files that are not named as in brats_nifti.
+    Files that are not named as in brats_nifti are opened for their headers.
     """
     folders: dict[Path, list[Path]] = {}
     for path in files:
@@ -48,7 +49,7 @@ def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = Non
 
 
 def _named(folder: Path, paths: list[Path], data: DataSettings) -> dict[str, dict[str, list[Path]]]:
-    """Case id -> modality -> files."""
+    """Group files by case id and modality."""
     groups: dict[str, dict[str, list[Path]]] = {}
     for path in paths:
         match = _NAME.match(path.name)
@@ -134,7 +135,7 @@ def _stacked(
 def _channels(
     description: DatasetJson | None, count: int, data: DataSettings
 ) -> tuple[int, ...] | str:
-    """The modalities' places among `count` channels, or what is wrong."""
+    """Return the modalities' places among `count` channels, or say what is wrong."""
     if description is not None:
         lacking = _lacking(tuple(description.channels), data)
         if lacking:
@@ -167,13 +168,13 @@ def _lacking(found: tuple[str, ...], data: DataSettings) -> str:
 
 
 def _shape(path: Path) -> tuple[int, ...]:
-    """Without axes of length 1 behind the third."""
+    """Return the shape of a file without axes of length 1 after the third."""
     try:
         shape = tuple(int(n) for n in nib.load(path).shape)
     except Exception as error:  # whatever a damaged file makes nibabel, gzip or zlib raise
-        words = str(error).split("\n")[0] or type(error).__name__
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path}: cannot be read as NIfTI ({words}): the file is damaged or truncated; copy "
+            f"{path}: cannot be read as NIfTI ({reason}): the file is damaged or truncated; copy "
             "or download it again."
         ) from None
     while len(shape) > 3 and shape[-1] == 1:
@@ -199,10 +200,10 @@ def _source(
 def nifti_pattern_inputs(
     files: list[Path], paths: Sequence[Path], data: DataSettings
 ) -> list[Input]:
-    """The cases among files by the patterns of `data.files`.
+    """Find the cases among files by the patterns of `data.files`.
 
-    A pattern counts from the folder in `paths` that was asked for, or from one above it where it
-    names folders: a single case's may be asked for, too.
+    A pattern counts from the folder in `paths` or, where it names folders, from one above it: the
+    user may name the folder of a single case.
     """
     patterns = {m: data.files[m] for m in data.modalities if m in data.files}
     compiled = {kind: pattern_regex(pattern) for kind, pattern in patterns.items()}

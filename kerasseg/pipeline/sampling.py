@@ -24,10 +24,10 @@ def draw_patch(
     seed: tf.Tensor,
     transforms: Sequence[Transform] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random patch: image (d, h, w, C) float16 and label (d, h, w) uint8.
+    """Draw a random patch: image (d, h, w, C) float16 and label (d, h, w) uint8.
 
     `seed` is a stateless seed (2,). A volume smaller than the patch is padded evenly with
-    background. Of `transforms` those of its place take effect (`cut`).
+    background. Of `transforms` only flips and the warp take effect (`cut`).
     """
     patch = Patch.of(settings, record.voxels.values.shape[1])
     shape = record.voxels.shape
@@ -41,7 +41,7 @@ def sample_start(
     settings: PipelineSettings,
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """First voxel (3,) int32 of a random patch in a volume of `shape` (3,).
+    """Draw the first voxel (3,) int32 of a random patch in a volume of `shape` (3,).
 
     The patch is centred on a tumour voxel as often as the settings say (`sample_voxel`), moved
     inwards where it would leave the volume; otherwise every place is equally likely. `seed` is a
@@ -60,12 +60,20 @@ def sample_start(
 def sample_voxel(
     foreground: Sequence[tf.Tensor], settings: PipelineSettings, chance: tf.Tensor, draw: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Whether a patch is centred on tumour (), and on which voxel (3,) int32.
+    """Decide whether a patch is centred on tumour, and on which voxel.
 
-    So it is in `tumour_share` of the patches: on a class drawn evenly from those present in
-    `foreground` (one (N, 3) tensor per class), or in `class_shares`: on that class, or where the
-    volume lacks it on one of those present. Without any tumour never. `chance` () and `draw`
-    (2 or more,) are uniform in [0, 1).
+    With `tumour_share` that share of the patches is, on a class drawn evenly from those present.
+    With `class_shares` each class has its share, which goes to a class that is present where the
+    volume lacks it. A volume without tumour has no such patch.
+
+    Args:
+        foreground: Coordinates (N, 3) of each class.
+        settings: Section `pipeline`.
+        chance: Uniform number () in [0, 1) that decides.
+        draw: Two or more uniform numbers in [0, 1) that choose class and voxel.
+
+    Returns:
+        The decision () bool, and the voxel (3,) int32.
     """
     counts = tf.stack([tf.shape(voxels)[0] for voxels in foreground])
     present = tf.where(counts > 0)[:, 0]
@@ -86,7 +94,7 @@ def sample_voxel(
 
 
 def share_of(settings: PipelineSettings, name: str) -> float:
-    """That of a class by its name; tumour of any kind has the number of the first sub-region."""
+    """Return the share of a class; tumour of any kind has the number of the first sub-region."""
     shares = {str(key): share for key, share in (settings.class_shares or {}).items()}
     if anatomy.SUBREGIONS[name] == anatomy.TUMOUR and "tumour" in shares:
         return shares["tumour"]
@@ -94,12 +102,12 @@ def share_of(settings: PipelineSettings, name: str) -> float:
 
 
 def padding(shape: tf.Tensor, patch_size: Sequence[int]) -> tf.Tensor:
-    """Voxels to add before a volume of `shape`, so that the patch stands evenly over it."""
+    """Return the voxels to add before a volume, so that the patch lies evenly over it."""
     return tf.maximum(tf.constant(patch_size, tf.int32) - shape, 0) // 2
 
 
 def pick(uniform: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers in [0, 1) -> indices below `count`."""
+    """Turn uniform numbers in [0, 1) into indices below `count`."""
     scaled = tf.cast(uniform * tf.cast(count, tf.float32), tf.int32)
     return tf.minimum(scaled, count - 1)
 
@@ -110,15 +118,17 @@ def draw_slice(
     seed: tf.Tensor,
     transforms: Sequence[Transform] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random patch of a random slice: image (h, w, C * (2n + 1)) float16, label (h, w) uint8.
+    """Draw a random patch of a random slice.
+
+    It is image (h, w, C * (2n + 1)) float16 and label (h, w) uint8.
 
     Rows and columns are the remaining two axes in the order of (D, H, W). With n neighbours,
     channel (i + n) * C + c is modality c of the slice i further on, and 0 outside the volume.
     On a slice with tumour the patch is centred on one of its tumour voxels with probability
     `settings.tumour_share`, moved inwards where it would leave the volume; otherwise every place
     is equally likely. With `settings.class_shares` a tumour voxel is drawn first, and the slice is
-    the one that it lies in. `seed` is a stateless seed (2,). Of `transforms` those of the patch's
-    place take effect (`cut`), within the plane and the same for all slices.
+    the one that it lies in. `seed` is a stateless seed (2,). Of `transforms` only flips and the
+    warp take effect (`cut`), within the plane and the same for all slices.
     """
     patch = Patch.of(settings, record.voxels.values.shape[1])
     assert patch.across is not None
@@ -151,7 +161,7 @@ def draw_slice(
 
 
 def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf.Tensor:
-    """Index, scalar int32, of a random slice along `settings.axis`.
+    """Draw the index, scalar int32, of a slice along `settings.axis`.
 
     Every slice that `settings.keep` allows is equally likely, or, with `settings.empty_share`,
     every one of its kind, without or with tumour; a kind that the volume lacks gives way to the
@@ -174,12 +184,12 @@ def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf
 
 
 def _voxels_along(voxels: tf.Tensor, record: Record, axis: int) -> tf.Tensor:
-    """The part of `brain_voxels` or `tumour_voxels` that counts the slices along one axis."""
+    """Return the part of `brain_voxels` or `tumour_voxels` that counts along one axis."""
     return tf.split(voxels, record.voxels.shape, num=3)[axis]
 
 
 def _tumour_in(record: Record, axis: int, index: tf.Tensor) -> tf.Tensor:
-    """Coordinates (N, 3) int32 of the tumour voxels of a slice, as if it were the first."""
+    """Return the tumour voxels (N, 3) int32 of a slice, as if it were the first."""
     lines = [
         tf.reshape(tf.range(size), [-1 if a == own else 1 for a in range(3)])
         for own, size in enumerate(tf.unstack(record.voxels.shape))
@@ -190,7 +200,7 @@ def _tumour_in(record: Record, axis: int, index: tf.Tensor) -> tf.Tensor:
 
 
 def _insert(values: list, axis: int, value: tf.Tensor | int) -> list:
-    """Two values of a plane and one across it -> three in the order of (D, H, W)."""
+    """Put the value across a plane to the two within it, in the order of (D, H, W)."""
     return [*values[:axis], value, *values[axis:]]
 
 

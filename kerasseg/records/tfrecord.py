@@ -1,11 +1,9 @@
-"""The TFRecord framing: length, checksum, payload, checksum.
+"""TFRecord files and tf.train.Example without TensorFlow.
 
-Format: tensorflow.org/tutorials/load_data/tfrecord. Checksums are masked CRC-32C.
-
-tf.train.Example without TensorFlow, so that converting processes start fast and stay small.
-
-The messages are declared here field by field as in tensorflow/core/example/{feature,example}.proto,
-in a descriptor pool of their own; the bytes are the same.
+So converting processes start fast and stay small. The messages are declared field by field as in
+tensorflow/core/example/{feature,example}.proto, in a descriptor pool of their own; the bytes are
+the same. A record is framed as length, checksum, payload, checksum, where checksums are masked
+CRC-32C (tensorflow.org/tutorials/load_data/tfrecord).
 """
 
 import struct
@@ -74,7 +72,7 @@ _Example = _message_class()
 
 
 def serialize(features: Mapping[str, list[bytes] | list[float] | list[int]]) -> bytes:
-    """Features -> the bytes of a tf.train.Example; the first value of a list gives its kind."""
+    """Return features as the bytes of a tf.train.Example; a list's first value gives its kind."""
     example = _Example()
     for name, values in features.items():
         feature = example.features.feature[name]
@@ -88,7 +86,7 @@ def serialize(features: Mapping[str, list[bytes] | list[float] | list[int]]) -> 
 
 
 def parse(data: bytes) -> dict[str, list[Any]]:
-    """The bytes of a tf.train.Example -> its features."""
+    """Return the features in the bytes of a tf.train.Example."""
     example = _Example.FromString(data)
     parsed = {}
     for name, feature in example.features.feature.items():
@@ -103,7 +101,7 @@ FRAMING_BYTES = _HEADER.size + _FOOTER.size
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C of `data`, rotated and shifted as TFRecord asks."""
+    """Return the CRC-32C of `data`, rotated and shifted as TFRecord asks."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
