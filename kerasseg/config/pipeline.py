@@ -1,7 +1,4 @@
-"""Section `pipeline`: how patches are drawn from the store.
-
-Sections `records` and `split`: the store, and who trains on which part of it.
-"""
+"""Sections `pipeline`, `records` and `split`: the store, who trains on it, and on which patches."""
 
 from typing import Annotated, Literal
 
