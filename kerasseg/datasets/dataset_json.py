@@ -16,7 +16,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import BrokenSource, CaseSource, inverse
 from kerasseg.datasets.folders import files_below
 from kerasseg.datasets.labels import label_map_of_names
-from kerasseg.datasets.nifti import NiftiSource, label_pairs
+from kerasseg.datasets.nifti import nifti_source
 from kerasseg.errors import UserError
 
 FILE_NAME = "dataset.json"
@@ -141,18 +141,8 @@ def _msd_cases(description: DatasetJson, settings: DataSettings) -> list[CaseSou
             reason += "restore the file, or remove the case from dataset.json."
             cases.append(BrokenSource(name, name, (image, label), reason))
             continue
-        cases.append(
-            NiftiSource(
-                case_id=name,
-                patient_id=name,
-                modalities=settings.modalities,
-                images=(image,),
-                segmentation=label,
-                label_map=label_pairs(description.label_map),
-                channels=channels,
-                classes=settings.classes,
-            )
-        )
+        ids = description.label_map
+        cases.append(nifti_source(settings, name, [image], label, label_map=ids, channels=channels))
     return cases
 
 
@@ -182,17 +172,9 @@ def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[Case
             present = tuple(files.values()) or (description.path,)
             cases.append(BrokenSource(case_id, case_id, present, reason))
             continue
-        cases.append(
-            NiftiSource(
-                case_id=case_id,
-                patient_id=case_id,
-                modalities=settings.modalities,
-                images=tuple(files[number] for number in channels),
-                segmentation=label,
-                label_map=label_pairs(description.label_map),
-                classes=settings.classes,
-            )
-        )
+        scans = [files[number] for number in channels]
+        ids = description.label_map
+        cases.append(nifti_source(settings, case_id, scans, label, label_map=ids))
     return cases
 
 

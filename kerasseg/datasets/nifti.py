@@ -4,7 +4,7 @@ import functools
 import gzip
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -228,9 +228,31 @@ def air_value(volume: np.ndarray) -> float:
     return float(value)
 
 
-def label_pairs(label_map: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
-    """Return a label map as the pairs that a source holds."""
-    return tuple(sorted(label_map.items()))
+def nifti_source(
+    data: DataSettings,
+    case_id: str,
+    images: Sequence[Path],
+    segmentation: Path | None = None,
+    *,
+    label_map: Mapping[int, int] = anatomy.BRATS_LABEL_MAP,
+    channels: tuple[int, ...] = (),
+    patient_id: str | None = None,
+) -> NiftiSource:
+    """Return the source of a case that is read as section `data` asks.
+
+    Without `patient_id` the case is a patient of its own. `data.label_map`, if there is one,
+    counts instead of `label_map`.
+    """
+    return NiftiSource(
+        case_id=case_id,
+        patient_id=patient_id or case_id,
+        modalities=data.modalities,
+        images=tuple(images),
+        segmentation=segmentation,
+        label_map=tuple(sorted((data.label_map or label_map).items())),
+        channels=channels,
+        classes=data.classes,
+    )
 
 
 def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box, np.ndarray]:
@@ -331,12 +353,6 @@ def _source(
                 "the pattern narrower, or keep one file."
             )
             return BrokenSource(case_id, case_id, files, reason)
-    return NiftiSource(
-        case_id=case_id,
-        patient_id=case_id,
-        modalities=settings.modalities,
-        images=tuple(kinds[m][0] for m in settings.modalities),
-        segmentation=kinds[_SEGMENTATION][0] if _SEGMENTATION in kinds else None,
-        label_map=label_pairs(settings.label_map or anatomy.BRATS_LABEL_MAP),
-        classes=settings.classes,
-    )
+    images = [kinds[m][0] for m in settings.modalities]
+    segmentation = kinds[_SEGMENTATION][0] if _SEGMENTATION in kinds else None
+    return nifti_source(settings, case_id, images, segmentation)

@@ -14,7 +14,7 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Input, broken
 from kerasseg.datasets.dataset_json import DatasetJson, description_beside, label_ids_of_names
-from kerasseg.datasets.nifti import NiftiSource, pattern_regex
+from kerasseg.datasets.nifti import nifti_source, pattern_regex
 from kerasseg.errors import UserError
 
 _NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", re.IGNORECASE)
@@ -70,7 +70,7 @@ def _of_names(case: str, kinds: dict[str, list[Path]], folder: Path, data: DataS
         if len(kinds[kind]) > 1:
             first, second = kinds[kind][:2]
             return broken(case, files, f"{second}: {first.name} beside it is {kind} too: keep one.")
-    source = _source(case, tuple(kinds[m][0] for m in data.modalities), data)
+    source = nifti_source(data, case, [kinds[m][0] for m in data.modalities])
     return Input(source, label_ids=label_ids_of_names(files))
 
 
@@ -93,7 +93,7 @@ def _others(
         elif match and layout in (None, "nnunet") and len(shape) == 3:
             numbered.setdefault(match["case"], {})[int(match["number"])] = path
         elif len(data.modalities) == 1 and layout != "nnunet" and not beside:
-            result.append(Input(_source(case, (path,), data), label_ids=ids))
+            result.append(Input(nifti_source(data, case, [path]), label_ids=ids))
         elif not beside:
             reason = (
                 f"{path}: nothing says which modality it is, and the run needs "
@@ -112,7 +112,7 @@ def _others(
             reason += f"{', '.join(path.name for path in files)}: add it."
             result.append(broken(case, files, reason))
         else:
-            source = _source(case, tuple(numbers[n] for n in channels), data)
+            source = nifti_source(data, case, [numbers[n] for n in channels])
             result.append(Input(source, label_ids=ids))
     return result
 
@@ -128,7 +128,7 @@ def _stacked(
     channels = _channels(description, count, data)
     if isinstance(channels, str):
         return broken(case, (path,), f"{path}: {channels}")
-    source = _source(case, (path,), data, channels=channels)
+    source = nifti_source(data, case, [path], channels=channels)
     return Input(source, label_ids=ids)
 
 
@@ -182,21 +182,6 @@ def _shape(path: Path) -> tuple[int, ...]:
     return shape
 
 
-def _source(
-    case: str, images: tuple[Path, ...], data: DataSettings, channels: tuple[int, ...] = ()
-) -> NiftiSource:
-    return NiftiSource(
-        case_id=case,
-        patient_id=case,
-        modalities=data.modalities,
-        images=images,
-        segmentation=None,
-        label_map=(),
-        channels=channels,
-        classes=data.classes,
-    )
-
-
 def nifti_pattern_inputs(
     files: list[Path], paths: Sequence[Path], data: DataSettings
 ) -> list[Input]:
@@ -237,15 +222,4 @@ def _input(case: str, kinds: dict[str, list[Path]], data: DataSettings) -> Input
     double = [paths for paths in kinds.values() if len(paths) > 1]
     if double:
         return broken(case, files, f"{double[0][1]}: fits like {double[0][0]}: keep one.")
-    images = tuple(kinds[m][0] for m in data.modalities)
-    return Input(
-        NiftiSource(
-            case_id=case,
-            patient_id=case,
-            modalities=data.modalities,
-            images=images,
-            segmentation=None,
-            label_map=(),
-            classes=data.classes,
-        )
-    )
+    return Input(nifti_source(data, case, [kinds[m][0] for m in data.modalities]))
