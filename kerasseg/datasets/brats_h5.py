@@ -133,12 +133,7 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
         with h5py.File(path, "r") as file:
             names = sorted(file)
             wanted = ("image", "mask") if classes else ("image",)
-            image, mask = (
-                file[name][()]
-                if name in wanted and isinstance(file.get(name), h5py.Dataset)
-                else None
-                for name in ("image", "mask")
-            )
+            found = {n: file[n][()] for n in wanted if isinstance(file.get(n), h5py.Dataset)}
     except PermissionError:
         raise UserError(f"{path}: no permission to read this file: change it.") from None
     except (OSError, RuntimeError) as error:
@@ -146,6 +141,7 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
             f"{path}: cannot be read as HDF5 ({error}): the file is damaged or truncated; copy or "
             "download it again."
         ) from None
+    image, mask = found.get("image"), found.get("mask")
     if image is None:
         raise UserError(
             f"{path}: no dataset 'image', found {names or 'nothing'}: expected 'image' "

@@ -85,27 +85,19 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
         # A file that our readers did not expect is a bad case like any other.
         reason = f"{source.case_id}: cannot be converted ({type(error).__name__}: {error})."
         return Converted(source, None, b"", reason)
-    row = CaseRow.model_validate(
-        {
-            "case_id": source.case_id,
-            "patient_id": source.patient_id,
-            "shard": "",
-            "offset": 0,
-            "payload_bytes": len(encoded.payload),
-            "checksum": 0,
-            "shape": encoded.shape,
-            "full_shape": encoded.full_shape,
-            "crop_offset": encoded.offset,
-            "spacing": case.spacing,
-            "voxels": encoded.voxels,
-            "mean": encoded.mean,
-            "std": encoded.std,
-            "voxel_hash": encoded.voxel_hash,
-            "files": files,
-            "attributes": case.attributes,
-            "notes": case.notes,
-            "stored_voxels": encoded.stored_voxels,
-        }
+    described = vars(encoded) | {"crop_offset": encoded.offset, "offset": 0}
+    del described["payload"]
+    row = CaseRow(
+        case_id=source.case_id,
+        patient_id=source.patient_id,
+        shard="",
+        payload_bytes=len(encoded.payload),
+        checksum=0,
+        spacing=case.spacing,
+        files=files,
+        attributes=case.attributes,
+        notes=case.notes,
+        **described,
     )
     return Converted(source, row, encoded.payload)
 
