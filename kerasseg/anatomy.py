@@ -37,8 +37,8 @@ so it means tumour only beside the class set `tumour` or the target `binary`."""
 CLASSES: Final = MappingProxyType(
     {"subregions": SUBREGIONS, "tumour": MappingProxyType({"tumour": TUMOUR})}
 )
-"""What a data set's segmentations tell apart, and the ids on disk: the three sub-regions, or only
-tumour from healthy."""
+"""Class sets: the ids on disk of what a data set's segmentations tell apart, which are the three
+sub-regions, or only tumour and healthy tissue."""
 
 REGIONS: Final = MappingProxyType({"WT": (NCR, ED, ET), "TC": (NCR, ET), "ET": (ET,)})
 """BraTS evaluation regions: whole tumour, tumour core, enhancing tumour; each holds the next."""
@@ -51,16 +51,16 @@ TARGETS: Final = MappingProxyType(
         "binary": MappingProxyType({"tumour": (NCR, ED, ET)}),
     }
 )
-"""What a model predicts: target -> output channel -> the ids on disk that belong to it."""
+"""Targets of a model: target -> output channel -> the ids on disk that belong to it."""
 
 ACTIVATIONS: Final = MappingProxyType(
     {"labels": "softmax", "subregions": "sigmoid", "regions": "sigmoid", "binary": "sigmoid"}
 )
-"""What makes probabilities of a target's logits: softmax where exactly one channel holds."""
+"""The function from logits to probabilities: softmax where exactly one channel holds."""
 
 
 def tumour_channels(target: str) -> tuple[str, ...]:
-    """The channels of a target without the background: those that are scored."""
+    """Return the channels of a target without the background; these are scored."""
     return tuple(name for name, ids in TARGETS[target].items() if BACKGROUND not in ids)
 
 
@@ -77,8 +77,8 @@ COLOURS: Final = MappingProxyType(
         "tumour": "#e6194b",
     }
 )
-"""Of every channel but the background, which is not drawn. A region has the colour of the
-sub-region that it alone has: the others are drawn over it, the innermost last."""
+"""Colour of every channel; background is not drawn. A region has the colour of the sub-region
+that no smaller region holds: smaller regions are drawn over it, the innermost last."""
 
 BRATS_SLICES: Final = 155
 """Axial slices of every BraTS volume, which is 240 x 240 x 155 voxels of 1 mm."""

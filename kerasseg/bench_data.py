@@ -14,10 +14,9 @@ from rich.table import Table
 from kerasseg import anatomy
 from kerasseg.config.augment import Flip, Spatial, Transform, transforms_of
 from kerasseg.config.experiment import Experiment
-from kerasseg.pipeline.batches import TrainingBatches
-from kerasseg.pipeline.check_store import check_store
-from kerasseg.pipeline.patch_reader import PatchReader, seeds_of
+from kerasseg.pipeline.batches import PatchReader, TrainingBatches, seeds_of
 from kerasseg.pipeline.record_cache import MemoryCache, RecordCache, open_cache
+from kerasseg.pipeline.sampling import check_store
 from kerasseg.progress import track
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore, open_store

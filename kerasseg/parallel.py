@@ -1,4 +1,4 @@
-"""A function over many items in processes of their own, where the death of one is survived."""
+"""Mapping a function over many items in several processes, one of which may be killed."""
 
 import contextlib
 import ctypes
@@ -14,20 +14,26 @@ from typing import TypeVar
 from kerasseg.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
+"""Options of mallopt in glibc's malloc.h."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_processes(
-    function: Callable[[T], R], items: Iterable[T], workers: int, died: Callable[[T], R]
+def parallel_map(
+    function: Callable[[T], R], items: Iterable[T], workers: int, killed: Callable[[T], R]
 ) -> Iterator[R]:
-    """`function` of every item, in order; at most `workers` + 1 are under way or wait.
+    """Yield `function` of every item, in order.
 
-    `died` gives the result of an item whose process was killed, as the system does with one that
-    takes all memory. One worker is this process itself. Raises `UserError` when no process can
-    be started at all.
+    Args:
+        function: A function that can be pickled.
+        items: At most `workers` + 1 of them are under way or wait to be taken.
+        workers: Number of processes; 1 means this process itself.
+        killed: Gives the result of an item whose process was killed, as the system does with a
+            process that takes all memory.
+
+    Raises:
+        UserError: No process can be started at all.
     """
     if workers <= 1:
         yield from map(function, items)
@@ -43,23 +49,23 @@ def in_processes(
             try:
                 yield future.result()
             except BrokenProcessPool:
-                # Everything under way was lost with the one at fault: each has a go on its own.
+                # Everything under way was lost with the item at fault: each is tried on its own.
                 pool.shutdown()
                 lost = [first, *(other for other, _ in waiting)]
                 waiting.clear()
-                yield from (_alone(function, other, died) for other in lost)
+                yield from (_alone(function, other, killed) for other in lost)
                 pool = _pool(workers)
         while waiting:
             first, future = waiting.popleft()
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield _alone(function, first, died)
+                yield _alone(function, first, killed)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(function: Callable[[T], R], item: T, died: Callable[[T], R]) -> R:
+def _alone(function: Callable[[T], R], item: T, killed: Callable[[T], R]) -> R:
     with _pool(1) as pool:
         try:
             return pool.submit(function, item).result()
@@ -74,7 +80,7 @@ def _alone(function: Callable[[T], R], item: T, died: Callable[[T], R]) -> R:
                 "or a script of yours that calls kerasseg lacks `if __name__ == '__main__':` "
                 "around the call."
             ) from None
-    return died(item)
+    return killed(item)
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[T], R], item: T) -> Future[R]:

@@ -98,13 +98,13 @@ def label_from_channels(
 def masks_to_label(masks: np.ndarray, target: str) -> np.ndarray:
     """Return one canonical id per voxel (...) uint8 of masks (..., K).
 
-    labels      the id of the channel. Of masks that are not one-hot: as `subregions`
+    labels      the id of the channel; masks that are not one-hot are treated as `subregions`
     subregions  the id of the channel; where several hold, the innermost: ET over NCR over ED
     regions     WT writes ED, then TC writes NCR, then ET writes ET, as BraTS and nnU-Net do. So TC
                 without WT counts as core, and ET without TC as enhancing tumour
     binary      `anatomy.TUMOUR`: tumour of any kind, not NCR
 
-    Where no channel, or the background alone, holds: background.
+    A voxel in which no channel, or the background alone, holds is background.
     """
     _check_channels(masks, target)
     channels = [masks[..., index] for index in range(masks.shape[-1])]

@@ -22,7 +22,7 @@ from kerasseg.figures.style import save_figure
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
-from kerasseg.pipeline.check_store import check_store
+from kerasseg.pipeline.sampling import check_store
 from kerasseg.records.splits import Split, open_split
 from kerasseg.records.store import RecordStore, open_store
 from kerasseg.run import (

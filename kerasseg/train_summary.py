@@ -8,7 +8,7 @@ import keras
 
 from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
-from kerasseg.datasets.discovery import knows_patients, knows_voxel_sizes
+from kerasseg.datasets.discovery import knows_patients
 from kerasseg.evaluation.scores import CaseScore, mean_scores
 from kerasseg.evaluation.statistics import count_by_rule, means_as_json, slicewise_means, summarise
 from kerasseg.records.splits import Split
@@ -167,7 +167,7 @@ def warnings_about_scores(experiment: Experiment, store: RecordStore) -> list[st
             "both sides of the split and the scores may be too high: set data.patient_pattern or "
             "data.patient_csv."
         )
-    if not knows_voxel_sizes(experiment.data):
+    if not experiment.data.knows_spacing:
         warnings.append(
             "The files do not tell the size of a pixel or the distance of slices: each counts as "
             "1 mm in the original files, so distances in mm and volumes in mL are not real ones."

@@ -1,4 +1,4 @@
-"""What every section of settings is made of."""
+"""The base class of all sections of settings, and the types that several of them share."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,9 +20,9 @@ Pixels = Annotated[int, Field(ge=8, le=16384)]
 
 
 def setting(default: Any, description: str, *, unit: str | None = None, **limits: Any) -> Any:
-    """A pydantic field that carries its description and, for the docs and the schema, its unit.
+    """Return a pydantic field with a description and, for the docs and the schema, a unit.
 
-    A function as `default` gets the settings above it in its section and returns the default.
+    `default` may be a function; it gets the settings above this one in its section.
     """
     kind = {"default_factory": default} if callable(default) else {"default": default}
     return Field(

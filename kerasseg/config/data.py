@@ -12,8 +12,7 @@ DEFAULT_MODALITIES: dict[str, tuple[str, ...]] = {
     "lgg": (anatomy.T1, anatomy.FLAIR, anatomy.T1CE),
     "image_pairs": ("grey",),
 }
-"""Of the layouts whose files do not hold BraTS's four."""
-
+"""Modalities of the layouts whose files do not hold the four of BraTS."""
 
 _PICTURES = ("lgg", "image_pairs")
 """Layouts of pictures: their masks know tumour only, and nothing says how large a pixel is."""
@@ -203,7 +202,7 @@ class DataSettings(Section):
 
     @property
     def knows_spacing(self) -> bool:
-        """Whether the files say how large a voxel is."""
+        """True if the files say how large a voxel is."""
         return self.layout not in _PICTURES
 
     def _check_channels(self) -> None:

@@ -1,9 +1,4 @@
-"""Section `evaluation`: whole volumes through the sliding window.
-
-Section `metrics`: how whole cases are scored.
-
-Section `postprocessing`: what is mended in the masks of a whole volume.
-"""
+"""Sections `evaluation`, `metrics` and `postprocessing`: predicting and scoring whole volumes."""
 
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
@@ -143,7 +138,7 @@ class PostprocessingSettings(Section):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether masks stay as their thresholds make them."""
+        """True if masks stay as their thresholds make them."""
         return self == PostprocessingSettings(thresholds=self.thresholds)
 
 

@@ -1,7 +1,4 @@
-"""The typed experiment: every setting with its type, unit, default, limits and one line of words.
-
-Reading it from YAML, with overrides and messages for people, is `config_file`'s.
-"""
+"""The typed experiment: all sections of settings, and what they demand of each other."""
 
 from pathlib import Path
 
@@ -26,7 +23,7 @@ from kerasseg.slice_transforms import check_slice_transforms
 
 
 class RunSettings(Section):
-    """What the run is called and where it is written."""
+    """Section `run`: the name of the run, its folder and its seed."""
 
     name: str = setting(
         "experiment", "Name of the run and of its store.", pattern=r"^[\w][\w.-]*$", max_length=100
@@ -158,7 +155,7 @@ class Experiment(Section):
                 )
 
     def _patch_sizes(self) -> dict[str, int]:
-        """The patch's size along each axis that it has, by the axis's name."""
+        """Return the patch's size along each of its axes, by the axis's name."""
         names = ["depth", "height", "width"]
         if self.model.dimensions == 2:
             del names[("axial", "coronal", "sagittal").index(self.pipeline.slices.axis)]
@@ -194,12 +191,13 @@ class Experiment(Section):
 
     @property
     def input_channels(self) -> int:
-        """Channels that the network sees: the modalities, in 2.5-D of every neighbouring slice."""
+        """Channels that the network sees: in 2.5-D the modalities of every neighbouring slice."""
         return len(self.data.modalities) * (1 + 2 * self.pipeline.slices.neighbours)
 
     @property
     def run_name(self) -> str:
-        """`run.name`, with the fold if there are folds: each is a run of its own on one store."""
+        """`run.name`, followed by the fold if there are folds: each is a run of its own on one
+        store."""
         return f"{self.run.name}_fold{self.split.fold}" if self.split.has_folds else self.run.name
 
     @property

@@ -1,4 +1,4 @@
-"""YAML and `section.key=value` overrides -> `Experiment`, with messages for people."""
+"""Reading an experiment from YAML and `section.key=value` overrides, and writing it back."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from kerasseg.config.messages import explain, known_keys, look_up, nearest, show
 from kerasseg.errors import UserError
 
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "phantom_3d.yaml"
-"""What `python train.py` alone runs."""
+"""The config that `python train.py` runs without arguments."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,10 +49,15 @@ _BAD_YAML = (yaml.YAMLError, ValueError, TypeError)
 
 
 def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment from a YAML file, then apply `section.key=value` overrides in order.
+    """Read an experiment from a YAML file, then apply overrides in order.
 
-    Without a path the defaults stand. Raises `UserError` that names the file or override, the
-    key, what was found, what is allowed and, for an unknown key, the nearest known one.
+    Args:
+        path: The file; without one the defaults stand.
+        overrides: `section.key=value` texts.
+
+    Raises:
+        UserError: A setting is wrong. The message names file or override, the key, what was
+            found, what is allowed and, for an unknown key, the nearest known one.
     """
     values = {} if path is None else read_yaml(Path(path))
     return make_experiment(values, overrides, "override" if path is None else str(path))
@@ -61,7 +66,7 @@ def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> E
 def make_experiment(
     values: dict[str, Any], overrides: Sequence[str] = (), where: str = "override"
 ) -> Experiment:
-    """The experiment of `values`, as read from YAML, to which the overrides are applied in place.
+    """Make the experiment of `values`, as read from YAML; overrides are applied to them in place.
 
     Raises `UserError` as `load_experiment` does; `where` is the file that it names.
     """
@@ -75,16 +80,16 @@ def make_experiment(
 
 
 def dump_experiment(experiment: Experiment) -> str:
-    """The resolved experiment as YAML that `load_experiment` reads back unchanged."""
+    """Return the resolved experiment as YAML that `load_experiment` reads back unchanged."""
     return yaml.safe_dump(
         json.loads(experiment.model_dump_json()), sort_keys=False, default_flow_style=None
     )
 
 
 def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
-    """The settings of `sections` in which two experiments differ: 'key: old -> new'.
+    """Return the settings of `sections` in which two experiments differ: 'key: old -> new'.
 
-    Of losses with the same terms the options that differ, else the terms.
+    Losses with the same terms are compared option by option, other losses as a whole.
     """
     keys = list(known_keys())
     leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
@@ -105,7 +110,7 @@ def _term_names(loss: Sequence[Any]) -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of a YAML file. Raises `UserError` for one that cannot be read as such."""
+    """Return the sections of a YAML file. Raises `UserError` if it cannot be read as one."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -133,7 +138,7 @@ def _other_configs(path: Path) -> str:
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put what a `section.key=value` says into `values`."""
+    """Apply a `section.key=value` override to `values`."""
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -147,7 +152,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     for index, section in enumerate(sections):
         child = _child(node, section)
         if child is None and node is values and section == "loss":
-            # A list is replaced as a whole; so that one of its numbers can be, it is put there.
+            # The default list is put there, so that one number of it can be replaced.
             child = node[section] = json.loads(Experiment().model_dump_json())[section]
         elif child is None and isinstance(node, dict):
             child = node[section] = {}

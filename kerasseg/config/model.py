@@ -135,7 +135,7 @@ class ModelSettings(Section):
         elif self.pretrained != PretrainedSettings():
             raise ValueError("model.pretrained is for model.network=pretrained_unet")
         levels = 5 if self.network == "pretrained_unet" else len(self.features)
-        for name, count, words in (
+        for name, count, places in (
             ("encoder_blocks", levels + 1, "each level and the bottleneck"),
             ("decoder_blocks", levels, "each level"),
         ):
@@ -143,7 +143,7 @@ class ModelSettings(Section):
             if isinstance(blocks, tuple) and len(blocks) != count:
                 raise ValueError(
                     f"model.{name} has {len(blocks)} number(s), but there must be {count}, one for "
-                    f"{words}, or a single number"
+                    f"{places}, or a single number"
                 )
         if self.deep_supervision > levels - 1:
             raise ValueError(
@@ -172,7 +172,7 @@ class ModelSettings(Section):
 
 
 def init_path(settings: ModelSettings) -> Path | None:
-    """The `.keras` file that `model.init_from` means, or None."""
+    """Return the `.keras` file that `model.init_from` means, or None."""
     path = settings.init_from
     if path is None or path.suffix == ".keras":
         return path

@@ -1,5 +1,4 @@
-"""Sections `records`, `split` and `pipeline`: the store, who trains on which part of it, and how
-patches are drawn from it."""
+"""Sections `pipeline`, `records` and `split`: the store, who trains on it, and on which patches."""
 
 import csv
 from typing import Annotated, Literal

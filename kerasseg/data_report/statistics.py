@@ -15,7 +15,7 @@ from kerasseg.config.loss import LossTerm, weighted_term
 from kerasseg.datasets.case import Box, Case, CaseSource, bounding_box
 from kerasseg.datasets.checks import read_case
 from kerasseg.errors import UserError
-from kerasseg.parallel import in_processes
+from kerasseg.parallel import parallel_map
 from kerasseg.records.normalise import EPSILON, brain_mask, z_score
 from kerasseg.tensorflow_setup import usable_cores
 
@@ -218,7 +218,7 @@ def measure_cases(
         UserError: If no process can be started.
     """
     workers = min(experiment.records.workers or usable_cores(), len(sources))
-    yield from in_processes(
+    yield from parallel_map(
         partial(_read_and_measure, experiment.data), sources, workers, _leave_out_killed
     )
 

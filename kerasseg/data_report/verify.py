@@ -19,7 +19,7 @@ from kerasseg.datasets.case import BrokenSource, Case, CaseSource
 from kerasseg.datasets.checks import Finding, findings_of
 from kerasseg.datasets.discovery import discover, knows_patients
 from kerasseg.errors import UserError
-from kerasseg.parallel import in_processes
+from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest
 from kerasseg.records.normalise import brain_mask
@@ -115,7 +115,7 @@ def verify(experiment: Experiment) -> Verification:
     """
     sources = discover(experiment.data)
     workers = min(experiment.records.workers or usable_cores(), len(sources))
-    reports = in_processes(inspect_case, sources, workers, report_killed)
+    reports = parallel_map(inspect_case, sources, workers, report_killed)
     cases = list(track(reports, len(sources), "Verifying cases"))
     findings = compare_cases(cases, experiment.data)
     findings += patient_findings(experiment, {case.case_id: case.patient_id for case in cases})
@@ -142,7 +142,7 @@ def verify_records(experiment: Experiment) -> Verification:
         )
     workers = min(experiment.records.workers or usable_cores(), max(len(manifest.cases), 1))
     inspect, killed = partial(_inspect_record, root), partial(_report_killed_record, root)
-    reports = in_processes(inspect, manifest.cases, workers, killed)
+    reports = parallel_map(inspect, manifest.cases, workers, killed)
     cases = list(track(reports, len(manifest.cases), "Reading records"))
     return Verification("records", root, cases, list(_shard_findings(root, manifest)))
 

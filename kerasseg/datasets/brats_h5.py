@@ -21,7 +21,7 @@ _NAME = re.compile(r"^volume_(?P<volume>\d+)_slice_(?P<slice>\d+)\.h5$", re.IGNO
 class BratsH5Source:
     """One volume; `files` are its slices in numeric order.
 
-    Without `mask_channels` no mask is looked at.
+    Without `mask_channels` no mask is read.
     """
 
     case_id: str
@@ -75,7 +75,7 @@ class BratsH5Source:
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
-    """Every volume below `data.root`. One that lacks slices or has one twice is broken."""
+    """Find every volume below `data.root`. One that lacks slices or has one twice is broken."""
     assert settings.root is not None  # checked when the config is read
     below = files_below(settings.root)
     return volumes_among((folder / name for folder, names in below for name in names), settings)
@@ -84,9 +84,9 @@ def discover(settings: DataSettings) -> list[CaseSource]:
 def volumes_among(
     paths: Iterable[Path], settings: DataSettings, *, masks: bool = True
 ) -> list[CaseSource]:
-    """Every volume whose slices are among `paths`; other files are passed over.
+    """Find every volume whose slices are among `paths`; other files are passed over.
 
-    masks: whether to read the masks, too
+    Without `masks` only the images are read.
     """
     volumes: dict[int, dict[int, list[Path]]] = {}
     for path in paths:
@@ -110,11 +110,11 @@ def _source(
     expected = set(range(settings.h5_slices))
     missing, surplus = expected - set(slices), set(slices) - expected
     if missing or surplus:
-        words = f"lacks slice(s) {ranges(missing)}" if missing else ""
-        words += " and " if missing and surplus else ""
-        words += f"has unexpected slice(s) {ranges(surplus)}" if surplus else ""
+        lacks = f"lacks slice(s) {ranges(missing)}" if missing else ""
+        has = f"has unexpected slice(s) {ranges(surplus)}" if surplus else ""
+        wrong = " and ".join(filter(None, [lacks, has]))
         reason = (
-            f"{folder}: {name} {words} of 0-{settings.h5_slices - 1}: restore the file(s), remove "
+            f"{folder}: {name} {wrong} of 0-{settings.h5_slices - 1}: restore the file(s), remove "
             "the volume, or set data.h5_slices if your volumes differ."
         )
         return BrokenSource(name, name, every, reason)
@@ -133,12 +133,7 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
         with h5py.File(path, "r") as file:
             names = sorted(file)
             wanted = ("image", "mask") if classes else ("image",)
-            image, mask = (
-                file[name][()]
-                if name in wanted and isinstance(file.get(name), h5py.Dataset)
-                else None
-                for name in ("image", "mask")
-            )
+            found = {n: file[n][()] for n in wanted if isinstance(file.get(n), h5py.Dataset)}
     except PermissionError:
         raise UserError(f"{path}: no permission to read this file: change it.") from None
     except (OSError, RuntimeError) as error:
@@ -146,6 +141,7 @@ def _read_slice(path: Path, channels: int, classes: int) -> tuple[np.ndarray, np
             f"{path}: cannot be read as HDF5 ({error}): the file is damaged or truncated; copy or "
             "download it again."
         ) from None
+    image, mask = found.get("image"), found.get("mask")
     if image is None:
         raise UserError(
             f"{path}: no dataset 'image', found {names or 'nothing'}: expected 'image' "
@@ -180,7 +176,7 @@ def _zero_background(scan: np.ndarray, out: np.ndarray) -> bool:
 
 
 def _labels(mask: np.ndarray, names: tuple[str, ...], path: Path) -> np.ndarray:
-    """Channels of 0 and 1 -> canonical ids, (x, y) uint8."""
+    """Turn channels (x, y, K) of 0 and 1 into canonical ids (x, y) uint8."""
     if not np.isin(mask, (0, 1)).all():
         found = np.unique(mask[~np.isin(mask, (0, 1))])[:5]
         raise UserError(f"{path}: 'mask' must hold 0 and 1, found {found.tolist()}.")

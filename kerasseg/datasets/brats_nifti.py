@@ -7,14 +7,14 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.nifti import NiftiSource, label_pairs
+from kerasseg.datasets.nifti import nifti_source
 
 _NAME = re.compile(r"^(?P<case>.+)[_-](?P<kind>[A-Za-z0-9]+)\.nii(\.gz)?$", re.IGNORECASE)
 _TIME_POINT = re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}$")
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
-    """Every case below `data.root`, at any depth. One that lacks a modality is broken."""
+    """Find every case below `data.root`, at any depth. One that lacks a modality is broken."""
     assert settings.root is not None  # checked when the config is read
     return [
         _source(case_id, kinds, folder, settings)
@@ -26,7 +26,7 @@ def discover(settings: DataSettings) -> list[CaseSource]:
 def _group(
     folder: Path, names: list[str], modalities: tuple[str, ...]
 ) -> dict[str, dict[str, list[Path]]]:
-    """Files of one folder by case id and kind (a canonical modality, or 'seg')."""
+    """Group the files of one folder by case id and kind (a canonical modality, or 'seg')."""
     groups: dict[str, dict[str, list[Path]]] = {}
     unmatched = []
     for name in names:
@@ -62,12 +62,6 @@ def _source(
         if len(paths) > 1:
             reason = f"{paths[1]}: {paths[0].name} beside it is {kind} too: keep one."
             return BrokenSource(case_id, patient, files, reason)
-    return NiftiSource(
-        case_id=case_id,
-        patient_id=patient,
-        modalities=settings.modalities,
-        images=tuple(kinds[m][0] for m in settings.modalities),
-        segmentation=kinds["seg"][0] if "seg" in kinds else None,
-        label_map=label_pairs(settings.label_map or anatomy.BRATS_LABEL_MAP),
-        classes=settings.classes,
-    )
+    images = [kinds[m][0] for m in settings.modalities]
+    segmentation = kinds["seg"][0] if "seg" in kinds else None
+    return nifti_source(settings, case_id, images, segmentation, patient_id=patient)

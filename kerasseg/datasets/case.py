@@ -1,13 +1,4 @@
-"""`Case`: one scan of one patient, whatever files it came from.
-
-`Grid`: where the voxels of an input file lie, and the way from there to our axes and back.
-
-`CaseSource`: where one case lies, known without opening it.
-
-`Input`: a case that is to be predicted.
-
-Cases that can be told apart by their names.
-"""
+"""A case, one scan of one patient: its grid, where it is read from, and cases to be predicted."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +14,7 @@ from kerasseg.errors import UserError
 
 _LPS = orientations.axcodes2ornt(("L", "P", "S"))
 _REVERSE_AXES = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
-"""(d, h, w, 1) -> (x, y, z, 1), for the transposition from file axes to ours."""
+"""Takes (d, h, w, 1) to (x, y, z, 1), for the transposition from file axes to ours."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +34,14 @@ class Grid:
 
     @property
     def our_affine(self) -> np.ndarray:
-        """Array indices (d, h, w, 1) of our axes -> RAS mm."""
+        """The affine that takes array indices (d, h, w, 1) of our axes to RAS mm."""
         turned = self.affine @ orientations.inv_ornt_aff(self._turn, self.shape)
         return turned @ _REVERSE_AXES
 
     @property
     def our_shape(self) -> tuple[int, int, int]:
-        """(D, H, W)."""
-        # Shape of an array that takes no memory, whatever the permutation.
+        """The shape (D, H, W) of the volume in our axes."""
+        # An array that takes no memory goes through the permutation.
         d, h, w = self.to_ours(np.broadcast_to(np.uint8(0), self.shape)).shape
         return d, h, w
 
@@ -60,23 +51,23 @@ class Grid:
         return spacing_of(self.our_affine)
 
     def to_ours(self, array: np.ndarray) -> np.ndarray:
-        """(x, y, z) of the file -> (D, H, W), a view."""
+        """Return an array (x, y, z) of the file as a view (D, H, W)."""
         return orientations.apply_orientation(array, self._turn).transpose(2, 1, 0)
 
     def to_file(self, array: np.ndarray) -> np.ndarray:
-        """(D, H, W) of `our_shape` -> (x, y, z) of the file; the inverse of `to_ours`."""
+        """Return an array (D, H, W) in the axes (x, y, z) of the file; inverts `to_ours`."""
         back = orientations.ornt_transform(_LPS, orientations.io_orientation(self.affine))
         return orientations.apply_orientation(array.transpose(2, 1, 0), back)
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
-    """Voxel size (D, H, W) in mm of an affine over (d, h, w)."""
+    """Return the voxel size (D, H, W) in mm of an affine over (d, h, w)."""
     d, h, w = (float(v) for v in affines.voxel_sizes(affine))
     return d, h, w
 
 
 def lps_grid(shape: tuple[int, int, int]) -> Grid:
-    """The grid of files that say nothing of space: (x, y, z) = (W, H, D) voxels of 1 mm.
+    """Return the grid of files that say nothing about space: (W, H, D) voxels of 1 mm.
 
     Axes and origin are those of the BraTS volumes.
     """
@@ -113,9 +104,9 @@ class Case:
     grid:       the grid of the input's own files, for the way back
     classes:    what the label tells apart, a key of `anatomy.CLASSES`
     attributes: what else the data set knows of the patient or the scan, such as LGG's data.csv
-    notes:      what a reader saw and could live with, such as slices without air
-    box:        a box outside which the image is known to be 0, so that nobody has to look
-    signal:     (d, h, w) bool of that box: where any channel is not 0; None where nobody looked
+    notes:      oddities that the reader could deal with, such as slices without air
+    box:        a box outside which the image is known to be 0; None where it was not looked for
+    signal:     (d, h, w) bool of that box, where any channel is not 0; None likewise
     """
 
     case_id: str
@@ -134,9 +125,10 @@ class Case:
 
 
 class CaseSource(Protocol):
-    """A case that can be loaded; small and picklable, so that worker processes take it.
+    """A case that can be loaded.
 
-    `files` are the raw files (empty for generated cases).
+    A source is small and can be pickled, so that it goes to worker processes. `files` are the raw
+    files; a generated case has none.
     """
 
     @property
@@ -155,9 +147,9 @@ class CaseSource(Protocol):
 
 @dataclass(frozen=True)
 class BrokenSource:
-    """A case that was seen to be wrong before any of its files was opened.
+    """A case that is known to be wrong before any of its files is opened.
 
-    It takes its place among the others, so that one bad case does not hide them; `load` raises
+    It takes its place among the others, so that one bad case does not hide them. `load` raises
     `UserError` with the `reason`.
     """
 
@@ -172,10 +164,10 @@ class BrokenSource:
 
 @dataclass(frozen=True)
 class Input:
-    """A source without a segmentation.
+    """A case that is to be predicted; its source has no segmentation.
 
-    picture:   whether it is one picture, whose mask is a picture, too
-    label_ids: canonical id -> the data set's own, where the files say; else None
+    picture:   it is a single picture, so its mask is written as a picture, too
+    label_ids: canonical id -> the data set's own, where the files tell; else None
     """
 
     source: CaseSource
@@ -184,17 +176,17 @@ class Input:
 
 
 def broken(case_id: str, files: tuple, reason: str) -> Input:
-    """An input that was seen to be wrong before it was opened."""
+    """Return an input that is known to be wrong before it is opened."""
     return Input(BrokenSource(case_id, case_id, files, reason))
 
 
 def inverse(label_map: Mapping[int, int]) -> dict[int, int]:
-    """A data set's ids -> canonical ones, the other way round: the smallest where several fit."""
+    """Invert a label map; where several own ids have one canonical id, the smallest is taken."""
     return {label_map[own]: own for own in sorted(label_map, reverse=True)}
 
 
 def unique_sources(sources: Sequence[CaseSource]) -> list[CaseSource]:
-    """Sources in the order of their case ids; several of one id become a broken one."""
+    """Sort sources by case id; several with the same id become one broken source."""
     by_id: dict[str, list[CaseSource]] = {}
     for source in sources:
         by_id.setdefault(source.case_id, []).append(source)
@@ -214,6 +206,6 @@ def unique_sources(sources: Sequence[CaseSource]) -> list[CaseSource]:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A key under which volume_10 comes after volume_9."""
+    """Return a sorting key under which volume_10 comes after volume_9."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]

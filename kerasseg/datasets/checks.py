@@ -1,7 +1,4 @@
-"""Reading a case: load it, check it, bring it to the grid that the experiment asks for.
-
-What is wrong with a case, or odd about it.
-"""
+"""Reading a case: load it, check it, bring it to the grid that the experiment asks for."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +18,9 @@ _OUTSIDE_IS_WRONG = 0.5
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. `check` is its short name, the same for every case.
+    """Something found in a case. `check` is its short name, the same for every case.
 
-    An error keeps a case out of training; a warning is for a person to look at.
+    An error keeps the case out of training; a warning is for a person to look at.
     """
 
     severity: Severity
@@ -32,7 +29,7 @@ class Finding:
 
 
 def findings_of(case: Case) -> Iterator[Finding]:
-    """Everything that can be seen in one case alone."""
+    """Yield everything wrong or odd that can be seen in one case alone."""
     inside = case.image if case.box is None else case.image[case.box]
     lows, highs = _ranges(inside)
     for channel, modality in enumerate(case.modalities):
@@ -57,7 +54,7 @@ def findings_of(case: Case) -> Iterator[Finding]:
 
 
 def check_case(case: Case) -> Case:
-    """Return `case` if a store may hold it. Raises `UserError` with its first error."""
+    """Return `case` if a store may hold it. Raises `UserError` with its first error otherwise."""
     for finding in findings_of(case):
         if finding.severity == "error":
             raise UserError(f"{case.case_id}: {finding.message}.")
@@ -65,7 +62,7 @@ def check_case(case: Case) -> Case:
 
 
 def _ranges(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each channel of (D, H, W, C); 0 where there is no voxel."""
+    """Return the smallest and largest value of each channel of (D, H, W, C); 0 without voxels."""
     depth, height, width, channels = image.shape
     if not image.size:
         return np.zeros(channels), np.zeros(channels)
@@ -129,16 +126,16 @@ def _label(case: Case, label: np.ndarray) -> Iterator[Finding]:
 
 
 def read_case(source: CaseSource, settings: DataSettings) -> Case:
-    """The case as the rest of the house takes it.
+    """Load a case, check it, and bring it to the grid that section `data` asks for.
 
-    Raises `UserError` for a file that cannot be read and for anything that
-    `findings.findings_of` calls an error.
+    Raises `UserError` for a file that cannot be read and for anything that `findings_of` calls an
+    error.
     """
     return to_grid(check_case(source.load()), settings)
 
 
 def to_grid(case: Case, settings: DataSettings) -> Case:
-    """The case with pictures of `data.size`, or voxels of `data.spacing`, or as it is."""
+    """Resize a case to `data.size` or resample it to `data.spacing`, if either is set."""
     if settings.size is not None:
         return resize_case(case, settings.size)
     if settings.spacing is None:

@@ -4,62 +4,81 @@ import csv
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets import brats_h5, brats_nifti, lgg, msd, nifti_patterns, nnunet, phantom
-from kerasseg.datasets import pictures as image_pairs
+from kerasseg.datasets import brats_h5, brats_nifti, dataset_json, lgg, nifti, phantom, pictures
 from kerasseg.datasets.case import CaseSource, unique_sources
 from kerasseg.errors import UserError
 
-LAYOUTS: dict[str, tuple[Callable[[DataSettings], Sequence[CaseSource]], str]] = {
-    "phantom": (phantom.discover, "generated"),
-    "brats_nifti": (brats_nifti.discover, "<case>_flair.nii.gz or <case>-t2f.nii.gz"),
-    "brats_h5": (brats_h5.discover, "volume_<id>_slice_<s>.h5"),
-    "msd": (msd.discover, "dataset.json and the 4-D NIfTI files that it names"),
-    "nnunet": (nnunet.discover, "dataset.json and imagesTr/<case>_0000.nii.gz"),
-    "lgg": (lgg.discover, "<patient>_<n>.tif and <patient>_<n>_mask.tif"),
-    "image_pairs": (image_pairs.discover, "pictures in data.pairs.images below it"),
-    "nifti": (nifti_patterns.discover, "the patterns of data.files"),
+
+@dataclass(frozen=True)
+class Layout:
+    """How one layout is read.
+
+    discover:       finds its cases below `data.root`
+    files:          the files it looks for, for messages
+    recognised:     it can be recognised without further settings
+    knows_patients: names of files or folders tell which cases are of one patient
+    """
+
+    discover: Callable[[DataSettings], Sequence[CaseSource]]
+    files: str
+    recognised: bool = True
+    knows_patients: bool = True
+
+
+LAYOUTS = {
+    "phantom": Layout(phantom.discover, "generated", recognised=False),
+    "brats_nifti": Layout(brats_nifti.discover, "<case>_flair.nii.gz or <case>-t2f.nii.gz"),
+    "brats_h5": Layout(brats_h5.discover, "volume_<id>_slice_<s>.h5"),
+    "msd": Layout(dataset_json.discover_msd, "dataset.json and the 4-D NIfTI files that it names"),
+    "nnunet": Layout(dataset_json.discover_nnunet, "dataset.json and imagesTr/<case>_0000.nii.gz"),
+    "lgg": Layout(lgg.discover, "<patient>_<n>.tif and <patient>_<n>_mask.tif"),
+    "image_pairs": Layout(
+        pictures.discover,
+        "pictures in data.pairs.images below it",
+        recognised=False,
+        knows_patients=False,
+    ),
+    "nifti": Layout(nifti.discover, "the patterns of data.files", recognised=False),
 }
-_GUESSED = ("brats_nifti", "brats_h5", "msd", "nnunet", "lgg")
-"""Layouts that can be recognised without further settings."""
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
-    """All cases of `data.root` in `data.layout`, without opening them, sorted by case id.
+    """Find all cases of `data.root` in `data.layout`, without opening them, sorted by case id.
 
-    What is wrong with one case makes a `BrokenSource` of it; two cases of one id become a single
-    one. Raises `UserError` when there is no case at all, naming a layout that does fit if there is
-    one, and for a `data.patient_pattern` or `data.patient_csv` that leaves a case out.
+    A mistake in one case makes a `BrokenSource` of it; so do several cases of the same id.
+
+    Raises:
+        UserError: There is no case at all (the message names a layout that fits, if there is one),
+            or `data.patient_pattern` or `data.patient_csv` leaves a case out.
     """
-    find, pattern = LAYOUTS[settings.layout]
-    sources = unique_sources(find(settings))
+    layout = LAYOUTS[settings.layout]
+    sources = unique_sources(layout.discover(settings))
     if sources:
         return _with_patients(sources, settings)
-    message = f"data.root: no {settings.layout} case ({pattern}) anywhere below {settings.root}"
-    for other in _GUESSED:
-        if other != settings.layout and _fits(other, settings):
-            raise UserError(f"{message}, but there are {other} cases: set data.layout={other}.")
+    message = (
+        f"data.root: no {settings.layout} case ({layout.files}) anywhere below {settings.root}"
+    )
+    for name, other in LAYOUTS.items():
+        if other.recognised and name != settings.layout and _fits(name, settings):
+            raise UserError(f"{message}, but there are {name} cases: set data.layout={name}.")
     raise UserError(f"{message}: set data.root to the folder that holds the cases.")
 
 
 def knows_patients(settings: DataSettings) -> bool:
-    """Whether cases of one patient can be told; if not, a split may leak."""
+    """Return whether the patient of a case is known; if not, a split may leak."""
     given = settings.patient_pattern is not None or settings.patient_csv is not None
-    return settings.layout != "image_pairs" or given
-
-
-def knows_voxel_sizes(settings: DataSettings) -> bool:
-    """Whether the files tell them; pictures do not, and count as 1 mm apart and 1 mm wide."""
-    return settings.layout not in ("lgg", "image_pairs")
+    return LAYOUTS[settings.layout].knows_patients or given
 
 
 def _fits(layout: str, settings: DataSettings) -> bool:
     other = settings.model_copy(update={"layout": layout})
     try:
-        return len(LAYOUTS[layout][0](other)) > 0
+        return len(LAYOUTS[layout].discover(other)) > 0
     except UserError:
         return True  # the files are there, if not in order
 

@@ -1,7 +1,4 @@
-"""Walking a dataset's folder.
-
-Slices that must be there, once each.
-"""
+"""Walking the folder of a data set."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,7 +10,7 @@ _NOT_DATA = ("__MACOSX", ".git", ".ipynb_checkpoints")
 
 
 def files_below(root: Path, setting: str = "data.root") -> Iterator[tuple[Path, list[str]]]:
-    """Every folder under `root` with its files, both sorted. Links to folders are followed.
+    """Yield every folder under `root` with its files, both sorted. Links to folders are followed.
 
     Raises `UserError` when `root` is no folder that can be read, or for a link that leads back to
     a folder which holds it.
@@ -50,7 +47,7 @@ def _refuse_loop(path: Path) -> None:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """[3, 4, 5, 9] -> '3-5, 9'."""
+    """Write numbers as ranges: [3, 4, 5, 9] becomes '3-5, 9'."""
     parts: list[list[int]] = []
     for n in sorted(numbers):
         if parts and n == parts[-1][-1] + 1:

@@ -1,7 +1,4 @@
-"""Files and folders -> the cases in them that are to be predicted.
-
-Pictures: each a case of its own, or the slices of Kaggle's LGG.
-"""
+"""Finding the cases that are to be predicted in files and folders."""
 
 import dataclasses
 import re
@@ -26,7 +23,7 @@ _SLICE = re.compile(r"_\d+\.tiff?$", re.IGNORECASE)
 def picture_inputs(
     files: list[Path], paths: Sequence[Path], data: DataSettings, layout: str | None = None
 ) -> list[Input]:
-    """The cases among pictures.
+    """Find the cases among pictures.
 
     A run of grey values or colours takes each picture by itself; where `data.pairs.images` is
     among the folders in `paths`, only pictures in it, and never those of `data.pairs.masks` nor
@@ -94,19 +91,25 @@ def find_inputs(
     layout: str | None = None,
     leave_out: Path | None = None,
 ) -> list[Input]:
-    """Every case in files and in folders, at any depth, without opening them, by case id.
+    """Find every case in files and folders, at any depth, without opening them.
 
-    They are of the kind that lies there; of several kinds of that of `data.layout`, else NIfTI
-    before HDF5 before pictures. Segmentations are passed over. What is wrong with one case makes a
+    Where files of several kinds lie, those of the kind of `data.layout` are taken, else NIfTI
+    before HDF5 before pictures. Segmentations are passed over. A mistake in one case makes a
     broken source of it.
 
-    data:      of the run that is to predict them: `modalities` are what the sources load;
-               `files`, `pairs`, `h5_image_channels` and `h5_slices` say how its own files lay
-    layout:    a name of data.layout but phantom, instead of what the files look like
-    leave_out: a folder that is passed over, such as that of the predictions
+    Args:
+        paths: Files and folders.
+        data: Section `data` of the run that is to predict them: the sources load its `modalities`;
+            `files`, `pairs`, `h5_image_channels` and `h5_slices` say how its own files lay.
+        layout: A name of `data.layout` but phantom, to be taken instead of guessing it.
+        leave_out: A folder that is passed over, such as that of the predictions.
 
-    Raises `UserError` where there is no case at all, and for pictures if `modalities` are not
-    channels of pictures.
+    Returns:
+        The inputs, sorted by case id.
+
+    Raises:
+        UserError: There is no case at all, or there are pictures and `modalities` are not channels
+            of pictures.
     """
     files = _files(paths, leave_out)
     kinds = {
@@ -125,7 +128,7 @@ def find_inputs(
             return _unique(found)
     where = " ".join(map(str, paths))
     raise UserError(
-        f"INPUT: no {layout or 'case'} in {where}, which holds {_words(files)}: expected NIfTI "
+        f"INPUT: no {layout or 'case'} in {where}, which holds {_describe(files)}: expected NIfTI "
         "files <case>_flair.nii.gz, <case>-t2f.nii.gz or <case>_0000.nii.gz, or 4-D ones; "
         "volume_<id>_slice_<s>.h5; <patient>_<n>.tif; or pictures."
     )
@@ -187,7 +190,7 @@ def _unique(inputs: list[Input]) -> list[Input]:
     ]
 
 
-def _words(files: Sequence[Any]) -> str:
+def _describe(files: Sequence[Any]) -> str:
     if not files:
         return "no file"
     return f"{len(files)} other file(s), such as {files[0].name}"

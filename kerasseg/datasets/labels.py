@@ -1,13 +1,28 @@
-"""A dataset's own label ids -> canonical ids."""
+"""Label ids: a data set's own to canonical ones when read, and back when written."""
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 
 from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import inverse
 from kerasseg.errors import UserError
+
+CONVENTIONS: Final = MappingProxyType(
+    {
+        "brats": MappingProxyType({0: 0, anatomy.NCR: 1, anatomy.ED: 2, anatomy.ET: 4}),
+        "brats23": MappingProxyType({0: 0, anatomy.NCR: 1, anatomy.ED: 2, anatomy.ET: 3}),
+        "msd": MappingProxyType({0: 0, anatomy.ED: 1, anatomy.NCR: 2, anatomy.ET: 3}),
+    }
+)
+"""Convention -> canonical id -> id in the file: brats is BraTS up to 2021; brats23 is BraTS from
+2023 on, whose ids are the canonical ones; msd is Task01 of the Medical Segmentation Decathlon."""
+
+_OF_LAYOUT: Final = MappingProxyType({"phantom": "brats23", "nnunet": "brats23", "msd": "msd"})
 
 _INTEGER_TOLERANCE = 1e-3
 """Label maps stored as float with a slope come back as 0.99999."""
@@ -18,7 +33,7 @@ _NAMES = (
     (re.compile(r"necro|non[- _]?enhanc|\bncr\b|\bnetc?\b"), anatomy.NCR),
     (re.compile(r"enhanc|\bet\b"), anatomy.ET),
 )
-"""Names that dataset.json files give to labels; the first that fits counts, so that a
+"""Names that dataset.json files give to labels. The first that fits counts, so that a
 non-enhancing tumour is not taken for an enhancing one."""
 
 
@@ -61,13 +76,13 @@ def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: An
 
 
 def label_map_of_names(names: Mapping[int, str], where: Any) -> dict[int, int]:
-    """The label map that a dataset.json implies: its ids -> canonical ids, by their names.
+    """Return the label map that a dataset.json implies by the names of its labels.
 
     Raises `UserError` for a name that is none of the three sub-regions.
     """
     result = {}
     for label, name in names.items():
-        fits = [class_id for words, class_id in _NAMES if words.search(name.lower())]
+        fits = [class_id for pattern, class_id in _NAMES if pattern.search(name.lower())]
         if not fits:
             raise UserError(
                 f"{where}: label {label} is called {name!r}, which is none of background, edema, "
@@ -75,3 +90,60 @@ def label_map_of_names(names: Mapping[int, str], where: Any) -> dict[int, int]:
             )
         result[label] = fits[0]
     return {anatomy.BACKGROUND: anatomy.BACKGROUND, **result}
+
+
+def label_ids(
+    convention: str | None,
+    data: DataSettings,
+    target: str,
+    of_input: Mapping[int, int] | None,
+) -> Mapping[int, int]:
+    """Choose the ids that a predicted label is written with.
+
+    Tumour of any kind (target binary) is 1, or what `data.label_map` has for it. Otherwise the
+    first of these counts that says anything: `convention`, the run's `data.label_map`, the
+    input's own files, the layout that the run was trained on.
+
+    Args:
+        convention: A key of `CONVENTIONS`, or None.
+        data: Section `data` of the run.
+        target: What the run predicts, a key of `anatomy.TARGETS`.
+        of_input: The ids that the input's files speak of (`read_label_ids`), or None.
+
+    Returns:
+        Canonical id -> the id that is written.
+
+    Raises:
+        UserError: `data.label_map` lacks an id.
+    """
+    own = inverse(data.label_map) if data.label_map else None
+    if target == "binary":
+        named = data.classes == "tumour" and convention is None and own is not None
+        return own if named and own is not None and {0, 1} <= set(own) else {0: 0, 1: 1}
+    if convention is not None:
+        return CONVENTIONS[convention]
+    if own is not None:
+        missing = [name for i, name in anatomy.LABELS.items() if i not in own]
+        if missing:
+            raise UserError(
+                f"The run's data.label_map has no id for {', '.join(missing)}: say which ids to "
+                f"write with --labels {'|'.join(CONVENTIONS)}."
+            )
+        return own
+    return of_input or CONVENTIONS[_OF_LAYOUT.get(data.layout, "brats")]
+
+
+def own_label(label: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+    """Replace canonical ids by a data set's own.
+
+    Args:
+        label: Canonical ids, of any shape.
+        ids: Canonical id -> own id.
+
+    Returns:
+        The own ids, in the smallest unsigned dtype that holds them.
+    """
+    table = np.zeros(max(ids) + 1, np.min_scalar_type(max(ids.values())))
+    for canonical, own in ids.items():
+        table[canonical] = own
+    return table[label]

@@ -17,13 +17,13 @@ from kerasseg.errors import UserError
 
 _NAME = re.compile(r"^(?P<case>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?$", re.IGNORECASE)
 _PATIENT = re.compile(r"^TCGA_[A-Za-z0-9]{2}_[A-Za-z0-9]{4}")
-"""What data.csv calls a patient; the folder's name goes on with the date of the scan."""
+"""The patient's name in data.csv; in the folder's name the date of the scan follows it."""
 _Slices = dict[int, list[Path]]
 
 
 @dataclass(frozen=True)
 class LggSource:
-    """One patient; slices in numeric order, `masks` empty where there are none."""
+    """One patient: slices in numeric order, and their masks, if there are any."""
 
     case_id: str
     patient_id: str
@@ -70,7 +70,7 @@ class LggSource:
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
-    """Every patient below `data.root`, with the row of data.csv where there is one.
+    """Find every patient below `data.root`, with the row of data.csv where there is one.
 
     A patient whose slices are not numbered without a gap, or lack some of their masks, is broken.
     """
@@ -91,10 +91,10 @@ def patients_among(
     *,
     masks: bool = True,
 ) -> list[CaseSource]:
-    """Every patient whose slices are among `paths`; other files are passed over.
+    """Find every patient whose slices are among `paths`; other files are passed over.
 
-    attributes: of each patient
-    masks:      whether masks count; if not, it is as if they were not there
+    attributes: patient -> what is known of the patient
+    masks:      without it masks are passed over, too
     """
     pictures: dict[tuple[Path, str], _Slices] = {}
     truth: dict[tuple[Path, str], _Slices] = {}
@@ -136,7 +136,7 @@ def _source(
 
 
 def _wrong(images: _Slices, masks: _Slices) -> str:
-    """What is wrong with the slices of a patient in words; nothing where they are in order."""
+    """Say what is wrong with the slices of a patient; an empty text where they are in order."""
     for slices in (images, masks):
         for paths in slices.values():
             if len(paths) > 1:
@@ -154,7 +154,7 @@ def _wrong(images: _Slices, masks: _Slices) -> str:
 
 
 def _attributes(path: Path) -> dict[str, dict[str, str]]:
-    """Rows of data.csv by patient, empty cells left out."""
+    """Read data.csv: patient -> the cells of the row that are not empty."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))

@@ -1,12 +1,10 @@
-"""Reading and writing NIfTI files, in the house's axes.
-
-`NiftiSource`: a case of one NIfTI file per modality, or of all modalities in one 4-D file.
-"""
+"""NIfTI files: reading, writing, cases made of them, and the layout `nifti` by name patterns."""
 
 import functools
 import gzip
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +17,10 @@ from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
-from kerasseg.datasets.case import Box, Case, Grid, bounding_box
+from kerasseg import anatomy
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import Box, BrokenSource, Case, CaseSource, Grid, bounding_box
+from kerasseg.datasets.folders import files_below
 from kerasseg.datasets.labels import canonical_labels
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
@@ -30,6 +31,10 @@ _SCANNER = 1
 """NIFTI_XFORM_SCANNER_ANAT: the code of coordinates of the scanner."""
 _QFORM_TOLERANCE_MM = 1e-3
 """A quaternion of float32 does not hold an affine exactly."""
+_AFFINE_TOLERANCE_MM = 0.05
+"""How far a corner of the volume may move between files; headers round their numbers."""
+_SEGMENTATION = "segmentation"
+_TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?")
 _ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # stub: an instance
 _BAD_FILE = (
     TypeError,
@@ -96,7 +101,7 @@ def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> Non
 
 
 def _voxels(raw: bytes, *, named_gz: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine of a file's bytes, which may be compressed, of either NIfTI version."""
+    """Return voxels and affine of a file's bytes, which may be compressed."""
     if raw[:2] == _GZIP_MAGIC:
         raw = _decompress(raw)
     elif named_gz and raw:
@@ -119,7 +124,7 @@ def _voxels(raw: bytes, *, named_gz: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decompress(raw: bytes) -> bytes:
-    """What a gzip file holds, at four times the speed of zlib (benchmarks/notes.md)."""
+    """Decompress a gzip file, at four times the speed of zlib (benchmarks/notes.md)."""
     # The last four bytes say how much it is, so that the result is written once and not grown.
     size = int.from_bytes(raw[-4:], "little")
     member = isal_zlib.decompressobj(wbits=isal_zlib.MAX_WBITS + 16)
@@ -135,16 +140,13 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-_AFFINE_TOLERANCE_MM = 0.05
-"""Of the corner that moves most; headers round their numbers differently."""
-
-
 @dataclass(frozen=True)
 class NiftiSource:
-    """What every NIfTI layout comes down to.
+    """A case of NIfTI files, whatever the layout.
 
-    `images` has a file per modality, or one 4-D file, whose `channels` are then the modalities'
-    places in it. `label_map` is the files' ids -> canonical ones, as pairs.
+    images:    a file per modality, or one 4-D file
+    channels:  the modalities' places in the 4-D file; empty for a file per modality
+    label_map: pairs of the files' id and the canonical id
     """
 
     case_id: str
@@ -213,7 +215,7 @@ class NiftiSource:
 
 
 def air_value(volume: np.ndarray) -> float:
-    """What a scan holds around the head: the value of all eight corners, or 0 where they differ.
+    """Return the value of the air around the head: that of all eight corners, or 0 if they differ.
 
     Scans that were normalised as a whole have a number other than 0 there; everything that looks
     for the brain, and the z-score, would take their air for tissue. A constant scan has no air.
@@ -226,16 +228,38 @@ def air_value(volume: np.ndarray) -> float:
     return float(value)
 
 
-def label_pairs(label_map: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
-    """A label map as a source holds it."""
-    return tuple(sorted(label_map.items()))
+def nifti_source(
+    data: DataSettings,
+    case_id: str,
+    images: Sequence[Path],
+    segmentation: Path | None = None,
+    *,
+    label_map: Mapping[int, int] = anatomy.BRATS_LABEL_MAP,
+    channels: tuple[int, ...] = (),
+    patient_id: str | None = None,
+) -> NiftiSource:
+    """Return the source of a case that is read as section `data` asks.
+
+    Without `patient_id` the case is a patient of its own. `data.label_map`, if there is one,
+    counts instead of `label_map`.
+    """
+    return NiftiSource(
+        case_id=case_id,
+        patient_id=patient_id or case_id,
+        modalities=data.modalities,
+        images=tuple(images),
+        segmentation=segmentation,
+        label_map=tuple(sorted((data.label_map or label_map).items())),
+        channels=channels,
+        classes=data.classes,
+    )
 
 
 def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box, np.ndarray]:
-    """Volumes (D, H, W) -> (D, H, W, C) float32, the box outside which all are 0, and where in it
-    one of them is not.
+    """Stack volumes (D, H, W) to an image (D, H, W, C) float32.
 
-    Only the box is written: most of a skull-stripped scan is air, whose pages stay untouched.
+    Returns also the box outside which all of them are 0, and where in it any is not. Only the box
+    is written: most of a skull-stripped scan is air, whose pages stay untouched.
     """
     if all(volume.dtype == volumes[0].dtype and volume.dtype.kind in "iu" for volume in volumes):
         inside = functools.reduce(np.bitwise_or, volumes) != 0  # many times as fast as below
@@ -266,3 +290,69 @@ def _check_same_grid(path: Path, grid: Grid, first_path: Path, first: Grid) -> N
             f"volume by {shift:.3g} mm: all files of a case must share one grid; register or "
             "resample it."
         )
+
+
+def discover(settings: DataSettings) -> list[CaseSource]:
+    """Find every case by the patterns of `data.files`. One that lacks a modality is broken."""
+    assert settings.root is not None  # checked when the config is read
+    patterns = {m: settings.files[m] for m in settings.modalities}
+    if settings.segmentation is not None:
+        patterns[_SEGMENTATION] = settings.segmentation
+    compiled = {kind: pattern_regex(pattern) for kind, pattern in patterns.items()}
+    found: dict[str, dict[str, list[Path]]] = {}
+    for folder, names in files_below(settings.root):
+        for name in names:
+            path = folder / name
+            relative = path.relative_to(settings.root).as_posix()
+            for kind, pattern in compiled.items():
+                match = pattern.fullmatch(relative)
+                if match:
+                    found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
+    return [
+        _source(case_id, kinds, patterns, settings)
+        for case_id, kinds in found.items()
+        if set(kinds) - {_SEGMENTATION}
+    ]
+
+
+def pattern_regex(pattern: str) -> re.Pattern[str]:
+    """Turn a pattern into a regular expression over the path below `data.root`.
+
+    `*` and `?` stay within one folder's name, `**/` is any number of folders, and a second
+    `{case}` is the same name again.
+    """
+    parts, end, seen = [], 0, False
+    for token in _TOKEN.finditer(pattern):
+        parts.append(re.escape(pattern[end : token.start()]))
+        end = token.end()
+        if token[0] == "{case}":
+            parts.append("(?P=case)" if seen else "(?P<case>[^/]+)")
+            seen = True
+        else:
+            parts.append({"*": "[^/]*", "?": "[^/]", "**/": "(?:.*/)?"}[token[0]])
+    return re.compile("".join(parts) + re.escape(pattern[end:]))
+
+
+def _source(
+    case_id: str, kinds: dict[str, list[Path]], patterns: dict[str, str], settings: DataSettings
+) -> CaseSource:
+    files = tuple(path for paths in kinds.values() for path in paths)
+    missing = [kind for kind in settings.modalities if kind not in kinds]
+    if missing:
+        looked = " and ".join(f"{kind} ({patterns[kind]})" for kind in missing)
+        reason = (
+            f"{settings.root}: case {case_id} has no {looked}, only "
+            f"{', '.join(p.name for p in files)}: restore the file, remove the case, or change "
+            "data.files."
+        )
+        return BrokenSource(case_id, case_id, files, reason)
+    for kind, paths in kinds.items():
+        if len(paths) > 1:
+            reason = (
+                f"{paths[0]} and {paths[1]} both fit the pattern of {kind}, {patterns[kind]}: make "
+                "the pattern narrower, or keep one file."
+            )
+            return BrokenSource(case_id, case_id, files, reason)
+    images = [kinds[m][0] for m in settings.modalities]
+    segmentation = kinds[_SEGMENTATION][0] if _SEGMENTATION in kinds else None
+    return nifti_source(settings, case_id, images, segmentation)

@@ -1,6 +1,7 @@
-"""NIfTI files by their names, by their numbers, or by what is stacked in them.
+"""Finding the cases that are to be predicted among NIfTI files.
 
-NIfTI files by the patterns of the run's own data.
+They are told by their names, by their numbers, by what is stacked in them, or by the patterns of
+the run's own data.
 """
 
 import re
@@ -12,10 +13,8 @@ import nibabel as nib
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Input, broken
-from kerasseg.datasets.dataset_json import DatasetJson
-from kerasseg.datasets.label_ids import description_beside, ids_of_names
-from kerasseg.datasets.nifti import NiftiSource
-from kerasseg.datasets.nifti_patterns import pattern_regex
+from kerasseg.datasets.dataset_json import DatasetJson, description_beside, label_ids_of_names
+from kerasseg.datasets.nifti import nifti_source, pattern_regex
 from kerasseg.errors import UserError
 
 _NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", re.IGNORECASE)
@@ -24,7 +23,7 @@ _SEGMENTATION = re.compile(r"(^|[_-])(seg|segm|segmentation|label|mask)\.nii", r
 
 
 def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = None) -> list[Input]:
-    """The cases among NIfTI files, folder by folder.
+    """Find the cases among NIfTI files, folder by folder.
 
     brats_nifti: `<case>_<modality>.nii.gz`, or `<modality>.nii.gz` in a folder of the case's name;
                  modalities by all their names. Other 3-D files beside such a case are passed over
@@ -32,7 +31,7 @@ def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = Non
                  of the two above, else the places of `data.modalities`, if there are as many
     msd:         4-D files; channels likewise. A 3-D file is taken, too, by a run of one modality
 
-    Headers are opened of files that are not named as in brats_nifti.
+    Files that are not named as in brats_nifti are opened for their headers.
     """
     folders: dict[Path, list[Path]] = {}
     for path in files:
@@ -50,7 +49,7 @@ def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = Non
 
 
 def _named(folder: Path, paths: list[Path], data: DataSettings) -> dict[str, dict[str, list[Path]]]:
-    """Case id -> modality -> files."""
+    """Group files by case id and modality."""
     groups: dict[str, dict[str, list[Path]]] = {}
     for path in paths:
         match = _NAME.match(path.name)
@@ -71,8 +70,8 @@ def _of_names(case: str, kinds: dict[str, list[Path]], folder: Path, data: DataS
         if len(kinds[kind]) > 1:
             first, second = kinds[kind][:2]
             return broken(case, files, f"{second}: {first.name} beside it is {kind} too: keep one.")
-    source = _source(case, tuple(kinds[m][0] for m in data.modalities), data)
-    return Input(source, label_ids=ids_of_names(files))
+    source = nifti_source(data, case, [kinds[m][0] for m in data.modalities])
+    return Input(source, label_ids=label_ids_of_names(files))
 
 
 def _others(
@@ -94,7 +93,7 @@ def _others(
         elif match and layout in (None, "nnunet") and len(shape) == 3:
             numbered.setdefault(match["case"], {})[int(match["number"])] = path
         elif len(data.modalities) == 1 and layout != "nnunet" and not beside:
-            result.append(Input(_source(case, (path,), data), label_ids=ids))
+            result.append(Input(nifti_source(data, case, [path]), label_ids=ids))
         elif not beside:
             reason = (
                 f"{path}: nothing says which modality it is, and the run needs "
@@ -113,7 +112,7 @@ def _others(
             reason += f"{', '.join(path.name for path in files)}: add it."
             result.append(broken(case, files, reason))
         else:
-            source = _source(case, tuple(numbers[n] for n in channels), data)
+            source = nifti_source(data, case, [numbers[n] for n in channels])
             result.append(Input(source, label_ids=ids))
     return result
 
@@ -129,14 +128,14 @@ def _stacked(
     channels = _channels(description, count, data)
     if isinstance(channels, str):
         return broken(case, (path,), f"{path}: {channels}")
-    source = _source(case, (path,), data, channels=channels)
+    source = nifti_source(data, case, [path], channels=channels)
     return Input(source, label_ids=ids)
 
 
 def _channels(
     description: DatasetJson | None, count: int, data: DataSettings
 ) -> tuple[int, ...] | str:
-    """The modalities' places among `count` channels, or what is wrong."""
+    """Return the modalities' places among `count` channels, or say what is wrong."""
     if description is not None:
         lacking = _lacking(tuple(description.channels), data)
         if lacking:
@@ -169,13 +168,13 @@ def _lacking(found: tuple[str, ...], data: DataSettings) -> str:
 
 
 def _shape(path: Path) -> tuple[int, ...]:
-    """Without axes of length 1 behind the third."""
+    """Return the shape of a file without axes of length 1 after the third."""
     try:
         shape = tuple(int(n) for n in nib.load(path).shape)
     except Exception as error:  # whatever a damaged file makes nibabel, gzip or zlib raise
-        words = str(error).split("\n")[0] or type(error).__name__
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path}: cannot be read as NIfTI ({words}): the file is damaged or truncated; copy "
+            f"{path}: cannot be read as NIfTI ({reason}): the file is damaged or truncated; copy "
             "or download it again."
         ) from None
     while len(shape) > 3 and shape[-1] == 1:
@@ -183,28 +182,13 @@ def _shape(path: Path) -> tuple[int, ...]:
     return shape
 
 
-def _source(
-    case: str, images: tuple[Path, ...], data: DataSettings, channels: tuple[int, ...] = ()
-) -> NiftiSource:
-    return NiftiSource(
-        case_id=case,
-        patient_id=case,
-        modalities=data.modalities,
-        images=images,
-        segmentation=None,
-        label_map=(),
-        channels=channels,
-        classes=data.classes,
-    )
-
-
 def nifti_pattern_inputs(
     files: list[Path], paths: Sequence[Path], data: DataSettings
 ) -> list[Input]:
-    """The cases among files by the patterns of `data.files`.
+    """Find the cases among files by the patterns of `data.files`.
 
-    A pattern counts from the folder in `paths` that was asked for, or from one above it where it
-    names folders: a single case's may be asked for, too.
+    A pattern counts from the folder in `paths` or, where it names folders, from one above it: the
+    user may name the folder of a single case.
     """
     patterns = {m: data.files[m] for m in data.modalities if m in data.files}
     compiled = {kind: pattern_regex(pattern) for kind, pattern in patterns.items()}
@@ -238,15 +222,4 @@ def _input(case: str, kinds: dict[str, list[Path]], data: DataSettings) -> Input
     double = [paths for paths in kinds.values() if len(paths) > 1]
     if double:
         return broken(case, files, f"{double[0][1]}: fits like {double[0][0]}: keep one.")
-    images = tuple(kinds[m][0] for m in data.modalities)
-    return Input(
-        NiftiSource(
-            case_id=case,
-            patient_id=case,
-            modalities=data.modalities,
-            images=images,
-            segmentation=None,
-            label_map=(),
-            classes=data.classes,
-        )
-    )
+    return Input(nifti_source(data, case, [kinds[m][0] for m in data.modalities]))

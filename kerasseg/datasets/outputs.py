@@ -1,9 +1,4 @@
-"""Maps of floats, such as probabilities -> a file of each channel.
-
-The files of one case's prediction.
-
-A label map -> its file.
-"""
+"""The files of one case's prediction: label map, probabilities, entropy and variance."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +8,16 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import Grid
-from kerasseg.datasets.label_ids import own_label
+from kerasseg.datasets.labels import own_label
 from kerasseg.datasets.nifti import write_nifti
 from kerasseg.datasets.pictures import write_picture
 
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Where they lie in the output folder.
+    """The paths of one case's prediction in the output folder.
 
-    picture: pictures come out as pictures: the mask as PNG, what is float32 as TIFF
+    picture: the input is a picture, so its mask is written as PNG and maps of float32 as TIFF
     """
 
     folder: Path
@@ -31,25 +26,25 @@ class OutputFiles:
 
     @property
     def label(self) -> Path:
-        """The label map, written last: a case that has one is finished."""
+        """The label map. It is written last: a case that has one is finished."""
         return self.folder / f"{self.case_id}{'.png' if self.picture else '.nii.gz'}"
 
     @property
     def overlay(self) -> Path:
-        """The drawing."""
+        """The drawing of the label over the scan."""
         return self.folder / "overlays" / f"{self.case_id}.png"
 
     def probabilities(self, target: str) -> list[Path]:
-        """Of each channel."""
+        """Return a path for each channel."""
         return self._maps("probability", anatomy.TARGETS[target])
 
     def entropy(self, target: str) -> list[Path]:
-        """Of a softmax target one, of a sigmoid target one of each channel."""
+        """Return one path for a softmax target, and one for each channel of a sigmoid target."""
         softmax = anatomy.ACTIVATIONS[target] == "softmax"
         return self._maps("entropy", [""] if softmax else anatomy.TARGETS[target])
 
     def variance(self, target: str) -> list[Path]:
-        """Of each channel."""
+        """Return a path for each channel."""
         return self._maps("variance", anatomy.TARGETS[target])
 
     def _maps(self, what: str, channels: Iterable[str]) -> list[Path]:

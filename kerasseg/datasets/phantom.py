@@ -38,7 +38,7 @@ _EDEMA_REACH_IN_CORTEX = 1.25
 
 @dataclass(frozen=True)
 class PhantomSource:
-    """Phantom number `index` of a seed; made when loaded."""
+    """Phantom number `index` of a seed; it is made when it is loaded."""
 
     case_id: str
     patient_id: str
@@ -66,7 +66,7 @@ class PhantomSource:
 
 
 def discover(settings: DataSettings) -> list[PhantomSource]:
-    """The phantoms that `data.phantom` asks for."""
+    """Return the phantoms that `data.phantom` asks for."""
     phantom = settings.phantom
     names = [f"phantom_{index:04d}" for index in range(phantom.cases)]
     return [
@@ -97,7 +97,7 @@ def make_phantom(
 
 
 def _coordinates(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
-    """(3, D, H, W) positions in the head: -1..1 spans the brain, slightly tilted and shifted."""
+    """Return positions (3, D, H, W) in the head; -1..1 spans the brain, slightly tilted."""
     axes = [np.linspace(-1, 1, n) for n in shape]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))
     angles = rng.normal(0, 0.08, 3)
@@ -114,7 +114,7 @@ def _coordinates(shape: tuple[int, int, int], rng: np.random.Generator) -> np.nd
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, ...], nodes: int) -> np.ndarray:
-    """A smooth random field of mean 0 and standard deviation 1, `nodes` knots along each axis."""
+    """Draw a smooth field of mean 0 and standard deviation 1, with `nodes` knots along an axis."""
     coarse = rng.standard_normal((nodes,) * len(shape))
     field = ndimage.zoom(coarse, [n / nodes for n in shape], order=3, mode="grid-constant")
     return (field - field.mean()) / field.std()
@@ -126,7 +126,7 @@ def _ellipsoid(grid: np.ndarray, centre: tuple[float, ...], radii: tuple[float, 
 
 
 def _anatomy(grid: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Brain mask and tissue ids (D, H, W)."""
+    """Draw the brain mask and the tissue ids (D, H, W)."""
     shape = grid.shape[1:]
     radius = _ellipsoid(grid, (0, 0, 0), (1, 1, 1))
     folds = _smooth(rng, shape, 12)
@@ -152,7 +152,7 @@ def _anatomy(grid: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 
 def _vessel(grid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A thin tube along a random line."""
+    """Draw a thin tube along a random line."""
     point = rng.uniform(-0.7, 0.7, (3, 1, 1, 1))
     along = rng.normal(0, 1, 3)
     along /= np.linalg.norm(along)
@@ -170,7 +170,7 @@ def _tumour(
     *,
     enhancing: bool,
 ) -> np.ndarray:
-    """Canonical labels (D, H, W): core, rim and edema around one centre."""
+    """Draw canonical labels (D, H, W): core, rim and edema around one centre."""
     shape = grid.shape[1:]
     centre = rng.normal(0, 1, 3)
     centre *= rng.uniform(0.25, 0.6) / np.linalg.norm(centre)
@@ -192,7 +192,7 @@ def _tumour(
 def _scan(
     intensity: dict[int, float], tissue: np.ndarray, brain: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """One modality (D, H, W) float32: contrast, blur, bias field, Rician noise, scanner gain."""
+    """Draw one modality (D, H, W) float32: contrast, blur, bias field, Rician noise and gain."""
     image = np.zeros(tissue.shape)
     for tissue_id, brightness in intensity.items():
         image[tissue == tissue_id] = brightness + rng.normal(0, 0.02)

@@ -1,7 +1,4 @@
-"""Reading PNG, JPEG, TIFF and BMP files, as values and as masks; writing pictures.
-
-Pictures and masks of the same name, in two folders or in one.
-"""
+"""Pictures (PNG, JPEG, TIFF, BMP): reading, writing, and the layout `image_pairs`."""
 
 import unicodedata
 import warnings
@@ -20,11 +17,11 @@ from kerasseg.files import atomic_write
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""ITU-R BT.601: what every viewer takes for the grey of a colour."""
+"""Weights of red, green and blue in the grey of a colour, after ITU-R BT.601."""
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture (H, W, C) in the file's own numbers, C = 1 for grey and 3 for RGB.
+    """Read a picture (H, W, C) in the file's own numbers, C = 1 for grey and 3 for RGB.
 
     Raises `UserError` for a file that is damaged, has several pages or transparent pixels, or
     whose numbers are not grey values or RGB (a palette, CMYK), or would be cut to 8 bit.
@@ -62,7 +59,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path, threshold: int | None) -> np.ndarray:
-    """A mask (H, W) bool: values from `threshold` on, or the one value besides 0.
+    """Read a mask (H, W) bool: values from `threshold` on, or the one value besides 0.
 
     Raises `UserError` for a coloured mask and, without a threshold, for more than one value
     besides 0.
@@ -82,7 +79,7 @@ def read_mask(path: Path, threshold: int | None) -> np.ndarray:
 
 
 def read_mask_255(path: Path) -> np.ndarray:
-    """A mask (H, W) bool of a file that must hold 0 and 255 only. Raises `UserError` otherwise."""
+    """Read a mask (H, W) bool. Raises `UserError` for values other than 0 and 255."""
     values = _one_channel(read_picture(path), path)
     wrong = np.unique(values[(values != 0) & (values != 255)])
     if wrong.size:
@@ -94,7 +91,7 @@ def read_mask_255(path: Path) -> np.ndarray:
 
 
 def as_channels(values: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
-    """(H, W, 1 or 3) -> (H, W, len(channels)) float32: grey, or some of red, green, blue."""
+    """Turn (H, W, 1 or 3) into (H, W, len(channels)) float32: grey, or some of the colours."""
     pixels = values.astype(np.float32)
     if channels == ("grey",):
         return pixels if pixels.shape[-1] == 1 else (pixels @ _LUMA)[..., np.newaxis]
@@ -182,7 +179,7 @@ class PairSource:
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
-    """Every picture below `data.pairs.images` with the mask of its name.
+    """Find every picture below `data.pairs.images` with the mask of its name.
 
     A picture without a mask, a mask without a picture and a name that occurs twice are broken
     cases. Where there is no masks folder at all, the pictures are cases without a segmentation.
@@ -242,9 +239,9 @@ def _source(
 
 
 def _by_stem(root: Path, setting: str) -> dict[str, list[Path]]:
-    """Pictures below a folder by their path without suffix, in one Unicode form.
+    """Return pictures below a folder by their path without suffix, in one Unicode form.
 
-    macOS writes an accent as a letter of its own; the same name may come in both forms.
+    macOS writes an accent as a letter of its own, so the same name may come in both forms.
     """
     found: dict[str, list[Path]] = {}
     for folder, names in files_below(root, setting):

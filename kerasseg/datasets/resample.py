@@ -1,6 +1,6 @@
-"""Volumes onto another grid of the same axes: images by splines, segmentations class by class.
+"""Resampling volumes to another grid of the same axes, and resizing pictures.
 
-Pictures of one size, whatever theirs was.
+Images are interpolated by splines, segmentations class by class.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from scipy import ndimage
 from kerasseg.datasets.case import Case, Grid, spacing_of
 
 SAME_SPACING: Final = 1e-3
-"""Relative; headers round their voxel sizes."""
+"""Relative difference up to which voxel sizes are equal; headers round them."""
 AIR_SHARE: Final = 0.5
 """A voxel of a new grid is air, exactly 0, if less than this share of what it covers was signal."""
 
@@ -47,7 +47,7 @@ def same_spacing(old: Any, new: Any, library: Any) -> Any:
 
 
 def resample_case(case: Case, spacing: Sequence[float], order: int) -> Case:
-    """The same case with voxels of `spacing` (D, H, W) mm; itself if it has them already.
+    """Resample a case to voxels of `spacing` (D, H, W) mm; return it as it is if it has them.
 
     The field of view stays: the outer faces of the new grid are those of the old one, up to half
     a voxel where its length is no multiple of the spacing.
@@ -60,7 +60,7 @@ def resample_case(case: Case, spacing: Sequence[float], order: int) -> Case:
 
 
 def case_on(case: Case, shape: Sequence[int], affine: np.ndarray, order: int) -> Case:
-    """`case` on another grid of the same axes: shape (D, H, W), `affine` of its indices."""
+    """Resample a case to the grid of `shape` (D, H, W) and `affine`, which has the same axes."""
     label = case.label
     return Case(
         case_id=case.case_id,
@@ -78,7 +78,7 @@ def case_on(case: Case, shape: Sequence[int], affine: np.ndarray, order: int) ->
 
 
 def affine_of(affine: np.ndarray, scale: Sequence[float]) -> np.ndarray:
-    """The affine of a grid whose voxels are `scale` (D, H, W) times as long, from the same corner.
+    """Return the affine of a grid whose voxels are `scale` (D, H, W) times as long.
 
     The first voxel's outer corner stays where it is, so its centre moves.
     """
@@ -94,7 +94,9 @@ def resample_image(
     new_affine: np.ndarray,
     order: int,
 ) -> np.ndarray:
-    """Image (D, H, W, C) -> (*shape, C) float32 by splines of `order` 1 (linear) or 3 (cubic).
+    """Resample an image (D, H, W, C) to (*shape, C) float32.
+
+    `order` is that of the splines: 1 (linear) or 3 (cubic).
 
     Air, exactly 0 before, is exactly 0 after: splines ring, and would paint it over. A voxel is
     air when most of what it covers was.
@@ -114,9 +116,9 @@ def resample_image(
 def resample_label(
     label: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray
 ) -> np.ndarray:
-    """Label (D, H, W) -> (*shape): each id interpolated linearly, the largest share wins.
+    """Resample a label (D, H, W) to `shape`: each id linearly, and the largest share wins.
 
-    Never an id that was not there. A tie goes to the smaller id.
+    No id appears that was not there. A tie goes to the smaller id.
     """
     ids = np.unique(label)
     result = np.full(shape, ids[0], label.dtype)
@@ -132,7 +134,7 @@ def resample_label(
 def resample_probabilities(
     probabilities: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray
 ) -> np.ndarray:
-    """Probabilities (D, H, W, K) -> (*shape, K) float32, linearly: what adds up to 1 still does."""
+    """Resample probabilities (D, H, W, K) linearly to (*shape, K) float32; sums of 1 stay 1."""
     result = np.empty((*shape, probabilities.shape[-1]), np.float32)
     for channel in range(result.shape[-1]):
         values = probabilities[..., channel]
@@ -141,9 +143,9 @@ def resample_probabilities(
 
 
 def restore_label(label: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
-    """Label (D, H, W), whose indices `affine` takes to RAS mm -> voxels (x, y, z) of `grid`.
+    """Bring a label (D, H, W) with the given affine to the voxels (x, y, z) of `grid`.
 
-    Exact where nothing was resampled, class by class otherwise.
+    The way back is exact where nothing was resampled, and class by class otherwise.
     """
     ours = label
     if label.shape != grid.our_shape or not np.allclose(affine, grid.our_affine, atol=1e-6):
@@ -154,7 +156,7 @@ def restore_label(label: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarr
 def _interpolate(
     values: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray, order: int
 ) -> np.ndarray:
-    """Values at the voxel centres of the new grid, whose axes must be parallel to the old one's."""
+    """Interpolate at the voxel centres of the new grid, whose axes must be those of the old one."""
     step = np.linalg.inv(affine) @ new_affine
     scale, shift = np.diag(step)[:3], step[:3, 3]
     for i, j in itertools.permutations(range(3), 2):
@@ -168,11 +170,11 @@ def _interpolate(
 
 
 def resize_case(case: Case, size: tuple[int, int]) -> Case:
-    """A case of pictures (D, H, W, C) with height and width `size`; itself if they are that.
+    """Resize a case of pictures (D, H, W, C) to height and width `size`, if it has others.
 
-    Images by Pillow's bilinear filter, which averages all pixels that a larger one covers, so that
-    thin structures neither vanish nor alias; a pixel of the mask is tumour where at least half of
-    its area was. Air, exactly 0 before, is exactly 0 after where it was most of the area.
+    Images go through Pillow's bilinear filter, which averages all pixels that a larger one covers,
+    so that thin structures neither vanish nor alias. A pixel of the mask is tumour where at least
+    half of its area was. Air, exactly 0 before, is exactly 0 after where it was most of the area.
     """
     height, width = case.image.shape[1:3]
     if size == (height, width):
@@ -198,6 +200,6 @@ def resize_case(case: Case, size: tuple[int, int]) -> Case:
 
 
 def _resize(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
-    """(H, W) -> (*size) float32."""
+    """Resize (H, W) to `size`, float32."""
     picture = Image.fromarray(np.ascontiguousarray(values, np.float32))
     return np.asarray(picture.resize(size[::-1], how)).copy()

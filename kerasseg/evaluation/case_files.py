@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets.label_ids import label_ids, told_ids
+from kerasseg.datasets.dataset_json import read_label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import storage_error
@@ -93,7 +94,7 @@ class CaseFiles:
 
     def _ids(self, row: CaseRow, target: str) -> Mapping[int, int]:
         files = [(self.data.root or Path()) / file.name for file in row.files]
-        return label_ids(None, self.data, target, told_ids(files, self.data))
+        return label_ids(None, self.data, target, read_label_ids(files, self.data))
 
     def _made(self, kind: Kind) -> Path:
         folder = self.folder / kind

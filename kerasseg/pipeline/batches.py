@@ -1,35 +1,56 @@
-"""Patches of the store's cases as batches, stateless from a seed."""
+"""Batches of patches out of a store, each a function of seed, epoch and position."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
+from kerasseg import anatomy
 from kerasseg.config.augment import Transform
 from kerasseg.config.experiment import PipelineSettings
-from kerasseg.pipeline.patch_reader import PatchReader, seeds_of
-from kerasseg.pipeline.record_cache import RecordCache
+from kerasseg.pipeline.augment.compose import ANYWHERE, HOST, augment
+from kerasseg.pipeline.augment.patch import Patch
+from kerasseg.pipeline.cut import target_masks
+from kerasseg.pipeline.record_cache import DiskCache, MemoryCache, RecordCache
+from kerasseg.pipeline.records import Record, TableSizes, parse_record
+from kerasseg.pipeline.sampling import draw_patch, draw_slice
 from kerasseg.records.store import RecordStore
 
 _TRAINING, _VALIDATION = 0, 1
+"""Streams of the run's seed."""
+_AUGMENT = 1 << 20
+"""Stream of a patch's seed that augmentation draws from; where it lies takes the first few."""
+_READ_BUFFER_BYTES = 8 << 20
+_READ_AHEAD = 2
+"""Records read at the same time; each is a whole case of up to 30 MB."""
 
 
 class TrainingBatches:
     """Endless training batches: image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8.
 
-    With a patch size of two numbers they are slices (`pipeline/slices.py`), without d. The K
-    channels are those of `anatomy.TARGETS[target]`. `transforms` are applied to each patch
-    (`pipeline/augment/compose.py`); with `augment_later` those that the device can do are left to
-    it (`augment_batch`), and a third tensor (B, 2) has their seeds.
-
-    `cache` is where records are read from in the store's place.
+    With a patch size of two numbers they are slices, without d. The K channels are those of
+    `anatomy.TARGETS[target]`.
 
     A batch takes its patches from `batch_size` different volumes; each volume, once decoded,
     gives `patches_per_volume` of them to consecutive batches. Every epoch shuffles all cases
     anew by (seed, epoch) and has exactly `steps_per_epoch` batches. Records are read at their
     offsets, so shuffling needs no buffer and memory does not grow with the number of cases.
 
-    Of several `workers` each gets its part of every batch, (B / workers, …), and reads no other
-    volumes than those: their parts side by side are the batches of one worker.
+    Args:
+        store: The store that the cases lie in.
+        case_ids: The training cases.
+        settings: Section `pipeline`.
+        target: What is predicted, a key of `anatomy.TARGETS`.
+        batch_size: Patches B in a batch of all workers together.
+        seed: Seed of shuffling, sampling and augmentation.
+        steps_per_epoch: Batches in an epoch; None: as many as it takes to see every case.
+        steps_multiple: A number that the default of `steps_per_epoch` is rounded up to.
+        transforms: Augmentations of each patch (`pipeline/augment/compose.py`).
+        worker: Number of this worker, from 0.
+        workers: How many workers share every batch. Each gets its part (B / workers, …) and reads
+            no other volumes; their parts side by side are the batch of a single worker.
+        cache: Where records are read from instead of the store.
+        augment_later: Leave the augmentations that the device can do to it (`augment_batch`); a
+            third tensor (B, 2) has their seeds.
     """
 
     def __init__(
@@ -67,8 +88,10 @@ class TrainingBatches:
 
     @tf.autograph.experimental.do_not_convert
     def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> tf.data.Dataset:
-        """All batches from batch `first_batch` of epoch `first_epoch` (both counted from 0) on,
-        without end."""
+        """Return all batches from batch `first_batch` of epoch `first_epoch` on, without end.
+
+        Both are counted from 0.
+        """
         per_volume = self.settings.patches_per_volume
         of_epoch = self._groups * per_volume
         skipped_groups = first_batch // per_volume
@@ -87,13 +110,13 @@ class TrainingBatches:
         return _finish(batches, self.settings.prefetch, tf.data.INFINITE_CARDINALITY)
 
     def batch_case_ids(self, epoch: int, step: int) -> list[str]:
-        """The cases in batch `step` of `epoch`, both counted from 0."""
+        """Return the cases in batch `step` of `epoch`, both counted from 0."""
         indices, _ = self._slots(tf.constant(epoch, tf.int64))
         first = step // self.settings.patches_per_volume * self.batch_size
         return [self.case_ids[i] for i in indices.numpy()[first : first + self.batch_size]]
 
     def _own_slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """This worker's part of `_slots`."""
+        """Return this worker's part of `_slots`."""
         start = self._worker * self._share
 
         def own(slots: tf.Tensor, *rest: int) -> tf.Tensor:
@@ -104,7 +127,7 @@ class TrainingBatches:
         return own(indices), own(seeds, 2)
 
     def _slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The volumes of an epoch in order: case index (N,) and a seed for each (N, 2)."""
+        """Return the volumes of an epoch in order: case index (N,) and a seed for each (N, 2)."""
         count, cases = self._groups * self.batch_size, len(self.case_ids)
         epoch_seed = tf.random.fold_in(self._seed, tf.cast(epoch, tf.int32))
         rounds = [
@@ -130,11 +153,12 @@ def validation_batches(
     workers: int = 1,
     cache: RecordCache = None,
 ) -> tf.data.Dataset:
-    """Fixed patches of every case, the same each time it is iterated.
+    """Return batches of fixed patches of every case, the same each time.
 
-    Image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8; of slices without d. Weight (B,)
-    float32: 1, or 0 where the last batches are filled up with zeros. Of several `workers` each gets
-    other cases in as many batches of (B / workers, …).
+    They hold image (B, d, h, w, C) float16, target (B, d, h, w, K) uint8, of slices without d, and
+    weight (B,) float32: 1, or 0 where the last batches are filled up with zeros. With several
+    `workers` each gets other cases, in as many batches of (B / workers, …). The arguments are those
+    of `TrainingBatches`.
     """
     count, per_volume = len(case_ids), settings.validation_patches_per_volume
     share = batch_size // workers
@@ -158,3 +182,126 @@ def _finish(batches: tf.data.Dataset, prefetch: int, cardinality: int) -> tf.dat
     options.deterministic = True
     counted = batches.apply(tf.data.experimental.assert_cardinality(cardinality))
     return counted.prefetch(prefetch).with_options(options)
+
+
+class PatchReader:
+    """Turns slots (case index, seed) into patches of the case, in the graph.
+
+    A patch is image (*size, C) float16 and target (*size, K) uint8. With `augment_later` the
+    device's augmentations are left out, and their seed (2,) follows as a third tensor.
+    """
+
+    def __init__(
+        self,
+        store: RecordStore,
+        case_ids: Sequence[str],
+        settings: PipelineSettings,
+        target: str,
+        transforms: Sequence[Transform] = (),
+        cache: RecordCache = None,
+        augment_later: bool = False,
+    ) -> None:
+        located = cache if isinstance(cache, DiskCache) else store
+        paths, offsets = located.locate(case_ids)
+        self._cached = cache.reader(case_ids) if isinstance(cache, MemoryCache) else None
+        self._augment_later = augment_later
+        self._channels = len(store.manifest.settings["data.modalities"])
+        self._paths = tf.constant(paths)
+        self._offsets = tf.constant(offsets, tf.int64)
+        self._settings = settings
+        self._target = target
+        self._transforms = tuple(transforms)
+        self._patch = Patch.of(settings, self._channels)
+        self._sizes = TableSizes.of(store.rows.values())
+
+    @tf.autograph.experimental.do_not_convert  # converting takes seconds and finds nothing
+    def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
+        """Return `count` patches of each slot; those of `volumes` consecutive slots take turns."""
+        records = self.records(slots)
+        # The smaller thing waits for its turn: a volume rather than all its patches, but slices
+        # rather than their volume.
+        if len(self._settings.patch_size) == 3:
+            turns = records.interleave(
+                lambda record, seed: tf.data.Dataset.from_tensor_slices(seeds_of(seed, count)).map(
+                    lambda patch_seed: (record, patch_seed)
+                ),
+                cycle_length=volumes,
+                block_length=1,
+            )
+            return turns.map(self._draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        slices = records.map(
+            lambda record, seed: self._draw_all(record, seeds_of(seed, count)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return slices.interleave(
+            lambda *parts: tf.data.Dataset.from_tensor_slices(parts),
+            cycle_length=volumes,
+            block_length=1,
+        )
+
+    def records(self, slots: tf.data.Dataset) -> tf.data.Dataset:
+        """Return the record and the seed of each slot."""
+        cached = self._cached
+        if cached is not None:
+            return slots.map(
+                lambda index, seed: (cached(index), seed),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+        return self.serialized(slots).map(
+            lambda serialized, seed: (parse_record(serialized, self._channels, self._sizes), seed),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def serialized(self, slots: tf.data.Dataset) -> tf.data.Dataset:
+        """Return the bytes of the record and the seed of each slot."""
+        return slots.interleave(
+            self._read,
+            cycle_length=_READ_AHEAD,
+            block_length=1,
+            num_parallel_calls=_READ_AHEAD,
+            deterministic=True,
+        )
+
+    def _draw(self, record: Record, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        draw = draw_patch if len(self._settings.patch_size) == 3 else draw_slice
+        image, label = draw(record, self._settings, seed, self._transforms)
+        own = tf.random.fold_in(seed, _AUGMENT)
+        where = HOST if self._augment_later else ANYWHERE
+        image, label = augment(self._transforms, image, label, self._patch, own, where)
+        masks = target_masks(label, self._target)
+        return (image, masks, own) if self._augment_later else (image, masks)
+
+    def _draw_all(self, record: Record, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        size, channels = self._settings.patch_size, self._patch.channel_count
+        classes = len(anatomy.TARGETS[self._target])
+        own = [seeds[0]] if self._augment_later else []
+        return tf.map_fn(
+            lambda seed: self._draw(record, seed),
+            seeds,
+            fn_output_signature=(
+                tf.TensorSpec([*size, channels], tf.float16),
+                tf.TensorSpec([*size, classes], tf.uint8),
+                *(tf.TensorSpec(part.shape, part.dtype) for part in own),
+            ),
+        )
+
+    def _read(self, index: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
+        # The public TFRecordDataset starts at a file's head; the op beneath can start at a record.
+        record = tf.data.experimental.from_variant(
+            tf.raw_ops.TFRecordDatasetV2(
+                filenames=self._paths[index : index + 1],
+                compression_type="",
+                buffer_size=tf.constant(_READ_BUFFER_BYTES, tf.int64),
+                byte_offsets=self._offsets[index : index + 1],
+            ),
+            tf.TensorSpec([], tf.string),
+        )
+        return record.take(1).map(lambda serialized: (serialized, seed))
+
+
+def seeds_of(seed: tf.Tensor, count: int) -> tf.Tensor:
+    """Derive `count` seeds (count, 2) from one."""
+    return tf.map_fn(lambda i: tf.random.fold_in(seed, i), tf.range(count))

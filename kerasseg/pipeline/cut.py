@@ -1,7 +1,4 @@
-"""Cutting a patch out of a record, mirrored and warped on the way, in one pass over its voxels.
-
-Canonical labels -> what a model predicts.
-"""
+"""Cutting a patch out of a record, mirrored and warped on the way, in one pass over its voxels."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,11 +10,10 @@ from kerasseg.config.augment import Flip, Spatial, Transform
 from kerasseg.pipeline.augment.drawing import happens
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.spatial import Warp, draw_spatial, sources
-from kerasseg.pipeline.compiled import compiled
-from kerasseg.pipeline.records import Voxels, voxel_rows
+from kerasseg.pipeline.records import Voxels, compiled, voxel_rows
 
 _FLIP, _WARP = 1 << 18, 1 << 19
-"""Streams of a patch's seed that mirroring and warp draw from."""
+"""Streams of a patch's seed that the flips and the warp draw from."""
 
 
 def cut(
@@ -27,11 +23,20 @@ def cut(
     transforms: Sequence[Transform] = (),
     seed: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Image (*size, C) float16 and label (*size) uint8 from voxel `first` (3,) of the volume on.
+    """Cut the patch that begins at a voxel of the volume; air lies outside the volume.
 
-    Outside the volume is air. Of slices `first` is the first of all neighbours; the label is that
-    of the middle one. Every `Flip` and the `Spatial` of `transforms` are drawn from `seed` (2,) and
-    take place here: a warped patch is resampled out of the volume, so nothing is lost at its edges.
+    Flips and the warp take place here: a warped patch is resampled out of the volume, so nothing
+    is lost at its edges.
+
+    Args:
+        voxels: The stored voxels of the case.
+        first: First voxel (3,) of the patch; of slices that of the first neighbour.
+        patch: Size and plane of the patch.
+        transforms: Only every `Flip` and the first `Spatial` are applied.
+        seed: Stateless seed (2,) that they are drawn from.
+
+    Returns:
+        Image (*size, C) float16 and label (*size) uint8; of slices that of the middle one.
     """
     flips = tf.zeros([len(patch.size)], tf.bool)
     for index, transform in enumerate(transforms):
@@ -71,7 +76,7 @@ def cut(
 def cut_straight(
     voxels: Voxels, first: tf.Tensor, flips: tf.Tensor, patch: Patch
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `cut`, mirrored along the axes of the patch where `flips` is true."""
+    """Cut a patch as `cut` does, mirrored along the axes where `flips` is true."""
     rank = len(patch.size)
     places: list[tf.Tensor] = [None] * 3
     for axis, (own, size) in enumerate(zip(patch.inside, patch.size, strict=True)):
@@ -90,10 +95,11 @@ def cut_straight(
 def cut_warped(
     voxels: Voxels, first: tf.Tensor, warp: Warp, patch: Patch, labels: str, *, bent: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `cut`, each voxel from its place in `warp`; without `bent` its displacement is not read.
+    """Cut a patch as `cut` does, each voxel from its place in `warp`.
 
-    The image is interpolated linearly. The label is the nearest voxel's, or, where `labels` is
-    linear, that with most of the weight of the linear interpolation (of equals the smallest id).
+    The image is interpolated linearly. The label is the nearest voxel's or, where `labels` is
+    linear, the id with most of the weight of the linear interpolation (of equals the smallest).
+    Without `bent` the displacement of the warp is not read.
     """
     rank = len(patch.size)
     floors, fractions = [], []
@@ -129,12 +135,12 @@ def cut_warped(
 
 
 def _neighbours(first: tf.Tensor, patch: Patch) -> tf.Tensor:
-    """Places of a slice and its neighbours across the plane, (1, 1, slices)."""
+    """Return the places of a slice and its neighbours across the plane, (1, 1, slices)."""
     return tf.reshape(first[patch.across] + tf.range(patch.slices), [1, 1, -1])
 
 
 def _heaviest(labels: list[tf.Tensor], fractions: list[tf.Tensor]) -> tf.Tensor:
-    """The class of the corners' labels that has most of the weight of a linear interpolation."""
+    """Return the class of the corners' labels with most weight in a linear interpolation."""
     best, chosen = tf.zeros_like(fractions[0]), tf.zeros_like(labels[0])
     for class_id in range(_CLASSES):
         weights = [tf.cast(label == class_id, tf.float32) for label in labels]
@@ -153,7 +159,7 @@ _CLASSES = 4
 
 @compiled
 def target_masks(label: tf.Tensor, target: str) -> tf.Tensor:
-    """(...) uint8 canonical ids -> (..., K) uint8, 1 where a voxel belongs to a channel.
+    """Turn canonical ids (...) uint8 into masks (..., K) uint8, 1 where a channel holds.
 
     The K channels are those of `anatomy.TARGETS[target]`.
     """

@@ -1,4 +1,4 @@
-"""Records kept where they are quicker to get at: in memory, or unpacked in a folder."""
+"""Caches of records: in memory, decoded, or unpacked in a folder."""
 
 import fcntl
 import re
@@ -23,7 +23,7 @@ from kerasseg.records.tfrecord import FRAMING_BYTES, read_record, write_record
 _LEAST_FREE = 0.1
 """Share of the available memory that a cache leaves to everything else."""
 _ALIGNMENT = 64
-"""Bytes; TensorFlow takes arrays so aligned over without a copy."""
+"""Bytes; TensorFlow takes over arrays that are so aligned without a copy."""
 
 _CACHE_ROOT = "pipeline.cache_root"
 _STORE_NAME = "store.txt"
@@ -32,9 +32,10 @@ _VERSION_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 
 
 class MemoryCache:
-    """The records of some cases, decoded, in memory.
+    """The decoded records of some cases, in memory.
 
-    Raises `UserError` before anything is read if they do not fit.
+    Raises:
+        UserError: They do not fit; nothing was read then.
     """
 
     def __init__(self, store: RecordStore, case_ids: Sequence[str]) -> None:
@@ -53,11 +54,14 @@ class MemoryCache:
         self._form = record
 
     def reader(self, case_ids: Sequence[str]) -> Callable[[tf.Tensor], Record]:
-        """In the graph: index in `case_ids` -> record, filled up as `parse_record` does."""
+        """Return a function for the graph: index in `case_ids` -> record.
+
+        Records are filled up as `parse_record` does.
+        """
         places = tf.constant([self.places[case_id] for case_id in case_ids])
 
         def read(index: tf.Tensor) -> Record:
-            # Not stateful: under op determinism tf.data would call it for one case at a time.
+            # Stateful, tf.data would call it for one case at a time under op determinism.
             parts = tf.numpy_function(
                 lambda place: self._records[place], [places[index]], self._types, stateful=False
             )
@@ -123,11 +127,11 @@ class DiskCache:
                 write_record(file, payload)
 
     def locate(self, case_ids: Sequence[str]) -> tuple[list[str], list[int]]:
-        """Files and byte offsets of the cases' records."""
+        """Return the files and byte offsets of the cases' records."""
         return [str(self._paths[case_id]) for case_id in case_ids], [0] * len(case_ids)
 
     def check_records(self) -> None:
-        """Read every copy again. Raises `UserError` naming one that is damaged."""
+        """Read every copy again. Raises `UserError` that names a damaged one."""
         for case_id, path in self._paths.items():
             try:
                 read_record(path, 0, case_id)
@@ -144,7 +148,7 @@ RecordCache = MemoryCache | DiskCache | None
 def open_cache(
     settings: PipelineSettings, store: RecordStore, case_ids: Sequence[str]
 ) -> RecordCache:
-    """What `pipeline.cache` asks for, filled with these cases."""
+    """Make the cache that `pipeline.cache` asks for, filled with these cases."""
     if settings.cache == "memory":
         return MemoryCache(store, case_ids)
     if settings.cache == "disk":
@@ -178,7 +182,7 @@ def _remove_older_versions(store: RecordStore, root: Path, current: Path) -> Non
 
 
 def unpacked(payload: bytes) -> bytes:
-    """A record's bytes -> those of the same without compression."""
+    """Return the bytes of the same record without compression."""
     features = example.parse(payload)
     if features["compression"] == [b"none"]:
         return payload
@@ -191,7 +195,7 @@ def unpacked(payload: bytes) -> bytes:
 
 
 def _decoded_bytes(store: RecordStore, case_id: str) -> int:
-    """Of a record in memory or unpacked on the disk, at most."""
+    """Return the most bytes that a record takes in memory, or unpacked on the disk."""
     row = store.rows[case_id]
     d, h, w, channels = row.shape
     if row.stored_voxels is None and store.manifest.settings["records.compression"] == "none":
@@ -215,7 +219,7 @@ def _check_memory(needed: int, cases: int) -> None:
 
 
 def _aligned(part: tf.Tensor) -> np.ndarray:
-    """A copy as an array that begins at a multiple of `_ALIGNMENT`."""
+    """Copy a tensor to an array that begins at a multiple of `_ALIGNMENT`."""
     array = part.numpy()
     buffer = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
     first = -buffer.ctypes.data % _ALIGNMENT

@@ -1,10 +1,7 @@
-"""Finding voxels among those that a record stores.
+"""Records in the graph: parsing one, and finding voxels among those that it stores."""
 
-One serialized record -> tensors, inside the graph.
-"""
-
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -27,9 +24,22 @@ _FEATURES = {
 }
 
 
+Function = TypeVar("Function", bound=Callable)
+
+
+def compiled(function: Function) -> Function:
+    """Have XLA compile a function over whole patches, once for all data sets of a process.
+
+    One fused loop replaces an array per operation: several times as fast on a CPU
+    (benchmarks/notes.md). Tensors must have the same shapes each time; other arguments must be
+    hashable and are compiled in. Random numbers are drawn outside: XLA would draw a scalar anew
+    for every voxel.
+    """
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
 class Voxels(NamedTuple):
-    """The stored voxels of a case, as `records/schema.py` describes them; a dense volume is never
-    made of them.
+    """The stored voxels of a case (`records/schema.py`); no dense volume is ever made of them.
 
     shape:      (3,) int32, D, H, W of the brain box
     bits:       (b,) uint8, a bit per voxel of the box, rows of W padded to bytes
@@ -60,9 +70,9 @@ class Record(NamedTuple):
 
 
 class TableSizes(NamedTuple):
-    """Room for the largest of some records, so that their tensors are of one shape.
+    """Room for the largest of some records, so that the tensors of all have one shape.
 
-    Compiled functions are compiled for shapes.
+    Otherwise a function would be compiled for every shape anew.
     """
 
     bytes: int
@@ -70,7 +80,7 @@ class TableSizes(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[CaseRow]) -> "TableSizes":
-        """For any of these cases."""
+        """Return the sizes that have room for any of these cases."""
         sizes = [(row.shape, row.stored_rows) for row in rows]
         return cls(
             max(d * h * (-(-w // 8)) for (d, h, w, _), _ in sizes),
@@ -79,7 +89,7 @@ class TableSizes(NamedTuple):
 
 
 def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes | None = None) -> Record:
-    """The tensors of one record, its voxels filled up with zeros to `sizes` if there are any.
+    """Parse one record, and fill its voxels up with zeros to `sizes` if they are given.
 
     `channels` = C must be known beforehand: a training step traced for an unknown number of
     channels took more than twice as long (benchmarks/notes.md).
@@ -124,7 +134,7 @@ def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes | None 
 
 
 def filled(record: Record, sizes: TableSizes) -> Record:
-    """The record, its voxels filled up with zeros to `sizes`."""
+    """Return the record with its voxels filled up with zeros to `sizes`."""
 
     def fill(part: tf.Tensor, size: int) -> tf.Tensor:
         missing = size - tf.shape(part)[0]
@@ -146,7 +156,7 @@ def filled(record: Record, sizes: TableSizes) -> Record:
 
 
 def voxel_rows(voxels: Voxels, d: tf.Tensor, h: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-    """Rows of `voxels.values` and `voxels.labels` for voxels anywhere, int32.
+    """Return the rows of `voxels.values` and `voxels.labels` for voxels anywhere, int32.
 
     The three coordinates are int32 of shapes that broadcast. Row 0, background, stands for every
     voxel that is not stored or lies outside the volume.

@@ -1,7 +1,4 @@
-"""Which slice of a volume a 2-D network gets, and where its patch lies.
-
-Where a patch of a volume lies.
-"""
+"""Drawing where a patch lies in a volume, and which slice of it a 2-D network gets."""
 
 from collections.abc import Sequence
 
@@ -9,10 +6,16 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.config.augment import Transform
-from kerasseg.config.experiment import PipelineSettings, SliceSettings
+from kerasseg.config.experiment import Experiment, PipelineSettings, SliceSettings
+from kerasseg.errors import UserError
 from kerasseg.pipeline.augment.patch import AXES, Patch
 from kerasseg.pipeline.cut import cut
 from kerasseg.pipeline.records import Record, voxel_rows
+from kerasseg.records.store import RecordStore
+
+_AXES = ("depth", "height", "width")
+_STRIDE = 32
+"""Voxels: the stride of the encoders of keras.applications, to which 240 is padded to 256."""
 
 
 def draw_patch(
@@ -21,10 +24,10 @@ def draw_patch(
     seed: tf.Tensor,
     transforms: Sequence[Transform] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random patch: image (d, h, w, C) float16 and label (d, h, w) uint8.
+    """Draw a random patch: image (d, h, w, C) float16 and label (d, h, w) uint8.
 
     `seed` is a stateless seed (2,). A volume smaller than the patch is padded evenly with
-    background. Of `transforms` those of its place take effect (`cut`).
+    background. Of `transforms` only flips and the warp take effect (`cut`).
     """
     patch = Patch.of(settings, record.voxels.values.shape[1])
     shape = record.voxels.shape
@@ -38,7 +41,7 @@ def sample_start(
     settings: PipelineSettings,
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """First voxel (3,) int32 of a random patch in a volume of `shape` (3,).
+    """Draw the first voxel (3,) int32 of a random patch in a volume of `shape` (3,).
 
     The patch is centred on a tumour voxel as often as the settings say (`sample_voxel`), moved
     inwards where it would leave the volume; otherwise every place is equally likely. `seed` is a
@@ -57,12 +60,20 @@ def sample_start(
 def sample_voxel(
     foreground: Sequence[tf.Tensor], settings: PipelineSettings, chance: tf.Tensor, draw: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Whether a patch is centred on tumour (), and on which voxel (3,) int32.
+    """Decide whether a patch is centred on tumour, and on which voxel.
 
-    So it is in `tumour_share` of the patches: on a class drawn evenly from those present in
-    `foreground` (one (N, 3) tensor per class), or in `class_shares`: on that class, or where the
-    volume lacks it on one of those present. Without any tumour never. `chance` () and `draw`
-    (2 or more,) are uniform in [0, 1).
+    With `tumour_share` that share of the patches is, on a class drawn evenly from those present.
+    With `class_shares` each class has its share, which goes to a class that is present where the
+    volume lacks it. A volume without tumour has no such patch.
+
+    Args:
+        foreground: Coordinates (N, 3) of each class.
+        settings: Section `pipeline`.
+        chance: Uniform number () in [0, 1) that decides.
+        draw: Two or more uniform numbers in [0, 1) that choose class and voxel.
+
+    Returns:
+        The decision () bool, and the voxel (3,) int32.
     """
     counts = tf.stack([tf.shape(voxels)[0] for voxels in foreground])
     present = tf.where(counts > 0)[:, 0]
@@ -83,7 +94,7 @@ def sample_voxel(
 
 
 def share_of(settings: PipelineSettings, name: str) -> float:
-    """That of a class by its name; tumour of any kind has the number of the first sub-region."""
+    """Return the share of a class; tumour of any kind has the number of the first sub-region."""
     shares = {str(key): share for key, share in (settings.class_shares or {}).items()}
     if anatomy.SUBREGIONS[name] == anatomy.TUMOUR and "tumour" in shares:
         return shares["tumour"]
@@ -91,12 +102,12 @@ def share_of(settings: PipelineSettings, name: str) -> float:
 
 
 def padding(shape: tf.Tensor, patch_size: Sequence[int]) -> tf.Tensor:
-    """Voxels to add before a volume of `shape`, so that the patch stands evenly over it."""
+    """Return the voxels to add before a volume, so that the patch lies evenly over it."""
     return tf.maximum(tf.constant(patch_size, tf.int32) - shape, 0) // 2
 
 
 def pick(uniform: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers in [0, 1) -> indices below `count`."""
+    """Turn uniform numbers in [0, 1) into indices below `count`."""
     scaled = tf.cast(uniform * tf.cast(count, tf.float32), tf.int32)
     return tf.minimum(scaled, count - 1)
 
@@ -107,15 +118,17 @@ def draw_slice(
     seed: tf.Tensor,
     transforms: Sequence[Transform] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random patch of a random slice: image (h, w, C * (2n + 1)) float16, label (h, w) uint8.
+    """Draw a random patch of a random slice.
+
+    It is image (h, w, C * (2n + 1)) float16 and label (h, w) uint8.
 
     Rows and columns are the remaining two axes in the order of (D, H, W). With n neighbours,
     channel (i + n) * C + c is modality c of the slice i further on, and 0 outside the volume.
     On a slice with tumour the patch is centred on one of its tumour voxels with probability
     `settings.tumour_share`, moved inwards where it would leave the volume; otherwise every place
     is equally likely. With `settings.class_shares` a tumour voxel is drawn first, and the slice is
-    the one that it lies in. `seed` is a stateless seed (2,). Of `transforms` those of the patch's
-    place take effect (`cut`), within the plane and the same for all slices.
+    the one that it lies in. `seed` is a stateless seed (2,). Of `transforms` only flips and the
+    warp take effect (`cut`), within the plane and the same for all slices.
     """
     patch = Patch.of(settings, record.voxels.values.shape[1])
     assert patch.across is not None
@@ -148,7 +161,7 @@ def draw_slice(
 
 
 def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf.Tensor:
-    """Index, scalar int32, of a random slice along `settings.axis`.
+    """Draw the index, scalar int32, of a slice along `settings.axis`.
 
     Every slice that `settings.keep` allows is equally likely, or, with `settings.empty_share`,
     every one of its kind, without or with tumour; a kind that the volume lacks gives way to the
@@ -171,12 +184,12 @@ def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf
 
 
 def _voxels_along(voxels: tf.Tensor, record: Record, axis: int) -> tf.Tensor:
-    """The part of `brain_voxels` or `tumour_voxels` that counts the slices along one axis."""
+    """Return the part of `brain_voxels` or `tumour_voxels` that counts along one axis."""
     return tf.split(voxels, record.voxels.shape, num=3)[axis]
 
 
 def _tumour_in(record: Record, axis: int, index: tf.Tensor) -> tf.Tensor:
-    """Coordinates (N, 3) int32 of the tumour voxels of a slice, as if it were the first."""
+    """Return the tumour voxels (N, 3) int32 of a slice, as if it were the first."""
     lines = [
         tf.reshape(tf.range(size), [-1 if a == own else 1 for a in range(3)])
         for own, size in enumerate(tf.unstack(record.voxels.shape))
@@ -187,5 +200,59 @@ def _tumour_in(record: Record, axis: int, index: tf.Tensor) -> tf.Tensor:
 
 
 def _insert(values: list, axis: int, value: tf.Tensor | int) -> list:
-    """Two values of a plane and one across it -> three in the order of (D, H, W)."""
+    """Put the value across a plane to the two within it, in the order of (D, H, W)."""
     return [*values[:axis], value, *values[axis:]]
+
+
+def check_store(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> None:
+    """Check that patches can be drawn from these training cases as the settings ask.
+
+    Raises:
+        UserError: No case has the tumour that patches are to be centred on, or all cases are
+            smaller than a patch.
+    """
+    _check_shares(experiment, store, case_ids)
+    _check_patch(experiment, store, case_ids)
+
+
+def _check_shares(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> None:
+    settings = experiment.pipeline
+    voxels: dict[str, int] = {}
+    for case_id in case_ids:
+        for name, count in store.rows[case_id].voxels.items():
+            voxels[name] = voxels.get(name, 0) + count
+    shares = settings.class_shares
+    if shares is None:
+        if settings.tumour_share > 0 and not any(voxels.values()):
+            raise UserError(
+                f"pipeline.tumour_share={settings.tumour_share:g}, but none of the {len(case_ids)} "
+                f"training cases of {store.root} has any tumour: look at their segmentations "
+                "(kerasseg explore), or set pipeline.tumour_share=0."
+            )
+        return
+    for name, share in shares.items():
+        if share > 0 and not voxels.get(name):
+            found = ", ".join(sorted(n for n, count in voxels.items() if count)) or "none"
+            raise UserError(
+                f"pipeline.class_shares: {name}: {share:g}, but none of the {len(case_ids)} "
+                f"training cases of {store.root} has any {name} (found: {found}): leave it out."
+            )
+
+
+def _check_patch(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> None:
+    """Refuse a patch that would be air at its edges in every case.
+
+    Volumes are padded to a multiple of the network's stride, so that much air is expected.
+    """
+    patch = Patch.of(experiment.pipeline, len(experiment.data.modalities))
+    shapes = [store.rows[case_id].full_shape for case_id in case_ids]
+    stride = max(experiment.model.stride, _STRIDE)
+    for axis, size in zip(patch.inside, patch.size, strict=True):
+        largest = max(shape[axis] for shape in shapes)
+        padded = -(-largest // stride) * stride
+        if size > padded:
+            raise UserError(
+                f"pipeline.patch_size {list(patch.size)}: {size} voxels in {_AXES[axis]} are more "
+                f"than any of the {len(case_ids)} training cases of {store.root} has, the largest "
+                f"of them {largest}, padded to {padded}: use {padded} or less."
+            )

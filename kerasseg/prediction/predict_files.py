@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import Input
-from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.errors import UserError, storage_error
 from kerasseg.figures.style import label_legend, save_figure, show_label, show_slice

@@ -13,7 +13,7 @@ import numpy as np
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Case, Grid
-from kerasseg.datasets.label_ids import own_label
+from kerasseg.datasets.labels import own_label
 from kerasseg.datasets.nifti import write_nifti
 from kerasseg.datasets.resample import restore_label
 from kerasseg.errors import UserError

@@ -1,7 +1,4 @@
-"""Cases -> a record store: made, gone on with after a kill, or brought up to date.
-
-Raw cases -> encoded records, in parallel processes.
-"""
+"""Converting cases into a record store: a new one, an unfinished one, or an outdated one."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,7 +11,7 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.errors import UserError, storage_error
-from kerasseg.parallel import in_processes
+from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
 from kerasseg.records.manifest import (
     CaseRow,
@@ -38,7 +35,12 @@ LOCK_NAME = ".lock"
 
 @dataclass
 class Converted:
-    """One case: its record and its row, which has no place in a shard yet; or why there is none."""
+    """One converted case.
+
+    row:     its row of the manifest, without a place in a shard yet; None if it was refused
+    payload: its record
+    refusal: why there is no record
+    """
 
     source: CaseSource
     row: CaseRow | None
@@ -47,13 +49,16 @@ class Converted:
 
 
 def convert_cases(experiment: Experiment, sources: Sequence[CaseSource]) -> Iterator[Converted]:
-    """Converted cases in order; at most one more than there are processes is in memory."""
+    """Convert cases in parallel processes and yield them in order.
+
+    At most one case more than there are processes is in memory.
+    """
     workers = min(experiment.records.workers or usable_cores(), len(sources))
-    return in_processes(partial(_convert, experiment), sources, workers, _died)
+    return parallel_map(partial(_convert, experiment), sources, workers, _killed)
 
 
-def _died(source: CaseSource) -> NoReturn:
-    # Never skipped as a bad case: the machine is at fault, and the next try may succeed.
+def _killed(source: CaseSource) -> NoReturn:
+    # This is never skipped as a bad case: the machine is at fault, and the next try may succeed.
     raise UserError(
         f"{source.case_id}: the process that converted it was killed, most likely because memory "
         "ran out: try again with records.workers=1; what is converted already is kept."
@@ -75,32 +80,24 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
     except UserError as error:
         return Converted(source, None, b"", str(error))
     except MemoryError:
-        _died(source)
+        _killed(source)
     except Exception as error:
         # A file that our readers did not expect is a bad case like any other.
         reason = f"{source.case_id}: cannot be converted ({type(error).__name__}: {error})."
         return Converted(source, None, b"", reason)
-    row = CaseRow.model_validate(
-        {
-            "case_id": source.case_id,
-            "patient_id": source.patient_id,
-            "shard": "",
-            "offset": 0,
-            "payload_bytes": len(encoded.payload),
-            "checksum": 0,
-            "shape": encoded.shape,
-            "full_shape": encoded.full_shape,
-            "crop_offset": encoded.offset,
-            "spacing": case.spacing,
-            "voxels": encoded.voxels,
-            "mean": encoded.mean,
-            "std": encoded.std,
-            "voxel_hash": encoded.voxel_hash,
-            "files": files,
-            "attributes": case.attributes,
-            "notes": case.notes,
-            "stored_voxels": encoded.stored_voxels,
-        }
+    described = vars(encoded) | {"crop_offset": encoded.offset, "offset": 0}
+    del described["payload"]
+    row = CaseRow(
+        case_id=source.case_id,
+        patient_id=source.patient_id,
+        shard="",
+        payload_bytes=len(encoded.payload),
+        checksum=0,
+        spacing=case.spacing,
+        files=files,
+        attributes=case.attributes,
+        notes=case.notes,
+        **described,
     )
     return Converted(source, row, encoded.payload)
 
@@ -137,7 +134,7 @@ def convert(experiment: Experiment, sources: Sequence[CaseSource], root: Path) -
 
 
 def names(root: Path) -> list[str]:
-    """Names of what stands in a folder."""
+    """Return the names of everything in a folder, sorted."""
     return sorted(path.name for path in root.iterdir())
 
 
@@ -189,7 +186,7 @@ def _bring_up_to_date(
 
 
 class _BadCases:
-    """Cases that cannot be stored: the first ends the conversion, or all are left out."""
+    """Collects cases that cannot be stored: the first ends the conversion, or all are left out."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._skip = experiment.data.on_bad_case == "skip"
@@ -248,7 +245,10 @@ def _convert_new(
 
 
 def _known_rows(rows: list[CaseRow], journal: Journal) -> dict[str, CaseRow]:
-    """Rows by case id whose record can be there: the journal's come later, so they count."""
+    """Return rows by case id whose record can be there.
+
+    Where the manifest and the journal both have a row, the journal's is the later one and counts.
+    """
     sizes = {shard: size for shard, size, _ in journal.shards()}
     for row in rows:
         path = journal.root / row.shard
@@ -264,7 +264,7 @@ def _known_rows(rows: list[CaseRow], journal: Journal) -> dict[str, CaseRow]:
 
 
 def _whole(root: Path, rows: dict[str, CaseRow]) -> dict[str, CaseRow]:
-    """Those of `rows` whose record can be read back as it was written."""
+    """Keep the rows whose record can be read back as it was written."""
     whole = {}
     for row in track(rows.values(), len(rows), f"Checking {len(rows)} records") if rows else ():
         if is_damaged(root, row) is None:
@@ -273,7 +273,7 @@ def _whole(root: Path, rows: dict[str, CaseRow]) -> dict[str, CaseRow]:
 
 
 def _shards_with_gaps(rows: list[CaseRow], journal: Journal, kept: dict[str, CaseRow]) -> set[str]:
-    """Shards that hold a record nobody needs any more: what is left of them is written anew."""
+    """Name the shards that hold a record nobody needs any more; their other records are moved."""
     every = [*rows, *(row for _, _, of_shard in journal.shards() for row in of_shard)]
     needed = {(row.shard, row.offset) for row in kept.values()}
     return {row.shard for row in every if (row.shard, row.offset) not in needed}
@@ -308,7 +308,7 @@ def _finish(experiment: Experiment, root: Path, rows: list[CaseRow], bad: _BadCa
 
 
 def _check_space(writer: ShardWriter, payload_bytes: int, cases: int) -> None:
-    """Refuse at the first case what would fail hours later."""
+    """Refuse a conversion at its first case that would fill the disk hours later."""
     needed = (payload_bytes + FRAMING_BYTES) * cases
     free = shutil.disk_usage(writer.root).free
     if needed > free:

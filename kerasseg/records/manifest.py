@@ -1,7 +1,4 @@
-"""What a store holds and how it was made: `store.json`, and `manifest.jsonl` with a row a case.
-
-The raw files behind a record, and whether they are still the same.
-"""
+"""The manifest of a store: `store.json` says how it was made, `manifest.jsonl` lists its cases."""
 
 import contextlib
 import hashlib
@@ -34,7 +31,7 @@ class SourceFile(BaseModel):
 
 
 def describe(paths: Sequence[Path], root: Path | None) -> list[SourceFile]:
-    """Size, time and SHA-256 of each file. Raises `UserError` for one that cannot be read."""
+    """Return size, time and SHA-256 of each file. Raises `UserError` for one it cannot read."""
     files = []
     for path in paths:
         try:
@@ -54,7 +51,7 @@ def describe(paths: Sequence[Path], root: Path | None) -> list[SourceFile]:
 
 
 def readable(paths: Sequence[Path]) -> list[Path]:
-    """Those of a bad case's files that can be opened; the others may be what is wrong with it."""
+    """Return the files of a bad case that can be opened; the others may be what is wrong."""
     found = []
     for path in paths:
         with contextlib.suppress(OSError), path.open("rb"):
@@ -63,9 +60,9 @@ def readable(paths: Sequence[Path]) -> list[Path]:
 
 
 def unchanged(paths: Sequence[Path], root: Path | None, known: Sequence[SourceFile]) -> bool:
-    """Whether these are the files that were converted.
+    """Return whether these are the files that were converted.
 
-    Size and time of change decide; a file with another time but the same size is read, since
+    Size and time of change decide. A file with another time but the same size is read, because
     copying a data set renews all times.
     """
     if [_name(path, root) for path in paths] != [file.name for file in known]:
@@ -83,7 +80,7 @@ def unchanged(paths: Sequence[Path], root: Path | None, known: Sequence[SourceFi
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
+    """Return the SHA-256 of a file, which is read piece by piece."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -98,7 +95,7 @@ def _name(path: Path, root: Path | None) -> str:
 STORE_FILE = "store.json"
 ROWS_FILE = "manifest.jsonl"
 FORMAT_1_FILE = "manifest.json"
-"""What stores of the first format had instead."""
+"""The file that stores of the first format had instead."""
 
 
 class CaseRow(BaseModel):
@@ -124,11 +121,11 @@ class CaseRow(BaseModel):
     attributes: dict[str, str]
     notes: list[str]
     stored_voxels: int | None = None
-    """Not known of stores that an older kerasseg made."""
+    """None in stores that an older kerasseg made."""
 
     @property
     def stored_rows(self) -> int:
-        """Rows of the record's `values`, background's included, or as many as there can be."""
+        """The rows of the record's `values`, background's included, or the most there can be."""
         return 1 + (math.prod(self.shape[:3]) if self.stored_voxels is None else self.stored_voxels)
 
 
@@ -144,7 +141,7 @@ class SkippedCase(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The whole store: settings that made it, shards with their sizes, its cases."""
+    """The whole store: the settings that made it, its shards with their sizes, its cases."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -167,7 +164,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(root: Path) -> Manifest | None:
-    """The manifest of a store, or None where a conversion was not finished.
+    """Read the manifest of a store; return None where a conversion was not finished.
 
     Raises `UserError` if it cannot be understood, or is of an older format.
     """
@@ -194,7 +191,7 @@ def read_manifest(root: Path) -> Manifest | None:
 
 
 def read_rows(root: Path) -> list[CaseRow]:
-    """The rows of `manifest.jsonl` alone, also where `store.json` does not vouch for them."""
+    """Read the rows of `manifest.jsonl` alone, even where `store.json` does not vouch for them."""
     try:
         lines = (root / ROWS_FILE).read_text(encoding="utf-8").splitlines()
         return [CaseRow.model_validate_json(line) for line in lines]
@@ -203,7 +200,7 @@ def read_rows(root: Path) -> list[CaseRow]:
 
 
 def store_settings(experiment: Experiment) -> dict[str, Any]:
-    """Every setting that changes the bytes of a store, by its dotted name."""
+    """Return every setting that changes the bytes of a store, by its dotted name."""
     data = experiment.data
     values = data.model_dump(mode="json")
     keys = ["layout", "modalities", "classes", "spacing"]
@@ -234,7 +231,7 @@ def store_settings(experiment: Experiment) -> dict[str, Any]:
 
 
 def fingerprint(values: Any) -> str:
-    """A short hash of anything JSON can hold."""
+    """Return a short hash of anything that JSON can hold."""
     return _sha256(json.dumps(values, sort_keys=True))[:16]
 
 

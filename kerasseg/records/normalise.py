@@ -1,4 +1,4 @@
-"""Crop to the brain and z-score: what every volume goes through before a network sees it."""
+"""Cropping to the brain and z-scoring, which every volume goes through before training."""
 
 import numpy as np
 
@@ -14,11 +14,18 @@ def brain_mask(
     known: Box | None = None,
     signal: np.ndarray | None = None,
 ) -> tuple[Box, np.ndarray]:
-    """Smallest box (D, H, W) around the voxels with a signal in any channel, and which they are.
+    """Find the voxels with a signal in any channel, and the smallest box around them.
 
-    The mask is bool, of the box's shape. A labelled voxel without a signal belongs to it too:
-    cropping must not lose truth. Outside `known` the image is taken to be 0 without looking, and
-    where in it there is a signal may be given, too.
+    A labelled voxel without a signal counts too: cropping must not lose truth.
+
+    Args:
+        image: Intensities (D, H, W, C).
+        label: Ids (D, H, W).
+        known: A box outside which the image is known to be 0, so that nobody looks there.
+        signal: Where in `known` any channel is not 0, bool of that box's shape.
+
+    Returns:
+        The box, and the mask in it: bool, of the box's shape.
     """
     search = known or tuple(slice(0, n) for n in image.shape[:3])
     if label is not None and known is not None:
@@ -70,7 +77,7 @@ def z_score(
 
 
 def _union(first: Box, second: Box) -> Box:
-    """The smallest box that holds both; an empty one holds nothing."""
+    """Return the smallest box that holds both; an empty box adds nothing."""
     boxes = [box for box in (first, second) if all(s.stop > s.start for s in box)]
     if len(boxes) < 2:
         return boxes[0] if boxes else first

@@ -1,4 +1,4 @@
-"""What one record holds, and how a `Case` becomes one and comes back.
+"""The features of a record, and the conversion of a `Case` to a record and back.
 
 Only voxels of the brain are stored: those of the brain box (D, H, W) that have a value other than
 0 in any channel, or a label. There are n of them, in row-major order; voxel 0 is background, so
@@ -64,7 +64,7 @@ class StoredCase:
 
 @dataclass
 class EncodedCase:
-    """A record's bytes, and what the manifest says of it.
+    """A record's bytes, and what the manifest says about it.
 
     `voxels` counts the voxels of each class by name. `voxel_hash` is that of the image alone:
     two cases that have it in common are the same scan under two names.
@@ -150,7 +150,7 @@ def encode(case: Case, foreground_voxels: int, compression: str = "none") -> Enc
 
 
 def decode(payload: bytes) -> StoredCase:
-    """The inverse of `encode`, up to the crop and float16; the image comes back as float32."""
+    """Invert `encode`, up to the crop and float16; the image comes back as float32."""
     features = example.parse(payload)
     *box, channels = features["shape"]
     bits = np.frombuffer(features["mask"][0], np.uint8).reshape(*box[:2], -(-box[2] // 8))
@@ -181,7 +181,7 @@ def decode(payload: bytes) -> StoredCase:
 
 
 def _voxels_at(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Voxels (n, C) of (D, H, W, C) where `mask` (D, H, W) is true."""
+    """Return the voxels (n, C) of (D, H, W, C) where `mask` (D, H, W) is true."""
     if image.strides[-1] != image.itemsize:
         image = np.ascontiguousarray(image)
     # All channels of a voxel as one item: several times as fast as picking rows of numbers.
@@ -190,7 +190,7 @@ def _voxels_at(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _slice_voxels(mask: np.ndarray) -> bytes:
-    """True voxels of every slice along each axis of (D, H, W), one axis after the other."""
+    """Count the true voxels of every slice along each axis of (D, H, W), axis after axis."""
     counts = [mask.sum(axis=others, dtype="<i4") for others in ((1, 2), (0, 2), (0, 1))]
     return np.concatenate(counts).tobytes()
 
@@ -198,7 +198,7 @@ def _slice_voxels(mask: np.ndarray) -> bytes:
 def _voxel_hash(
     mask: np.ndarray, values: np.ndarray, stored: np.ndarray, without_signal: np.ndarray
 ) -> str:
-    """Hash of shape, mask and values; `without_signal` are stored for their label only."""
+    """Hash shape, mask and values, without the voxels that are stored for their label only."""
     if without_signal.size:
         mask = mask.copy()
         mask.flat[stored[without_signal]] = False

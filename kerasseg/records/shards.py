@@ -1,9 +1,4 @@
-"""Records -> TFRecord files that are whole or not there.
-
-Whether a record can be read back as it was written.
-
-`journal.jsonl`: the finished shards of a conversion that is still going on, or was killed.
-"""
+"""Shards, the TFRecord files of a store, and the journal of a conversion that is not finished."""
 
 import json
 import re
@@ -18,7 +13,7 @@ from kerasseg.records.tfrecord import masked_crc, read_record, write_record
 
 
 def is_damaged(root: Path, row: CaseRow) -> str | None:
-    """What is wrong with the record of `row` in the store at `root`, in words; None if nothing."""
+    """Say what is wrong with the record of `row` in the store at `root`; None if it is whole."""
     try:
         payload = read_record(root / row.shard, row.offset, row.case_id)
     except UserError as error:
@@ -37,7 +32,7 @@ FILE_NAME = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Journal:
-    """The file in `root`: the settings in its first line, then a line for every shard.
+    """`journal.jsonl` in `root`: a line with the settings, then a line for every finished shard.
 
     A line is written when its shard stands under its final name, so every whole line is true; the
     last one may be cut short by a kill and then does not count.
@@ -62,19 +57,19 @@ class Journal:
             file.write(json.dumps(values) + "\n")
 
     def settings(self) -> dict[str, Any] | None:
-        """The settings of the conversion, or None where no journal was begun."""
+        """Return the settings of the conversion, or None where no journal was begun."""
         lines = self._lines()
         return lines[0].get("settings") if lines else None
 
     def shards(self) -> list[tuple[str, int, list[CaseRow]]]:
-        """Name, size in bytes and rows of every shard noted."""
+        """Return name, size in bytes and rows of every shard noted."""
         return [
             (line["shard"], line["bytes"], [CaseRow.model_validate(row) for row in line["rows"]])
             for line in self._lines()[1:]
         ]
 
     def remove(self) -> None:
-        """The conversion is done."""
+        """Remove the file when the conversion is done."""
         self.path.unlink(missing_ok=True)
 
     def _lines(self) -> list[dict[str, Any]]:

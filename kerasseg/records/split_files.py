@@ -1,7 +1,4 @@
-"""A split that somebody else has drawn, as a CSV file.
-
-The parts of a split: named lists of case ids, and what makes them useless.
-"""
+"""Files of splits: reading our JSON and the user's CSV, and checking their parts."""
 
 import csv
 import json
@@ -17,7 +14,7 @@ SIDES = ("train", "validation", "test")
 
 
 def fold_name(fold: int) -> str:
-    """What a fold is called among the parts."""
+    """Return the name of a fold among the parts."""
     return f"fold {fold}"
 
 
@@ -34,10 +31,17 @@ def read_parts(path: Path) -> Parts:
 
 
 def check_parts(path: Path, parts: Parts, patients: Mapping[str, str], remedy: str) -> None:
-    """Refuse parts that do not hold every case of case id -> patient id in exactly one place.
+    """Check that the parts hold every case exactly once, and every patient in one part.
 
-    Raises `UserError` that names `path`, for a part without cases, for parts that name other
-    cases than `patients` or one twice (ending in `remedy`), and for a patient in two parts.
+    Args:
+        path: The file of the parts, which messages name.
+        parts: Name of a part -> its case ids.
+        patients: Case id -> patient id of the store.
+        remedy: What to do about a file that does not match the store.
+
+    Raises:
+        UserError: A part has no case, the parts name other cases than the store or one twice, or
+            a patient stands in two parts.
     """
     for part, cases in parts.items():
         if part != "test" and not cases:
@@ -60,7 +64,7 @@ def check_parts(path: Path, parts: Parts, patients: Mapping[str, str], remedy: s
 def patients_in_two_parts(
     parts: Parts, patients: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Each patient whose cases stand apart, with the first two parts that have them.
+    """Yield each patient whose cases stand in two parts, with the first two of these parts.
 
     Cases that `patients` does not know are passed over.
     """
@@ -79,14 +83,22 @@ _SYNONYMS = {"val": "validation", "valid": "validation"}
 def read_split_csv(
     path: Path, patients: Mapping[str, str], left_out: Collection[str] = ()
 ) -> Parts:
-    """Read who stands where: column `case_id` or `patient_id`, and column `split` or `fold`.
+    """Read the user's CSV: column `case_id` or `patient_id`, and column `split` or `fold`.
 
-    `patients` is case id -> patient id of the store; rows of cases `left_out` of it are passed
-    over. A file with both names goes by `case_id`.
-    `split` is train, validation (or val, valid) or test; `fold` is a number from 0, or test.
-    Raises `UserError` for a file that cannot be read or lacks a column, and, with the row's
-    number, for another word, a name that the store does not know and one that stands in two
-    parts; last for the cases that no row names. A patient in two parts is `check_parts`'s.
+    A file with both name columns goes by `case_id`. `split` is train, validation (or val, valid)
+    or test; `fold` is a number from 0, or test.
+
+    Args:
+        path: The CSV file.
+        patients: Case id -> patient id of the store.
+        left_out: Names of cases and patients that the store left out; their rows are passed over.
+
+    Returns:
+        The parts. That no patient stands in two of them is for `check_parts` to see.
+
+    Raises:
+        UserError: The file cannot be read or lacks a column; a row (the message has its number)
+            has an unknown part or name, or contradicts an earlier row; or a case has no row.
     """
     rows = _rows(path)
     found = list(rows[0][1]) if rows else []
@@ -146,7 +158,7 @@ def _part(word: str, column: str, where: str) -> str:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Row number, as a spreadsheet counts, and values by column name, of every row with any."""
+    """Return each row that is not empty: its number, as a spreadsheet counts, and its values."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(enumerate(csv.reader(file), start=1))

@@ -1,7 +1,4 @@
-"""Who trains, who validates, who tests: by patient, written once beside the store.
-
-Dealing patients to the parts of a split, at random or by the size of their tumours.
-"""
+"""Splitting patients into training, validation and test; a split is written once into the store."""
 
 import json
 import random
@@ -30,14 +27,21 @@ from kerasseg.records.store import RecordStore
 def draw_parts(
     patients: Mapping[str, str], volumes: Mapping[str, float], settings: SplitSettings
 ) -> Parts:
-    """Split case id -> patient id into sides or folds so that no patient stands in two parts.
+    """Split cases into sides or folds so that no patient stands in two parts.
 
     ratio: each side with a share above 0 gets at least one patient while there are enough;
     training comes first, then validation, then test. kfold: the test share is drawn first, and the
-    folds' sizes differ by one patient at most.
-    `volumes`, patient id -> mL of tumour, are looked at with `split.stratify` only: patients are
-    then sorted by them, and each run of neighbours is spread over the parts.
-    The same arguments give the same parts. Raises `UserError` for fewer patients than folds.
+    folds' sizes differ by one patient at most. With `split.stratify` patients are sorted by the
+    size of their tumour, and each run of neighbours is spread over the parts. The same arguments
+    give the same parts.
+
+    Args:
+        patients: Case id -> patient id.
+        volumes: Patient id -> mL of tumour; needed with `split.stratify` only.
+        settings: Section `split`.
+
+    Raises:
+        UserError: There are fewer patients than folds.
     """
     rng = random.Random(settings.seed)
     order = sorted(set(patients.values()))
@@ -95,7 +99,8 @@ def _count(share: float, patients: int) -> int:
 
 
 def _take(order: list[str], count: int, rng: random.Random | None) -> tuple[list[str], list[str]]:
-    """`count` patients and the rest: the first ones, or with `rng` one of each equal block."""
+    """Take `count` patients, the first ones or with `rng` one of each equal block; return the rest
+    too."""
     if rng is None:
         return order[:count], order[count:]
     edges = [i * len(order) // count for i in range(count + 1)] if count else []
@@ -110,12 +115,12 @@ def _cases_of(members: Iterable[str], patients: Mapping[str, str]) -> list[str]:
 
 
 FOLDER = "splits"
-"""Of the split files, in the store's."""
+"""Folder of the split files in that of the store."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids of each side. `overfit_check`: the same cases train and validate."""
+    """The case ids of each side; with `overfit_check` the same cases train and validate."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -123,21 +128,23 @@ class Split:
     overfit_check: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """What is written to a file."""
+        """Return the split as it is written to a file."""
         return json.loads(json.dumps(asdict(self)))
 
     def write(self, path: Path, setting: str) -> None:
-        """Write as JSON, in one step; `setting` is what would move it elsewhere."""
+        """Write the split as JSON; `setting` is the setting that would move the file elsewhere."""
         _write(path, self.as_json(), setting)
 
 
 def open_split(store: RecordStore, settings: SplitSettings) -> Split:
-    """The split of these settings: read from `split.file` or from beside the store, or made and
-    written there.
+    """Return the split of these settings, which is read from a file or made and written once.
 
-    One patient alone cannot be split: then, as with `split.overfit_check`, the same cases train
-    and validate, and the split says so. Raises `UserError` when a written split names other
-    cases than the store holds, and for fewer patients than folds.
+    The file is `split.file`, or one in the store. One patient alone cannot be split: then, as with
+    `split.overfit_check`, the same cases train and validate, and the split says so.
+
+    Raises:
+        UserError: A written split names other cases than the store holds, or there are fewer
+            patients than folds.
     """
     rows = store.manifest.cases
     patients = {row.case_id: row.patient_id for row in rows}
@@ -165,10 +172,11 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
 
 
 def split_of(path: Path, parts: Parts, settings: SplitSettings) -> Split:
-    """The sides of `parts`, of which fold number `split.fold` validates and the others train.
+    """Return the sides of `parts`: fold number `split.fold` validates and the others train.
 
-    Raises `UserError` that names `path` for a fold that does not occur, and for one that is asked
-    of parts that are no folds.
+    Raises:
+        UserError: The fold does not occur, or the parts are sides, which have no folds. The
+            message names `path`.
     """
     if "train" in parts:
         if settings.method == "file" and settings.fold:
@@ -208,7 +216,7 @@ def _file_name(settings: SplitSettings) -> str:
 
 
 def _tumour_volumes(rows: Iterable[CaseRow]) -> Mapping[str, float]:
-    """Patient id -> mL of tumour in the scan that has most of it."""
+    """Return patient id -> mL of tumour, in the scan of the patient that has most of it."""
     volumes: dict[str, float] = {}
     for row in rows:
         volume = sum(row.voxels.values()) * prod(row.spacing) / 1000

@@ -26,7 +26,13 @@ from kerasseg.records.tfrecord import read_record
 
 
 class RecordStore:
-    """Random access to the cases of a store. `rows` maps case id -> `CaseRow`, in store order."""
+    """Random access to the cases of a store.
+
+    Attributes:
+        root: Folder of the store.
+        manifest: What it holds and how it was made.
+        rows: Case id -> `CaseRow`, in store order.
+    """
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self.root = root
@@ -39,7 +45,7 @@ class RecordStore:
         return decode(read_record(self.root / row.shard, row.offset, case_id))
 
     def locate(self, case_ids: Sequence[str]) -> tuple[list[str], list[int]]:
-        """Files and byte offsets of the cases' records."""
+        """Return the files and byte offsets of the cases' records."""
         rows = [self.rows[case_id] for case_id in case_ids]
         return [str(self.root / row.shard) for row in rows], [row.offset for row in rows]
 
@@ -49,19 +55,26 @@ class RecordStore:
             raise UserError(message)
 
     def damaged_records(self, case_ids: Iterable[str] | None = None) -> dict[str, str]:
-        """Re-read the records of some cases, or of all: those that are damaged, and in what way."""
+        """Re-read the records of some cases, or of all.
+
+        Returns:
+            Case id -> what is wrong with its record, for those that are damaged.
+        """
         rows = [self.rows[case_id] for case_id in (self.rows if case_ids is None else case_ids)]
         tracked = track(rows, len(rows), f"Checking {len(rows)} records") if rows else ()
         found = {row.case_id: is_damaged(self.root, row) for row in tracked}
-        return {case_id: words for case_id, words in found.items() if words is not None}
+        return {case_id: reason for case_id, reason in found.items() if reason is not None}
 
 
 def open_store(experiment: Experiment) -> RecordStore:
     """Open the experiment's store, converting the raw scans first if there is none.
 
-    A conversion that was stopped goes on. Raises `UserError` for a store made with other settings
-    or from other scans (with the differences in words), and for shards that are missing or cut
-    short, unless `records.on_damaged_record` is skip.
+    A conversion that was stopped goes on; one that another process makes is waited for.
+
+    Raises:
+        UserError: The store was made with other settings or from other scans (the message names
+            the differences), or shards are missing or cut short while
+            `records.on_damaged_record` is stop.
     """
     root = _store_root(experiment)
     _check_ours(root)
@@ -98,8 +111,10 @@ def update_store(experiment: Experiment) -> RecordStore:
 def replace_store(experiment: Experiment) -> RecordStore:
     """Convert anew; an existing store makes way only when its successor is whole.
 
-    Split files are taken along: they may have been made by hand.
-    Raises `UserError` if something other than a record store stands there, and leaves it.
+    Split files are taken along, because they may have been made by hand.
+
+    Raises:
+        UserError: Something other than a record store stands there. It is left alone.
     """
     root = _store_root(experiment)
     if not root.exists():
@@ -127,7 +142,7 @@ def _store_lock(root: Path) -> AbstractContextManager[None]:
 
 
 def _store_root(experiment: Experiment) -> Path:
-    """Where the store lies; a link is followed, because renaming would replace the link itself."""
+    """Return where the store lies, through a link: renaming would replace the link itself."""
     root = experiment.store_root
     return root.resolve() if root.is_symlink() else root
 
@@ -193,7 +208,7 @@ def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> No
     }
     patients = {row.case_id: row.patient_id for row in manifest.cases}
     regrouped = {c for c in patients.keys() & sources if sources[c].patient_id != patients[c]}
-    words = []
+    found = []
     for title, cases in (
         ("not in the store", sources.keys() - known),
         ("only in the store", known - sources.keys()),
@@ -202,11 +217,11 @@ def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> No
     ):
         if cases:
             shown = ", ".join(sorted(cases)[:3]) + (", …" if len(cases) > 3 else "")
-            words.append(f"{len(cases)} case(s) {title} ({shown})")
-    if words:
+            found.append(f"{len(cases)} case(s) {title} ({shown})")
+    if found:
         raise UserError(
             f"{root}: this record store was made from other scans than data.root={raw} now "
-            f"holds: {'; '.join(words)}. {UPDATE_REMEDY} Or name another folder with "
+            f"holds: {'; '.join(found)}. {UPDATE_REMEDY} Or name another folder with "
             "records.root=FOLDER."
         )
 

@@ -1,11 +1,9 @@
-"""The TFRecord framing: length, checksum, payload, checksum.
+"""TFRecord files and tf.train.Example without TensorFlow.
 
-Format: tensorflow.org/tutorials/load_data/tfrecord. Checksums are masked CRC-32C.
-
-tf.train.Example without TensorFlow, so that converting processes start fast and stay small.
-
-The messages are declared here field by field as in tensorflow/core/example/{feature,example}.proto,
-in a descriptor pool of their own; the bytes are the same.
+So converting processes start fast and stay small. The messages are declared field by field as in
+tensorflow/core/example/{feature,example}.proto, in a descriptor pool of their own; the bytes are
+the same. A record is framed as length, checksum, payload, checksum, where checksums are masked
+CRC-32C (tensorflow.org/tutorials/load_data/tfrecord).
 """
 
 import struct
@@ -14,67 +12,44 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from kerasseg.errors import UserError
 
-_PACKAGE = "kerasseg.example"
-_FIELD = descriptor_pb2.FieldDescriptorProto
-
-
-def _message_class() -> Any:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="kerasseg/example.proto", package=_PACKAGE, syntax="proto3"
-    )
-
-    def field(
-        message: Any, name: str, number: int, kind: int, type_name: str = "", *, repeated: bool
-    ) -> Any:
-        label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
-        added = message.field.add(name=name, number=number, type=kind, label=label)
-        if type_name:
-            added.type_name = f".{_PACKAGE}.{type_name}"
-        return added
-
-    for name, kind in (
-        ("BytesList", _FIELD.TYPE_BYTES),
-        ("FloatList", _FIELD.TYPE_FLOAT),
-        ("Int64List", _FIELD.TYPE_INT64),
-    ):
-        field(file.message_type.add(name=name), "value", 1, kind, repeated=True)
-
-    feature = file.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, list_name in enumerate(("BytesList", "FloatList", "Int64List"), start=1):
-        option = field(
-            feature,
-            list_name.replace("List", "_list").lower(),
-            number,
-            _FIELD.TYPE_MESSAGE,
-            list_name,
-            repeated=False,
-        )
-        option.oneof_index = 0
-
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    field(entry, "key", 1, _FIELD.TYPE_STRING, repeated=False)
-    field(entry, "value", 2, _FIELD.TYPE_MESSAGE, "Feature", repeated=False)
-    field(features, "feature", 1, _FIELD.TYPE_MESSAGE, "Features.FeatureEntry", repeated=True)
-    example = file.message_type.add(name="Example")
-    field(example, "features", 1, _FIELD.TYPE_MESSAGE, "Features", repeated=False)
-
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Example"))
-
-
-_Example = _message_class()
+_EXAMPLE_PROTO = """
+  name: "kerasseg/example.proto" package: "kerasseg.example" syntax: "proto3"
+  message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED
+    type: TYPE_BYTES } }
+  message_type { name: "FloatList" field { name: "value" number: 1 label: LABEL_REPEATED
+    type: TYPE_FLOAT } }
+  message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED
+    type: TYPE_INT64 } }
+  message_type { name: "Feature" oneof_decl { name: "kind" }
+    field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+      type_name: ".kerasseg.example.BytesList" oneof_index: 0 }
+    field { name: "float_list" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+      type_name: ".kerasseg.example.FloatList" oneof_index: 0 }
+    field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+      type_name: ".kerasseg.example.Int64List" oneof_index: 0 } }
+  message_type { name: "Features"
+    nested_type { name: "FeatureEntry" options { map_entry: true }
+      field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+      field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+        type_name: ".kerasseg.example.Feature" } }
+    field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE
+      type_name: ".kerasseg.example.Features.FeatureEntry" } }
+  message_type { name: "Example" field { name: "features" number: 1 label: LABEL_OPTIONAL
+    type: TYPE_MESSAGE type_name: ".kerasseg.example.Features" } }
+"""
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
+_Example: Any = message_factory.GetMessageClass(
+    _POOL.FindMessageTypeByName("kerasseg.example.Example")
+)
 
 
 def serialize(features: Mapping[str, list[bytes] | list[float] | list[int]]) -> bytes:
-    """Features -> the bytes of a tf.train.Example; the first value of a list gives its kind."""
+    """Return features as the bytes of a tf.train.Example; a list's first value gives its kind."""
     example = _Example()
     for name, values in features.items():
         feature = example.features.feature[name]
@@ -88,7 +63,7 @@ def serialize(features: Mapping[str, list[bytes] | list[float] | list[int]]) -> 
 
 
 def parse(data: bytes) -> dict[str, list[Any]]:
-    """The bytes of a tf.train.Example -> its features."""
+    """Return the features in the bytes of a tf.train.Example."""
     example = _Example.FromString(data)
     parsed = {}
     for name, feature in example.features.feature.items():
@@ -103,7 +78,7 @@ FRAMING_BYTES = _HEADER.size + _FOOTER.size
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C of `data`, rotated and shifted as TFRecord asks."""
+    """Return the CRC-32C of `data`, rotated and shifted as TFRecord asks."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 

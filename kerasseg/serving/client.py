@@ -18,7 +18,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Case, Input
 from kerasseg.datasets.checks import check_case
 from kerasseg.datasets.inputs import find_inputs
-from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles
 from kerasseg.errors import UserError
 from kerasseg.prediction.predict import claim_folder

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.errors import UserError, storage_error
 from kerasseg.prediction.model import Model, load
 from kerasseg.progress import track

@@ -9,6 +9,8 @@ import pytest
 
 from kerasseg.config.load import load_experiment
 from kerasseg.models.pretrained_unet import PRETRAINED_ENCODERS
+from kerasseg.pipeline.batches import TrainingBatches
+from kerasseg.records.store import open_store
 from kerasseg.train import build_network, run_experiment
 from tests.conftest import write_brats, write_h5_volume, write_nifti
 from tests.datasets.test_dataset_json import write_msd, write_nnunet
@@ -17,6 +19,8 @@ from tests.test_train import write_pairs
 
 pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
 
+LAYOUTS_ONLY = ("msd_3d", "nnunet_3d", "nifti_3d")
+"""Configs that differ from brats20_3d in their data alone."""
 CONFIGS = sorted(Path("configs").glob("[!t]*.yaml"))  # tune_*.yaml: tests/tuning
 
 
@@ -24,7 +28,7 @@ CONFIGS = sorted(Path("configs").glob("[!t]*.yaml"))  # tune_*.yaml: tests/tunin
 def test_the_heading_says_data_cost_expected_score_and_command(path):
     heading = path.read_text().partition("\nrun:")[0]
     assert all(word in heading for word in ("Data:", "Cost:", "Command:"))
-    if path.stem not in ("msd_3d", "nnunet_3d", "nifti_3d"):  # layouts, not known systems
+    if path.stem not in LAYOUTS_ONLY:
         assert "Expected:" in heading
     if "phantom" not in path.stem:
         assert f"python train.py --config {path} data.root=FOLDER" in heading
@@ -39,7 +43,9 @@ def test_the_network_is_built(path):
         overrides.append("model.init_from=null")
     if experiment.model.network == "pretrained_unet":
         overrides.append("model.pretrained.weights=none")
-    network = build_network(load_experiment(path, overrides))
+    # Only the shapes count: the weights of these networks would take seconds to draw.
+    with keras.StatelessScope(initialize_variables=False):
+        network = build_network(load_experiment(path, overrides))
     assert network.input_shape[-1] == experiment.input_channels
     assert len(network.input_shape) == experiment.model.dimensions + 2
 
@@ -110,7 +116,28 @@ def finished():
     return {}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("stem", LAYOUTS_ONLY)
+def test_batches_of_small_data_of_its_own_layout(stem, tmp_path, phantoms):
+    """The network and the training are those of brats20_3d, which the next test runs."""
+    overrides = [f"data.root={tmp_path / 'raw'}", f"records.root={tmp_path / 'store'}"]
+    experiment = load_experiment(f"configs/{stem}.yaml", overrides)
+    others = load_experiment("configs/brats20_3d.yaml", overrides)
+    for section in ("model", "optimizer", "training", "pipeline", "evaluation"):
+        assert getattr(experiment, section) == getattr(others, section)
+    write_data(experiment.data.layout, tmp_path / "raw", phantoms)
+    experiment = load_experiment(f"configs/{stem}.yaml", [*overrides, *small(experiment)])
+    store = open_store(experiment)
+    options = {"target": experiment.model.target, "batch_size": 2, "seed": 0}
+    batches = TrainingBatches(store, list(store.rows), experiment.pipeline, **options)
+    image, target = next(iter(batches.dataset()))
+    assert image.shape == (2, 16, 16, 16, 4) and target.shape == (2, 16, 16, 16, 3)
+    for case, (_, label) in zip(store.rows.values(), phantoms, strict=False):
+        assert list(case.voxels.values()) == [int((label == i).sum()) for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if p.stem not in LAYOUTS_ONLY], ids=lambda p: p.stem
+)
 def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms, finished):
     raw = tmp_path / "raw"
     overrides = [] if "phantom" in path.stem else [f"data.root={raw}"]

@@ -23,7 +23,7 @@ from kerasseg.data_report.verify import (
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
-from kerasseg.parallel import in_processes
+from kerasseg.parallel import parallel_map
 from kerasseg.records.store import open_store
 from tests.conftest import LPS, SHAPE, TINY, write_brats, write_h5_volume, write_nifti
 
@@ -358,7 +358,7 @@ def test_a_killed_process_is_a_finding_of_its_case(tmp_path, phantoms):
         write_brats(root, f"case{index}", phantoms[index])
     sources = discover(experiment_of(root).data)
     sources[1] = Deadly(**vars(sources[1]))
-    reports = list(in_processes(inspect_case, sources, 2, report_killed))
+    reports = list(parallel_map(inspect_case, sources, 2, report_killed))
     assert [case.case_id for case in reports] == [f"case{i}" for i in range(5)]
     assert [found(case) for case in reports] == [[], [("error", "crash")], [], [], []]
     assert "records.workers=1" in reports[1].findings[0].message

@@ -3,7 +3,7 @@
 import pytest
 
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.errors import UserError
 
 MSD_INPUT = {0: 0, 2: 1, 1: 2, 3: 3}

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from kerasseg.config.augment import transforms_of
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
-from kerasseg.records.store import open_store
 from tests.conftest import phantom_experiment
 
 PATCHES = ()
@@ -202,12 +201,10 @@ def test_each_worker_validates_other_cases_in_as_many_batches(
     assert len(set(found[0])) == len(found[0])
 
 
-def test_compressed_records_give_the_same_batches(phantom_store, tmp_path):
-    experiment = phantom_experiment(tmp_path, "records.compression=zlib")
-    packed = open_store(experiment)
-    rows = zip(packed.rows.values(), phantom_store.rows.values(), strict=True)
+def test_compressed_records_give_the_same_batches(phantom_store, zlib_store, tmp_path):
+    rows = zip(zlib_store.rows.values(), phantom_store.rows.values(), strict=True)
     assert all(row.payload_bytes < plain.payload_bytes for row, plain in rows)
-    batches = (take(make(store, tmp_path).dataset(), 4) for store in (packed, phantom_store))
+    batches = (take(make(store, tmp_path).dataset(), 4) for store in (zlib_store, phantom_store))
     for (x, y), (u, v) in zip(*batches, strict=True):
         np.testing.assert_array_equal(x, u)
         np.testing.assert_array_equal(y, v)

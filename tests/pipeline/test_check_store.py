@@ -3,7 +3,7 @@
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.pipeline.check_store import check_store
+from kerasseg.pipeline.sampling import check_store
 from kerasseg.records.manifest import Manifest
 from kerasseg.records.store import RecordStore
 from tests.conftest import phantom_experiment

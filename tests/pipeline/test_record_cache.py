@@ -16,12 +16,6 @@ from tests.conftest import phantom_experiment
 SLICES = ("model.dimensions=2", "pipeline.patch_size=[16,12]")
 
 
-@pytest.fixture(scope="module")
-def zlib_store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("zlib")
-    return open_store(phantom_experiment(folder, "records.compression=zlib"))
-
-
 def epoch(store, folder, *overrides):
     """All batches of an epoch, and of validation on other cases."""
     settings = phantom_experiment(folder, *overrides).pipeline
@@ -34,9 +28,15 @@ def epoch(store, folder, *overrides):
     return [part.numpy() for batch in found for part in batch]
 
 
-@pytest.mark.parametrize("kind", [(), SLICES], ids=["3d", "2d"])
-@pytest.mark.parametrize("compression", ["none", "zlib"])
-@pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.parametrize(
+    ("cache", "compression", "kind"),
+    [
+        ("memory", "none", ()),
+        ("memory", "zlib", SLICES),
+        ("disk", "none", SLICES),
+        ("disk", "zlib", ()),
+    ],
+)
 def test_batches_are_those_without_a_cache(
     cache, compression, kind, phantom_store, zlib_store, tmp_path
 ):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.serving_model import METADATA
-from kerasseg.datasets.label_ids import label_ids
+from kerasseg.datasets.labels import label_ids
 from kerasseg.errors import UserError
 from kerasseg.serving.client import Metadata, read_metadata
 

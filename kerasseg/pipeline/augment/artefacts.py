@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasseg.config.augment import BiasField, Blur, Ghosting, LowResolution
 from kerasseg.pipeline.augment.drawing import of_channels, uniform
 from kerasseg.pipeline.augment.intensity import extremes
-from kerasseg.pipeline.compiled import compiled
+from kerasseg.pipeline.records import compiled
 
 
 def along_axes(image: tf.Tensor, matrices: Sequence[tf.Tensor | None]) -> tf.Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import ndtri
 
-from kerasseg.pipeline.compiled import compiled
+from kerasseg.pipeline.records import compiled
 
 _QUANTILES = 1 << 16
 

@@ -19,7 +19,7 @@ from kerasseg.config.augment import (
     Scaling,
 )
 from kerasseg.pipeline.augment.drawing import normal, of_channels, uniform
-from kerasseg.pipeline.compiled import compiled
+from kerasseg.pipeline.records import compiled
 
 
 def draw_brightness(seed: tf.Tensor, channels: int, settings: Brightness) -> tf.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets.label_ids import told_ids
+from kerasseg.datasets.dataset_json import read_label_ids
 
 MSD = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
 
@@ -25,19 +25,19 @@ def data(layout, **values):
     ],
 )
 def test_names_of_brats(names, expected):
-    assert told_ids([Path(name) for name in names], data("brats_nifti")) == expected
+    assert read_label_ids([Path(name) for name in names], data("brats_nifti")) == expected
 
 
 def test_a_dataset_json_near_them(tmp_path):
     images = tmp_path / "imagesTr"
     files = [images / "a.nii.gz", tmp_path / "labelsTr" / "a.nii.gz"]
-    assert told_ids(files, data("msd")) is None, "the scans were put away"
+    assert read_label_ids(files, data("msd")) is None, "the scans were put away"
     images.mkdir()
     values = {"modality": {"0": "FLAIR"}, "labels": MSD}
     (tmp_path / "dataset.json").write_text(json.dumps(values))
     own = {0: 0, 1: 2, 2: 1, 3: 3}
     for layout in ("msd", "nnunet"):
-        assert told_ids(files, data(layout)) == own
+        assert read_label_ids(files, data(layout)) == own
     patterns = data("nifti", files={"flair": "{case}.nii.gz"})
     for other in (data("brats_nifti"), data("lgg"), patterns):
-        assert told_ids(files, other) is None
+        assert read_label_ids(files, other) is None

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from kerasseg.parallel import in_processes
+from kerasseg.parallel import parallel_map
 
 
 def square_or_die(item: int) -> int:
@@ -24,7 +24,7 @@ def died_here(item: int) -> str:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_order(workers):
-    assert list(in_processes(square_or_die, range(9), workers, died_here)) == [
+    assert list(parallel_map(square_or_die, range(9), workers, died_here)) == [
         n * n for n in range(9)
     ]
 
@@ -37,7 +37,7 @@ def test_items_are_taken_as_they_are_needed():
             taken.append(n)
             yield n
 
-    results = in_processes(square_or_die, items(), 2, died_here)
+    results = parallel_map(square_or_die, items(), 2, died_here)
     assert next(results) == 0 and len(taken) == 3
     results.close()
     assert len(taken) == 3
@@ -48,12 +48,12 @@ def test_items_are_taken_as_they_are_needed():
 )
 def test_the_death_of_one_is_its_own(items):
     expected = [n * n if n > 0 else f"{n} died" for n in items]
-    assert list(in_processes(square_or_die, items, 2, died)) == expected
+    assert list(parallel_map(square_or_die, items, 2, died)) == expected
 
 
 def test_a_death_while_nobody_waits_for_it():
     found = []
-    for result in in_processes(square_or_die, [1, -2, 3, 4, 5, 6], 2, died):
+    for result in parallel_map(square_or_die, [1, -2, 3, 4, 5, 6], 2, died):
         found.append(result)
         time.sleep(0.7 if len(found) == 1 else 0)  # the second dies now, before the next is given
     assert found == [1, "-2 died", 9, 16, 25, 36]
@@ -62,8 +62,8 @@ def test_a_death_while_nobody_waits_for_it():
 def test_a_script_without_a_guard_is_told_so(tmp_path, python):
     script = tmp_path / "script.py"
     script.write_text(
-        "from kerasseg.parallel import in_processes\n"
-        "print(list(in_processes(abs, range(3), 2, str)))\n"
+        "from kerasseg.parallel import parallel_map\n"
+        "print(list(parallel_map(abs, range(3), 2, str)))\n"
     )
     result = subprocess.run(
         [python, script], capture_output=True, text=True, timeout=120, check=False
