@@ -1,9 +1,4 @@
-"""`kerasseg evaluate`: scores and figures of runs or files.
-
-`kerasseg compare`: runs next to each other.
-
-`kerasseg predict`: scans to label files.
-"""
+"""The commands on finished runs: `kerasseg evaluate`, `kerasseg compare` and `kerasseg predict`."""
 
 import sys
 from pathlib import Path
@@ -124,7 +119,7 @@ def evaluate(
     settings = load_experiment(None, changed).metrics if changed else None
     with_tensorflow()
     from kerasseg.evaluation.evaluate_runs import evaluate_runs
-    from kerasseg.evaluation.tune_run import tune_run
+    from kerasseg.evaluation.tune_postprocessing import tune_run
 
     for run in runs if tune else ():
         tuned = tune_run(run)

@@ -1,4 +1,4 @@
-"""How sure a prediction is."""
+"""The uncertainty of a prediction: entropy, and variance over the members of an ensemble."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ from kerasseg import anatomy
 class Uncertainty:
     """Maps of one volume, float32.
 
-    probabilities: (D, H, W, K), the mean of the members
-    entropy:       of the mean, in bits: (D, H, W, 1) of the classes of a softmax target, at most
-                   log2 K; (D, H, W, K) of each channel of a sigmoid target, at most 1
-    variance:      (D, H, W, K) of the members' probabilities, 0.25 at most; 0 of a single member
+    Attributes:
+        probabilities: mean of the members (D, H, W, K).
+        entropy: entropy of the mean in bits: (D, H, W, 1) and at most log2 K for a softmax target,
+            (D, H, W, K) and at most 1 for a sigmoid target.
+        variance: variance of the members' probabilities (D, H, W, K), at most 0.25; a single member
+            has 0.
     """
 
     probabilities: np.ndarray
@@ -24,10 +26,15 @@ class Uncertainty:
 
 
 def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
-    """Probabilities (D, H, W, K) of each member -> mean, entropy and variance.
+    """Compute mean, entropy and variance with one member in memory at a time (Welford 1962).
 
-    Members are `Predictor.members`, one for each orientation of the test-time augmentation, or
-    `Ensemble.members`. Only one of them is in memory at a time (Welford 1962).
+    Args:
+        members: probabilities (D, H, W, K) of each member: `Predictor.members`, one for each
+            orientation of the test-time augmentation, or `Ensemble.members`.
+        target: a key of `anatomy.TARGETS`, whose channels the K are.
+
+    Raises:
+        ValueError: there is no member.
     """
     mean = squares = None
     count = 0
@@ -47,15 +54,18 @@ def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
 
 
 def entropy(probabilities: np.ndarray, target: str) -> np.ndarray:
-    """Probabilities (..., K) -> Shannon entropy in bits, (..., 1) of a softmax target, (..., K) of
-    each channel of a sigmoid target."""
+    """Return the Shannon entropy in bits of probabilities (..., K).
+
+    Its shape is (..., 1) for a softmax target, and (..., K) for a sigmoid target, whose channels do
+    not exclude each other.
+    """
     if anatomy.ACTIVATIONS[target] == "softmax":
         return _information(probabilities).sum(axis=-1, keepdims=True)
     return _information(probabilities) + _information(1 - probabilities)
 
 
 def _information(p: np.ndarray) -> np.ndarray:
-    """-p log2 p, 0 at 0."""
+    """Return -p log2 p, which is 0 at 0."""
     logarithm = np.zeros_like(p)
     np.log2(p, out=logarithm, where=p > 0)
     return -p * logarithm

@@ -18,7 +18,7 @@ from kerasseg.datasets.label_ids import own_label
 from kerasseg.datasets.nifti import write_nifti
 from kerasseg.datasets.resample import resample_probabilities, restore_label
 from kerasseg.errors import UserError
-from kerasseg.inference.ensemble import Member, build_ensemble
+from kerasseg.inference.ensemble import EnsembleRun, build_ensemble
 from kerasseg.inference.predictor import Predictor, build_predictor
 from kerasseg.inference.uncertainty import uncertainty as measure_uncertainty
 from kerasseg.inference.windows import find_brain_box
@@ -220,7 +220,7 @@ class Model:
     ) -> None:
         self.runs = tuple(runs)
         self.combine = combine
-        members = [Member(run.name, run.experiment, run) for run in runs]
+        members = [EnsembleRun(run.name, run.experiment, run) for run in runs]
         self.segmenter = runs[0] if len(runs) == 1 else build_ensemble(members, combine)
         self.target = self.segmenter.target
 

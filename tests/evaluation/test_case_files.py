@@ -13,7 +13,7 @@ from PIL import Image
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.evaluation import write_evaluation
+from kerasseg.evaluation import report
 from kerasseg.evaluation.evaluate_files import evaluate_files
 from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs
 from kerasseg.prediction.predict import Arguments, predict
@@ -38,7 +38,7 @@ def make_run(root, name, *overrides, seed=0):
 
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch):
-    monkeypatch.setattr(write_evaluation, "draw_figures", lambda *_: iter(()))
+    monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
 
 
 @pytest.fixture(scope="module")

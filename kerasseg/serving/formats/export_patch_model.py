@@ -23,7 +23,7 @@ import numpy as np
 
 from kerasseg import __version__, anatomy
 from kerasseg.errors import UserError
-from kerasseg.evaluation.evaluate import evaluate
+from kerasseg.evaluation.evaluate import dice_of_cases
 from kerasseg.evaluation.scores import mean_scores
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.build import float32_twin
@@ -173,11 +173,8 @@ class RunCases:
 
     def mean_dice(self, predictor: Predictor) -> tuple[float, int]:
         """Mean Dice of the validation cases over all regions, and how many cases there are."""
-        target = self.run.experiment.model.target
         ids = self._readable("validation")
-        cases = {"validation": ids}
-        scores = evaluate(predictor, self.store, cases, target, Path(), overlays=0)
-        means = mean_scores(scores)
+        means = mean_scores(dice_of_cases(predictor, self.store, ids))
         return means.get("mean", next(iter(means.values()))), len(ids)
 
     def _readable(self, split: str) -> list[str]:
