@@ -184,12 +184,12 @@ def predict(
     with_tensorflow()
     from kerasseg.prediction.predict import predict as predict_scans
     from kerasseg.prediction.predict import show_outcome
-    from kerasseg.prediction.predict_files import Wanted
+    from kerasseg.prediction.predict_files import OutputOptions
 
-    wanted = Wanted(probabilities, uncertainty, labels, overwrite)
+    options = OutputOptions(probabilities, uncertainty, labels, overwrite)
     try:
         outcome = predict_scans(
-            arguments, output, combine=combine, layout=layout, overlays=overlays, wanted=wanted
+            arguments, output, combine=combine, layout=layout, overlays=overlays, options=options
         )
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on after the finished cases.", file=sys.stderr)

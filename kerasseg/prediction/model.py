@@ -29,21 +29,27 @@ from kerasseg.run import read_run
 def array_case(
     image: np.ndarray, spacing: Sequence[float], modalities: tuple[str, ...], name: str = "array"
 ) -> Case:
-    """Raw intensities (D, H, W, C) -> a case at the origin, with the house's axes.
+    """Make a case at the origin of raw intensities.
 
-    spacing: voxel size (D, H, W) in mm
+    Args:
+        image: intensities (D, H, W, C), axes growing to superior, posterior, left.
+        spacing: voxel size (D, H, W) in mm.
+        modalities: names of the C channels.
+        name: id of the case.
 
-    Raises `UserError` for another number of axes or channels, for values that are no numbers, and
-    for an impossible voxel size.
+    Raises:
+        UserError: the axes, the channels, the values or the voxel size are not possible.
     """
-    wanted = f"(depth, height, width, {len(modalities)}) with the channels {', '.join(modalities)}"
+    expected = (
+        f"(depth, height, width, {len(modalities)}) with the channels {', '.join(modalities)}"
+    )
     if image.ndim != 4:
         raise UserError(
-            f"The array has shape {image.shape}, expected {wanted}; a picture has a depth of 1."
+            f"The array has shape {image.shape}, expected {expected}; a picture has a depth of 1."
         )
     if image.shape[-1] != len(modalities):
         raise UserError(
-            f"The array has {image.shape[-1]} channel(s), shape {image.shape}, expected {wanted}."
+            f"The array has {image.shape[-1]} channel(s), shape {image.shape}, expected {expected}."
         )
     if 0 in image.shape or image.dtype.kind not in "iufb":
         raise UserError(f"The array, {image.dtype} of shape {image.shape}, holds no scan.")
@@ -68,14 +74,15 @@ def array_case(
 
 @dataclass(frozen=True)
 class Prediction:
-    """Axes (depth, height, width) = (superior, posterior, left) growing, on the grid of the scan.
+    """A prediction on the grid of its scan; axes (D, H, W) grow to superior, posterior, left.
 
-    case:          the scan, with the modalities that the model takes
-    target:        what was predicted, a key of `anatomy.TARGETS`
-    label:         (D, H, W) uint8 canonical ids; of the target binary 1 is tumour of any kind
-    probabilities: (D, H, W, K) float32, its channels are `channels`
-    entropy:       (D, H, W, 1 or K) float32 in bits, if it was asked for
-    variance:      (D, H, W, K) float32 over runs or test-time augmentation, if there are several
+    Attributes:
+        case: the scan, with the modalities that the model takes.
+        target: what was predicted, a key of `anatomy.TARGETS`.
+        label: canonical labels (D, H, W) uint8; for the target binary, 1 is tumour of any kind.
+        probabilities: (D, H, W, K) float32, of the K `channels`.
+        entropy: (D, H, W, 1 or K) float32 in bits, if it was asked for.
+        variance: (D, H, W, K) float32 over runs or test-time augmentation, if there are several.
     """
 
     case: Case
@@ -87,28 +94,30 @@ class Prediction:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The names of the K channels."""
+        """Return the names of the K channels."""
         return tuple(anatomy.TARGETS[self.target])
 
     @property
     def affine(self) -> np.ndarray:
-        """4 x 4, array indices (d, h, w, 1) -> scanner RAS coordinates in mm."""
+        """Return the 4 x 4 matrix from indices (d, h, w, 1) to scanner RAS coordinates in mm."""
         return self.case.affine
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Voxel size (D, H, W) in mm."""
+        """Return the voxel size (D, H, W) in mm."""
         return self.case.spacing
 
     def own_label(self, ids: Mapping[int, int] | None = None) -> np.ndarray:
-        """The label with a data set's own ids, canonical id -> own; the smallest unsigned dtype
-        that holds them."""
+        """Return the label with a data set's own ids (canonical -> own), in the smallest unsigned
+        dtype that holds them."""
         return self.label if ids is None else own_label(self.label, ids)
 
     def save(self, path: Path | str, ids: Mapping[int, int] | None = None) -> None:
-        """Write the label as NIfTI in the grid of the scan's file, (x, y, z).
+        """Write the label as NIfTI on the grid of the scan's file, (x, y, z).
 
-        ids: canonical id -> what is written
+        Args:
+            path: the file, such as label.nii.gz.
+            ids: canonical label -> the id that is written.
         """
         label = restore_label(self.own_label(ids), self.affine, self.case.grid)
         write_nifti(Path(path), label, self.case.grid, "--output")
@@ -116,10 +125,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """The network of a finished run with everything that a raw case needs before and after it.
+    """The network of a finished run, for raw cases.
 
     A case is brought to the modalities, the grid (`data.size`, `data.spacing`) and the intensities
-    of the run; what comes out lies on the case's own grid again.
+    of the run; what comes out is on the case's own grid again.
     """
 
     folder: Path
@@ -128,16 +137,16 @@ class LoadedRun:
 
     @property
     def name(self) -> str:
-        """The run's folder."""
+        """Return the run's folder."""
         return str(self.folder)
 
     @property
     def target(self) -> str:
-        """What it predicts."""
+        """Return what it predicts, a key of `anatomy.TARGETS`."""
         return self.experiment.model.target
 
     def probabilities(self, scan: Case) -> np.ndarray:
-        """Raw case -> probabilities (D, H, W, K) float32 on its grid.
+        """Return probabilities (D, H, W, K) float32 on the grid of a raw case.
 
         Raises `UserError` if the case lacks a modality of the run.
         """
@@ -145,38 +154,38 @@ class LoadedRun:
         return self._restore(prepared, scan, self.predictor.probabilities(prepared.image))
 
     def members(self, scan: Case) -> Iterator[np.ndarray]:
-        """The same of each orientation of the test-time augmentation by itself."""
+        """Yield the probabilities of each orientation of the test-time augmentation."""
         prepared = self._prepare(scan)
         for member in self.predictor.members(prepared.image):
             yield self._restore(prepared, scan, member)
 
     def masks(self, scan: Case, spacing: Sequence[float] | None = None) -> np.ndarray:
-        """Raw case -> masks (D, H, W, K) bool on its grid, cleaned up as `postprocessing` says.
+        """Return masks (D, H, W, K) bool on the grid of a raw case, after post-processing.
 
-        spacing: voxel size (D, H, W) in mm, instead of the case's
+        Args:
+            scan: the case.
+            spacing: voxel size (D, H, W) in mm, instead of the case's.
         """
         size = scan.spacing if spacing is None else spacing
         return self.masks_from_probabilities(self.probabilities(scan), size)
 
-    def masks_from_probabilities(
-        self, probabilities: np.ndarray, spacing: Sequence[float]
-    ) -> np.ndarray:
-        """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
+    def masks_from_probabilities(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """Make masks (D, H, W, K) of probabilities of that shape; spacing (D, H, W) in mm."""
         return self.predictor.masks_from_probabilities(probabilities, spacing)
 
     def _prepare(self, scan: Case) -> Case:
-        """The case as the network's training saw it, but not cropped."""
-        wanted = self.experiment.data.modalities
-        missing = [name for name in wanted if name not in scan.modalities]
+        """Return the case as the training saw it, but not cropped."""
+        needed = self.experiment.data.modalities
+        missing = [name for name in needed if name not in scan.modalities]
         if missing:
             raise UserError(
                 f"{scan.case_id} has no {', '.join(missing)}, which {self.folder} needs: it has "
-                f"{', '.join(scan.modalities)}, the run was trained on {', '.join(wanted)}."
+                f"{', '.join(scan.modalities)}, the run was trained on {', '.join(needed)}."
             )
         image = scan.image
-        if wanted != scan.modalities:
-            image = image[..., [scan.modalities.index(name) for name in wanted]]
-        case = dataclasses.replace(scan, image=image, label=None, modalities=wanted, signal=None)
+        if needed != scan.modalities:
+            image = image[..., [scan.modalities.index(name) for name in needed]]
+        case = dataclasses.replace(scan, image=image, label=None, modalities=needed, signal=None)
         case = to_grid(case, self.experiment.data)
         box = find_brain_box(case.image)
         image = np.zeros(case.image.shape, np.float32)
@@ -207,12 +216,11 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
 
 
 class Model:
-    """Raw scans -> predictions on the scans' own grid.
+    """Finished runs that predict raw scans, on the scans' own grid.
 
-    runs:    of one `model.target`; more than one are an `Ensemble`
-    combine: mean of their probabilities, or vote of their masks
-
-    `segmenter` is the run, or the ensemble of them.
+    Args:
+        runs: runs of one `model.target`; more than one are an ensemble.
+        combine: whether probabilities are averaged, or masks vote.
     """
 
     def __init__(
@@ -226,13 +234,13 @@ class Model:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What a scan must have: what any of the runs needs."""
+        """Return what a scan must have: what any of the runs needs."""
         needed = (m for run in self.runs for m in run.experiment.data.modalities)
         return tuple(dict.fromkeys(needed))
 
     @property
     def data(self) -> DataSettings:
-        """The first run's data, with the modalities of all."""
+        """Return the first run's section `data`, with the modalities of all runs."""
         return self.runs[0].experiment.data.model_copy(update={"modalities": self.modalities})
 
     def predict(
@@ -243,14 +251,17 @@ class Model:
         layout: str | None = None,
         uncertainty: bool = False,
     ) -> Prediction:
-        """The prediction of one scan.
+        """Predict one scan.
 
-        scan:    a case's folder or file, or raw intensities (D, H, W, C), axes growing to
-                 superior, posterior, left, channels as in `modalities`
-        spacing: voxel size (D, H, W) of an array in mm
-        layout:  how the files are laid out, instead of what they look like
+        Args:
+            scan: a case's folder or file, or raw intensities (D, H, W, C), axes growing to
+                superior, posterior, left, channels as in `modalities`.
+            spacing: voxel size (D, H, W) of an array in mm.
+            layout: how the files are laid out, if not as they look.
+            uncertainty: whether entropy and variance are measured.
 
-        Raises `UserError` if there is not exactly one case, and for one that cannot be predicted.
+        Raises:
+            UserError: there is not exactly one case, or it cannot be predicted.
         """
         if isinstance(scan, np.ndarray):
             return self.segment(array_case(scan, spacing, self.modalities), uncertainty=uncertainty)
@@ -263,10 +274,11 @@ class Model:
         return self.segment(inputs[0].source.load(), uncertainty=uncertainty)
 
     def segment(self, case: Case, *, uncertainty: bool = False) -> Prediction:
-        """The prediction of a raw case.
+        """Predict a raw case.
 
-        Raises `UserError` for NaN, for an empty or constant channel, and for a single slice where
-        the model takes volumes.
+        Raises:
+            UserError: a channel is empty, constant or has NaN, or the case is a single slice and
+                the model takes volumes.
         """
         check_case(case)
         for run in self.runs:
@@ -289,8 +301,8 @@ class Model:
 
     @property
     def members(self) -> int:
-        """Over how many predictions the variance is taken: runs, or orientations of one run."""
-        return len(self.runs) if len(self.runs) > 1 else len(self.runs[0].predictor.orientations)
+        """Return how many predictions the variance is of: runs, or one run's orientations."""
+        return len(self.runs) if len(self.runs) > 1 else self.runs[0].predictor.orientations
 
 
 def load(
@@ -298,32 +310,40 @@ def load(
     combine: Literal["mean", "vote"] = "mean",
     overrides: Sequence[str] = (),
 ) -> Model:
-    """The model of one or several run folders, by their best checkpoints.
+    """Load the best networks of one or several run folders.
 
-    overrides: settings that are to be others than in the runs, such as "evaluation.flips=[width]"
+    Args:
+        runs: the run folders.
+        combine: whether several runs' probabilities are averaged, or their masks vote.
+        overrides: settings that are to be others than in the runs, such as
+            "evaluation.flips=[width]".
 
-    Raises `UserError` for a folder that is no run's or has no checkpoint, for runs of several
-    targets, and for runs whose means would be made into masks in different ways.
+    Raises:
+        UserError: a run cannot be read, or the runs do not go together.
+
+    Example:
+        >>> model = kerasseg.load("runs/brats_fold0", "runs/brats_fold1")
+        >>> model.predict("BraTS2021_00000").save("label.nii.gz")
     """
     if not runs:
         raise UserError("kerasseg.load needs at least one run folder.")
     return Model([load_run(Path(run), overrides) for run in runs], combine)
 
 
-class Segmenter(Protocol):
-    """What `predict_files` needs of a `Model`."""
+class CaseSegmenter(Protocol):
+    """What predicts raw cases: a `Model`, or a server's client."""
 
     @property
     def data(self) -> DataSettings:
-        """Which modalities it takes, and the ids of its data set."""
+        """Return its section `data`: the modalities it takes, and the ids of its data set."""
 
     @property
     def target(self) -> str:
-        """A key of `anatomy.TARGETS`."""
+        """Return what it predicts, a key of `anatomy.TARGETS`."""
 
     @property
     def members(self) -> int:
-        """Over how many predictions the variance is taken."""
+        """Return the number of predictions over which the variance is taken."""
 
     def segment(self, case: Case, *, uncertainty: bool = False) -> Prediction:
-        """The prediction of a raw case. Raises `UserError` for one that it does not take."""
+        """Predict a raw case. Raises `UserError` for one that it does not take."""

@@ -12,7 +12,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError
 from kerasseg.prediction.model import Prediction
-from kerasseg.prediction.predict_files import Wanted, predict_files
+from kerasseg.prediction.predict_files import OutputOptions, predict_files
 from kerasseg.serving import Client
 from kerasseg.serving.client.segment_files import segment_files
 from tests.conftest import write_brats
@@ -47,7 +47,7 @@ def scans(phantoms, tmp_path) -> Path:
 
 @pytest.mark.parametrize("way", ["grpc", "rest", "gzip", "probabilities"])
 def test_the_same_files_as_in_this_process(server, scans, tmp_path, way):
-    wanted = Wanted(probabilities=way == "probabilities")
+    wanted = OutputOptions(probabilities=way == "probabilities")
     inputs = find_inputs([scans], InThisProcess.data)
     assert predict_files(InThisProcess(), inputs, tmp_path / "here", wanted).written
     rest = way == "rest"

@@ -11,7 +11,12 @@ from kerasseg.datasets.label_ids import label_ids
 from kerasseg.datasets.outputs import OutputFiles
 from kerasseg.errors import UserError
 from kerasseg.prediction.predict import claim_folder
-from kerasseg.prediction.predict_files import Outcome, Wanted, predict_files, write_prediction
+from kerasseg.prediction.predict_files import (
+    Outcome,
+    OutputOptions,
+    predict_files,
+    write_prediction,
+)
 from kerasseg.serving.client.client import Client
 
 _SUFFIXES = (".nii.gz", ".nii", ".png")
@@ -32,7 +37,7 @@ def segment_files(
     client: Client,
     paths: Sequence[Path],
     output: Path,
-    wanted: Wanted = Wanted(),  # noqa: B008 (frozen)
+    wanted: OutputOptions = OutputOptions(),  # noqa: B008 (frozen)
     *,
     layout: str | None = None,
     overlays: int = 0,
@@ -74,7 +79,7 @@ def _into_file(
     inputs: list[Input],
     output: Path,
     suffix: str,
-    wanted: Wanted,
+    wanted: OutputOptions,
     *,
     overlay: bool,
 ) -> Outcome:
