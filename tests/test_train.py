@@ -71,7 +71,7 @@ def test_the_run_folder_is_complete(finished):
     assert environment["packages"]["keras"] == keras.__version__
     report = (folder / "report.html").read_text()
     assert report.count('src="data:image/png;base64,') == len(figures) and "Over-fit" not in report
-    assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', report), "one file that can be sent"
+    assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', report), "one file to be sent"
 
 
 def test_the_table_says_what_the_saved_model_does(finished):
