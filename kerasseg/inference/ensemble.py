@@ -115,7 +115,9 @@ class Ensemble:
         size: Sequence[float] = known if spacing is None else spacing
         return self.masks_from_probabilities(self.probabilities(scan, spacing), size)
 
-    def masks_from_probabilities(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def masks_from_probabilities(
+        self, probabilities: np.ndarray, spacing: Sequence[float]
+    ) -> np.ndarray:
         """Make masks (D, H, W, K) of probabilities of that shape; spacing (D, H, W) in mm."""
         return postprocessed_masks(
             probabilities, self.target, spacing, self.mask_threshold, self.postprocessing

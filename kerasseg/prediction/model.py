@@ -169,7 +169,9 @@ class LoadedRun:
         size = scan.spacing if spacing is None else spacing
         return self.masks_from_probabilities(self.probabilities(scan), size)
 
-    def masks_from_probabilities(self, probabilities: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def masks_from_probabilities(
+        self, probabilities: np.ndarray, spacing: Sequence[float]
+    ) -> np.ndarray:
         """Make masks (D, H, W, K) of probabilities of that shape; spacing (D, H, W) in mm."""
         return self.predictor.masks_from_probabilities(probabilities, spacing)
 
@@ -302,7 +304,7 @@ class Model:
     @property
     def members(self) -> int:
         """Return how many predictions the variance is of: runs, or one run's orientations."""
-        return len(self.runs) if len(self.runs) > 1 else self.runs[0].predictor.orientations
+        return len(self.runs) if len(self.runs) > 1 else len(self.runs[0].predictor.orientations)
 
 
 def load(
