@@ -361,5 +361,5 @@ def test_brats_nifti_files_to_a_report(brats_experiment, brats_root, phantoms, t
     assert "2 voxel sizes, from 1 x 1 x 1 to 3 x 1 x 1 mm" in warning and warning in report
     skipped = summary["skipped_cases"]
     assert list(skipped) == ["BraTS2021_00009"] and "BraTS2021_00009_t1ce" in skipped.popitem()[1]
-    assert "1 case of the data set was left out" in report and "BraTS2021_00009_t1ce" in report
+    assert "1 case was left out of the data set" in report and "BraTS2021_00009_t1ce" in report
     assert "Skipped    1 case(s) of the data set" in capsys.readouterr().out
