@@ -158,22 +158,15 @@ def last_epoch(folder: Path) -> float:
 
     The best epoch is the best by those very cases, which flatters it.
     """
-    import keras
-
-    from kerasseg.config.load import load_experiment
-    from kerasseg.evaluation.evaluate import evaluate
+    from kerasseg.evaluation.evaluate import dice_of_cases
     from kerasseg.evaluation.scores import mean_scores
-    from kerasseg.inference.predictor import Predictor
-    from kerasseg.records.splits import open_split
-    from kerasseg.records.store import open_store
+    from kerasseg.inference.predictor import build_predictor
+    from kerasseg.run import load_network, read_run
 
-    experiment = load_experiment(folder / "config.yaml")
-    target = experiment.model.target
-    store = open_store(experiment)
-    network = keras.saving.load_model(folder / "checkpoints" / "last.keras")
-    predictor = Predictor(network, experiment.pipeline, experiment.evaluation, target=target)
-    cases = {"validation": open_split(store, experiment.split).validation}
-    return mean_scores(evaluate(predictor, store, cases, target, folder, 0))["tumour"]
+    run = read_run(folder)
+    predictor = build_predictor(run.experiment, load_network(folder / "checkpoints" / "last.keras"))
+    scores = dice_of_cases(predictor, run.open_store(), run.case_ids("validation"))
+    return mean_scores(scores)["tumour"]
 
 
 if __name__ == "__main__":

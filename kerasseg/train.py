@@ -14,11 +14,10 @@ from rich.console import Console
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment
-from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
-from kerasseg.evaluation.report import write_report
-from kerasseg.evaluation.scores import metric_settings, score_columns, write_metrics
-from kerasseg.figures.runs import draw_training_curves
-from kerasseg.figures.style import save_figure
+from kerasseg.evaluation.evaluate import VolumeValidation, score_cases
+from kerasseg.evaluation.evaluate_runs import write_training_report
+from kerasseg.evaluation.results import Results
+from kerasseg.evaluation.scores import score_columns
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
@@ -26,10 +25,12 @@ from kerasseg.pipeline.sampling import check_store
 from kerasseg.records.splits import Split, open_split
 from kerasseg.records.store import RecordStore, open_store
 from kerasseg.run import (
+    CHECKPOINT,
+    Run,
     check_same_data,
     latest_run_folder,
+    load_network,
     new_run_folder,
-    read_history,
     remove_if_untrained,
     write_inputs,
     write_json,
@@ -83,7 +84,6 @@ def run_experiment(
     started = time.monotonic()
     devices = devices or choose_devices(experiment.training)
     say = Console(highlight=False, markup=False, soft_wrap=True, quiet=not devices.chief).print
-    target = experiment.model.target
     with ExitStack() as stack:
         stack.enter_context(devices.explain_lost_worker())
 
@@ -159,29 +159,19 @@ def run_experiment(
             return None
 
         # Evaluation: the best checkpoint, on whole volumes.
-        scores = []
+        results: dict[str, Results] = {}
         if evaluated:
-            best = keras.saving.load_model(folder / "checkpoints" / "best.keras", compile=False)
-            scores = evaluate(
-                build_predictor(experiment, best),
-                store,
-                {"validation": split.validation, "test": split.test},
-                target,
-                folder / "figures",
-                experiment.evaluation.overlays,
-                metric_settings(experiment.metrics),
-            )
-            write_metrics(folder / "metrics.csv", scores, target)
-            curves = folder / "figures" / "training_curves.png"
-            history = read_history(folder / "history.csv")
-            save_figure(draw_training_curves(history, progress.best_epoch, target), curves)
+            predictor = build_predictor(experiment, load_network(folder / CHECKPOINT))
+            cases = {"validation": split.validation, "test": split.test}
+            results = score_cases(predictor, store, cases, experiment.metrics)
         summary = summarise_run(
-            experiment, store, split, damaged, network, progress, scores, policy
+            experiment, store, split, damaged, network, progress, results, policy
         ) | elapsed_and_peak_memory(started)
         if evaluated:
-            report = write_report(folder, summary, scores, target, experiment.metrics)
+            report = write_training_report(Run(folder, experiment), store, results, summary)
             print_result(say, summary, report)
-        write_json(folder / "summary.json", summary)
+        else:
+            write_json(folder / "summary.json", summary)
         devices.final_barrier()
         return folder
 
@@ -219,7 +209,6 @@ def _volume_validation(
     if every is None:
         return []
     predictor = build_predictor(experiment, network)
-    cases, target = split.validation, experiment.model.target
-    names = [f"val_volume_dice_{column}" for column in score_columns(target)]
+    names = [f"val_volume_dice_{column}" for column in score_columns(experiment.model.target)]
     share = partial(devices.broadcast, names=names)
-    return [VolumeValidation(predictor, store, cases, target, every, share)]
+    return [VolumeValidation(predictor, store, split.validation, every, share)]

@@ -1,6 +1,7 @@
 """What a training run prints about itself, and what `summary.json` keeps of it."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import keras
 from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.discovery import knows_patients
-from kerasseg.evaluation.scores import CaseScore, mean_scores
-from kerasseg.evaluation.statistics import count_by_rule, means_as_json, slicewise_means, summarise
+from kerasseg.evaluation.report import evaluation_summary
+from kerasseg.evaluation.results import Results
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
 from kerasseg.tensorflow_setup import peak_memory
@@ -75,16 +76,15 @@ def summarise_run(
     damaged: dict[str, str],
     network: keras.Model,
     progress: Progress,
-    scores: list[CaseScore],
+    results: Mapping[str, Results],
     policy: str,
 ) -> dict[str, Any]:
     """Return the contents of `summary.json`, except what the run took.
 
-    Without `scores` the run was not evaluated.
+    Without `results` the run was not evaluated.
     """
-    by_split = {s: [r for r in scores if r.split == s] for s in ("validation", "test")}
-    by_split = {name: rows for name, rows in by_split.items() if rows}
     return {
+        **evaluation_summary(results),
         "run": experiment.run_name,
         "task": "; ".join(_describe_task(experiment).values()),
         "overfit_check": split.overfit_check,
@@ -92,18 +92,6 @@ def summarise_run(
         "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
         "damaged_records": damaged,
         "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",
-        "dice": {name: mean_scores(rows) for name, rows in by_split.items()},
-        "metrics": {
-            name: means_as_json(summarise(rows, experiment.metrics))
-            for name, rows in by_split.items()
-        },
-        "confidence": experiment.metrics.confidence,
-        "decided_by_empty_rule": {name: count_by_rule(rows) for name, rows in by_split.items()},
-        "slicewise": {name: slicewise_means(rows) for name, rows in by_split.items()},
-        "inference_seconds": {
-            name: round(sum(row.seconds for row in rows) / len(rows), 4)
-            for name, rows in by_split.items()
-        },
         "best_epoch": progress.best_epoch,
         "best_validation_patch_dice": round(progress.best_score, 6),
         "epochs": progress.epochs,

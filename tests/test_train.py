@@ -71,7 +71,7 @@ def test_the_run_folder_is_complete(finished):
     assert environment["packages"]["keras"] == keras.__version__
     report = (folder / "report.html").read_text()
     assert report.count('src="data:image/png;base64,') == len(figures) and "Over-fit" not in report
-    assert not re.findall(r'(?:src|href)="(?!data:image/png)', report), "one file that can be sent"
+    assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', report), "one file to be sent"
 
 
 def test_the_table_says_what_the_saved_model_does(finished):
@@ -193,7 +193,7 @@ def test_damaged_records_are_left_out_of_every_side_and_named(tmp_path, capsys):
     assert set(summary["damaged_records"]) == set(lost)
     assert summary["cases"] == {"train": 4, "validation": 1, "test": 1}
     shown, report = capsys.readouterr().out, (folder / "report.html").read_text()
-    assert "2 cases of the split were left out" in " ".join(report.split())
+    assert "2 cases were left out of the split" in " ".join(report.split())
     for case_id in lost:
         message = summary["damaged_records"][case_id]
         assert f"the record of case {case_id}" in message
@@ -361,5 +361,5 @@ def test_brats_nifti_files_to_a_report(brats_experiment, brats_root, phantoms, t
     assert "2 voxel sizes, from 1 x 1 x 1 to 3 x 1 x 1 mm" in warning and warning in report
     skipped = summary["skipped_cases"]
     assert list(skipped) == ["BraTS2021_00009"] and "BraTS2021_00009_t1ce" in skipped.popitem()[1]
-    assert "1 case of the data set was left out" in report and "BraTS2021_00009_t1ce" in report
+    assert "1 case was left out of the data set" in report and "BraTS2021_00009_t1ce" in report
     assert "Skipped    1 case(s) of the data set" in capsys.readouterr().out

@@ -1,9 +1,4 @@
-"""`kerasseg evaluate`: scores and figures of runs or files.
-
-`kerasseg compare`: runs next to each other.
-
-`kerasseg predict`: scans to label files.
-"""
+"""The commands on finished runs: `kerasseg evaluate`, `kerasseg compare` and `kerasseg predict`."""
 
 import sys
 from pathlib import Path
@@ -124,7 +119,7 @@ def evaluate(
     settings = load_experiment(None, changed).metrics if changed else None
     with_tensorflow()
     from kerasseg.evaluation.evaluate_runs import evaluate_runs
-    from kerasseg.evaluation.tune_run import tune_run
+    from kerasseg.evaluation.tune_postprocessing import tune_run
 
     for run in runs if tune else ():
         tuned = tune_run(run)
@@ -189,12 +184,12 @@ def predict(
     with_tensorflow()
     from kerasseg.prediction.predict import predict as predict_scans
     from kerasseg.prediction.predict import show_outcome
-    from kerasseg.prediction.predict_files import Wanted
+    from kerasseg.prediction.predict_files import OutputOptions
 
-    wanted = Wanted(probabilities, uncertainty, labels, overwrite)
+    options = OutputOptions(probabilities, uncertainty, labels, overwrite)
     try:
         outcome = predict_scans(
-            arguments, output, combine=combine, layout=layout, overlays=overlays, wanted=wanted
+            arguments, output, combine=combine, layout=layout, overlays=overlays, options=options
         )
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on after the finished cases.", file=sys.stderr)

@@ -206,7 +206,7 @@ def segment(
     from rich.console import Console
 
     from kerasseg.prediction.predict import show_outcome
-    from kerasseg.prediction.predict_files import Wanted
+    from kerasseg.prediction.predict_files import OutputOptions
     from kerasseg.serving.client import Client, segment_files
 
     client = Client(
@@ -223,10 +223,12 @@ def segment(
         key=key,
         deadline=deadline,
     )
-    wanted = Wanted(probabilities=probabilities, labels=labels, overwrite=overwrite)
+    options = OutputOptions(probabilities=probabilities, labels=labels, overwrite=overwrite)
     try:
         with client:
-            outcome = segment_files(client, scans, output, wanted, layout=layout, overlays=overlays)
+            outcome = segment_files(
+                client, scans, output, options, layout=layout, overlays=overlays
+            )
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on after the finished cases.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

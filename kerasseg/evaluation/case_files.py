@@ -1,9 +1,4 @@
-"""`CaseFiles`: the label maps of evaluated cases, and their probabilities, as files.
-
-The files of several evaluations in one folder.
-
-Label maps and probabilities of an earlier evaluation in the same folder.
-"""
+"""Label maps and probabilities of evaluated cases, as files beside the tables of their scores."""
 
 import os
 import shutil
@@ -20,12 +15,11 @@ from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import storage_error
-from kerasseg.evaluation.results import whole_volume
+from kerasseg.evaluation.results import SegmentedCase, whole_volume
 from kerasseg.files import atomic_write
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.records.manifest import CaseRow
-from kerasseg.records.schema import StoredCase
 from kerasseg.targets import air_probabilities, masks_to_label
 
 Kind = Literal["labels", "probabilities"]
@@ -34,12 +28,15 @@ KINDS: tuple[Kind, ...] = ("labels", "probabilities")
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Writes into `folder/labels` and `folder/probabilities`, as far as `kinds` names them, what
-    `kerasseg predict` writes for the scans: on their own grid, with the ids of their data set.
+    """Writes label maps and probabilities as `kerasseg predict` does: on the grid of the scan's own
+    files, with the label ids of their data set.
 
-    data:    section of the run, whose pictures come out as pictures
-    setting: what would move the folder, for messages
-    written: the files so far
+    Attributes:
+        folder: folder in which `labels` and `probabilities` are made.
+        data: section `data` of the run; its pictures come out as pictures.
+        setting: the option that error messages name, such as `--output`.
+        kinds: which of `KINDS` are written.
+        written: the files that have been written.
     """
 
     folder: Path
@@ -49,44 +46,39 @@ class CaseFiles:
     written: list[Path] = field(default_factory=list)
 
     def write(
-        self,
-        row: CaseRow,
-        stored: StoredCase,
-        predictor: Predictor | Ensemble,
-        probabilities: np.ndarray,
-        masks: np.ndarray,
+        self, row: CaseRow, segmented: SegmentedCase, predictor: Predictor | Ensemble
     ) -> None:
-        """Write a case: its row and record, probabilities and masks (d, h, w, K) of the stored box.
+        """Write the files of a case, whose row in the store is `row`.
 
-        Where the store was resampled, the probabilities are brought back to the scan's grid, and
-        masks made of them there; so are shares of votes, whereas `kerasseg predict` lets its runs
-        vote on that grid. Raises `UserError` where a file cannot be written.
+        Where the store was resampled, the probabilities are brought back to the scan's grid and
+        masks are made of them there; so are shares of votes, whereas `kerasseg predict` lets its
+        runs vote on that grid. Raises `UserError` where a file cannot be written.
         """
         if not self.kinds:
             return
-        case, target = stored.case, predictor.target
-        grid = case.grid
-        same = tuple(stored.full_shape) == grid.our_shape and np.allclose(
+        stored, target = segmented.stored, segmented.target
+        case, grid = stored.case, stored.case.grid
+        same_grid = tuple(stored.full_shape) == grid.our_shape and np.allclose(
             case.affine, grid.our_affine
         )
-        whole = None
-        if "probabilities" in self.kinds or not same:
-            whole = whole_volume(stored, probabilities, air_probabilities(target))
-        if same:
-            masks = whole_volume(stored, masks)
-        else:
-            assert whole is not None  # made above
-            whole = resample_probabilities(whole, case.affine, grid.our_shape, grid.our_affine)
-            masks = predictor.masks_from_probabilities(whole, grid.spacing)
+        if same_grid:
+            masks = whole_volume(stored, segmented.masks)
+        if "probabilities" in self.kinds or not same_grid:
+            around = air_probabilities(target)
+            probabilities = whole_volume(stored, segmented.probabilities, around)
+            if not same_grid:
+                probabilities = resample_probabilities(
+                    probabilities, case.affine, grid.our_shape, grid.our_affine
+                )
+                masks = predictor.masks_from_probabilities(probabilities, grid.spacing)
         picture = self.data.layout == "image_pairs"
         if "probabilities" in self.kinds:
-            assert whole is not None  # made above
-            files = OutputFiles(self._made("probabilities"), case.case_id, picture)
+            files = OutputFiles(self._make_folder("probabilities"), case.case_id, picture)
             paths = files.probabilities(target)
-            write_maps(paths, whole, grid, self.setting, picture=picture)
+            write_maps(paths, probabilities, grid, self.setting, picture=picture)
             self.written.extend(paths)
         if "labels" in self.kinds:
-            files = OutputFiles(self._made("labels"), case.case_id, picture)
+            files = OutputFiles(self._make_folder("labels"), case.case_id, picture)
             label = masks_to_label(masks, target)
             ids = self._ids(row, target)
             write_label(files, label, ids, grid, target, self.setting)
@@ -96,7 +88,7 @@ class CaseFiles:
         files = [(self.data.root or Path()) / file.name for file in row.files]
         return label_ids(None, self.data, target, read_label_ids(files, self.data))
 
-    def _made(self, kind: Kind) -> Path:
+    def _make_folder(self, kind: Kind) -> Path:
         folder = self.folder / kind
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,10 +98,19 @@ class CaseFiles:
 
 
 def gather_files(files: Sequence[Path], folder: Path, setting: str) -> list[Path]:
-    """Put `…/labels/a.nii.gz` as `folder/labels/a.nii.gz`, and so on; returns the new paths.
+    """Put the files of several evaluations into one folder.
 
-    They are second names of the same files (hard links), which take no space, or copies where the
-    file system has none. Raises `UserError` where one cannot be written.
+    `…/labels/a.nii.gz` becomes `folder/labels/a.nii.gz`, and so on: a hard link, which takes no
+    space, or a copy where the file system has none. Raises `UserError` where one cannot be
+    written.
+
+    Args:
+        files: files in folders `labels` and `probabilities`.
+        folder: the new folder.
+        setting: the option that error messages name.
+
+    Returns:
+        The new paths.
     """
     result = []
     for path in files:
@@ -134,18 +135,26 @@ _ENDINGS = (".nii.gz", ".png", ".tif")
 def remove_older_files(
     folder: Path, kinds: Collection[Kind], written: Collection[Path], setting: str
 ) -> list[str]:
-    """Remove, of the kinds that were written anew, what is of other cases than `written`, so that
-    the files are those of the tables. Returns a warning for each kind that was not, but is there.
+    """Remove files of cases that this evaluation does not have, so that files and tables agree.
+
+    Args:
+        folder: folder of the evaluation.
+        kinds: the kinds that this evaluation has written; others are left as they are.
+        written: the files that it has written.
+        setting: the option that error messages name.
+
+    Returns:
+        A warning for each kind that an earlier evaluation has left.
     """
     warnings = []
     for kind in KINDS:
-        there = [p for p in sorted((folder / kind).glob("[!.]*")) if p.name.endswith(_ENDINGS)]
-        if there and kind not in kinds:
+        found = [p for p in sorted((folder / kind).glob("[!.]*")) if p.name.endswith(_ENDINGS)]
+        if found and kind not in kinds:
             warnings.append(
                 f"The files in {kind}/ are of an earlier evaluation, not of this one: "
                 f"--save-{kind} writes them anew."
             )
-        for path in there if kind in kinds else ():
+        for path in found if kind in kinds else ():
             if path not in written:
                 try:
                     path.unlink()

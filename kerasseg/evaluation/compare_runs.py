@@ -1,27 +1,26 @@
-"""`kerasseg compare RUN RUN…`: runs on the same cases.
-
-The folder of a comparison: tables, figures, a page.
-"""
+"""`kerasseg compare RUN RUN…`: runs on the cases that all of them have, with tables and a page."""
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import UserError, storage_error
 from kerasseg.evaluation.evaluate_runs import evaluate_run
 from kerasseg.evaluation.results import Results
-from kerasseg.evaluation.scores import scored_classes
-from kerasseg.evaluation.statistics import Comparison, MeanInterval, compare, means_as_json
-from kerasseg.evaluation.write_evaluation import About
+from kerasseg.evaluation.scores import CaseScore, scored_classes
+from kerasseg.evaluation.statistics import Means, means_as_json, summarise
 from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
 from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
+from kerasseg.metrics.statistics import MeanInterval, PairedDifference, compare_paired
 from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.run import Run, read_run
 from kerasseg.targets import convert_masks
@@ -29,13 +28,108 @@ from kerasseg.targets import convert_masks
 COMPARED = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "volume_error_absolute")
 """Metrics of the tables; `comparison.csv` has all."""
 _DRAWN = 6
-"""Cases whose slices stand next to each other: those on which the runs differ most."""
+"""Cases whose slices are drawn next to each other: those on which the runs differ most."""
+
+ImageOf = Callable[[str], np.ndarray | None]
+"""Case id -> one modality (D, H, W) of its scan, if it is known."""
+
+
+def compare_runs(
+    folders: Sequence[Path],
+    split: str,
+    output: Path,
+    settings: MetricsSection | None = None,
+) -> Path:
+    """Evaluate two or more runs and write one page about them.
+
+    Args:
+        folders: the run folders; the first is what the others are compared with.
+        split: side of their split, one of `SIDES`.
+        output: where tables, figures and the page are written.
+        settings: section `metrics`, instead of the first run's.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: there are fewer than two runs, or they have no case or no class in common.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError("compare: name two or more different run folders.")
+    runs = [read_run(folder) for folder in folders]
+    _check_common(runs, split)
+    settings = settings or runs[0].experiment.metrics
+    found = [evaluate_run(run, split, settings) for run in runs]
+    names = _names(runs)
+    results = {name: pair[0] for name, pair in zip(names, found, strict=True)}
+    comparison = compare({n: r.scores for n, r in results.items()}, settings)
+    image_of = found[0][1].image_of
+    return write_comparison(comparison, results, image_of, runs, split, output, settings)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs on the cases that all of them have.
+
+    Attributes:
+        names: the runs; the first is what the others are compared with.
+        classes: the classes that all of them have.
+        scores: run -> scores of the cases, in the same order.
+        means: run -> class -> metric -> mean and interval.
+        differences: other run -> class -> metric -> that run minus the first one.
+        averaged: the classes of a case's mean Dice, the same for every run.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    scores: dict[str, list[CaseScore]]
+    means: dict[str, Means]
+    differences: dict[str, dict[str, dict[str, PairedDifference]]]
+    averaged: tuple[str, ...]
+
+    def mean_dice(self, score: CaseScore) -> float:
+        """Return the mean Dice of a case; NaN where a class does not count."""
+        return float(np.mean([score.classes[name].values["dice"] for name in self.averaged]))
+
+
+def compare(scores: dict[str, list[CaseScore]], settings: MetricsSection) -> Comparison:
+    """Compare the scores of runs, by their names, in the cases and classes that all have."""
+    names = tuple(scores)
+    by_id = {name: {score.case_id: score for score in scores[name]} for name in names}
+    common = [c for c in by_id[names[0]] if all(c in by_id[name] for name in names)]
+    ordered = {name: [by_id[name][case_id] for case_id in common] for name in names}
+    first = ordered[names[0]]
+    classes = [c for c in first[0].classes if all(c in ordered[n][0].classes for n in names)]
+    patients = [score.patient_id or score.case_id for score in first]
+    differences = {
+        name: {
+            c: {
+                metric: compare_paired(
+                    [score.classes[c].values[metric] for score in first],
+                    [score.classes[c].values[metric] for score in ordered[name]],
+                    patients=patients,
+                    resamples=settings.resamples,
+                    confidence=settings.confidence,
+                )
+                for metric in first[0].classes[c].values
+            }
+            for c in classes
+        }
+        for name in names[1:]
+    }
+    means = {
+        name: {c: row for c, row in summarise(ordered[name], settings).items() if c in classes}
+        for name in names
+    }
+    # The mean column of one target is not that of another: WT, TC, ET against NCR, ED, ET.
+    averaged = tuple(anatomy.SUBREGIONS if "NCR" in classes else classes)
+    return Comparison(names, tuple(classes), ordered, means, differences, averaged)
 
 
 def write_comparison(
     comparison: Comparison,
-    results: dict[str, Results],
-    about: About,
+    results: Mapping[str, Results],
+    image_of: ImageOf,
     runs: Sequence[Run],
     split: str,
     output: Path,
@@ -46,7 +140,7 @@ def write_comparison(
         (output / "figures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, f"Making {output}", "--output") from error
-    figures = _figures(comparison, results, about)
+    figures = _figures(comparison, results, image_of)
     drawings = write_figures(output / "figures", figures, "--output")
     summary = _as_json(comparison, runs, split, settings)
     with atomic_write(output / "comparison.json", "--output") as temporary:
@@ -65,7 +159,7 @@ def write_comparison(
 
 
 def _figures(
-    comparison: Comparison, results: dict[str, Results], about: About
+    comparison: Comparison, results: Mapping[str, Results], image_of: ImageOf
 ) -> Iterator[Drawing]:
     for metric, label in (("dice", "Dice"), ("hd95", "HD95 [mm]")):
         rows: dict[str, dict[str, MeanInterval]] = {
@@ -79,14 +173,14 @@ def _figures(
             chosen = {c: classes[c][metric] for c in comparison.classes}
             figure = draw_paired_differences(chosen, first, name, label)
             yield Drawing(f"{metric}_differences_{number}", "Paired differences", "", figure)
-    cases = _compared_cases(comparison, results, about)
+    cases = _compared_cases(comparison, results, image_of)
     if cases:
-        words = f"The {len(cases)} cases on which the runs differ most; outlines."
+        caption = f"The {len(cases)} cases on which the runs differ most; outlines."
         figure = draw_same_slices(cases, _drawn_target(results))
-        yield Drawing("same_slices", "The same slices", words, figure)
+        yield Drawing("same_slices", "The same slices", caption, figure)
 
 
-def _drawn_target(results: dict[str, Results]) -> str:
+def _drawn_target(results: Mapping[str, Results]) -> str:
     targets = {result.target for result in results.values()}
     if len(targets) == 1:
         return targets.pop()
@@ -94,7 +188,7 @@ def _drawn_target(results: dict[str, Results]) -> str:
 
 
 def _compared_cases(
-    comparison: Comparison, results: dict[str, Results], about: About
+    comparison: Comparison, results: Mapping[str, Results], image_of: ImageOf
 ) -> list[ComparedCase]:
     table = np.array(
         [[comparison.mean_dice(s) for s in comparison.scores[n]] for n in comparison.names]
@@ -111,9 +205,10 @@ def _compared_cases(
             name: convert_masks(pair.unpack()[1], results[name].target, target)
             for name, pair in pairs.items()
         }
-        dice = dict(zip(comparison.names, table[:, place], strict=True))
-        remarks = {name: f"Dice {value:.2f}" for name, value in dice.items()}
-        image = about.image_of(case_id)
+        remarks = {
+            name: f"Dice {table[row, place]:.2f}" for row, name in enumerate(comparison.names)
+        }
+        image = image_of(case_id)
         cases.append(ComparedCase(case_id, image, first.unpack()[0], first.spacing, masks, remarks))
     return cases
 
@@ -121,10 +216,10 @@ def _compared_cases(
 def _as_json(
     comparison: Comparison, runs: Sequence[Run], split: str, settings: MetricsSection
 ) -> dict[str, Any]:
-    prints = [str(run.environment.get("data_fingerprint")) for run in runs]
+    fingerprints = [run.environment["data_fingerprint"] for run in runs]
     warnings = []
-    if len(set(prints)) > 1:
-        warnings.append("The runs were made on different data: " + ", ".join(prints) + ".")
+    if len(set(fingerprints)) > 1:
+        warnings.append("The runs were made on different data: " + ", ".join(fingerprints) + ".")
     sizes = {len(run.split[split]) for run in runs}
     if sizes != {len(comparison.scores[comparison.names[0]])}:
         warnings.append("The runs have different cases; only those that all have are compared.")
@@ -135,7 +230,7 @@ def _as_json(
                 "folder": str(run.folder),
                 "task": run.summary.get("task", run.experiment.model.target),
                 "parameters": run.summary.get("parameters"),
-                "data_fingerprint": prints[number],
+                "data_fingerprint": fingerprints[number],
             }
             for number, (name, run) in enumerate(zip(comparison.names, runs, strict=True))
         },
@@ -150,7 +245,7 @@ def _as_json(
                     metric: {
                         **means_as_json({c: {metric: d.mean}})[c][metric],
                         "p": None if np.isnan(d.p) else d.p,
-                        "p_in_words": d.p_in_words,
+                        "p_in_words": d.formatted_p,
                     }
                     for metric, d in row.items()
                 }
@@ -184,29 +279,6 @@ def _write_csv(path: Path, comparison: Comparison) -> None:
                     else:
                         row += [""] * 4
                     writer.writerow(row)
-
-
-def compare_runs(
-    folders: Sequence[Path],
-    split: str,
-    output: Path,
-    settings: MetricsSection | None = None,
-) -> Path:
-    """Evaluate two or more runs and write one page about them into `output`.
-
-    The first run is what the others are compared with. Raises `UserError` for fewer than two runs,
-    and for runs that have no case or no class in common.
-    """
-    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
-        raise UserError("compare: name two or more different run folders.")
-    runs = [read_run(folder) for folder in folders]
-    _check_common(runs, split)
-    settings = settings or runs[0].experiment.metrics
-    found = [evaluate_run(run, split, settings) for run in runs]
-    names = _names(runs)
-    results = {name: pair[0] for name, pair in zip(names, found, strict=True)}
-    comparison = compare({n: r.scores for n, r in results.items()}, settings)
-    return write_comparison(comparison, results, found[0][1], runs, split, output, settings)
 
 
 def _check_common(runs: Sequence[Run], split: str) -> None:

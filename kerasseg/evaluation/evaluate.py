@@ -1,94 +1,35 @@
-"""A predictor over whole cases of a store: scores and figures.
+"""The loop over the cases of a record store: each is segmented, then scored or written."""
 
-Cases of a store through a predictor.
-
-Validation on whole volumes while a network is trained.
-"""
-
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import keras
 
-from kerasseg import anatomy
+from kerasseg.config.evaluation import MetricsSection
 from kerasseg.evaluation.case_files import CaseFiles
-from kerasseg.evaluation.results import CasePair, whole_volume
-from kerasseg.evaluation.scores import DICE_ALONE, CaseScore, mean_scores, score_case
-from kerasseg.figures.style import save_figure
-from kerasseg.figures.volumes import draw_overlay, draw_views, has_depth
+from kerasseg.evaluation.results import Results, SegmentedCase
+from kerasseg.evaluation.scores import CaseScore, mean_scores, score_case
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
-from kerasseg.metrics.case_metrics import MetricSettings
 from kerasseg.progress import track
 from kerasseg.records.store import RecordStore
-from kerasseg.targets import masks_to_label
 
 
-def evaluate(
-    predictor: Predictor,
-    store: RecordStore,
-    splits: Mapping[str, Sequence[str]],
-    target: str,
-    figures: Path,
-    overlays: int,
-    settings: MetricSettings = DICE_ALONE,
-) -> list[CaseScore]:
-    """Segment every case of `splits` (name -> case ids), one in memory at a time.
+def segment_cases(
+    predictor: Predictor | Ensemble, store: RecordStore, cases: Mapping[str, Sequence[str]]
+) -> Iterator[SegmentedCase]:
+    """Segment cases one after the other, so that one is in memory at a time.
 
-    Draws the first `overlays` cases of each split into `figures`. Metrics are of the whole scan on
-    the store's grid, not only of the box that is stored.
+    Args:
+        predictor: a network, or several as one.
+        store: the record store that holds the cases.
+        cases: side of the split -> case ids.
     """
-    jobs = [
-        (split, case_id, index < overlays)
-        for split, case_ids in splits.items()
-        for index, case_id in enumerate(case_ids)
-    ]
-    noun = "case" if len(jobs) == 1 else "cases"
-    scores = []
-    for split, case_id, draw in track(jobs, len(jobs), f"Segmenting {len(jobs)} whole {noun}"):
+    jobs = [(split, case_id) for split, case_ids in cases.items() for case_id in case_ids]
+    description = f"Segmenting {len(jobs)} whole case{'' if len(jobs) == 1 else 's'}"
+    for split, case_id in track(jobs, len(jobs), description):
         stored = store.load(case_id)
         case = stored.case
-        assert case.label is not None  # a store holds labelled cases only
-        started = time.monotonic()
-        masks = predictor.masks(case.image, case.spacing)
-        seconds = time.monotonic() - started
-        label, whole = (whole_volume(stored, part) for part in (case.label, masks))
-        score = score_case(case_id, split, label, whole, target, case.spacing, settings)
-        score = dataclasses.replace(score, patient_id=case.patient_id, seconds=seconds)
-        if draw:
-            prediction = masks_to_label(masks, target)
-            title = f"{case_id} ({split}), Dice " + ", ".join(
-                f"{name} {score.dice[name]:.2f}" for name in anatomy.tumour_channels(target)
-            )
-            drawings = {f"{case_id}_overlay.png": draw_overlay}
-            if has_depth(stored):
-                drawings[f"{case_id}_views.png"] = draw_views
-            for name, drawing in drawings.items():
-                save_figure(drawing(stored, prediction, target, title), figures / name)
-            score = dataclasses.replace(score, figures=tuple(drawings))
-        scores.append(score)
-    return scores
-
-
-def predicted_cases(
-    predictor: Predictor | Ensemble,
-    store: RecordStore,
-    case_ids: Sequence[str],
-    split: str,
-    files: CaseFiles | None = None,
-) -> Iterator[CasePair]:
-    """Segment cases one after the other, as whole scans on the store's grid, and write their
-    `files`.
-
-    Probabilities count in the voxels of the brain: air would only make a calibration look good.
-    """
-    words = f"Segmenting {len(case_ids)} whole case{'' if len(case_ids) == 1 else 's'}"
-    for case_id in track(case_ids, len(case_ids), words):
-        stored = store.load(case_id)
-        case = stored.case
-        assert case.label is not None  # a store holds labelled cases only
         started = time.monotonic()
         if isinstance(predictor, Ensemble):  # votes are of masks, some post-processing is in mm
             probabilities = predictor.probabilities(case.image, case.spacing)
@@ -96,30 +37,62 @@ def predicted_cases(
             probabilities = predictor.probabilities(case.image)
         masks = predictor.masks_from_probabilities(probabilities, case.spacing)
         seconds = time.monotonic() - started
+        yield SegmentedCase(split, stored, predictor.target, probabilities, masks, seconds)
+
+
+def score_cases(
+    predictor: Predictor | Ensemble,
+    store: RecordStore,
+    cases: Mapping[str, Sequence[str]],
+    settings: MetricsSection,
+    files: CaseFiles | None = None,
+) -> dict[str, Results]:
+    """Segment cases, score them by every metric, and write their label maps into `files`.
+
+    Args:
+        predictor: a network, or several as one.
+        store: the record store that holds the cases.
+        cases: side of the split -> case ids.
+        settings: section `metrics` of the config.
+        files: where label maps and probabilities are written, if they are.
+
+    Returns:
+        Side of the split -> the results of its cases, of the whole scans on the store's grid.
+    """
+    results = {split: Results(predictor.target, settings) for split in cases}
+    for case in segment_cases(predictor, store, cases):
         if files is not None:
-            files.write(store.rows[case_id], stored, predictor, probabilities, masks)
-        yield CasePair(
-            case_id=case_id,
-            split=split,
-            truth=whole_volume(stored, case.label),
-            masks=whole_volume(stored, masks),
-            spacing=case.spacing,
-            patient_id=case.patient_id,
-            probabilities=whole_volume(stored, probabilities),
-            inside=whole_volume(stored, (case.image != 0).any(axis=-1) | (case.label > 0)),
-            seconds=seconds,
-        )
+            files.write(store.rows[case.stored.case.case_id], case, predictor)
+        results[case.split].add(case.whole_scan())
+    return results
+
+
+def dice_of_cases(
+    predictor: Predictor | Ensemble, store: RecordStore, case_ids: Sequence[str]
+) -> list[CaseScore]:
+    """Segment cases and measure their Dice alone, which is quick."""
+    return [
+        score_case(c.stored.case.case_id, c.split, c.label, c.masks, predictor.target)
+        for c in segment_cases(predictor, store, {"validation": case_ids})
+    ]
 
 
 Scores = dict[str, float]
 
 
 class VolumeValidation(keras.callbacks.Callback):
-    """After every `every`-th epoch segments whole cases and adds their mean Dice to the logs.
+    """Segments whole cases after every `every`-th epoch and adds their mean Dice to the logs.
 
-    `val_volume_dice_<column>` as in `metrics.csv`, by the weights that the epoch's checkpoint
-    gets. `predictor` wraps the network that is trained. Of several machines one computes them, and
-    `share` gives them to all, so that other callbacks decide the same everywhere.
+    It is `val_volume_dice_<column>`, with the columns of `metrics.csv`, by the weights that the
+    epoch's checkpoint gets.
+
+    Args:
+        predictor: wraps the network that is trained.
+        store: the record store that holds the cases.
+        case_ids: the cases.
+        every: epochs from one validation to the next.
+        share: gives what one machine computes to all of them, so that other callbacks decide the
+            same everywhere.
     """
 
     def __init__(
@@ -127,7 +100,6 @@ class VolumeValidation(keras.callbacks.Callback):
         predictor: Predictor,
         store: RecordStore,
         case_ids: Sequence[str],
-        target: str,
         every: int,
         share: Callable[[Callable[[], Scores]], Scores] = lambda compute: compute(),
     ) -> None:
@@ -135,7 +107,6 @@ class VolumeValidation(keras.callbacks.Callback):
         self.predictor = predictor
         self.store = store
         self.case_ids = case_ids
-        self.target = target
         self.every = every
         self.share = share
 
@@ -144,6 +115,5 @@ class VolumeValidation(keras.callbacks.Callback):
             logs |= self.share(self._scores)
 
     def _scores(self) -> Scores:
-        cases = {"validation": self.case_ids}
-        scores = evaluate(self.predictor, self.store, cases, self.target, Path(), overlays=0)
+        scores = dice_of_cases(self.predictor, self.store, self.case_ids)
         return {f"val_volume_dice_{name}": value for name, value in mean_scores(scores).items()}

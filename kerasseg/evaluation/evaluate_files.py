@@ -1,12 +1,10 @@
-"""`kerasseg evaluate --pred DIR --truth DIR`: segmentations of anybody.
+"""`kerasseg evaluate --pred DIR --truth DIR`: anybody's segmentations, as NIfTI files.
 
-Scans that belong to segmentation files, to be drawn below them.
-
-Segmentations of anybody, as NIfTI files in two folders.
+TensorFlow is not needed here.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,54 +17,78 @@ from kerasseg.datasets.case import Grid
 from kerasseg.datasets.labels import canonical_labels
 from kerasseg.datasets.nifti import read_nifti
 from kerasseg.errors import UserError
-from kerasseg.evaluation.results import CasePair, Results
-from kerasseg.evaluation.scores import metric_settings
-from kerasseg.evaluation.write_evaluation import About, write_evaluation
+from kerasseg.evaluation.report import write_evaluation
+from kerasseg.evaluation.results import CasePair, Provenance, Results
 from kerasseg.progress import track
 from kerasseg.targets import label_to_masks
 
-_LIKED = ("flair", "t2f", "0000", "")
-"""Parts of file names, the best first."""
-
-
-def scan_file(folder: Path, case_id: str) -> Path | None:
-    """The scan of a case below `folder`: named `case_id` or `case_id_…`, FLAIR if there is one."""
-    found = [
-        path
-        for path in sorted(folder.rglob("*.nii*"))
-        if path.name.split(".nii")[0] == case_id
-        or path.name.startswith((f"{case_id}_", f"{case_id}-"))
-    ]
-    found = [path for path in found if "seg" not in path.name[len(case_id) :].lower()]
-    for part in _LIKED:
-        for path in found:
-            if part in path.name[len(case_id) :].lower():
-                return path
-    return None
-
-
-def read_scan(folder: Path, case_id: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Grey values (D, H, W) of that scan; None where there is none.
-
-    Raises `UserError` where it has another shape than the segmentations (D, H, W).
-    """
-    path = scan_file(folder, case_id)
-    if path is None:
-        return None
-    values, grid = read_nifti(path)
-    if grid.our_shape != tuple(shape):
-        raise UserError(
-            f"{path}: has {grid.our_shape} voxels (depth, height, width), the segmentations of "
-            f"{case_id} have {tuple(shape)}: give the scans they were drawn on with --images."
-        )
-    return grid.to_ours(values).astype(np.float32)
-
-
+_PREFERRED = ("flair", "t2f", "0000", "")
+"""Parts of file names, the preferred scan first."""
 _ENDINGS = (".nii.gz", ".nii")
 _MARKS = ("_seg", "-seg", "_pred", "-pred", "_prediction", "_label", "_mask")
-"""What a file name may have after the case id."""
+"""Ends that a file name may have after the case id."""
 _SAME_PLACE = 1e-2
-"""mm by which the corners of two grids may differ: headers keep float32."""
+"""Millimetres by which the corners of two grids may differ, as headers keep float32."""
+
+
+def evaluate_files(
+    predictions: Path,
+    truths: Path,
+    output: Path,
+    labels: str | None = None,
+    settings: MetricsSection | None = None,
+    images: Path | None = None,
+) -> Path:
+    """Compare the NIfTI files of two folders, one pair in memory at a time.
+
+    Args:
+        predictions: folder of predicted segmentations.
+        truths: folder of true segmentations of the same names.
+        output: where tables, figures and the page are written.
+        labels: `--labels`, as of `parse_labels`.
+        settings: section `metrics`, or None for its defaults.
+        images: folder of scans of the same names, to be drawn below the outlines.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: files are missing or do not fit together.
+    """
+    label_map, target = parse_labels(labels)
+    pairs = find_pairs(predictions, truths)
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images {images}: there is no such folder.")
+    results = Results(target, settings or MetricsSection())
+    description = f"Comparing {len(pairs)} pair{'' if len(pairs) == 1 else 's'} of files"
+    for pair in track(pairs, len(pairs), description):
+        results.add(read_pair(pair, label_map, target))
+
+    def image_of(case_id: str) -> np.ndarray | None:
+        if images is None:
+            return None
+        return read_scan(images, case_id, results.pairs[case_id].shape[:3])
+
+    names = {i: _class_name(canonical, target) for i, canonical in label_map.items()}
+    provenance = Provenance(
+        title=f"{predictions.resolve().name} against {truths.resolve().name}",
+        subtitle="Segmentations from files",
+        commands={"Again": " ".join(["kerasseg", *sys.argv[1:]])},
+        facts={
+            "Predictions": str(predictions.resolve()),
+            "Truth": str(truths.resolve()),
+            "Label values": ", ".join(f"{i} {name}" for i, name in names.items()),
+        },
+        image_of=image_of,
+        environment={
+            "python": sys.version.split()[0],
+            "packages": {
+                "kerasseg": __version__,
+                **{name: metadata.version(name) for name in ("numpy", "scipy", "nibabel")},
+            },
+        },
+    )
+    return write_evaluation(output, results, provenance, "--output")
 
 
 @dataclass(frozen=True)
@@ -79,10 +101,11 @@ class FilePair:
 
 
 def find_pairs(predictions: Path, truths: Path) -> list[FilePair]:
-    """Files below two folders that are named alike, without their ending and `_seg` or the like.
+    """Pair the files of two folders whose names are the same but for their ending and `_seg` or so.
 
-    Raises `UserError` for a folder that is missing or holds no NIfTI file, two files of one name,
-    and a file without a partner.
+    Raises:
+        UserError: a folder is missing or holds no NIfTI file, two files have one name, or a file
+            has no partner.
     """
     found = _by_case(predictions, "--pred")
     wanted = _by_case(truths, "--truth")
@@ -100,10 +123,16 @@ def find_pairs(predictions: Path, truths: Path) -> list[FilePair]:
 
 
 def read_pair(pair: FilePair, label_map: Mapping[int, int], target: str) -> CasePair:
-    """Read both files in our axes.
+    """Read the two files of a case, with axes (D, H, W).
 
-    Raises `UserError` that names the file for another shape, spacing or place in space, and for
-    a label value that `label_map` does not have.
+    Args:
+        pair: the files.
+        label_map: label value in the files -> canonical label.
+        target: a key of `anatomy.TARGETS`.
+
+    Raises:
+        UserError: the files differ in shape, voxel size or place in space, or hold a label value
+            that is not in `label_map`.
     """
     truth, grid = read_nifti(pair.truth)
     prediction, other = read_nifti(pair.prediction)
@@ -117,8 +146,11 @@ def read_pair(pair: FilePair, label_map: Mapping[int, int], target: str) -> Case
 
 
 def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
-    """`--labels` -> label map and target: `1,2,4` are the ids of NCR, ED and ET; a single one is
-    that of the tumour; without, the ids of BraTS of any year."""
+    """Return the label map and the target that `--labels` means.
+
+    `1,2,4` are the ids of NCR, ED and ET, a single number is the id of tumour of any kind, and None
+    stands for the ids of BraTS of any year. Raises `UserError` for anything else.
+    """
     if text is None:
         return dict(anatomy.BRATS_LABEL_MAP), "labels"
     parts = [part.strip() for part in text.split(",")]
@@ -135,13 +167,6 @@ def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
         )
     canonical = anatomy.SUBREGIONS.values() if len(ids) == 3 else (anatomy.TUMOUR,)
     return {0: 0, **dict(zip(ids, canonical, strict=True))}, "labels" if len(ids) == 3 else "binary"
-
-
-def read_pairs(
-    pairs: list[FilePair], label_map: Mapping[int, int], target: str
-) -> Iterator[CasePair]:
-    """One pair in memory at a time."""
-    return (read_pair(pair, label_map, target) for pair in pairs)
 
 
 def _by_case(folder: Path, option: str) -> dict[str, Path]:
@@ -220,55 +245,38 @@ def _by(sizes: tuple[float, ...]) -> str:
     return " x ".join(f"{size:g}" for size in np.round(sizes, 4))
 
 
-def evaluate_files(
-    predictions: Path,
-    truths: Path,
-    output: Path,
-    labels: str | None = None,
-    settings: MetricsSection | None = None,
-    images: Path | None = None,
-) -> Path:
-    """Compare the NIfTI files of two folders, one pair in memory at a time; returns the page.
+def scan_file(folder: Path, case_id: str) -> Path | None:
+    """Find the scan of a case below `folder`: `case_id` or `case_id_…`, FLAIR if there is one."""
+    found = [
+        path
+        for path in sorted(folder.rglob("*.nii*"))
+        if path.name.split(".nii")[0] == case_id
+        or path.name.startswith((f"{case_id}_", f"{case_id}-"))
+    ]
+    found = [path for path in found if "seg" not in path.name[len(case_id) :].lower()]
+    for part in _PREFERRED:
+        for path in found:
+            if part in path.name[len(case_id) :].lower():
+                return path
+    return None
 
-    `labels` as of `parse_labels`; `images` holds scans of the same names, to be drawn.
-    Raises `UserError` for whatever does not fit together.
+
+def read_scan(folder: Path, case_id: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Read the grey values (D, H, W) of a case's scan, or return None where there is none.
+
+    Raises `UserError` if its shape is not that of the segmentations, `shape`.
     """
-    settings = settings or MetricsSection()
-    label_map, target = parse_labels(labels)
-    pairs = find_pairs(predictions, truths)
-    if images is not None and not images.is_dir():
-        raise UserError(f"--images {images}: there is no such folder.")
-    results, wanted = Results(target), metric_settings(settings)
-    words = f"Comparing {len(pairs)} pair{'' if len(pairs) == 1 else 's'} of files"
-    for pair in track(read_pairs(pairs, label_map, target), len(pairs), words):
-        results.add(pair, wanted)
-
-    def image_of(case_id: str) -> np.ndarray | None:
-        if images is None:
-            return None
-        return read_scan(images, case_id, results.pairs[case_id].shape[:3])
-
-    about = About(
-        title=f"{predictions.resolve().name} against {truths.resolve().name}",
-        kind="Segmentations from files",
-        command=" ".join(["kerasseg", *sys.argv[1:]]),
-        facts={
-            "Predictions": str(predictions.resolve()),
-            "Truth": str(truths.resolve()),
-            "Label values": ", ".join(f"{i} {_name(c, target)}" for i, c in label_map.items()),
-        },
-        settings=settings,
-        image_of=image_of,
-        environment={
-            "python": sys.version.split()[0],
-            "packages": {
-                "kerasseg": __version__,
-                **{name: metadata.version(name) for name in ("numpy", "scipy", "nibabel")},
-            },
-        },
-    )
-    return write_evaluation(output, results, about, "--output")
+    path = scan_file(folder, case_id)
+    if path is None:
+        return None
+    values, grid = read_nifti(path)
+    if grid.our_shape != tuple(shape):
+        raise UserError(
+            f"{path}: has {grid.our_shape} voxels (depth, height, width), the segmentations of "
+            f"{case_id} have {tuple(shape)}: give the scans they were drawn on with --images."
+        )
+    return grid.to_ours(values).astype(np.float32)
 
 
-def _name(canonical: int, target: str) -> str:
+def _class_name(canonical: int, target: str) -> str:
     return "tumour" if target == "binary" and canonical else anatomy.LABELS[canonical]

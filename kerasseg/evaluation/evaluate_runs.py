@@ -1,36 +1,37 @@
-"""`kerasseg evaluate RUN…`: the best model of finished runs on a side of their split.
+"""Finished runs on a side of their split: one by one, as folds, or as one model.
 
-A run folder, read back to be evaluated.
-
-`kerasseg evaluate RUN RUN… --ensemble mean`: finished runs as one model.
+`kerasseg evaluate RUN…` segments the cases with each run's best network; training ends with the
+same loop and the same page.
 """
 
-from collections.abc import Collection, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import keras
 import numpy as np
 
-from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.config.load import differences, dump_experiment
 from kerasseg.errors import UserError
 from kerasseg.evaluation.case_files import CaseFiles, Kind, gather_files, remove_older_files
-from kerasseg.evaluation.evaluate import predicted_cases
-from kerasseg.evaluation.results import Results, whole_volume
-from kerasseg.evaluation.scores import metric_settings
-from kerasseg.evaluation.write_evaluation import About, write_evaluation
-from kerasseg.inference.ensemble import Member, build_ensemble
+from kerasseg.evaluation.evaluate import score_cases
+from kerasseg.evaluation.report import write_evaluation, write_report
+from kerasseg.evaluation.report_figures import draw_first_cases, draw_training
+from kerasseg.evaluation.results import Provenance, Results, flair_of
+from kerasseg.inference.ensemble import EnsembleRun, build_ensemble
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.records.store import RecordStore
 from kerasseg.run import SIDES, Run, read_run
 from kerasseg.tensorflow_setup import peak_gpu_memory
 
 _SETTING = "run.root"
-"""What would move the folders, for messages."""
+"""The option that error messages name where a run folder cannot be written."""
 _SAME_IN_FOLDS = ("data", "pipeline", "augment", "model", "loss", "optimizer", "training")
+_DAMAGED = "of the split, because the record is damaged on the disk"
+_TRAINED_ON = "The network was trained on these cases: they say nothing about other patients."
 
 
 def evaluate_runs(
@@ -39,15 +40,22 @@ def evaluate_runs(
     settings: MetricsSection | None = None,
     save: Collection[Kind] = (),
 ) -> list[Path]:
-    """Write `RUN/evaluation_<split>/` for each run; returns the pages.
+    """Write `RUN/evaluation_<split>/` for each run.
 
     The validation cases of several folds are also put together, as every case was then predicted
     by a network that had not seen it: `<run.name>_out_of_fold/` beside the runs.
 
-    settings: instead of those of the runs
-    save:     what is written of every case besides its scores, into folders of these names
+    Args:
+        folders: the run folders.
+        split: side of their split, one of `SIDES`.
+        settings: section `metrics`, instead of those of the runs.
+        save: what is written of every case besides its scores, into folders of these names.
 
-    Raises `UserError` for a folder that cannot be evaluated, before any is.
+    Returns:
+        The pages.
+
+    Raises:
+        UserError: a folder cannot be evaluated; it is raised before any is.
     """
     runs = [read_run(folder) for folder in folders]
     for run in runs:
@@ -56,16 +64,17 @@ def evaluate_runs(
     for run in runs:
         folder = run.folder / f"evaluation_{split}"
         files = CaseFiles(folder, run.experiment.data, _SETTING, save)
-        results, about = evaluate_run(run, split, settings, files)
-        pages.append(_write(folder, results, about, files.written, save))
-        found.append((results, about))
+        results, provenance = evaluate_run(run, split, settings, files)
+        pages.append(_write(folder, results, provenance, files.written, save))
+        found.append((results, provenance))
         written += files.written
     if len(runs) > 1 and split == "validation" and _are_folds(runs):
-        whole = Results(runs[0].experiment.model.target).extend(r for r, _ in found)
-        about = _about_folds(runs, [about for _, about in found])
+        first = found[0][0]
+        whole = Results(first.target, first.settings).extend(results for results, _ in found)
+        provenance = _provenance_of_folds(runs, [provenance for _, provenance in found])
         folder = runs[0].folder.parent / f"{runs[0].experiment.run.name}_out_of_fold"
         gathered = gather_files(written, folder, _SETTING)
-        pages.append(_write(folder, whole, about, gathered, save))
+        pages.append(_write(folder, whole, provenance, gathered, save))
     return pages
 
 
@@ -74,72 +83,139 @@ def evaluate_run(
     split: str,
     settings: MetricsSection | None = None,
     files: CaseFiles | None = None,
-) -> tuple[Results, About]:
-    """Segment the cases of one side of the split with the run's best model, and write `files`."""
+) -> tuple[Results, Provenance]:
+    """Segment the cases of one side of the split with the run's best network, and score them.
+
+    Args:
+        run: the run.
+        split: side of its split, one of `SIDES`.
+        settings: section `metrics`, instead of the run's.
+        files: where label maps and probabilities are written, if they are.
+    """
     experiment = run.experiment
-    settings = settings or experiment.metrics
     store = run.open_store()
     case_ids, damaged = run.case_ids(split), {}
     if experiment.records.on_damaged_record == "skip":
         damaged = store.damaged_records(case_ids)
         case_ids = [case_id for case_id in case_ids if case_id not in damaged]
     network = run.load_network()
-    target = experiment.model.target
     predictor = build_predictor(experiment, network)
-    results, wanted = Results(target), metric_settings(settings)
-    for pair in predicted_cases(predictor, store, case_ids, split, files):
-        results.add(pair, wanted)
+    cases = {split: case_ids}
+    results = score_cases(predictor, store, cases, settings or experiment.metrics, files)[split]
+    provenance = _provenance_of_run(run, store, run.summary, network)
+    all_cases = sum(len(run.split[side]) for side in SIDES)
+    warnings = list(provenance.warnings)
+    if split == "train" and _TRAINED_ON not in warnings:
+        warnings.insert(0, _TRAINED_ON)
+    provenance = replace(
+        provenance,
+        title=f"{experiment.run_name}: {split} cases",
+        subtitle=f"Best model of {run.folder}",
+        commands={"Again": f"kerasseg evaluate {run.folder} --split {split}"},
+        facts={"Split": f"{split}: {len(case_ids)} of {all_cases} cases", **provenance.facts},
+        warnings=warnings,
+        left_out={_DAMAGED: damaged},
+    )
+    return results, provenance
+
+
+def write_training_report(
+    run: Run, store: RecordStore, results: Mapping[str, Results], summary: Mapping[str, Any]
+) -> Path:
+    """Write what a training leaves in its run folder: scores, summary, figures and their page.
+
+    Args:
+        run: the run that has been trained.
+        store: its record store.
+        results: side of the split -> the results of its cases.
+        summary: what `summary.json` holds, with what `evaluation_summary` gives.
+
+    Returns:
+        The page, `report.html`.
+    """
+    provenance = replace(
+        _provenance_of_run(run, store, summary),
+        title=run.experiment.run_name,
+        subtitle=str(summary["task"]),
+        commands={
+            "Train again": f"python train.py --config {run.folder}/config.yaml",
+            "All figures on one page": f"kerasseg evaluate {run.folder}",
+        },
+        left_out={
+            "of the data set, because something is wrong with the files": summary["skipped_cases"],
+            _DAMAGED: summary["damaged_records"],
+        },
+    )
+    drawings = chain(
+        draw_training(provenance, run.experiment.model.target),
+        draw_first_cases(results, store, run.experiment.evaluation.overlays),
+    )
+    return write_report(run.folder, results, summary, provenance, drawings, _SETTING)
+
+
+def _provenance_of_run(
+    run: Run, store: RecordStore, summary: Mapping[str, Any], network: Any = None
+) -> Provenance:
+    """Return what is known of a run, old runs' summaries included, which say less."""
+    experiment = run.experiment
+    name = network.name if network is not None else experiment.model.network
+    parameters = network.count_params() if network is not None else summary["parameters"]
     facts = {
         "Run": str(run.folder.resolve()),
-        "Split": f"{split}: {len(case_ids)} of {sum(len(run.split[s]) for s in SIDES)} cases",
-        "Task": run.summary.get("task", f"{experiment.model.dimensions}-D, {target}"),
-        "Network": f"{network.name}, {network.count_params():,} parameters",
-        "Data fingerprint": str(run.environment.get("data_fingerprint")),
+        "Cases": ", ".join(f"{len(run.split[side])} {side}" for side in SIDES),
+        "Task": summary.get("task", f"{experiment.model.dimensions}-D, {experiment.model.target}"),
+        "Network": f"{name}, {parameters:,} parameters",
+    }
+    if "epochs" in summary:
+        stopped = " (stopped early)" if summary.get("stopped_early") else ""
+        facts["Training"] = (
+            f"{summary['epochs']} of {summary['epochs_planned']} epochs{stopped}, the best is "
+            f"epoch {summary['best_epoch']}; {summary['precision']} on {summary['device']}"
+        )
+    facts |= {
+        "Data fingerprint": run.environment["data_fingerprint"],
         "Store": str(store.root),
     }
     gpu = peak_gpu_memory()
     if gpu is not None:
         facts["Peak GPU memory"] = f"{gpu / 2**30:.2f} GiB"
-    warnings = [*run.summary.get("warnings", ()), *damaged.values()]
-    if run.split.get("overfit_check") or split == "train":
-        warnings.insert(
-            0, "The network was trained on these cases: they say nothing about other patients."
-        )
-    about = About(
-        title=f"{experiment.run_name}: {split} cases",
-        kind=f"Best model of {run.folder}",
-        command=f"kerasseg evaluate {run.folder} --split {split}",
+    warnings = list(summary.get("warnings", ()))
+    if run.split.get("overfit_check"):
+        warnings.insert(0, f"Over-fit check. {_TRAINED_ON}")
+    return Provenance(
+        title=experiment.run_name,
+        subtitle="",
+        commands={},
         facts=facts,
         warnings=warnings,
-        settings=settings,
         config=dump_experiment(experiment),
         environment=run.environment,
         history=run.history,
-        best_epoch=int(run.summary.get("best_epoch", 0)),
-        image_of=lambda case_id: image_of(store, case_id),
+        best_epoch=int(summary.get("best_epoch", 0)),
+        image_of=lambda case_id: flair_of(store.load(case_id)),
+        case_kind=summary.get("case_kind", "volume"),
     )
-    return results, about
-
-
-def image_of(store: RecordStore, case_id: str) -> np.ndarray:
-    """FLAIR, or the first modality without it, of the whole scan (D, H, W), air 0."""
-    stored = store.load(case_id)
-    names = list(stored.case.modalities)
-    channel = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
-    return whole_volume(stored, stored.case.image[..., channel])
 
 
 def _write(
-    folder: Path, results: Results, about: About, written: Sequence[Path], save: Collection[Kind]
+    folder: Path,
+    results: Results,
+    provenance: Provenance,
+    written: Collection[Path],
+    save: Collection[Kind],
+    setting: str = _SETTING,
 ) -> Path:
-    older = remove_older_files(folder, save, written, _SETTING)
-    command = " ".join([about.command, *(f"--save-{kind}" for kind in save)])
-    about = replace(about, command=command, warnings=[*about.warnings, *older])
-    return write_evaluation(folder, results, about, _SETTING)
+    """Write the page, and remove files of the cases that an earlier evaluation has left."""
+    older = remove_older_files(folder, save, written, setting)
+    options = "".join(f" --save-{kind}" for kind in save)
+    commands = {heading: command + options for heading, command in provenance.commands.items()}
+    warnings = [*provenance.warnings, *older]
+    provenance = replace(provenance, commands=commands, warnings=warnings)
+    return write_evaluation(folder, results, provenance, setting)
 
 
 def _are_folds(runs: Sequence[Run]) -> bool:
-    """Whether runs differ in nothing but their fold, and validate on different cases."""
+    """Return whether runs differ in nothing but their fold, and validate on different cases."""
     first = runs[0].experiment
     ids = [case_id for run in runs for case_id in run.split["validation"]]
     return len(set(ids)) == len(ids) and not any(
@@ -147,31 +223,33 @@ def _are_folds(runs: Sequence[Run]) -> bool:
     )
 
 
-def _about_folds(runs: Sequence[Run], abouts: Sequence[About]) -> About:
-    places = {
-        c: about for run, about in zip(runs, abouts, strict=True) for c in run.split["validation"]
+def _provenance_of_folds(runs: Sequence[Run], folds: Sequence[Provenance]) -> Provenance:
+    first = folds[0]
+    fold_of = {
+        case_id: fold
+        for run, fold in zip(runs, folds, strict=True)
+        for case_id in run.split["validation"]
     }
-    first = abouts[0]
-    return About(
+
+    def image_of(case_id: str) -> np.ndarray | None:
+        return fold_of[case_id].image_of(case_id)
+
+    names = " ".join(str(run.folder) for run in runs)
+    shared = ("Task", "Network", "Data fingerprint")
+    return replace(
+        first,
         title=f"{runs[0].experiment.run.name}: out-of-fold predictions",
-        kind=f"{len(runs)} folds, each case predicted by the network that had not seen it",
-        command=f"kerasseg evaluate {' '.join(str(run.folder) for run in runs)} --split validation",
+        subtitle=f"{len(runs)} folds, each case predicted by the network that had not seen it",
+        commands={"Again": f"kerasseg evaluate {names} --split validation"},
         facts={
             "Runs": ", ".join(str(run.folder) for run in runs),
-            "Task": first.facts["Task"],
-            "Network": first.facts["Network"],
-            "Data fingerprint": first.facts["Data fingerprint"],
+            **{heading: first.facts[heading] for heading in shared},
         },
-        warnings=list(dict.fromkeys(w for about in abouts for w in about.warnings)),
-        settings=first.settings,
-        config=first.config,
-        environment=first.environment,
-        image_of=lambda case_id: places[case_id].image_of(case_id),
+        warnings=list(dict.fromkeys(warning for fold in folds for warning in fold.warnings)),
+        left_out={_DAMAGED: dict(ChainMap(*(dict(fold.left_out[_DAMAGED]) for fold in folds)))},
+        history=(),
+        image_of=image_of,
     )
-
-
-_OUTPUT_SETTING = "--output"
-"""What would move the folder, for messages."""
 
 
 def evaluate_ensemble(
@@ -182,29 +260,40 @@ def evaluate_ensemble(
     settings: MetricsSection | None = None,
     save: Collection[Kind] = (),
 ) -> Path:
-    """Write tables, figures and the page of the ensemble into `output`; returns the page.
+    """Score several runs as one model: folds, seeds and networks, 2-D and 3-D, of one store.
 
-    save: what is written of every case besides its scores, into folders of these names
+    A case is scored where every run has it on this side of its split, as no network may have been
+    trained on it.
 
-    Folds, seeds and architectures, 2-D and 3-D, that were trained on one store. A case is scored
-    where every run has it on this side of its split, as no network may have been trained on it.
-    Raises `UserError` for runs that do not go together.
+    Args:
+        folders: the run folders.
+        split: side of their split, one of `SIDES`.
+        combine: whether probabilities are averaged, or masks vote.
+        output: where tables, figures and the page are written.
+        settings: section `metrics`, instead of the first run's.
+        save: what is written of every case besides its scores, into folders of these names.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the runs do not go together.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("--ensemble: name two or more different run folders.")
     runs = [read_run(folder) for folder in folders]
-    case_ids = _unseen(runs, split)
-    store = _one_store(runs)
+    case_ids = _unseen_cases(runs, split)
+    store = _open_shared_store(runs)
     networks = [run.load_network() for run in runs]
-    ensemble = build_ensemble([_member(r, n) for r, n in zip(runs, networks, strict=True)], combine)
+    members = [
+        EnsembleRun(str(run.folder), run.experiment, build_predictor(run.experiment, network))
+        for run, network in zip(runs, networks, strict=True)
+    ]
+    ensemble = build_ensemble(members, combine)
     settings = settings or runs[0].experiment.metrics
-    results, wanted = Results(ensemble.target), metric_settings(settings)
-    files = CaseFiles(output, runs[0].experiment.data, _OUTPUT_SETTING, save)
-    for pair in predicted_cases(ensemble, store, case_ids, split, files):
-        results.add(pair, wanted)
-    names = " ".join(str(folder) for folder in folders)
-    options = " ".join(["", *(f"--save-{kind}" for kind in save)])
-    words = {"mean": "mean of their probabilities", "vote": "vote of their masks"}[combine]
+    files = CaseFiles(output, runs[0].experiment.data, "--output", save)
+    results = score_cases(ensemble, store, {split: case_ids}, settings, files)[split]
+    how = {"mean": "mean of their probabilities", "vote": "vote of their masks"}[combine]
     warnings = []
     if split == "train":
         warnings.append("The networks were trained on these cases: they say nothing about others.")
@@ -213,36 +302,30 @@ def evaluate_ensemble(
             "Probabilities are shares of votes: calibration, ROC and threshold are those of "
             f"{len(runs) + 1} levels."
         )
-    warnings += remove_older_files(output, save, files.written, _OUTPUT_SETTING)
-    about = About(
+    names = " ".join(str(folder) for folder in folders)
+    command = f"kerasseg evaluate {names} --split {split} --ensemble {combine} -o {output}"
+    provenance = Provenance(
         title=f"Ensemble of {len(runs)} runs: {split} cases",
-        kind=f"Best models of {len(runs)} runs, {words}",
-        command=f"kerasseg evaluate {names} --split {split} --ensemble {combine} -o {output}"
-        + options,
+        subtitle=f"Best models of {len(runs)} runs, {how}",
+        commands={"Again": command},
         facts={
             "Runs": ", ".join(str(run.folder.resolve()) for run in runs),
             "Split": f"{split}: the {len(case_ids)} cases that all runs have on this side",
             "Networks": "; ".join(f"{n.name}, {n.count_params():,} parameters" for n in networks),
-            "Data fingerprint": str(runs[0].environment.get("data_fingerprint")),
+            "Data fingerprint": runs[0].environment["data_fingerprint"],
             "Store": str(store.root),
         },
         warnings=warnings,
-        settings=settings,
         config="\n".join(f"# {r.folder}\n{dump_experiment(r.experiment)}" for r in runs),
         environment=runs[0].environment,
-        image_of=lambda case_id: image_of(store, case_id),
+        image_of=lambda case_id: flair_of(store.load(case_id)),
     )
-    return write_evaluation(output, results, about, _OUTPUT_SETTING)
+    return _write(output, results, provenance, files.written, save, "--output")
 
 
-def _member(run: Run, network: keras.Model) -> Member:
-    return Member(str(run.folder), run.experiment, build_predictor(run.experiment, network))
-
-
-def _unseen(runs: Sequence[Run], split: str) -> list[str]:
-    """The cases that every run has on this side, in the first one's order."""
-    sides = [set(run.case_ids(split)) for run in runs]
-    common = set.intersection(*sides)
+def _unseen_cases(runs: Sequence[Run], split: str) -> list[str]:
+    """Return the cases that every run has on this side, in the first one's order."""
+    common = set.intersection(*(set(run.case_ids(split)) for run in runs))
     if not common:
         raise UserError(
             f"--ensemble: {', '.join(str(run.folder) for run in runs)} have no {split} case in "
@@ -253,7 +336,7 @@ def _unseen(runs: Sequence[Run], split: str) -> list[str]:
     return [case_id for case_id in runs[0].case_ids(split) if case_id in common]
 
 
-def _one_store(runs: Sequence[Run]) -> RecordStore:
+def _open_shared_store(runs: Sequence[Run]) -> RecordStore:
     stores = [run.open_store() for run in runs]
     for run, store in zip(runs, stores, strict=True):
         if store.root.resolve() != stores[0].root.resolve():

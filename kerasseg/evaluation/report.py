@@ -1,38 +1,202 @@
-"""`report.html`: the run on one page."""
+"""The page, the summary and the tables of an evaluation, of a run, several runs or anybody's files.
 
-from collections.abc import Sequence
+Training writes them at its end for the validation and the test cases, `kerasseg evaluate` later for
+any side of the split.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasseg.config.evaluation import MetricsSection
+import numpy as np
+
+from kerasseg.errors import storage_error
+from kerasseg.evaluation.report_figures import draw_figures
+from kerasseg.evaluation.results import Provenance, Results, confusion_classes
 from kerasseg.evaluation.scores import (
-    CaseScore,
-    columns_in_words,
-    empty_rule_in_words,
+    describe_columns,
+    describe_empty_rule,
+    mean_scores,
     score_columns,
+    write_metrics,
 )
+from kerasseg.evaluation.statistics import (
+    count_by_rule,
+    means_as_json,
+    slicewise_means,
+)
+from kerasseg.figures.style import class_colours
+from kerasseg.files import atomic_write
+from kerasseg.metrics.calibration import calibration
 from kerasseg.metrics.case_metrics import UNITS
-from kerasseg.page import data_uri, write_page
+from kerasseg.page import Drawing, write_figures, write_page
+from kerasseg.tensorflow_setup import peak_memory
+
+HEADLINE = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "precision", "recall")
+"""Metrics of the page's first table; a second one has all."""
+
+
+def evaluation_summary(results: Mapping[str, Results]) -> dict[str, Any]:
+    """Return what `summary.json` holds of the scores, by side of the split.
+
+    `seconds_per_volume` and `seconds_per_slice` are medians, as the first case may hold the
+    compilation; `inference_seconds` is a mean. They are null where no time is known.
+    """
+    sides = {name: found for name, found in results.items() if found.scores}
+    settings = [found.settings for found in sides.values()]
+    summary: dict[str, Any] = {
+        "cases": {name: len(found.scores) for name, found in sides.items()},
+        "patients": {
+            name: len({score.patient_id or score.case_id for score in found.scores})
+            for name, found in sides.items()
+        },
+        "dice": {name: mean_scores(found.scores) for name, found in sides.items()},
+        "metrics": {name: means_as_json(found.means()) for name, found in sides.items()},
+        "decided_by_empty_rule": {n: count_by_rule(found.scores) for n, found in sides.items()},
+        "slicewise": {name: slicewise_means(found.scores) for name, found in sides.items()},
+        "calibration_error": {
+            name: {
+                channel: round(calibration(counts).error, 6)
+                for channel, counts in found.probabilities.items()
+            }
+            for name, found in sides.items()
+        },
+        "peak_memory_gib": round(peak_memory() / 2**30, 2),
+    }
+    if settings:
+        summary |= {"confidence": settings[0].confidence, "resamples": settings[0].resamples}
+    for key in ("inference_seconds", "seconds_per_volume", "seconds_per_slice"):
+        summary[key] = {name: _times(found)[key] for name, found in sides.items()}
+    return summary
+
+
+def _times(results: Results) -> dict[str, float | None]:
+    seconds = np.array([score.seconds for score in results.scores])
+    slices = np.array([score.depth for score in results.scores])
+    times = {
+        "inference_seconds": seconds.mean(),
+        "seconds_per_volume": np.median(seconds),
+        "seconds_per_slice": np.median(seconds / slices),
+    }
+    return {k: round(float(v), 6) if np.isfinite(v) else None for k, v in times.items()}
 
 
 def write_report(
     folder: Path,
-    summary: dict[str, Any],
-    scores: Sequence[CaseScore],
-    target: str,
-    metrics: MetricsSection | None = None,
+    results: Mapping[str, Results],
+    summary: Mapping[str, Any],
+    provenance: Provenance,
+    drawings: Iterable[Drawing],
+    setting: str,
 ) -> Path:
-    """Write the page into the run `folder`, with the figures that the scores name inside it."""
+    """Write `metrics.csv`, `summary.json`, `figures/` and the page that holds the figures.
+
+    Args:
+        folder: where they are written; it is made if it is missing.
+        results: side of the split -> the results of its cases.
+        summary: what `summary.json` holds; `evaluation_summary` and more.
+        provenance: where cases and predictions come from.
+        drawings: the figures of the page, drawn one after the other.
+        setting: the option that error messages name, such as `--output`.
+
+    Returns:
+        The page, `report.html`.
+    """
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, f"Making {folder}", setting) from error
+    results = {name: found for name, found in results.items() if found.scores}
+    first = next(iter(results.values()))
+    scores = [score for found in results.values() for score in found.scores]
+    write_metrics(folder / "metrics.csv", scores, first.target, setting)
+    sections = write_figures(folder / "figures", drawings, setting)
+    with atomic_write(folder / "summary.json", setting) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return write_page(
         folder / "report.html",
         "report.html",
-        "run.root",
-        folder=folder,
+        setting,
+        provenance=provenance,
         summary=summary,
+        sides=list(results),
         scores=scores,
-        columns=score_columns(target),
-        meaning=columns_in_words(target),
-        empty_rule=empty_rule_in_words(metrics or MetricsSection()),
-        units=UNITS,
-        figure=lambda name: data_uri((folder / "figures" / name).read_bytes()),
+        classes=list(scores[0].classes),
+        dice_columns=score_columns(first.target),
+        shades=class_colours(scores[0].classes),
+        units=dict(UNITS),
+        headline=HEADLINE,
+        meaning=describe_columns(first.target),
+        empty_rule=describe_empty_rule(first.settings),
+        drawings=sections,
     )
+
+
+def write_evaluation(folder: Path, results: Results, provenance: Provenance, setting: str) -> Path:
+    """Write the tables, all figures and the page of one set of cases; returns the page.
+
+    Args:
+        folder: where they are written; it is made if it is missing.
+        results: the results of the cases, all of one side of the split.
+        provenance: where cases and predictions come from.
+        setting: the option that error messages name, such as `--output`.
+    """
+    cases = {results.scores[0].split: results}
+    summary = {
+        "title": provenance.title,
+        "target": results.target,
+        **evaluation_summary(cases),
+        "facts": dict(provenance.facts),
+        "command": next(iter(provenance.commands.values())),
+    }
+    write_tables(folder, results, setting)
+    drawings = draw_figures(results, provenance)
+    return write_report(folder, cases, summary, provenance, drawings, setting)
+
+
+def write_tables(folder: Path, results: Results, setting: str) -> None:
+    """Write `summary.csv`, `slicewise_dice.csv` and `confusion_matrix.csv` of one set of cases."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, f"Making {folder}", setting) from error
+    by_rule = count_by_rule(results.scores)
+    rows: list[Sequence[Any]] = []
+    for name, row in results.means().items():
+        for metric, mean in row.items():
+            values = [score.classes[name].values[metric] for score in results.scores]
+            finite = np.array([value for value in values if np.isfinite(value)])
+            median = float(np.median(finite)) if finite.size else float("nan")
+            deviation = float(finite.std(ddof=1)) if finite.size > 1 else float("nan")
+            numbers = (mean.mean, mean.low, mean.high, median, deviation)
+            cells = [f"{number:.6f}" for number in numbers]
+            decided = by_rule.get(f"{metric}_{name}", 0)
+            rows.append([name, metric, UNITS[metric], *cells, mean.cases, decided])
+    heading = ["class", "metric", "unit", "mean", "low", "high", "median", "standard_deviation"]
+    heading += ["cases", "decided_by_empty_rule"]
+    _write_csv(folder / "summary.csv", heading, rows, setting)
+    rows = [
+        [score.case_id, name, f"{dice.mean:.6f}", dice.slices]
+        for score in results.scores
+        for name, dice in score.slices.items()
+    ]
+    heading = ["case_id", "class", "slicewise_dice", "slices"]
+    _write_csv(folder / "slicewise_dice.csv", heading, rows, setting)
+    classes = confusion_classes(results.target)
+    rows = [[name, *row] for name, row in zip(classes, results.confusion.tolist(), strict=True)]
+    heading = ["true \\ predicted [voxels]", *classes]
+    _write_csv(folder / "confusion_matrix.csv", heading, rows, setting)
+
+
+def _write_csv(
+    path: Path, heading: Sequence[str], rows: Iterable[Sequence[Any]], setting: str
+) -> None:
+    with (
+        atomic_write(path, setting) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(heading)
+        writer.writerows(rows)

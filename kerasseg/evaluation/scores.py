@@ -1,9 +1,4 @@
-"""Scores of whole cases, and the table of them.
-
-Section `metrics` of an experiment -> what `case_metrics` takes.
-
-Dice of single slices, which is not Dice of volumes.
-"""
+"""The scores of whole cases, and the table of them, `metrics.csv`."""
 
 import csv
 import math
@@ -22,7 +17,7 @@ from kerasseg.metrics.overlap import EmptyRule
 
 
 def metric_settings(section: MetricsSection) -> MetricSettings:
-    """Every metric, at the section's tolerance, empty rule and challenge."""
+    """Return settings for every metric at the tolerance, empty rule and challenge of a section."""
     empty = EmptyRule(distance_one_empty=section.empty_distance)
     if section.empty == "skip":
         empty = EmptyRule(*(math.nan,) * 4)
@@ -30,8 +25,8 @@ def metric_settings(section: MetricsSection) -> MetricSettings:
     return MetricSettings(tuple(UNITS), section.tolerance, empty, lesions)
 
 
-def empty_rule_in_words(section: MetricsSection) -> str:
-    """For a reader of the table."""
+def describe_empty_rule(section: MetricsSection) -> str:
+    """Return a sentence on how empty masks count, for a reader of the table."""
     if section.empty == "skip":
         return "A case where the class is empty in truth or prediction does not count."
     return (
@@ -42,14 +37,17 @@ def empty_rule_in_words(section: MetricsSection) -> str:
 
 @dataclass(frozen=True)
 class SlicewiseDice:
-    """Sum of the Dice of slices, and how many slices there were; `a + b` is of both."""
+    """The sum of the Dice of slices and their number; `a + b` is that of both.
+
+    It is another quantity than the Dice of volumes.
+    """
 
     total: float = 0.0
     slices: int = 0
 
     @property
     def mean(self) -> float:
-        """Over the slices; NaN without any."""
+        """Return the mean over the slices, or NaN if there are none."""
         return self.total / self.slices if self.slices else float("nan")
 
     def __add__(self, other: "SlicewiseDice") -> "SlicewiseDice":
@@ -57,7 +55,7 @@ class SlicewiseDice:
 
     @classmethod
     def measure(cls, truth: np.ndarray, prediction: np.ndarray, axis: int = 0) -> "SlicewiseDice":
-        """Of two boolean masks (D, H, W), slice by slice along `axis`.
+        """Measure two boolean masks (D, H, W), slice by slice along `axis`.
 
         Slices that are empty in both are left out: counted as 1, they would raise the mean by
         nothing but the length of the scan. 2-D papers that count them report higher numbers.
@@ -71,7 +69,7 @@ class SlicewiseDice:
 
 
 DICE_ALONE = MetricSettings(metrics=("dice",))
-"""Needs no spacing."""
+"""Dice needs no spacing."""
 
 _UNIONS = ("WT", "TC")
 """Regions that are unions of sub-regions; ET is one itself."""
@@ -83,20 +81,22 @@ _MEANINGS = {"labels": _SUBREGIONS, "subregions": _SUBREGIONS, "regions": _REGIO
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Scores of one case.
+    """The scores of one case.
 
-    dice:     each of `score_columns` -> 0..1
-    figures:  names of its drawings in the folder `figures`
-    classes:  each of `scored_classes` -> every metric that was asked for
-    slices:   each of `scored_classes` -> Dice of its axial slices
-    patient_id, seconds: of the patient, and for the prediction; "" and NaN where unknown
-    depth:    number of slices
+    Attributes:
+        case_id: id of the case.
+        split: side of the split, or where the case comes from.
+        dice: each of `score_columns` -> Dice, 0 to 1.
+        classes: each of `scored_classes` -> every metric that was asked for.
+        slices: each of `scored_classes` -> Dice of its axial slices.
+        patient_id: "" where it is not known.
+        seconds: time that the prediction took; NaN where it is not known.
+        depth: number of axial slices.
     """
 
     case_id: str
     split: str
     dice: dict[str, float]
-    figures: tuple[str, ...] = ()
     classes: dict[str, CaseMetrics] = field(default_factory=dict)
     slices: dict[str, SlicewiseDice] = field(default_factory=dict)
     patient_id: str = ""
@@ -105,7 +105,7 @@ class CaseScore:
 
 
 def scored_classes(target: str) -> tuple[str, ...]:
-    """The target's channels but the background, and of sub-regions WT and TC."""
+    """Return the target's channels but the background, and WT and TC where it has sub-regions."""
     channels = anatomy.tumour_channels(target)
     if len(channels) == 1:
         return channels
@@ -113,7 +113,7 @@ def scored_classes(target: str) -> tuple[str, ...]:
 
 
 def score_columns(target: str) -> tuple[str, ...]:
-    """What Dice is given of: `scored_classes`, and after the channels, if several, their mean."""
+    """Return the columns of Dice: `scored_classes`, with a mean after the channels if several."""
     channels = anatomy.tumour_channels(target)
     classes = scored_classes(target)
     if len(channels) == 1:
@@ -121,15 +121,15 @@ def score_columns(target: str) -> tuple[str, ...]:
     return (*channels, "mean", *classes[len(channels) :])
 
 
-def columns_in_words(target: str) -> str:
-    """What the columns mean beyond their names; empty where there is nothing to say."""
+def describe_columns(target: str) -> str:
+    """Return a sentence on what the columns mean; it is empty where names say all."""
     return _MEANINGS[target]
 
 
 def class_pairs(
     label: np.ndarray, masks: np.ndarray, target: str
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each of `scored_classes` with its true and its predicted mask (D, H, W).
+    """Yield each of `scored_classes` with its true and its predicted mask (D, H, W).
 
     Each channel is as it was predicted, also where masks of sub-regions overlap or TC lies outside
     WT; the unions are those of the sub-regions' masks.
@@ -152,9 +152,19 @@ def score_case(
     spacing: tuple[float, float, float] | None = None,
     settings: MetricSettings = DICE_ALONE,
 ) -> CaseScore:
-    """Compare canonical labels (D, H, W) with predicted masks (D, H, W, K), one per channel.
+    """Compare the truth of a case with its prediction.
 
-    `spacing` in mm is needed for all but Dice: `ValueError` without it.
+    Args:
+        case_id: id of the case.
+        split: side of the split.
+        label: canonical labels (D, H, W).
+        masks: predicted masks (D, H, W, K), one per channel of the target.
+        target: a key of `anatomy.TARGETS`.
+        spacing: voxel size (D, H, W) in mm; only Dice can do without it.
+        settings: which metrics are measured, and how.
+
+    Raises:
+        ValueError: a metric other than Dice has no spacing.
     """
     if spacing is None and settings.metrics != DICE_ALONE.metrics:
         raise ValueError("metrics beside Dice need the spacing in mm")
@@ -169,22 +179,28 @@ def score_case(
 
 
 def mean_scores(scores: Iterable[CaseScore]) -> dict[str, float]:
-    """Mean Dice over cases of each column; empty without cases."""
+    """Return the mean Dice over cases of each column; there are none without cases."""
     rows = list(scores)
     columns = rows[0].dice if rows else {}
     return {name: _mean([row.dice[name] for row in rows]) for name in columns}
 
 
-def write_metrics(path: Path, scores: Sequence[CaseScore], target: str) -> None:
+def write_metrics(
+    path: Path, scores: Sequence[CaseScore], target: str, setting: str = "run.root"
+) -> None:
     """Write `metrics.csv`, a row per case, in one step.
 
-    case_id, split, dice_<column>…, then <metric>_<class> of every other metric that was measured,
-    in the unit of `case_metrics.UNITS`, and empty_<class>: which mask had no voxel.
+    The columns are case_id, split, dice_<column>…, then <metric>_<class> of every other metric that
+    was measured, in the unit of `case_metrics.UNITS`, and empty_<class>: which mask had no voxel.
+    An error message names `setting`.
     """
-    columns, others = score_columns(target), other_columns(scores)
-    empty = list(scores[0].classes) if others else []
+    columns = score_columns(target)
+    classes = list(scores[0].classes) if scores else []
+    metrics = [m for m in scores[0].classes[classes[0]].values if m != "dice"] if classes else []
+    others = [(metric, name) for metric in metrics for name in classes]
+    empty = classes if others else []
     with (
-        atomic_write(path, "run.root") as temporary,
+        atomic_write(path, setting) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
@@ -198,16 +214,7 @@ def write_metrics(path: Path, scores: Sequence[CaseScore], target: str) -> None:
             writer.writerow([row.case_id, row.split, *(f"{v:.6f}" for v in values), *masks])
 
 
-def other_columns(scores: Sequence[CaseScore]) -> list[tuple[str, str]]:
-    """Metric and class of every column beside Dice."""
-    if not scores:
-        return []
-    classes = scores[0].classes
-    metrics = [m for m in next(iter(classes.values())).values if m != "dice"] if classes else []
-    return [(metric, name) for metric in metrics for name in classes]
-
-
 def _mean(values: Sequence[float]) -> float:
-    """Of those that count; NaN without any."""
+    """Return the mean of the non-NaN values, or NaN if there are none."""
     counted = [value for value in values if not np.isnan(value)]
     return float(np.mean(counted)) if counted else float("nan")

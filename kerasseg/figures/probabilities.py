@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.integrate import trapezoid
 
-from kerasseg.evaluation.results import ProbabilityCounts, calibration
 from kerasseg.figures.style import INK, LINE, class_colours, style_axes
+from kerasseg.metrics.calibration import ProbabilityCounts, calibration
 
 
 def draw_calibration_curve(counts: Mapping[str, ProbabilityCounts], bins: int = 10) -> Figure:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kerasseg.evaluation.statistics import MeanInterval, PairedDifference, rank_correlation
 from kerasseg.figures.style import (
     DENSE,
     INK,
@@ -26,6 +25,7 @@ from kerasseg.figures.style import (
     style_axes,
     value_axis,
 )
+from kerasseg.metrics.statistics import MeanInterval, PairedDifference, rank_correlation
 from kerasseg.page import format_metric_name
 
 _MOST_NAMED = 60
@@ -326,7 +326,7 @@ def draw_paired_differences(
         if mean.low == mean.low:
             axes.plot([mean.low, mean.high], [row, row], color=INK, lw=2.5)
         axes.plot(mean.mean, row, "D", ms=6, mfc="white", mec=INK, zorder=4)
-        text = f"{mean.mean:+.3g}, p: {found.p_in_words}"
+        text = f"{mean.mean:+.3g}, p: {found.formatted_p}"
         axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=TICK)
     label_rows(axes, list(differences))
     axes.set_xlabel(f"difference in {label}\n(right of 0: {second} is higher than {first})")

@@ -1,7 +1,4 @@
-"""Several predictors as one.
-
-Runs -> their ensemble, if they agree on what is done to its mean.
-"""
+"""Several predictors as one: the mean of their probabilities, or the vote of their masks."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -15,12 +12,15 @@ from kerasseg.errors import UserError
 from kerasseg.inference.postprocessing import postprocessed_masks
 
 _MAJORITY = 0.5
-"""A mask holds where half of the predictors or more say so."""
+"""A voxel belongs to a channel where at least half of the predictors say so."""
 
 
-class Segmenter(Protocol):
-    """What an ensemble is made of: `Predictor` for normalised volumes, `LoadedRun` for raw cases,
-    or another ensemble."""
+class VolumePredictor(Protocol):
+    """One of the predictors of an ensemble.
+
+    It is a `Predictor`, which takes normalised volumes, a `LoadedRun`, which takes raw cases, or
+    another ensemble.
+    """
 
     @property
     def name(self) -> str: ...
@@ -34,20 +34,26 @@ class Segmenter(Protocol):
 
 
 class Ensemble:
-    """The mean of several predictors' probabilities, or their majority.
+    """The mean of several predictors' probabilities, or the majority of their masks.
 
-    Runs, folds and architectures, 2-D and 3-D together, as long as they have one target; raises
-    `UserError` otherwise. Only one predictor's probabilities are in memory at a time.
+    Runs, folds and architectures may be mixed, 2-D and 3-D too. Only one predictor's probabilities
+    are in memory at a time.
 
-    combine:        mean: of the probabilities. vote: the share of predictors whose masks hold,
-                    each with its own thresholds and post-processing
-    threshold:      of the mean; of votes half is enough, and of a softmax target the most
-    postprocessing: of the ensemble's masks
+    Args:
+        predictors: at least one, all of one target.
+        combine: "mean" averages probabilities; "vote" takes the share of predictors whose masks
+            hold a voxel, each mask with its predictor's thresholds and post-processing.
+        threshold: mean from which a voxel belongs to a channel of a sigmoid target; for votes it
+            is a half, and a softmax target takes the most probable channel.
+        postprocessing: post-processing of the ensemble's masks.
+
+    Raises:
+        UserError: there is no predictor, or they have several targets.
     """
 
     def __init__(
         self,
-        predictors: Sequence[Segmenter],
+        predictors: Sequence[VolumePredictor],
         *,
         combine: Literal["mean", "vote"] = "mean",
         threshold: float = 0.5,
@@ -70,13 +76,15 @@ class Ensemble:
 
     @property
     def name(self) -> str:
-        """The names of its predictors."""
+        """Return the names of its predictors."""
         return " + ".join(predictor.name for predictor in self.predictors)
 
     def probabilities(self, scan: Any, spacing: Sequence[float] | None = None) -> np.ndarray:
-        """What each predictor takes -> mean or share of votes (D, H, W, K) float32.
+        """Return the mean, or the share of votes, (D, H, W, K) float32.
 
-        `spacing`, in mm, is for the post-processing of predictors that vote.
+        Args:
+            scan: what each predictor takes.
+            spacing: voxel size (D, H, W) in mm, for the post-processing of predictors that vote.
         """
         total: np.ndarray | None = None
         for found in self.members(scan, spacing):
@@ -89,7 +97,7 @@ class Ensemble:
         return total
 
     def members(self, scan: Any, spacing: Sequence[float] | None = None) -> Iterator[np.ndarray]:
-        """Probabilities, or votes, (D, H, W, K) of each predictor: what the mean is of."""
+        """Yield the probabilities, or the votes, (D, H, W, K) of each predictor."""
         for predictor in self.predictors:
             if self.votes:
                 yield predictor.masks(scan, spacing)
@@ -97,9 +105,11 @@ class Ensemble:
                 yield predictor.probabilities(scan)
 
     def masks(self, scan: Any, spacing: Sequence[float] | None = None) -> np.ndarray:
-        """What each predictor takes -> masks (D, H, W, K) bool.
+        """Return masks (D, H, W, K) bool.
 
-        spacing: voxel size (D, H, W) in mm; None: that of the scan if it knows, else 1 mm
+        Args:
+            scan: what each predictor takes.
+            spacing: voxel size (D, H, W) in mm; None takes the scan's if it has one, else 1 mm.
         """
         known = getattr(scan, "spacing", (1.0, 1.0, 1.0))
         size: Sequence[float] = known if spacing is None else spacing
@@ -108,7 +118,7 @@ class Ensemble:
     def masks_from_probabilities(
         self, probabilities: np.ndarray, spacing: Sequence[float]
     ) -> np.ndarray:
-        """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
+        """Make masks (D, H, W, K) of probabilities of that shape; spacing (D, H, W) in mm."""
         return postprocessed_masks(
             probabilities, self.target, spacing, self.mask_threshold, self.postprocessing
         )
@@ -120,39 +130,42 @@ class Ensemble:
 
     @property
     def mask_threshold(self) -> float:
-        """Return the mean, or the share of votes, from which on a mask holds."""
+        """Return the mean, or the share of votes, from which a voxel belongs to a channel."""
         return _MAJORITY if self.votes else self.threshold
 
 
-class Member(NamedTuple):
-    """A run of an ensemble: what it is called, its settings, and what segments."""
+class EnsembleRun(NamedTuple):
+    """A finished run in an ensemble: its name, its settings and its predictor."""
 
     name: str
     experiment: Experiment
-    segmenter: Segmenter
+    predictor: VolumePredictor
 
 
-def build_ensemble(members: Sequence[Member], combine: Literal["mean", "vote"]) -> Ensemble:
-    """The ensemble of finished runs, with the threshold and the post-processing that they share.
+def build_ensemble(runs: Sequence[EnsembleRun], combine: Literal["mean", "vote"]) -> Ensemble:
+    """Build the ensemble of finished runs, with the threshold and post-processing they share.
 
-    Raises `UserError` for runs of several targets, and for runs whose mean would be made into masks
-    in different ways; votes are of masks, so there each may have its own.
+    Votes are of masks, so each run may have its own threshold and post-processing there.
+
+    Raises:
+        UserError: the runs have several targets, or their mean would be made into masks in
+            different ways.
     """
-    first = members[0]
-    segmenters = [member.segmenter for member in members]
+    first = runs[0]
+    predictors = [run.predictor for run in runs]
     if combine == "vote":
-        return Ensemble(segmenters, combine=combine)
-    for member in members[1:]:
-        other = differences(first.experiment, member.experiment, ["postprocessing", "evaluation"])
+        return Ensemble(predictors, combine=combine)
+    for run in runs[1:]:
+        other = differences(first.experiment, run.experiment, ["postprocessing", "evaluation"])
         other = [d for d in other if d.startswith(("postprocessing", "evaluation.threshold"))]
         if other:
             raise UserError(
-                f"{first.name} and {member.name} make masks of probabilities in different ways "
+                f"{first.name} and {run.name} make masks of probabilities in different ways "
                 f"({'; '.join(other)}): give these settings for all, such as "
                 f"{other[0].split(':')[0]}=…, or let the runs vote."
             )
     return Ensemble(
-        segmenters,
+        predictors,
         combine=combine,
         threshold=first.experiment.evaluation.threshold,
         postprocessing=first.experiment.postprocessing,

@@ -1,4 +1,4 @@
-"""How certain a prediction is: entropy of the mean, and variance over its members."""
+"""The uncertainty of a prediction: entropy, and variance over the members of an ensemble."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +13,11 @@ class Uncertainty:
     """Maps of one volume, float32.
 
     Attributes:
-        probabilities: the mean (D, H, W, K) of the members.
-        entropy: of the mean, in bits, see `entropy`.
-        variance: (D, H, W, K) of the members' probabilities, at most 0.25, 0 for a single member.
+        probabilities: mean of the members (D, H, W, K).
+        entropy: entropy of the mean in bits: (D, H, W, 1) and at most log2 K for a softmax target,
+            (D, H, W, K) and at most 1 for a sigmoid target.
+        variance: variance of the members' probabilities (D, H, W, K), at most 0.25; a single member
+            has 0.
     """
 
     probabilities: np.ndarray
@@ -24,13 +26,15 @@ class Uncertainty:
 
 
 def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
-    """Return mean, entropy and variance over the probabilities (D, H, W, K) of the members.
+    """Compute mean, entropy and variance with one member in memory at a time (Welford 1962).
 
-    Members are `Predictor.members`, one for each orientation of the test-time augmentation, or
-    `Ensemble.members`. Only one of them is in memory at a time (Welford 1962).
+    Args:
+        members: probabilities (D, H, W, K) of each member: `Predictor.members`, one for each
+            orientation of the test-time augmentation, or `Ensemble.members`.
+        target: a key of `anatomy.TARGETS`, whose channels the K are.
 
     Raises:
-        ValueError: if there is no member.
+        ValueError: there is no member.
     """
     mean = squares = None
     count = 0
@@ -52,8 +56,8 @@ def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
 def entropy(probabilities: np.ndarray, target: str) -> np.ndarray:
     """Return the Shannon entropy in bits of probabilities (..., K).
 
-    For a softmax target it is that of the classes, (..., 1), at most log2 K; for a sigmoid target
-    that of each channel, (..., K), at most 1.
+    Its shape is (..., 1) for a softmax target, and (..., K) for a sigmoid target, whose channels do
+    not exclude each other.
     """
     if anatomy.ACTIVATIONS[target] == "softmax":
         return _information(probabilities).sum(axis=-1, keepdims=True)

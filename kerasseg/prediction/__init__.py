@@ -1,1 +1,1 @@
-"""A finished run and scans without a segmentation -> segmentations in the scans' own grid."""
+"""Segmentations of new scans by finished runs, on the scans' own grid."""

@@ -16,7 +16,7 @@ from kerasseg.datasets.checks import check_case, to_grid
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import UserError
-from kerasseg.inference.ensemble import Member, build_ensemble
+from kerasseg.inference.ensemble import EnsembleRun, build_ensemble
 from kerasseg.inference.predictor import Predictor, build_predictor
 from kerasseg.inference.uncertainty import uncertainty as measure_uncertainty
 from kerasseg.inference.windows import find_brain_box
@@ -27,10 +27,10 @@ from kerasseg.run import read_run
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """The network of a finished run with everything that a raw case needs before and after it.
+    """The network of a finished run, for raw cases.
 
     A case is brought to the modalities, the grid (`data.size`, `data.spacing`) and the intensities
-    of the run; what comes out lies on the case's own grid again.
+    of the run; what comes out is on the case's own grid again.
     """
 
     folder: Path
@@ -39,16 +39,16 @@ class LoadedRun:
 
     @property
     def name(self) -> str:
-        """The run's folder."""
+        """Return the run's folder."""
         return str(self.folder)
 
     @property
     def target(self) -> str:
-        """What it predicts."""
+        """Return what it predicts, a key of `anatomy.TARGETS`."""
         return self.experiment.model.target
 
     def probabilities(self, scan: Case) -> np.ndarray:
-        """Raw case -> probabilities (D, H, W, K) float32 on its grid.
+        """Return probabilities (D, H, W, K) float32 on the grid of a raw case.
 
         Raises `UserError` if the case lacks a modality of the run.
         """
@@ -56,15 +56,17 @@ class LoadedRun:
         return self._restore(prepared, scan, self.predictor.probabilities(prepared.image))
 
     def members(self, scan: Case) -> Iterator[np.ndarray]:
-        """The same of each orientation of the test-time augmentation by itself."""
+        """Yield the probabilities of each orientation of the test-time augmentation."""
         prepared = self._prepare(scan)
         for member in self.predictor.members(prepared.image):
             yield self._restore(prepared, scan, member)
 
     def masks(self, scan: Case, spacing: Sequence[float] | None = None) -> np.ndarray:
-        """Raw case -> masks (D, H, W, K) bool on its grid, cleaned up as `postprocessing` says.
+        """Return masks (D, H, W, K) bool on the grid of a raw case, after post-processing.
 
-        spacing: voxel size (D, H, W) in mm, instead of the case's
+        Args:
+            scan: the case.
+            spacing: voxel size (D, H, W) in mm, instead of the case's.
         """
         size = scan.spacing if spacing is None else spacing
         return self.masks_from_probabilities(self.probabilities(scan), size)
@@ -72,22 +74,22 @@ class LoadedRun:
     def masks_from_probabilities(
         self, probabilities: np.ndarray, spacing: Sequence[float]
     ) -> np.ndarray:
-        """What `masks` makes of probabilities (D, H, W, K); spacing (D, H, W) in mm."""
+        """Make masks (D, H, W, K) of probabilities of that shape; spacing (D, H, W) in mm."""
         return self.predictor.masks_from_probabilities(probabilities, spacing)
 
     def _prepare(self, scan: Case) -> Case:
-        """The case as the network's training saw it, but not cropped."""
-        wanted = self.experiment.data.modalities
-        missing = [name for name in wanted if name not in scan.modalities]
+        """Return the case as the training saw it, but not cropped."""
+        needed = self.experiment.data.modalities
+        missing = [name for name in needed if name not in scan.modalities]
         if missing:
             raise UserError(
                 f"{scan.case_id} has no {', '.join(missing)}, which {self.folder} needs: it has "
-                f"{', '.join(scan.modalities)}, the run was trained on {', '.join(wanted)}."
+                f"{', '.join(scan.modalities)}, the run was trained on {', '.join(needed)}."
             )
         image = scan.image
-        if wanted != scan.modalities:
-            image = image[..., [scan.modalities.index(name) for name in wanted]]
-        case = dataclasses.replace(scan, image=image, label=None, modalities=wanted, signal=None)
+        if needed != scan.modalities:
+            image = image[..., [scan.modalities.index(name) for name in needed]]
+        case = dataclasses.replace(scan, image=image, label=None, modalities=needed, signal=None)
         case = to_grid(case, self.experiment.data)
         box = find_brain_box(case.image)
         image = np.zeros(case.image.shape, np.float32)
@@ -118,12 +120,11 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
 
 
 class Model:
-    """Raw scans -> predictions on the scans' own grid.
+    """Finished runs that predict raw scans, on the scans' own grid.
 
-    runs:    of one `model.target`; more than one are an `Ensemble`
-    combine: mean of their probabilities, or vote of their masks
-
-    `segmenter` is the run, or the ensemble of them.
+    Args:
+        runs: runs of one `model.target`; more than one are an ensemble.
+        combine: whether probabilities are averaged, or masks vote.
     """
 
     def __init__(
@@ -131,19 +132,19 @@ class Model:
     ) -> None:
         self.runs = tuple(runs)
         self.combine = combine
-        members = [Member(run.name, run.experiment, run) for run in runs]
+        members = [EnsembleRun(run.name, run.experiment, run) for run in runs]
         self.segmenter = runs[0] if len(runs) == 1 else build_ensemble(members, combine)
         self.target = self.segmenter.target
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What a scan must have: what any of the runs needs."""
+        """Return what a scan must have: what any of the runs needs."""
         needed = (m for run in self.runs for m in run.experiment.data.modalities)
         return tuple(dict.fromkeys(needed))
 
     @property
     def data(self) -> DataSettings:
-        """The first run's data, with the modalities of all."""
+        """Return the first run's section `data`, with the modalities of all runs."""
         return self.runs[0].experiment.data.model_copy(update={"modalities": self.modalities})
 
     def predict(
@@ -154,14 +155,17 @@ class Model:
         layout: str | None = None,
         uncertainty: bool = False,
     ) -> Prediction:
-        """The prediction of one scan.
+        """Predict one scan.
 
-        scan:    a case's folder or file, or raw intensities (D, H, W, C), axes growing to
-                 superior, posterior, left, channels as in `modalities`
-        spacing: voxel size (D, H, W) of an array in mm
-        layout:  how the files are laid out, instead of what they look like
+        Args:
+            scan: a case's folder or file, or raw intensities (D, H, W, C), axes growing to
+                superior, posterior, left, channels as in `modalities`.
+            spacing: voxel size (D, H, W) of an array in mm.
+            layout: how the files are laid out, if not as they look.
+            uncertainty: whether entropy and variance are measured.
 
-        Raises `UserError` if there is not exactly one case, and for one that cannot be predicted.
+        Raises:
+            UserError: there is not exactly one case, or it cannot be predicted.
         """
         if isinstance(scan, np.ndarray):
             return self.segment(array_case(scan, spacing, self.modalities), uncertainty=uncertainty)
@@ -174,10 +178,11 @@ class Model:
         return self.segment(inputs[0].source.load(), uncertainty=uncertainty)
 
     def segment(self, case: Case, *, uncertainty: bool = False) -> Prediction:
-        """The prediction of a raw case.
+        """Predict a raw case.
 
-        Raises `UserError` for NaN, for an empty or constant channel, and for a single slice where
-        the model takes volumes.
+        Raises:
+            UserError: a channel is empty, constant or has NaN, or the case is a single slice and
+                the model takes volumes.
         """
         check_case(case)
         for run in self.runs:
@@ -200,7 +205,7 @@ class Model:
 
     @property
     def members(self) -> int:
-        """Over how many predictions the variance is taken: runs, or orientations of one run."""
+        """Return how many predictions the variance is of: runs, or one run's orientations."""
         return len(self.runs) if len(self.runs) > 1 else len(self.runs[0].predictor.orientations)
 
 
@@ -209,12 +214,20 @@ def load(
     combine: Literal["mean", "vote"] = "mean",
     overrides: Sequence[str] = (),
 ) -> Model:
-    """The model of one or several run folders, by their best checkpoints.
+    """Load the best networks of one or several run folders.
 
-    overrides: settings that are to be others than in the runs, such as "evaluation.flips=[width]"
+    Args:
+        runs: the run folders.
+        combine: whether several runs' probabilities are averaged, or their masks vote.
+        overrides: settings that are to be others than in the runs, such as
+            "evaluation.flips=[width]".
 
-    Raises `UserError` for a folder that is no run's or has no checkpoint, for runs of several
-    targets, and for runs whose means would be made into masks in different ways.
+    Raises:
+        UserError: a run cannot be read, or the runs do not go together.
+
+    Example:
+        >>> model = kerasseg.load("runs/brats_fold0", "runs/brats_fold1")
+        >>> model.predict("BraTS2021_00000").save("label.nii.gz")
     """
     if not runs:
         raise UserError("kerasseg.load needs at least one run folder.")

@@ -1,11 +1,4 @@
-"""`kerasseg predict`: runs and scans in, files out.
-
-What stands on the command line of `kerasseg predict`.
-
-`predictions.json`: by what the predictions in a folder were made.
-
-What `kerasseg predict` says at its end.
-"""
+"""`kerasseg predict RUN… INPUT`: its arguments, the folder it writes, and what it prints."""
 
 import json
 import re
@@ -22,7 +15,8 @@ from kerasseg import __version__
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import atomic_write
-from kerasseg.prediction.predict_files import Outcome, Wanted, predict_files
+from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
+from kerasseg.run import CHECKPOINT
 
 if TYPE_CHECKING:
     from kerasseg.prediction.model import Model
@@ -33,25 +27,32 @@ _SETTING = re.compile(r"^[a-z_]+(\.\w+)+=")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Run folders, what they are to predict, and settings that are to be others."""
+    """The arguments of `kerasseg predict`.
+
+    Attributes:
+        runs: the run folders.
+        inputs: the scans: a case's folder, a folder of cases, or files.
+        settings: settings that are to be others than in the runs.
+    """
 
     runs: tuple[Path, ...]
     inputs: tuple[Path, ...]
     settings: tuple[str, ...]
 
 
-def split_settings(words: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
-    """Paths, and SECTION.KEY=VALUE that is no path."""
-    settings = tuple(word for word in words if _SETTING.match(word) and not Path(word).exists())
-    return [Path(word) for word in words if word not in settings], settings
+def split_settings(arguments: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
+    """Tell paths from SECTION.KEY=VALUE that is no path."""
+    settings = tuple(text for text in arguments if _SETTING.match(text) and not Path(text).exists())
+    return [Path(text) for text in arguments if text not in settings], settings
 
 
-def split_arguments(words: Sequence[str]) -> Arguments:
-    """RUN [RUN…] INPUT [SECTION.KEY=VALUE…]: the last path is the input; files before it are, too.
+def split_arguments(arguments: Sequence[str]) -> Arguments:
+    """Read RUN [RUN…] INPUT [SECTION.KEY=VALUE…].
 
-    Raises `UserError` for fewer than two paths, and for an input that does not exist.
+    The last path is the input, and so are the files before it. Raises `UserError` for fewer than
+    two paths, and for an input that does not exist.
     """
-    paths, settings = split_settings(words)
+    paths, settings = split_settings(arguments)
     if len(paths) < 2:
         raise UserError(
             "kerasseg predict needs a run folder and what it is to predict: kerasseg predict RUN "
@@ -69,16 +70,18 @@ def split_arguments(words: Sequence[str]) -> Arguments:
 FILE_NAME = "predictions.json"
 _MUST_MATCH = ("networks", "combine", "settings", "labels")
 _SHOWN = {"networks": "runs"}
-"""Of networks there are only check sums; what they are called is said instead."""
+"""Networks are known by their check sums only, so a message names the runs instead."""
 
 
-def origin_of(model: "Model", settings: list[str], labels: str | None) -> dict[str, Any]:
-    """What changes a prediction.
+def describe_origin(model: "Model", settings: list[str], labels: str | None) -> dict[str, Any]:
+    """Return what a prediction depends on, as `predictions.json` holds it.
 
-    settings: the overrides
-    labels:   the convention of ids that was asked for
+    Args:
+        model: the model.
+        settings: settings that are others than in the runs.
+        labels: the convention of label ids that was asked for.
     """
-    checkpoints = [run.folder / "checkpoints" / "best.keras" for run in model.runs]
+    checkpoints = [run.folder / CHECKPOINT for run in model.runs]
     return {
         "kerasseg": __version__,
         "runs": [str(run.folder) for run in model.runs],
@@ -91,9 +94,9 @@ def origin_of(model: "Model", settings: list[str], labels: str | None) -> dict[s
 
 
 def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> None:
-    """Make the folder if it is missing and write `origin` into it.
+    """Make a folder of predictions if it is missing, and write `origin` into it.
 
-    Raises `UserError` if there are predictions that something else made, unless `overwrite`.
+    Raises `UserError` if it holds predictions of another origin, unless `overwrite`.
     """
     path = folder / FILE_NAME
     if path.is_file() and not overwrite:
@@ -103,10 +106,10 @@ def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> No
         except (OSError, ValueError, AttributeError):
             other, there = ["runs"], {"runs": "that cannot be read"}
         if other:
-            words = [f"{_SHOWN.get(key, key)} {there.get(_SHOWN.get(key, key))}" for key in other]
+            found = [f"{_SHOWN.get(key, key)} {there.get(_SHOWN.get(key, key))}" for key in other]
             raise UserError(
                 f"{folder} holds predictions that were made otherwise (with "
-                f"{', '.join(words)}): name another folder with --output, or make them anew with "
+                f"{', '.join(found)}): name another folder with --output, or make them anew with "
                 "--overwrite."
             )
     try:
@@ -124,14 +127,21 @@ def predict(
     combine: Literal["mean", "vote"] = "mean",
     layout: str | None = None,
     overlays: int | None = None,
-    wanted: Wanted = Wanted(),  # noqa: B008 (frozen)
+    options: OutputOptions = OutputOptions(),  # noqa: B008 (frozen)
 ) -> Outcome:
-    """Predict every case of the input and write it into `output`.
+    """Predict every case of the input.
 
-    overlays: cases that are drawn; None: `evaluation.overlays` of the first run
+    Args:
+        arguments: runs, inputs and settings.
+        output: folder of the predictions.
+        combine: how several runs are combined.
+        layout: how the scans are laid out, if not as they look.
+        overlays: how many cases are drawn; None takes `evaluation.overlays` of the first run.
+        options: what is written of every case.
 
-    Raises `UserError` for what concerns all cases: a run that cannot be loaded, an input without a
-    case, an output folder that holds the scans or predictions that were made otherwise.
+    Raises:
+        UserError: a run cannot be loaded, the input holds no case, or the output folder holds the
+            scans or predictions that were made otherwise.
     """
     # It starts TensorFlow, which nothing else in this file needs.
     from kerasseg.prediction.model import load
@@ -146,32 +156,32 @@ def predict(
     inputs = find_inputs(arguments.inputs, model.data, layout, _below(output, arguments.inputs))
     claim_folder(
         output,
-        origin_of(model, list(arguments.settings), wanted.labels),
-        overwrite=wanted.overwrite,
+        describe_origin(model, list(arguments.settings), options.labels),
+        overwrite=options.overwrite,
     )
     drawn = model.runs[0].experiment.evaluation.overlays if overlays is None else overlays
-    if wanted.uncertainty and model.members < 2:
+    if options.uncertainty and model.members < 2:
         print(
             "One run without test-time augmentation has an entropy and no variance: give several "
             "runs, or evaluation.flips=[width]."
         )
-    return predict_files(model, inputs, output, wanted, overlays=drawn)
+    return predict_files(model, inputs, output, options, overlays=drawn)
 
 
 def _below(output: Path, inputs: Sequence[Path]) -> Path | None:
-    """The output folder where it lies in the input: what it holds was not to be predicted."""
+    """Return the output folder if it is inside an input, as its files are not to be predicted."""
     inside = any(path.resolve() in output.resolve().parents for path in inputs)
     return output if inside else None
 
 
 def show_outcome(outcome: Outcome, output: Path, console: Console) -> None:
-    """How many cases there are now, and a table of those that failed, and why."""
-    words = [f"{len(outcome.written)} case(s) written to {output}"]
+    """Print how many cases there are now, and a table of those that failed, and why."""
+    counts = [f"{len(outcome.written)} case(s) written to {output}"]
     if outcome.skipped:
-        words.append(f"{len(outcome.skipped)} skipped that were finished (--overwrite: anew)")
+        counts.append(f"{len(outcome.skipped)} skipped that were finished (--overwrite: anew)")
     if outcome.failed:
-        words.append(f"{len(outcome.failed)} failed")
-    console.print(", ".join(words) + ".", highlight=False, markup=False, soft_wrap=True)
+        counts.append(f"{len(outcome.failed)} failed")
+    console.print(", ".join(counts) + ".", highlight=False, markup=False, soft_wrap=True)
     if outcome.failed:
         table = Table("case", "why it failed")
         for case_id, reason in outcome.failed.items():
@@ -179,6 +189,6 @@ def show_outcome(outcome: Outcome, output: Path, console: Console) -> None:
         console.print(table)
 
 
-def _plain(words: str) -> str:
-    """Square brackets are no markup."""
-    return words.replace("[", "\\[")
+def _plain(text: str) -> str:
+    """Escape square brackets, which rich takes for markup."""
+    return text.replace("[", "\\[")

@@ -1,9 +1,4 @@
-"""Many cases through a model, into files.
-
-`overlays/<case>.png`: a prediction over its scan.
-
-A prediction -> its files.
-"""
+"""Predict many cases into files: label maps, probabilities, uncertainty and overlays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +12,16 @@ from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.errors import UserError, storage_error
 from kerasseg.figures.style import label_legend, save_figure, show_label, show_slice
-from kerasseg.prediction.prediction import Prediction, Segmenter
+from kerasseg.prediction.prediction import CaseSegmenter, Prediction
 from kerasseg.progress import track
 
 
 def draw_prediction(prediction: Prediction, path: Path) -> None:
-    """The axial slice with most predicted tumour, or the middle one: every modality, then the
-    prediction over FLAIR, or over the first modality where there is no FLAIR."""
+    """Draw one axial slice: every modality, then the prediction over FLAIR.
+
+    The slice is the one with the most predicted tumour, or the middle one. The first modality takes
+    the place of FLAIR where there is no FLAIR.
+    """
     case, label = prediction.case, prediction.label
     areas = (label > 0).sum(axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else label.shape[0] // 2
@@ -50,8 +48,8 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
     save_figure(figure, path, "--output")
 
 
-OPTION = "--output"
-"""What would move the files, for messages."""
+_SETTING = "--output"
+"""The option that error messages name where a file cannot be written."""
 
 
 def write_prediction(
@@ -62,19 +60,27 @@ def write_prediction(
     probabilities: bool = False,
     overlay: bool = False,
 ) -> None:
-    """Write what was asked for, every file in one step, the label last.
+    """Write the files of a prediction, each in one step, the label last.
 
-    Labels have `ids`, canonical -> own; the mask of a picture of binary target is 0 and 255. Maps
-    of entropy and variance are written if the prediction has them.
+    The mask of a picture of binary target is 0 and 255. Maps of entropy and variance are written
+    if the prediction has them.
 
-    Raises `UserError` where a file cannot be written.
+    Args:
+        prediction: the prediction.
+        files: the paths.
+        ids: canonical label -> the id that is written.
+        probabilities: whether the maps of probabilities are written.
+        overlay: whether the prediction is drawn.
+
+    Raises:
+        UserError: a file cannot be written.
     """
     grid, target = prediction.case.grid, prediction.target
     for folder in {files.folder, *([files.overlay.parent] if overlay else [])}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise storage_error(error, f"Making the folder {folder}", OPTION) from error
+            raise storage_error(error, f"Making the folder {folder}", _SETTING) from error
     maps = [
         (files.probabilities(target), prediction.probabilities if probabilities else None),
         (files.entropy(target), prediction.entropy),
@@ -82,17 +88,21 @@ def write_prediction(
     ]
     for paths, values in maps:
         if values is not None:
-            write_maps(paths, values, grid, OPTION, picture=files.picture)
+            write_maps(paths, values, grid, _SETTING, picture=files.picture)
     if overlay:
         draw_prediction(prediction, files.overlay)
-    write_label(files, prediction.label, ids, grid, target, OPTION)
+    write_label(files, prediction.label, ids, grid, target, _SETTING)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is written besides the labels.
+class OutputOptions:
+    """What is written of every case.
 
-    labels: convention of their ids, or None for the data set's own
+    Attributes:
+        probabilities: whether the maps of probabilities are written.
+        uncertainty: whether the maps of entropy and variance are written.
+        labels: convention of the label ids, or None for that of the data set.
+        overwrite: whether cases that are finished are predicted anew.
     """
 
     probabilities: bool = False
@@ -103,9 +113,13 @@ class Wanted:
 
 @dataclass
 class Outcome:
-    """Case ids that were written, that were there, and that failed, with the reason.
+    """The outcome of many predictions.
 
-    stopped: why the rest was not tried, such as a full disk
+    Attributes:
+        written: ids of the cases that were predicted.
+        skipped: ids of the cases that were finished before.
+        failed: id of a case that failed -> why.
+        stopped: why the other cases were not tried, such as a full disk; None if all were.
     """
 
     written: list[str] = field(default_factory=list)
@@ -115,19 +129,24 @@ class Outcome:
 
 
 def predict_files(
-    model: Segmenter,
+    model: CaseSegmenter,
     inputs: list[Input],
     output: Path,
-    wanted: Wanted = Wanted(),
+    options: OutputOptions = OutputOptions(),
     *,
     overlays: int = 0,
 ) -> Outcome:
-    """Predict every case and write it into `output`, case by case.
+    """Predict cases one after the other and write their files.
 
-    A case whose files are all there is skipped, unless `wanted.overwrite`. One that cannot be
-    predicted does not stop the others; a file that cannot be written does.
+    A case that cannot be predicted does not stop the others; a file that cannot be written does.
 
-    overlays: how many cases are drawn, the first ones
+    Args:
+        model: what predicts, in this process or on a server.
+        inputs: the cases.
+        output: folder of the files.
+        options: what is written. A case whose files are all there is skipped, unless
+            `options.overwrite`.
+        overlays: how many of the first cases are drawn.
     """
     outcome = Outcome()
     for number, case in enumerate(track(inputs, len(inputs), "predict")):
@@ -140,21 +159,23 @@ def predict_files(
                 "folder with --output."
             )
             continue
-        if not wanted.overwrite and all(p.exists() for p in _files(files, model, wanted, overlay)):
+        if not options.overwrite and all(
+            p.exists() for p in _expected_files(files, model, options, overlay)
+        ):
             outcome.skipped.append(case_id)
             continue
         try:
-            ids = label_ids(wanted.labels, model.data, model.target, case.label_ids)
-            prediction = model.segment(case.source.load(), uncertainty=wanted.uncertainty)
+            ids = label_ids(options.labels, model.data, model.target, case.label_ids)
+            prediction = model.segment(case.source.load(), uncertainty=options.uncertainty)
         except UserError as error:
             outcome.failed[case_id] = str(error)
             continue
-        except Exception as error:  # whatever it is, the other cases are not at fault
-            outcome.failed[case_id] = _words(error)
+        except Exception as error:  # the other cases are not at fault, whatever it is
+            outcome.failed[case_id] = _describe_error(error)
             continue
         try:
             write_prediction(
-                prediction, files, ids, probabilities=wanted.probabilities, overlay=overlay
+                prediction, files, ids, probabilities=options.probabilities, overlay=overlay
             )
         except UserError as error:
             outcome.stopped = str(error)
@@ -163,11 +184,13 @@ def predict_files(
     return outcome
 
 
-def _files(files: OutputFiles, model: Segmenter, wanted: Wanted, overlay: bool) -> list[Path]:
+def _expected_files(
+    files: OutputFiles, model: CaseSegmenter, options: OutputOptions, overlay: bool
+) -> list[Path]:
     result = [files.label]
-    if wanted.probabilities:
+    if options.probabilities:
         result += files.probabilities(model.target)
-    if wanted.uncertainty:
+    if options.uncertainty:
         result += files.entropy(model.target)
         result += files.variance(model.target) if model.members > 1 else []
     return [*result, files.overlay] if overlay else result
@@ -177,7 +200,7 @@ def _is_input(case: Input, files: OutputFiles) -> bool:
     return any(files.label.resolve() == path.resolve() for path in case.source.files)
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     kind = type(error).__name__
     if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
         return (

@@ -22,21 +22,27 @@ from kerasseg.errors import UserError
 def array_case(
     image: np.ndarray, spacing: Sequence[float], modalities: tuple[str, ...], name: str = "array"
 ) -> Case:
-    """Raw intensities (D, H, W, C) -> a case at the origin, with the house's axes.
+    """Make a case at the origin of raw intensities.
 
-    spacing: voxel size (D, H, W) in mm
+    Args:
+        image: intensities (D, H, W, C), axes growing to superior, posterior, left.
+        spacing: voxel size (D, H, W) in mm.
+        modalities: names of the C channels.
+        name: id of the case.
 
-    Raises `UserError` for another number of axes or channels, for values that are no numbers, and
-    for an impossible voxel size.
+    Raises:
+        UserError: the axes, the channels, the values or the voxel size are not possible.
     """
-    wanted = f"(depth, height, width, {len(modalities)}) with the channels {', '.join(modalities)}"
+    expected = (
+        f"(depth, height, width, {len(modalities)}) with the channels {', '.join(modalities)}"
+    )
     if image.ndim != 4:
         raise UserError(
-            f"The array has shape {image.shape}, expected {wanted}; a picture has a depth of 1."
+            f"The array has shape {image.shape}, expected {expected}; a picture has a depth of 1."
         )
     if image.shape[-1] != len(modalities):
         raise UserError(
-            f"The array has {image.shape[-1]} channel(s), shape {image.shape}, expected {wanted}."
+            f"The array has {image.shape[-1]} channel(s), shape {image.shape}, expected {expected}."
         )
     if 0 in image.shape or image.dtype.kind not in "iufb":
         raise UserError(f"The array, {image.dtype} of shape {image.shape}, holds no scan.")
@@ -61,14 +67,15 @@ def array_case(
 
 @dataclass(frozen=True)
 class Prediction:
-    """Axes (depth, height, width) = (superior, posterior, left) growing, on the grid of the scan.
+    """A prediction on the grid of its scan; axes (D, H, W) grow to superior, posterior, left.
 
-    case:          the scan, with the modalities that the model takes
-    target:        what was predicted, a key of `anatomy.TARGETS`
-    label:         (D, H, W) uint8 canonical ids; of the target binary 1 is tumour of any kind
-    probabilities: (D, H, W, K) float32, its channels are `channels`
-    entropy:       (D, H, W, 1 or K) float32 in bits, if it was asked for
-    variance:      (D, H, W, K) float32 over runs or test-time augmentation, if there are several
+    Attributes:
+        case: the scan, with the modalities that the model takes.
+        target: what was predicted, a key of `anatomy.TARGETS`.
+        label: canonical labels (D, H, W) uint8; for the target binary, 1 is tumour of any kind.
+        probabilities: (D, H, W, K) float32, of the K `channels`.
+        entropy: (D, H, W, 1 or K) float32 in bits, if it was asked for.
+        variance: (D, H, W, K) float32 over runs or test-time augmentation, if there are several.
     """
 
     case: Case
@@ -80,47 +87,49 @@ class Prediction:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The names of the K channels."""
+        """Return the names of the K channels."""
         return tuple(anatomy.TARGETS[self.target])
 
     @property
     def affine(self) -> np.ndarray:
-        """4 x 4, array indices (d, h, w, 1) -> scanner RAS coordinates in mm."""
+        """Return the 4 x 4 matrix from indices (d, h, w, 1) to scanner RAS coordinates in mm."""
         return self.case.affine
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Voxel size (D, H, W) in mm."""
+        """Return the voxel size (D, H, W) in mm."""
         return self.case.spacing
 
     def own_label(self, ids: Mapping[int, int] | None = None) -> np.ndarray:
-        """The label with a data set's own ids, canonical id -> own; the smallest unsigned dtype
-        that holds them."""
+        """Return the label with a data set's own ids (canonical -> own), in the smallest unsigned
+        dtype that holds them."""
         return self.label if ids is None else own_label(self.label, ids)
 
     def save(self, path: Path | str, ids: Mapping[int, int] | None = None) -> None:
-        """Write the label as NIfTI in the grid of the scan's file, (x, y, z).
+        """Write the label as NIfTI on the grid of the scan's file, (x, y, z).
 
-        ids: canonical id -> what is written
+        Args:
+            path: the file, such as label.nii.gz.
+            ids: canonical label -> the id that is written.
         """
         label = restore_label(self.own_label(ids), self.affine, self.case.grid)
         write_nifti(Path(path), label, self.case.grid, "--output")
 
 
-class Segmenter(Protocol):
-    """What `predict_files` needs of a `Model`."""
+class CaseSegmenter(Protocol):
+    """What predicts raw cases: a `Model`, or a server's client."""
 
     @property
     def data(self) -> DataSettings:
-        """Which modalities it takes, and the ids of its data set."""
+        """Return its section `data`: the modalities it takes, and the ids of its data set."""
 
     @property
     def target(self) -> str:
-        """A key of `anatomy.TARGETS`."""
+        """Return what it predicts, a key of `anatomy.TARGETS`."""
 
     @property
     def members(self) -> int:
-        """Over how many predictions the variance is taken."""
+        """Return the number of predictions over which the variance is taken."""
 
     def segment(self, case: Case, *, uncertainty: bool = False) -> Prediction:
-        """The prediction of a raw case. Raises `UserError` for one that it does not take."""
+        """Predict a raw case. Raises `UserError` for one that it does not take."""

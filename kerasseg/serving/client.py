@@ -22,7 +22,12 @@ from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles
 from kerasseg.errors import UserError
 from kerasseg.prediction.predict import claim_folder
-from kerasseg.prediction.predict_files import Outcome, Wanted, predict_files, write_prediction
+from kerasseg.prediction.predict_files import (
+    Outcome,
+    OutputOptions,
+    predict_files,
+    write_prediction,
+)
 from kerasseg.prediction.prediction import Prediction, array_case
 from kerasseg.serving.client_transport import (
     Connection,
@@ -385,7 +390,7 @@ def segment_files(
     client: Client,
     paths: Sequence[Path],
     output: Path,
-    wanted: Wanted = Wanted(),  # noqa: B008 (frozen)
+    options: OutputOptions = OutputOptions(),  # noqa: B008 (frozen)
     *,
     layout: str | None = None,
     overlays: int = 0,
@@ -396,7 +401,7 @@ def segment_files(
         client: The served model.
         paths: Files and folders of cases.
         output: A folder, or the file (.nii.gz, .nii, .png) of the only case.
-        wanted: What is written of each case.
+        options: What is written of each case.
         layout: Layout of the files, instead of what they look like.
         overlays: How many of the cases are drawn.
 
@@ -412,7 +417,7 @@ def segment_files(
     suffix = next((end for end in _SUFFIXES if output.name.lower().endswith(end)), "")
     if suffix and not output.is_dir():
         inputs = find_inputs(paths, client.data, layout)
-        return _segment_into_file(client, inputs, output, suffix, wanted, overlay=overlays > 0)
+        return _segment_into_file(client, inputs, output, suffix, options, overlay=overlays > 0)
     inside = any(path.resolve() in output.resolve().parents for path in paths)
     inputs = find_inputs(paths, client.data, layout, output if inside else None)
     where = f"{client.connection.address}/{client.model}/{client.version or 'newest'}"
@@ -423,10 +428,10 @@ def segment_files(
         "combine": "mean",
         "target": client.target,
         "settings": [],
-        "labels": wanted.labels,
+        "labels": options.labels,
     }
-    claim_folder(output, origin, overwrite=wanted.overwrite)
-    return predict_files(client, inputs, output, wanted, overlays=overlays)
+    claim_folder(output, origin, overwrite=options.overwrite)
+    return predict_files(client, inputs, output, options, overlays=overlays)
 
 
 @dataclass(frozen=True)
@@ -445,7 +450,7 @@ def _segment_into_file(
     inputs: list[Input],
     output: Path,
     suffix: str,
-    wanted: Wanted,
+    options: OutputOptions,
     *,
     overlay: bool,
 ) -> Outcome:
@@ -461,8 +466,8 @@ def _segment_into_file(
         raise UserError(f"--output {output}: expected a file that ends with {expected}.")
     if any(output.resolve() == path.resolve() for path in case.source.files):
         raise UserError(f"--output {output} is the scan itself: name another file.")
-    ids = label_ids(wanted.labels, client.data, client.target, case.label_ids)
+    ids = label_ids(options.labels, client.data, client.target, case.label_ids)
     prediction = client.segment(case.source.load())
     files = _OneFile(output.parent, output.name[: -len(suffix)], case.picture, output)
-    write_prediction(prediction, files, ids, probabilities=wanted.probabilities, overlay=overlay)
+    write_prediction(prediction, files, ids, probabilities=options.probabilities, overlay=overlay)
     return Outcome(written=[case.source.case_id])

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from kerasseg import __version__, anatomy
 from kerasseg.errors import UserError, storage_error
-from kerasseg.evaluation.evaluate import evaluate
+from kerasseg.evaluation.evaluate import dice_of_cases
 from kerasseg.evaluation.scores import mean_scores
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.build import float32_twin
@@ -303,9 +303,7 @@ class _RunCases:
     def mean_dice(self, predictor: Predictor) -> tuple[float, int]:
         """Return the mean Dice of the validation cases over all regions, and how many they are."""
         ids = self._readable("validation")
-        target = self.run.experiment.model.target
-        scores = evaluate(predictor, self.store, {"validation": ids}, target, Path(), overlays=0)
-        means = mean_scores(scores)
+        means = mean_scores(dice_of_cases(predictor, self.store, ids))
         return means.get("mean", next(iter(means.values()))), len(ids)
 
     def _readable(self, split: str) -> list[str]:

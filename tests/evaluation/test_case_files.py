@@ -13,11 +13,11 @@ from PIL import Image
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.evaluation import write_evaluation
+from kerasseg.evaluation import report
 from kerasseg.evaluation.evaluate_files import evaluate_files
 from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs
 from kerasseg.prediction.predict import Arguments, predict
-from kerasseg.prediction.predict_files import Wanted
+from kerasseg.prediction.predict_files import OutputOptions
 from kerasseg.run import read_run
 from tests import run_folders
 from tests.conftest import TINY, write_brats
@@ -38,7 +38,7 @@ def make_run(root, name, *overrides, seed=0):
 
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch):
-    monkeypatch.setattr(write_evaluation, "draw_figures", lambda *_: iter(()))
+    monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +148,9 @@ def test_a_resampled_store_and_probabilities(root, tmp_path):
     maps = [f"{case}_probability_{name}.nii.gz" for name in ("ET", "TC", "WT")]
     assert names_in(folder / "labels") == [f"{case}.nii.gz"]
     assert names_in(folder / "probabilities") == maps
-    wanted = Wanted(probabilities=True)
+    options = OutputOptions(probabilities=True)
     scans = (root / "scans" / case,)
-    predict(Arguments((run,), scans, ()), out, overlays=0, wanted=wanted)
+    predict(Arguments((run,), scans, ()), out, overlays=0, options=options)
     same_files(folder / "labels", out, [f"{case}.nii.gz"])
     same_files(folder / "probabilities", out, maps, atol=1e-5)
     assert nib.load(folder / "labels" / f"{case}.nii.gz").shape == (22, 24, 18)
@@ -165,9 +165,12 @@ def test_an_ensemble(root, tmp_path):
         names = names_in(out / "labels")
         maps = names_in(out / "probabilities")
         assert len(names) == 1 and len(maps) == 4
-        scan, wanted = root / "scans" / names[0].removesuffix(".nii.gz"), Wanted(probabilities=True)
+        scan, options = (
+            root / "scans" / names[0].removesuffix(".nii.gz"),
+            OutputOptions(probabilities=True),
+        )
         arguments = Arguments(tuple(runs), (scan,), ())
-        predict(arguments, own, combine=combine, overlays=0, wanted=wanted)
+        predict(arguments, own, combine=combine, overlays=0, options=options)
         same_files(out / "labels", own, names)
         same_files(out / "probabilities", own, maps, atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import UserError
-from kerasseg.evaluation import write_evaluation
+from kerasseg.evaluation import report
 from kerasseg.evaluation.compare_runs import compare_runs
 from kerasseg.evaluation.evaluate_runs import (
     evaluate_ensemble,
@@ -52,8 +52,8 @@ def test_a_run_gets_tables_and_one_page(run):
     rows = rows_of(folder / "metrics.csv")
     assert list(rows) == ids and len(ids) == 2
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["seconds_per_volume"] > 0 and summary["peak_memory_gib"] > 0.1
-    assert set(summary["calibration_error"]) == {"NCR", "ED", "ET"}
+    assert summary["seconds_per_volume"]["test"] > 0 and summary["peak_memory_gib"] > 0.1
+    assert set(summary["calibration_error"]["test"]) == {"NCR", "ED", "ET"}
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', text)
     figures = {path.stem for path in (folder / "figures").iterdir()}
@@ -83,7 +83,7 @@ def test_metrics_are_those_of_the_whole_scan(run):
 
 
 def test_folds_are_put_together(root, monkeypatch):
-    monkeypatch.setattr(write_evaluation, "draw_figures", lambda *_: iter(()))
+    monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
     folders = [
         make_run(root, "run.name=folds", "split.method=kfold", "split.folds=3", f"split.fold={k}")
         for k in range(2)
@@ -124,7 +124,7 @@ def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
 
 
 def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
-    monkeypatch.setattr(write_evaluation, "draw_figures", lambda *_: iter(()))
+    monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
     flat = make_run(
         root,
         "run.name=flat",

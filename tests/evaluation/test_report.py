@@ -1,99 +1,154 @@
-import base64
-import re
+"""The one page of an evaluation, as training and `kerasseg evaluate` write it."""
 
+import base64
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from kerasseg import anatomy
-from kerasseg.evaluation.report import write_report
-from kerasseg.evaluation.scores import CaseScore, mean_scores, score_columns
+from kerasseg.config.evaluation import MetricsSection
+from kerasseg.evaluation.report import evaluation_summary, write_report, write_tables
+from kerasseg.evaluation.results import CasePair, Provenance, Results, count_probabilities
+from kerasseg.evaluation.scores import score_columns
+from kerasseg.metrics.case_metrics import UNITS
+from kerasseg.page import Drawing
+from kerasseg.targets import label_to_masks
+
+PROVENANCE = Provenance("a run", "3-D patches", {"Again": "kerasseg evaluate runs/a"})
 
 
-def page(folder, target="binary", figures=(), **changes):
-    """The page of two cases without its tags' white space."""
-    (folder / "figures").mkdir(exist_ok=True)
-    for name in ("training_curves.png", *figures):
-        (folder / "figures" / name).write_bytes(name.encode())
-    dice = {name: 0.25 * (i + 1) for i, name in enumerate(score_columns(target)[:4])}
-    dice = {name: dice.get(name, 0.5) for name in score_columns(target)}
-    scores = [
-        CaseScore("val 1", "validation", dice, tuple(figures)),
-        CaseScore("test_1", "test", dice),
-    ]
-    summary = {
-        "run": "run",
-        "task": "3-D patches",
-        "overfit_check": False,
-        "warnings": [],
-        "skipped_cases": {},
-        "damaged_records": {},
-        "case_kind": "volume",
-        "dice": {s: mean_scores(r for r in scores if r.split == s) for s in ("validation", "test")},
-        "metrics": {},
-        "best_epoch": 1,
-        "epochs": 2,
-        "epochs_planned": 2,
-        "stopped_early": False,
-        "parameters": 1000,
-        "precision": "float32",
-        "device": "CPU",
-        "cases": {"train": 3, "validation": 1, "test": 1},
-        "store": "store",
-        "data_fingerprint": "abc",
-        **changes,
-    }
-    return " ".join(write_report(folder, summary, scores, target).read_text().split())
+def results_of(target="binary", sides=("validation", "test"), settings=None):
+    """Two cases on each side, the second without enhancing tumour, of two patients."""
+    results = {}
+    for number, side in enumerate(sides):
+        results[side] = Results(target, settings or MetricsSection(resamples=100))
+        for index in range(2):
+            random = np.random.default_rng(10 * number + index)
+            label = random.integers(0, 4 - index, (4, 6, 5)).astype(np.uint8)
+            found = np.roll(label, 1, axis=1)
+            masks = label_to_masks(found, target)
+            counts = count_probabilities(
+                masks.reshape(-1, masks.shape[-1]) * 0.9, label.ravel(), target
+            )
+            case_id = f"{side} {index}"
+            pair = CasePair(case_id, side, label, masks, (2, 1, 1), case_id, counts, 1.5)
+            results[side].add(pair)
+    return results
+
+
+def page(folder, results, provenance=PROVENANCE, drawings=()):
+    """The page without its tags' white space."""
+    summary = evaluation_summary(results)
+    path = write_report(folder, results, summary, provenance, drawings, "--output")
+    assert path == folder / "report.html"
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    return " ".join(path.read_text().split())
 
 
 @pytest.mark.parametrize("target", anatomy.TARGETS)
-def test_the_table_has_the_columns_of_the_target(tmp_path, target):
-    text = page(tmp_path, target)
-    assert re.findall(r"<th>(\w+)</th>", text) == ["case", "split", *score_columns(target)]
+def test_every_side_class_metric_and_case(tmp_path, target):
+    results = results_of(target)
+    text = page(tmp_path, results)
+    assert text.startswith("<!doctype html>") and "<h1>a run</h1>" in text
+    assert "<h2>Validation: 2 cases</h2>" in text and "<h2>Test: 2 cases</h2>" in text
+    shown = re.findall(r'<th data-metric="dice">([\w ]+)</th>', text)
+    assert shown == list(score_columns(target)), "the mean is among them"
+    for side, found in results.items():
+        for score in found.scores:
+            assert f"<tr><td>{score.case_id}</td><td>{side}</td>" in text
+    for metric in UNITS:
+        assert f'data-metric="{metric}"' in text
     assert ("WT and TC are the unions" in text) == (target in ("labels", "subregions"))
     assert ("Mean of WT (whole tumour), TC (tumour core) and" in text) == (target == "regions")
-    assert "<p>A class empty" in text or target != "binary"
-    assert text.count("<td>0.250</td>") == 4, "two cases and their means"
-    assert "left out" not in text and 'class="warning"' not in text
-    assert text.startswith("<!doctype html>")
+    assert "A class empty in truth and prediction counts" in text and "373.13 mm" in text
+    assert "Lesion-wise HD95 [mm]" in text and "95 % interval" in text
+    assert "1.500 s" in text and 'class="warning"' not in text
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [row["split"] for row in csv.DictReader(file)] == ["validation"] * 2 + ["test"] * 2
+
+
+def test_means_have_intervals_and_the_empty_rule_is_told(tmp_path):
+    results = results_of("labels", ["test"], MetricsSection(resamples=100, confidence=0.9))
+    text = page(tmp_path, results)
+    mean = results["test"].means()["ED"]["dice"]
+    assert f"{mean.mean:.3f}<small>{mean.low:.3f} to {mean.high:.3f}</small>" in text
+    assert "90 % interval" in text and "100 resamples" in text
+    assert "<code>dice_ET</code>&nbsp;1" in text and re.search(r"\d\.\d{3}\*</td>", text)
+    slices = results["test"].scores[0].slices["ED"] + results["test"].scores[1].slices["ED"]
+    assert f"<td>{slices.mean:.3f}</td><td>{slices.slices}</td>" in text
+    one = Results("labels", MetricsSection(resamples=100))
+    one.add(
+        CasePair("a", "test", np.ones((2, 3, 4), np.uint8), np.ones((2, 3, 4, 4), bool), (1, 1, 1))
+    )
+    alone = page(tmp_path / "one", {"test": one})
+    assert "Test: 1 case<" in alone and "no interval: one patient" in alone
+    assert " s</b>" not in alone, "no time is known"
 
 
 def test_the_page_holds_the_figures_that_there_are(tmp_path):
-    text = page(tmp_path, figures=("val 1_overlay.png",))
+    drawings = [Drawing(name, "Cases", f"of {name}", Figure((2, 1))) for name in ("a 1", "b")]
+    text = page(tmp_path, results_of(), drawings=drawings)
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
-    names = [base64.b64decode(image).decode() for image in images]
-    assert names == ["training_curves.png", "val 1_overlay.png"]
-    assert text.count("src=") == 2 and "http" not in text
-    assert "<h2>val 1 (validation)</h2>" in text and "<h2>test_1" not in text
+    assert [base64.b64decode(image) for image in images] == [
+        (tmp_path / "figures" / f"{name}.png").read_bytes() for name in ("a 1", "b")
+    ]
+    assert "<h2>Cases</h2>" in text and "of a 1" in text
+    assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', text), "one file can be sent"
 
 
-def test_metrics_have_intervals_and_say_what_the_empty_rule_decided(tmp_path):
-    mean = {"mean": 12.345, "low": 10.0, "high": None, "cases": 1}
-    text = page(
-        tmp_path,
-        metrics={
-            "test": {"ET": {"hd95": mean | {"high": 15.5}}, "ED": {"hd95": mean | {"low": None}}}
-        },
-        confidence=0.9,
-        decided_by_empty_rule={"test": {"hd95_ET": 2}},
-        slicewise={"test": {"ET": {"slicewise_dice": 0.25, "slices": 7}}},
-    )
-    assert "Metrics of 1 test case<" in text and "bootstrapped 90 % intervals" in text
-    assert "<td>12.35<small>10.00 to 15.50</small></td>" in text and "<td>12.35</td>" in text
-    assert "<code>hd95_ET</code> 2." in text and "ET 0.250 of 7 slices." in text
-    assert "HD95 [mm]" in text and "<td>Lesion-wise Dice</td>" in text and "373.13 mm" in text
-
-
-def test_skipped_cases_damaged_records_and_warnings_stand_in_boxes(tmp_path):
-    text = page(
-        tmp_path,
-        skipped_cases={"a": "a.nii: is <empty>.", "b": "b.nii: is cut."},
-        damaged_records={"c": "shard-0: the record of case c is damaged."},
+def test_left_out_cases_and_warnings_stand_in_boxes(tmp_path):
+    provenance = replace(
+        PROVENANCE,
         warnings=["The pictures have no patient ids."],
+        left_out={
+            "of the data set": {"a": "a.nii: is <empty>.", "b": "b.nii: is cut."},
+            "of the split": {"c": "shard-0: the record of case c is damaged."},
+            "of nothing": {},
+        },
         case_kind="picture",
     )
+    text = page(tmp_path, results_of(), provenance)
     boxes = re.findall(r'<(?:div|p) class="warning">(.*?)</(?:div|p)>', text)
-    assert boxes[0] == "The pictures have no patient ids."
-    assert boxes[1].startswith("<strong>2 cases of the data set were left out</strong>")
+    assert boxes[0] == "The pictures have no patient ids." and len(boxes) == 3
+    assert boxes[1].startswith("<strong>2 cases were left out of the data set:</strong>")
     assert "<li><code>a</code>: a.nii: is &lt;empty&gt;.</li>" in boxes[1]
-    assert boxes[2].startswith("<strong>1 case of the split was left out</strong>")
+    assert boxes[2].startswith("<strong>1 case was left out of the split:</strong>")
     assert "the record of case c is damaged" in boxes[2]
-    assert "Dice of whole pictures" in text
+    assert "whole pictures" in text and "per picture" in text
+
+
+def test_facts_commands_versions_and_config(tmp_path):
+    provenance = replace(
+        PROVENANCE,
+        commands={"Train again": "python train.py", "All figures": "kerasseg evaluate RUN"},
+        facts={"Store": "tfrecords/x"},
+        environment={"packages": {"keras": "3.1", "numpy": "2.0"}, "cores": 2},
+        config="run: {name: <x>}",
+    )
+    text = page(tmp_path, results_of(), provenance)
+    assert "<h3>All figures</h3> <pre>kerasseg evaluate RUN</pre>" in text
+    assert "<dt>Store</dt><dd>tfrecords/x</dd>" in text
+    assert "keras 3.1, numpy 2.0" in text and "run: {name: &lt;x&gt;}" in text
+
+
+def test_tables_of_one_side(tmp_path):
+    found = results_of("labels")["test"]
+    write_tables(tmp_path, found, "--output")
+    with (tmp_path / "summary.csv").open() as file:
+        rows = {(row["class"], row["metric"]): row for row in csv.DictReader(file)}
+    values = [score.classes["ED"].values["hd95"] for score in found.scores]
+    row = rows["ED", "hd95"]
+    assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-6) and row["unit"] == "mm"
+    assert float(row["median"]) == pytest.approx(np.median(values), abs=1e-6)
+    assert rows["ET", "dice"]["decided_by_empty_rule"] == "1"
+    with (tmp_path / "slicewise_dice.csv").open() as file:
+        assert {row["case_id"] for row in csv.DictReader(file)} == {"test 0", "test 1"}
+    matrix = np.loadtxt(
+        tmp_path / "confusion_matrix.csv", delimiter=",", skiprows=1, usecols=range(1, 5)
+    )
+    np.testing.assert_array_equal(matrix, found.confusion)

@@ -5,7 +5,9 @@ import pytest
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
+from kerasseg.evaluation.results import confusion_classes, confusion_matrix
 from kerasseg.evaluation.scores import (
+    SlicewiseDice,
     class_pairs,
     mean_scores,
     metric_settings,
@@ -145,3 +147,31 @@ def test_a_rule_that_skips_leaves_cases_out_of_the_mean():
     assert count_by_rule(scores)["hd95_TC"] == 1
     means = summarise(scores, MetricsSection(empty="skip", resamples=100))
     assert means["ED"]["hd95"].cases == 1 and means["ED"]["specificity"].cases == 2
+
+
+def test_slices_without_the_class_do_not_count():
+    random = np.random.default_rng(1)
+    truth, prediction = random.random((2, 5, 6, 7)) < 0.3
+    truth[1] = prediction[1] = False
+    truth[2] = False
+    found = SlicewiseDice.measure(truth, prediction)
+    wanted = [dice(truth[i], prediction[i]) for i in (0, 2, 3, 4)]
+    assert found.slices == 4 and found.mean == pytest.approx(np.mean(wanted))
+    assert wanted[1] == 0 and (found + found).mean == pytest.approx(found.mean)
+    sagittal = SlicewiseDice.measure(truth, prediction, axis=2)
+    wanted = [dice(truth[..., i], prediction[..., i]) for i in range(7)]
+    assert sagittal.mean == pytest.approx(np.mean(wanted))
+    assert np.isnan(SlicewiseDice().mean)
+
+
+@pytest.mark.parametrize("target", anatomy.TARGETS)
+def test_voxels_by_true_and_predicted_class(target):
+    random = np.random.default_rng(4)
+    truth = random.integers(0, 4, (4, 5, 6)).astype(np.uint8)
+    prediction = random.integers(0, 4, (4, 5, 6)).astype(np.uint8)
+    matrix = confusion_matrix(truth, label_to_masks(prediction, target), target)
+    if target == "binary":
+        truth, prediction = truth > 0, prediction > 0
+    for row, column in np.ndindex(matrix.shape):
+        assert matrix[row, column] == ((truth == row) & (prediction == column)).sum()
+    assert len(matrix) == len(confusion_classes(target)) and matrix.sum() == truth.size

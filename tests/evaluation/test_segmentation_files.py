@@ -49,8 +49,10 @@ def test_files_of_one_name_are_scored_in_millimetres(folders):
             assert float(rows[1][f"{metric}_{name}"]) == pytest.approx(value, abs=1e-5)
     summary = json.loads((folders / "out" / "summary.json").read_text())
     dice = [float(row["dice_WT"]) for row in rows]
-    assert summary["metrics"]["WT"]["dice"]["mean"] == pytest.approx(np.mean(dice), abs=1e-5)
-    assert summary["seconds_per_volume"] is None
+    assert summary["metrics"]["files"]["WT"]["dice"]["mean"] == pytest.approx(
+        np.mean(dice), abs=1e-5
+    )
+    assert summary["seconds_per_volume"]["files"] is None
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:image/png|#)', text), "nothing outside the page"
     figures = {path.stem for path in (folders / "out" / "figures").iterdir()}
@@ -70,13 +72,13 @@ def test_tumour_of_any_kind_and_one_case(tmp_path):
     write_nifti(tmp_path / "pred" / "a.nii.gz", labels(0, (0, 7)) * 0)
     evaluate_files(tmp_path / "pred", tmp_path / "truth", tmp_path / "out", "7")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["metrics"]["tumour"]["dice"] == {
+    assert summary["metrics"]["files"]["tumour"]["dice"] == {
         "mean": 0.0,
         "low": None,
         "high": None,
         "cases": 1,
     }
-    assert summary["decided_by_empty_rule"]["hd95_tumour"] == 1
+    assert summary["decided_by_empty_rule"]["files"]["hd95_tumour"] == 1
 
 
 def test_scans_of_the_same_names_are_drawn_below(folders):

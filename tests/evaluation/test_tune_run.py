@@ -6,7 +6,7 @@ import yaml
 
 from kerasseg.config.evaluation import MetricsSection, PostprocessingSettings
 from kerasseg.evaluation.evaluate_runs import evaluate_run
-from kerasseg.evaluation.tune_run import tune_run
+from kerasseg.evaluation.tune_postprocessing import tune_run
 from kerasseg.metrics.overlap import dice
 from kerasseg.prediction.model import load_run
 from kerasseg.run import POSTPROCESSING, read_run

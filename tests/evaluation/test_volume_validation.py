@@ -1,16 +1,14 @@
 """Whole volumes in the logs of every n-th epoch."""
 
 import csv
-from pathlib import Path
 
 import keras
 import pytest
 
 from kerasseg.config.experiment import EvaluationSettings
-from kerasseg.evaluation.evaluate import VolumeValidation, evaluate
+from kerasseg.evaluation.evaluate import VolumeValidation, dice_of_cases
 from kerasseg.evaluation.scores import mean_scores
 from kerasseg.figures.runs import draw_training_curves
-from kerasseg.figures.style import save_figure
 from kerasseg.inference.predictor import Predictor
 from kerasseg.run import read_history
 from kerasseg.train import build_network
@@ -29,7 +27,7 @@ def validation(phantom_store, tmp_path):
     settings = EvaluationSettings(overlap=0.0, window_batch=8)
     predictor = Predictor(network, experiment.pipeline, settings, target="subregions")
     cases = list(phantom_store.rows)[:2]
-    return VolumeValidation(predictor, phantom_store, cases, "subregions", every=2), cases
+    return VolumeValidation(predictor, phantom_store, cases, every=2), cases
 
 
 def test_every_second_epoch_has_the_mean_dice_of_whole_cases(validation, phantom_store):
@@ -38,9 +36,7 @@ def test_every_second_epoch_has_the_mean_dice_of_whole_cases(validation, phantom
     callback.on_epoch_end(0, logs)
     assert logs == {"val_dice": 0.5}
     callback.on_epoch_end(1, logs)
-    scores = evaluate(
-        callback.predictor, phantom_store, {"any": cases}, "subregions", Path(), overlays=0
-    )
+    scores = dice_of_cases(callback.predictor, phantom_store, cases)
     expected = {f"val_volume_dice_{name}": value for name, value in mean_scores(scores).items()}
     assert logs == {"val_dice": 0.5, **expected}
     assert 0 < expected["val_volume_dice_WT"] < 1
@@ -61,5 +57,6 @@ def test_history_and_curves_take_epochs_with_and_without(tmp_path):
     with (tmp_path / "history.csv").open() as file:
         assert [row["val_volume_dice_ET"] for row in csv.DictReader(file)] == ["", "0.75", ""]
     picture = tmp_path / "curves.png"
-    save_figure(draw_training_curves(read_history(history.path), 2, "subregions"), picture)
+    figure = draw_training_curves(read_history(history.path), 2, "subregions")
+    figure.savefig(picture)
     assert picture.stat().st_size > 10_000

@@ -7,8 +7,6 @@ import pytest
 from matplotlib.text import Text
 
 from kerasseg import anatomy
-from kerasseg.evaluation.results import ProbabilityCounts
-from kerasseg.evaluation.statistics import bootstrap_mean, compare_paired
 from kerasseg.figures.lesions import (
     draw_bland_altman,
     draw_error_volumes,
@@ -45,6 +43,8 @@ from kerasseg.figures.volumes import (
     error_kinds,
     planes_through,
 )
+from kerasseg.metrics.calibration import ProbabilityCounts
+from kerasseg.metrics.statistics import bootstrap_mean, compare_paired
 from kerasseg.targets import label_to_masks
 
 CLASSES = ("NCR", "ED", "ET", "WT", "TC")

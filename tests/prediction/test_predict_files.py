@@ -15,7 +15,7 @@ from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
 from kerasseg.prediction.model import load_run
 from kerasseg.prediction.predict import Arguments, predict
-from kerasseg.prediction.predict_files import Wanted
+from kerasseg.prediction.predict_files import OutputOptions
 from tests.conftest import LPS, to_file_axes, write_brats, write_h5_volume, write_nifti
 
 RAS = np.array([[1.0, 0, 0, -9], [0, 1.125, 0, -7], [0, 0, 1.25, 5], [0, 0, 0, 1]])
@@ -91,8 +91,8 @@ def test_ids_of_brats_2023_and_as_asked_for(runs, brats, phantoms, tmp_path):
     run_predict(runs["volumes"], case, tmp_path / "new", overlays=0)
     one = brats / "BraTS2021_00000"
     for choice, enhancing in (("brats", 4), ("brats23", 3)):
-        wanted = Wanted(labels=choice)
-        run_predict(runs["volumes"], one, tmp_path / choice, overlays=0, wanted=wanted)
+        options = OutputOptions(labels=choice)
+        run_predict(runs["volumes"], one, tmp_path / choice, overlays=0, options=options)
         label = np.asarray(nib.load(tmp_path / choice / "BraTS2021_00000.nii.gz").dataobj)
         assert set(np.unique(label)) == {0, 1, 2, enhancing}
     new = np.asarray(nib.load(tmp_path / "new" / "BraTS-GLI-1-000.nii.gz").dataobj)
@@ -100,9 +100,9 @@ def test_ids_of_brats_2023_and_as_asked_for(runs, brats, phantoms, tmp_path):
 
 
 def test_probabilities_and_uncertainty(runs, brats, tmp_path):
-    wanted = Wanted(probabilities=True, uncertainty=True)
+    options = OutputOptions(probabilities=True, uncertainty=True)
     one, out = brats / "BraTS2021_00000", tmp_path / "out"
-    run_predict(runs["labels"], one, out, overlays=0, wanted=wanted)
+    run_predict(runs["labels"], one, out, overlays=0, options=options)
     names = {p.name.removeprefix("BraTS2021_00000") for p in out.glob("*.nii.gz")}
     classes = ("background", "NCR", "ED", "ET")
     assert names == {".nii.gz", "_entropy.nii.gz", *(f"_probability_{c}.nii.gz" for c in classes)}
@@ -123,8 +123,8 @@ def test_probabilities_and_uncertainty(runs, brats, tmp_path):
 def test_several_runs(runs, brats, tmp_path, combine):
     one, out = brats / "BraTS2021_00000", tmp_path / "out"
     members = [runs["volumes"], runs["slices"], runs["other"]]
-    wanted = Wanted(probabilities=True, uncertainty=True)
-    run_predict(members, one, out, overlays=0, combine=combine, wanted=wanted)
+    options = OutputOptions(probabilities=True, uncertainty=True)
+    run_predict(members, one, out, overlays=0, combine=combine, options=options)
     files = [one / f"{one.name}_{m}.nii.gz" for m in ("flair", "t1", "t1ce", "t2")]
     case = NiftiSource("a", "a", ("flair", "t1", "t1ce", "t2"), tuple(files), None, ()).load()
     loaded = [load_run(folder) for folder in members]
@@ -170,20 +170,20 @@ def test_a_bad_case_does_not_stop_the_others(runs, brats, phantoms, tmp_path):
 
 def test_finished_cases_are_skipped(runs, brats, tmp_path):
     out = tmp_path / "out"
-    one = dataclasses.replace(Wanted(), probabilities=True)
-    run_predict(runs["volumes"], brats / "BraTS2021_00000", out, overlays=0, wanted=one)
+    one = dataclasses.replace(OutputOptions(), probabilities=True)
+    run_predict(runs["volumes"], brats / "BraTS2021_00000", out, overlays=0, options=one)
     kept = (out / "BraTS2021_00000.nii.gz").stat().st_mtime_ns
     outcome = run_predict(runs["volumes"], brats, out, overlays=0)
     assert (outcome.written, outcome.skipped) == (["BraTS2021_00001"], ["BraTS2021_00000"])
     assert (out / "BraTS2021_00000.nii.gz").stat().st_mtime_ns == kept
-    outcome = run_predict(runs["volumes"], brats, out, overlays=0, wanted=one)
+    outcome = run_predict(runs["volumes"], brats, out, overlays=0, options=one)
     assert (outcome.written, outcome.skipped) == (["BraTS2021_00001"], ["BraTS2021_00000"])
     with pytest.raises(UserError, match=r"with settings \[\]\): "):
         run_predict(runs["volumes"], brats, out, "evaluation.overlap=0.6")
     with pytest.raises(UserError, match=r"otherwise \(with runs \[.*volumes.\]\): .*--overwrite"):
         run_predict(runs["other"], brats, out)
-    anew = Wanted(overwrite=True)
-    outcome = run_predict(runs["other"], brats, out, overlays=0, wanted=anew)
+    anew = OutputOptions(overwrite=True)
+    outcome = run_predict(runs["other"], brats, out, overlays=0, options=anew)
     assert len(outcome.written) == 2
     assert json.loads((out / "predictions.json").read_text())["runs"] == [str(runs["other"])]
 
@@ -224,9 +224,9 @@ def test_pictures_come_out_as_pictures(runs, tmp_path):
         (tmp_path / "scans").mkdir(exist_ok=True)
         pixels = random.integers(1, 255, shape, np.uint8)
         Image.fromarray(pixels).save(tmp_path / "scans" / f"{name}.png")
-    wanted = Wanted(probabilities=True)
+    options = OutputOptions(probabilities=True)
     outcome = run_predict(
-        runs["pictures"], tmp_path / "scans", tmp_path / "out", wanted=wanted, overlays=1
+        runs["pictures"], tmp_path / "scans", tmp_path / "out", options=options, overlays=1
     )
     assert outcome.written == ["a", "b"]
     mask = np.asarray(Image.open(tmp_path / "out" / "a.png"))

@@ -11,7 +11,7 @@ from benchmarks.serving_model import expected_label, expected_probabilities
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError
-from kerasseg.prediction.predict_files import Wanted, predict_files
+from kerasseg.prediction.predict_files import OutputOptions, predict_files
 from kerasseg.prediction.prediction import Prediction
 from kerasseg.serving import Client
 from kerasseg.serving.client import segment_files
@@ -47,7 +47,7 @@ def scans(phantoms, tmp_path) -> Path:
 
 @pytest.mark.parametrize("way", ["grpc", "rest", "gzip", "probabilities"])
 def test_the_same_files_as_in_this_process(server, scans, tmp_path, way):
-    wanted = Wanted(probabilities=way == "probabilities")
+    wanted = OutputOptions(probabilities=way == "probabilities")
     inputs = find_inputs([scans], InThisProcess.data)
     assert predict_files(InThisProcess(), inputs, tmp_path / "here", wanted).written
     rest = way == "rest"

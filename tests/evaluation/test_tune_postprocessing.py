@@ -5,8 +5,8 @@ import pytest
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
+from kerasseg.evaluation.tune_postprocessing import TuningCase, tune_postprocessing
 from kerasseg.inference.postprocessing import postprocessed_masks
-from kerasseg.inference.tune_postprocessing import TuningCase, tune_postprocessing
 from kerasseg.metrics.overlap import dice
 from kerasseg.targets import label_to_masks
 

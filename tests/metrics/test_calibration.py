@@ -1,17 +1,9 @@
-"""Calibration and confusion against plain loops over voxels."""
+"""Calibration against plain loops over voxels."""
 
 import numpy as np
 import pytest
 
-from kerasseg import anatomy
-from kerasseg.evaluation.results import (
-    BINS,
-    ProbabilityCounts,
-    calibration,
-    confusion_classes,
-    confusion_matrix,
-)
-from kerasseg.targets import label_to_masks
+from kerasseg.metrics.calibration import BINS, ProbabilityCounts, calibration
 
 
 def sample(seed=0, size=5000):
@@ -51,16 +43,3 @@ def test_counts_above_each_threshold_and_of_several_cases():
     assert (hits[-1], wrong[-1]) == (truth.sum(), (~truth).sum()), "a probability of 1 counts"
     one = ProbabilityCounts.count(np.ones((2, 3)), np.ones((2, 3), bool))
     assert one.positives[-1] == 6 and not one.negatives.any()
-
-
-@pytest.mark.parametrize("target", anatomy.TARGETS)
-def test_voxels_by_true_and_predicted_class(target):
-    random = np.random.default_rng(4)
-    truth = random.integers(0, 4, (4, 5, 6)).astype(np.uint8)
-    prediction = random.integers(0, 4, (4, 5, 6)).astype(np.uint8)
-    matrix = confusion_matrix(truth, label_to_masks(prediction, target), target)
-    if target == "binary":
-        truth, prediction = truth > 0, prediction > 0
-    for row, column in np.ndindex(matrix.shape):
-        assert matrix[row, column] == ((truth == row) & (prediction == column)).sum()
-    assert len(matrix) == len(confusion_classes(target)) and matrix.sum() == truth.size
