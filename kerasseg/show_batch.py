@@ -11,16 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from kerasseg import anatomy
 from kerasseg.config.augment import AugmentSettings, transforms_of
 from kerasseg.config.experiment import Experiment
-from kerasseg.figures.style import (
-    FIGURE_TITLE,
-    REMARK,
-    TITLE,
-    grey_range,
-    label_legend,
-    save_figure,
-    show_contours,
-    show_slice,
-)
+from kerasseg.figures import style
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
@@ -80,7 +71,7 @@ def show_batch(
         f"{_describe_augmentation(experiment.augment)}"
     )
     figure = draw_patches(pairs, experiment.data.modalities, experiment.model.target, title)
-    save_figure(figure, path, "--output")
+    style.save_figure(figure, path, "--output")
 
 
 def draw_patches(
@@ -106,12 +97,12 @@ def draw_patches(
     left, right = figure.subfigures(1, 2, squeeze=False, wspace=0.02)[0]
     cut = [_tumour_slice(pair.image, pair.masks, target, pair.case_id) for pair in pairs]
     varied = [_tumour_slice(pair.varied_image, pair.varied_masks, target) for pair in pairs]
-    greys = [[grey_range(s.image[..., m]) for m in range(len(names))] for s in cut]
+    greys = [[style.grey_range(s.image[..., m]) for m in range(len(names))] for s in cut]
     _draw_side(left, "as cut", cut, names, greys, target)
     _draw_side(right, "augmented", varied, names, greys, target)
     lines = textwrap.fill(title, int(_LETTERS_PER_INCH * width))
-    figure.suptitle(lines, fontsize=FIGURE_TITLE)
-    label_legend(figure, target)
+    figure.suptitle(lines, fontsize=style.FIGURE_TITLE)
+    style.label_legend(figure, target)
     return figure
 
 
@@ -145,15 +136,15 @@ def _draw_side(
     greys: Sequence[Sequence[tuple[float, float]]],
     target: str,
 ) -> None:
-    figure.suptitle(heading, fontsize=TITLE, fontweight="bold")
+    figure.suptitle(heading, fontsize=style.TITLE, fontweight="bold")
     axes = figure.subplots(len(slices), len(modalities), squeeze=False)
     for row, shown in enumerate(slices):
-        axes[row, 0].set_ylabel(shown.label, fontsize=REMARK)
+        axes[row, 0].set_ylabel(shown.label, fontsize=style.REMARK)
         for column, name in enumerate(modalities):
             panel = axes[row, column]
             above = name if row == 0 else ""
-            show_slice(panel, shown.image[..., column], above, grey=greys[row][column])
-            show_contours(panel, shown.masks, target)
+            style.show_slice(panel, shown.image[..., column], above, grey=greys[row][column])
+            style.show_contours(panel, shown.masks, target)
 
 
 def _read_pairs(experiment: Experiment, examples: int, epoch: int, seed: int) -> list[PatchPair]:

@@ -10,27 +10,7 @@ from matplotlib.patches import Ellipse
 from kerasseg import anatomy
 from kerasseg.data_report.statistics import HEIGHT_BINS, TUMOUR, DataSet, Intensities
 from kerasseg.datasets.case import Case
-from kerasseg.figures.style import (
-    BLUE,
-    FIGURE_TITLE,
-    INK,
-    RED,
-    REMARK,
-    WHOLE_TUMOUR,
-    dot_opacity,
-    draw_quartiles,
-    is_wide,
-    jitter,
-    label_legend,
-    label_rows,
-    log_axis,
-    plain_ticks,
-    show_label,
-    show_slice,
-    style_axes,
-    value_axis,
-    whole_ticks,
-)
+from kerasseg.figures import style
 from kerasseg.figures.volumes import Plane, planes_through
 from kerasseg.page import format_significant
 from kerasseg.records.normalise import brain_mask
@@ -76,20 +56,20 @@ def _draw_volumes(axes: Axes, data_set: DataSet, names: list[str]) -> None:
         values = values[values > 0]
         every.append(values)
         if values.size > 4:
-            draw_quartiles(axes, row, values)
+            style.draw_quartiles(axes, row, values)
         axes.scatter(
             values,
-            row + jitter(np.arange(values.size)),
+            row + style.jitter(np.arange(values.size)),
             s=14,
             color=_class_colour(name, data_set),
-            alpha=dot_opacity(values.size),
+            alpha=style.dot_opacity(values.size),
             linewidths=0,
             zorder=3,
         )
-    value_axis(axes, np.concatenate(every))
-    label_rows(axes, [name if name in data_set.classes else "whole tumour" for name in names])
+    style.value_axis(axes, np.concatenate(every))
+    style.label_rows(axes, [name if name in data_set.classes else "whole tumour" for name in names])
     axes.set(title="Size in the cases that have it", xlabel=data_set.unit)
-    style_axes(axes, "x")
+    style.style_axes(axes, "x")
 
 
 def _draw_frequencies(axes: Axes, data_set: DataSet, names: list[str]) -> None:
@@ -111,15 +91,15 @@ def _draw_frequencies(axes: Axes, data_set: DataSet, names: list[str]) -> None:
                 textcoords="offset points",
                 ha="right" if inside else "left",
                 va="center",
-                fontsize=REMARK,
+                fontsize=style.REMARK,
             )
-    label_rows(axes, [""] * len(names))
+    style.label_rows(axes, [""] * len(names))
     axes.set(title="How often", xlabel="%", xlim=(0, 100))
-    style_axes(axes, "")
+    style.style_axes(axes, "")
 
 
 def _class_colour(name: str, data_set: DataSet) -> str:
-    return anatomy.COLOURS[name] if name in data_set.classes else WHOLE_TUMOUR
+    return anatomy.COLOURS[name] if name in data_set.classes else style.WHOLE_TUMOUR
 
 
 def draw_tumour_sizes(data_set: DataSet) -> Figure:
@@ -133,14 +113,14 @@ def draw_tumour_sizes(data_set: DataSet) -> Figure:
     _draw_histogram(share, np.array(percent))
     share.set(title="Share of the brain", xlabel="%")
     counts = np.bincount(np.minimum([c.components or 0 for c in cases], _MANY_PARTS))
-    parts.bar(np.arange(1, counts.size), counts[1:], color=WHOLE_TUMOUR, width=0.8)
+    parts.bar(np.arange(1, counts.size), counts[1:], color=style.WHOLE_TUMOUR, width=0.8)
     names = [str(n) for n in range(1, _MANY_PARTS)] + [f"{_MANY_PARTS}+"]
     parts.set_xticks(range(1, _MANY_PARTS + 1), names)
     parts.set(title="Connected parts", xlabel="parts", xlim=(0.3, _MANY_PARTS + 0.7))
     for axes in (volume, share, parts):
         axes.set_ylabel("cases")
-        whole_ticks(axes, "y")
-        style_axes(axes, "y")
+        style.whole_ticks(axes, "y")
+        style.style_axes(axes, "y")
     return figure
 
 
@@ -149,14 +129,14 @@ def _draw_histogram(axes: Axes, values: np.ndarray) -> None:
     bins = int(np.clip(2 * np.sqrt(values.size), 8, 40))
     low, high = float(values.min()), float(values.max())
     if high > low:
-        edges = (np.geomspace if is_wide(values) else np.linspace)(low, high, bins + 1)
+        edges = (np.geomspace if style.is_wide(values) else np.linspace)(low, high, bins + 1)
     else:
         edges = np.array([0.8, 0.95, 1.05, 1.2]) * (low or 1.0)
-    axes.hist(values, list(edges), color=WHOLE_TUMOUR, rwidth=0.95)
+    axes.hist(values, list(edges), color=style.WHOLE_TUMOUR, rwidth=0.95)
     median = float(np.median(values))
-    axes.axvline(median, color=RED, lw=1.5, label=f"median {format_significant(median)}")
-    value_axis(axes, values)
-    axes.legend(frameon=False, fontsize=REMARK)
+    axes.axvline(median, color=style.RED, lw=1.5, label=f"median {format_significant(median)}")
+    style.value_axis(axes, values)
+    axes.legend(frameon=False, fontsize=style.REMARK)
 
 
 def draw_tumour_places(data_set: DataSet) -> Figure:
@@ -171,20 +151,20 @@ def draw_tumour_places(data_set: DataSet) -> Figure:
             centres[:, across],
             centres[:, up],
             s=22,
-            color=INK,
-            alpha=dot_opacity(len(centres)),
+            color=style.INK,
+            alpha=style.dot_opacity(len(centres)),
             linewidths=0,
         )
         median = np.median(centres, axis=0)
-        axes.plot(median[across], median[up], "+", color=RED, ms=14, mew=2, label="median")
+        axes.plot(median[across], median[up], "+", color=style.RED, ms=14, mew=2, label="median")
         axes.set(title=title, xlabel=right, ylabel=top, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         if up == 1:
             axes.invert_yaxis()  # H grows to the back, and the front is up
         axes.set_aspect("equal")
         axes.set_xticks((0, 0.5, 1))
         axes.set_yticks((0, 0.5, 1))
-        axes.legend(frameon=False, fontsize=REMARK, loc="upper right")
-        style_axes(axes, "")
+        axes.legend(frameon=False, fontsize=style.REMARK, loc="upper right")
+        style.style_axes(axes, "")
     return figure
 
 
@@ -212,8 +192,8 @@ def draw_slice_presence(data_set: DataSet) -> Figure:
         xlim=(0, 100),
     )
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=REMARK)
-    style_axes(axes)
+    axes.legend(frameon=False, fontsize=style.REMARK)
+    style.style_axes(axes)
     return figure
 
 
@@ -231,18 +211,18 @@ def draw_intensities(data_set: DataSet) -> Figure:
         edges, logarithmic = common_edges(cases)
         _draw_curves(before, edges, np.array([case.shares(edges) for case in cases]))
         if logarithmic:
-            log_axis(before, edges[0], edges[-1])
+            style.log_axis(before, edges[0], edges[-1])
         else:
-            plain_ticks(before)
+            style.plain_ticks(before)
         _draw_curves(after, Z_EDGES, np.array([case.normalised_shares(Z_EDGES) for case in cases]))
         before.set_ylabel(anatomy.MODALITY_TITLES.get(modality, modality))
     rows[0, 0].set_title("as in the files")
     rows[0, 1].set_title("after the z-score")
-    rows[0, 1].legend(frameon=False, fontsize=REMARK)
+    rows[0, 1].legend(frameon=False, fontsize=style.REMARK)
     rows[-1, 0].set_xlabel("intensity of the non-zero voxels")
     rows[-1, 1].set_xlabel("standard deviations from the case's mean")
     for axes in rows.ravel():
-        style_axes(axes, "x")
+        style.style_axes(axes, "x")
     return figure
 
 
@@ -267,11 +247,17 @@ def _draw_curves(axes: Axes, edges: np.ndarray, shares: np.ndarray) -> None:
     if len(shares) <= _FEW_CASES:
         for index, curve in enumerate(shares):
             label = "each case" if index == 0 else None
-            axes.stairs(curve, edges, color=BLUE, lw=0.8, label=label)
+            axes.stairs(curve, edges, color=style.BLUE, lw=0.8, label=label)
     else:
         low, high = np.quantile(shares, (0.1, 0.9), axis=0)
         axes.stairs(
-            high, edges, baseline=low, fill=True, color=BLUE, alpha=0.35, label="80 % of cases"
+            high,
+            edges,
+            baseline=low,
+            fill=True,
+            color=style.BLUE,
+            alpha=0.35,
+            label="80 % of cases",
         )
     if len(shares) > 1:
         # The median would be 0 in most bins if the gains of the cases differ.
@@ -320,14 +306,14 @@ def draw_example(case: Case, title: str, *, knows_space: bool) -> Figure:
         }
     for channel, axes in enumerate(above):
         name = anatomy.MODALITY_TITLES.get(names[channel], names[channel])
-        show_slice(axes, planes[0].cut(image[..., channel]), name, planes[0].aspect)
+        style.show_slice(axes, planes[0].cut(image[..., channel]), name, planes[0].aspect)
     for (name, axes), plane in zip(panels.items(), planes, strict=True):
         aspect = plane.aspect if knows_space or plane.axis == 0 else _stretched(plane, label)
-        show_slice(axes, plane.cut(image[..., base]), name, aspect)
-        show_label(axes, plane.cut(label), target, aspect)
-    figure.suptitle(title, fontsize=FIGURE_TITLE)
+        style.show_slice(axes, plane.cut(image[..., base]), name, aspect)
+        style.show_label(axes, plane.cut(label), target, aspect)
+    figure.suptitle(title, fontsize=style.FIGURE_TITLE)
     if case.label is not None:
-        label_legend(figure, target)
+        style.label_legend(figure, target)
     return figure
 
 

@@ -1,24 +1,14 @@
-"""Figures of volumes and lesions: how much was found, missed and invented."""
+"""Figures of volumes and lesions: how much was found, missed and invented.
+
+Mappings go from a class to the values of all cases, or of all lesions.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from kerasseg.figures.style import (
-    INK,
-    LINE,
-    OUTCOME_COLOURS,
-    RED,
-    REMARK,
-    class_colours,
-    draw_dots,
-    legend_below,
-    panel_grid,
-    style_axes,
-    value_axis,
-    write_remark,
-)
+from kerasseg.figures import style
 
 _MOST_NAMED = 40
 """Cases up to which each has its name on the axis."""
@@ -30,30 +20,26 @@ def draw_bland_altman(
     """Draw the difference of two volumes over their mean, a panel per class.
 
     Lines are the mean difference and, dashed, the limits of agreement: the mean plus and minus
-    1.96 standard deviations (Bland and Altman 1986).
-
-    Args:
-        truth: Class -> volume of each case in mL.
-        prediction: Class -> volume of each case in mL.
+    1.96 standard deviations (Bland and Altman 1986). Volumes are in mL.
     """
-    figure, panels = panel_grid(len(truth), height=3.1)
-    for axes, (name, colour) in zip(panels, class_colours(truth).items(), strict=True):
+    figure, panels = style.panel_grid(len(truth), height=3.1)
+    for axes, (name, colour) in zip(panels, style.class_colours(truth).items(), strict=True):
         x, y = np.asarray(truth[name], float), np.asarray(prediction[name], float)
         difference = y - x
         bias = float(difference.mean())
-        axes.axhline(0, color=LINE, lw=1)
-        axes.axhline(bias, color=INK, lw=1.5)
+        axes.axhline(0, color=style.LINE, lw=1)
+        axes.axhline(bias, color=style.INK, lw=1.5)
         title = f"{name}: bias {bias:+.2f} mL"
         if x.size > 2:
             spread = 1.96 * float(difference.std(ddof=1))
             for limit in (bias - spread, bias + spread):
-                axes.axhline(limit, color=INK, lw=1, ls=(0, (4, 2)))
+                axes.axhline(limit, color=style.INK, lw=1, ls=(0, (4, 2)))
             title += f"\nlimits {bias - spread:+.2f} to {bias + spread:+.2f} mL"
-        draw_dots(axes, (x + y) / 2, difference, colour)
+        style.draw_dots(axes, (x + y) / 2, difference, colour)
         axes.set_title(title)
         axes.set(xlabel="mean of both volumes [mL]", ylabel="predicted - true [mL]")
         axes.margins(y=0.12)
-        style_axes(axes)
+        style.style_axes(axes)
     figure.suptitle("Bland-Altman plot of volumes")
     return figure
 
@@ -81,14 +67,14 @@ def draw_error_volumes(
         figsize=(float(np.clip(0.35 * len(case_ids) + 2, 6, 14)), 4.2), layout="constrained"
     )
     axes = figure.subplots()
-    axes.bar(places, hit[order], 0.8, color=OUTCOME_COLOURS["right"], label="found")
+    axes.bar(places, hit[order], 0.8, color=style.OUTCOME_COLOURS["right"], label="found")
     for kind, height, bottom, label in (
         ("missed", missed, hit[order], "missed (too little)"),
         ("invented", -extra, 0.0, "invented (too much)"),
     ):
-        colour = OUTCOME_COLOURS[kind]
+        colour = style.OUTCOME_COLOURS[kind]
         axes.bar(places, height[order], 0.8, bottom=bottom, color=colour, label=label)
-    axes.axhline(0, color=INK, lw=1)
+    axes.axhline(0, color=style.INK, lw=1)
     if len(case_ids) <= _MOST_NAMED:
         axes.set_xticks(places, [case_ids[i] for i in order], rotation=60, ha="right")
     else:
@@ -96,30 +82,26 @@ def draw_error_volumes(
         axes.set_xlabel(f"{len(case_ids)} cases, largest first")
     axes.set(ylabel="volume [mL]", title=f"{name}: what was found, missed and invented")
     axes.legend(frameon=False)
-    style_axes(axes, "y")
+    style.style_axes(axes, "y")
     return figure
 
 
 def draw_lesion_counts(counts: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw how many lesions (connected components) of all cases were found, missed and invented.
-
-    Args:
-        counts: Class -> "found", "missed" and "invented" -> number of lesions.
-    """
+    """Draw how many lesions (connected components) of all cases were found, missed and invented."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(counts))
     kinds = {"found": "right", "missed": "missed", "invented": "invented"}
     for offset, (kind, outcome) in zip((-0.27, 0.0, 0.27), kinds.items(), strict=True):
         numbers = [counts[name][kind] for name in counts]
-        colour = OUTCOME_COLOURS[outcome]
+        colour = style.OUTCOME_COLOURS[outcome]
         bars = axes.bar(places + offset, numbers, 0.25, color=colour, label=kind)
-        axes.bar_label(bars, [f"{n:.0f}" for n in numbers], fontsize=REMARK, padding=2)
+        axes.bar_label(bars, [f"{n:.0f}" for n in numbers], fontsize=style.REMARK, padding=2)
     axes.set_xticks(places, list(counts))
     axes.set(ylabel="lesions", title="Lesions (connected components) of all cases")
     axes.margins(y=0.12)
-    legend_below(axes)
-    style_axes(axes, "y")
+    style.legend_below(axes)
+    style.style_axes(axes, "y")
     return figure
 
 
@@ -128,25 +110,21 @@ def draw_lesion_sizes(
 ) -> Figure:
     """Draw the Dice of each lesion of the truth over its volume, a panel per class.
 
-    A cross is a lesion that was missed.
-
-    Args:
-        volumes: Class -> volume of each lesion in mm³.
-        dice: Class -> Dice of each lesion, 0 for one that was missed.
+    Volumes are in mm³. A cross is a lesion that was missed, whose Dice is 0.
     """
-    figure, panels = panel_grid(len(volumes), height=3.1)
-    for axes, (name, colour) in zip(panels, class_colours(volumes).items(), strict=True):
+    figure, panels = style.panel_grid(len(volumes), height=3.1)
+    for axes, (name, colour) in zip(panels, style.class_colours(volumes).items(), strict=True):
         x, y = np.asarray(volumes[name], float), np.asarray(dice[name], float)
         missed = y == 0
-        draw_dots(axes, x[~missed], y[~missed], colour)
-        axes.scatter(x[missed], y[missed], s=30, marker="x", color=RED, zorder=3)
-        value_axis(axes, x)
+        style.draw_dots(axes, x[~missed], y[~missed], colour)
+        axes.scatter(x[missed], y[missed], s=30, marker="x", color=style.RED, zorder=3)
+        style.value_axis(axes, x)
         if not x.size:
-            write_remark(axes, "no lesion")
+            style.write_remark(axes, "no lesion")
         title = f"{name}: {int(missed.sum())} of {x.size} missed"
         axes.set_title(title)
         axes.set(ylim=(-0.05, 1.03), xlabel="lesion volume [mm\u00b3]", ylabel="Dice of the lesion")
-        style_axes(axes)
+        style.style_axes(axes)
     figure.suptitle("Lesions of the truth, as BraTS 2023 counts them")
     return figure
 
@@ -154,18 +132,13 @@ def draw_lesion_sizes(
 def draw_volume_agreement(
     truth: Mapping[str, Sequence[float]], prediction: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Draw the predicted over the true volume, a panel per class; on the line both agree.
-
-    Args:
-        truth: Class -> volume of each case in mL.
-        prediction: Class -> volume of each case in mL.
-    """
-    figure, panels = panel_grid(len(truth))
-    for axes, (name, colour) in zip(panels, class_colours(truth).items(), strict=True):
+    """Draw the predicted over the true volume in mL, a panel per class; on the line both agree."""
+    figure, panels = style.panel_grid(len(truth))
+    for axes, (name, colour) in zip(panels, style.class_colours(truth).items(), strict=True):
         x, y = np.asarray(truth[name], float), np.asarray(prediction[name], float)
         high = 1.08 * max(x.max(initial=0), y.max(initial=0), 1e-3)
-        axes.plot([0, high], [0, high], color=LINE, lw=1)
-        draw_dots(axes, x, y, colour)
+        axes.plot([0, high], [0, high], color=style.LINE, lw=1)
+        style.draw_dots(axes, x, y, colour)
         axes.set(
             xlim=(-0.03 * high, high),
             ylim=(-0.03 * high, high),
@@ -174,6 +147,6 @@ def draw_volume_agreement(
             title=name,
             aspect="equal",
         )
-        style_axes(axes)
+        style.style_axes(axes)
     figure.suptitle("Volumes")
     return figure

@@ -1,6 +1,6 @@
 """Figures of predicted probabilities: calibration, precision and recall, ROC, thresholds.
 
-Each of them counts the voxels of all cases together and has a curve per class.
+Each has a curve per class; `counts` go from a class to the voxels of all cases by probability.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,7 @@ from kerasseg.metrics.calibration import ProbabilityCounts, calibration
 def draw_calibration_curve(counts: Mapping[str, ProbabilityCounts], bins: int = 10) -> Figure:
     """Draw the share of positive voxels over the predicted probability.
 
-    On the diagonal a probability means what it says. Bars below count the voxels.
-
-    Args:
-        counts: Class -> its voxels by probability.
-        bins: Number of bins of the probability.
+    On the diagonal a probability means what it says. Bars below count the voxels in each bin.
     """
     figure = Figure(figsize=(6, 6.2), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
@@ -48,9 +44,6 @@ def draw_precision_recall_curve(counts: Mapping[str, ProbabilityCounts]) -> Figu
     """Draw precision over recall with the average precision, the area below the steps.
 
     A dot marks the threshold 0.5.
-
-    Args:
-        counts: Class -> its voxels by probability.
     """
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -81,9 +74,6 @@ def draw_roc_curve(counts: Mapping[str, ProbabilityCounts]) -> Figure:
     """Draw the true positive rate over the false positive rate, with the area below each curve.
 
     The false positive rate is logarithmic, because most voxels are healthy.
-
-    Args:
-        counts: Class -> its voxels by probability.
     """
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -115,9 +105,6 @@ def draw_threshold_sweep(counts: Mapping[str, ProbabilityCounts]) -> Figure:
 
     The best threshold is marked. The Dice is no mean over cases, and a threshold that is chosen
     here needs other cases to be tested on.
-
-    Args:
-        counts: Class -> its voxels by probability.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()

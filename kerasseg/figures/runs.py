@@ -12,11 +12,7 @@ from kerasseg.figures.style import BLUE, RED, REMARK, style_axes, whole_ticks
 def draw_inference_time(seconds: Sequence[float], slices: Sequence[int]) -> Figure:
     """Draw the seconds per volume and the milliseconds per slice, in the order of the cases.
 
-    The first case may include the compilation of the network.
-
-    Args:
-        seconds: Time of each case.
-        slices: Number of axial slices of each case.
+    The first case may include the compilation of the network. `slices` are axial slices per case.
     """
     time, depth = np.asarray(seconds, float), np.asarray(slices, float)
     numbers = np.arange(1, time.size + 1)

@@ -1,30 +1,16 @@
-"""Figures of scores: distributions, means and their intervals, differences between runs."""
+"""Figures of scores: distributions, means and their intervals, differences between runs.
+
+Unless a function says otherwise, its mappings go from a class to the values of all cases.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kerasseg.figures.style import (
-    DENSE,
-    INK,
-    LINE,
-    REMARK,
-    RUN_COLOURS,
-    TICK,
-    class_colours,
-    dot_opacity,
-    draw_dots,
-    draw_quartiles,
-    jitter,
-    label_rows,
-    legend_below,
-    panel_grid,
-    plain_ticks,
-    style_axes,
-    value_axis,
-)
+from kerasseg.figures import style
 from kerasseg.metrics.statistics import MeanInterval, PairedDifference, rank_correlation
 from kerasseg.page import format_metric_name
 
@@ -35,12 +21,7 @@ _WIDE = 30.0
 
 
 def draw_case_heatmap(case_ids: Sequence[str], values: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw a row per case, the best mean on top, and a column per class; grey is no value.
-
-    Args:
-        case_ids: Names of the cases.
-        values: Class -> Dice of each case.
-    """
+    """Draw the Dice of every case: a row per case, the best mean on top; grey is no value."""
     table = np.array([np.asarray(values[name], float) for name in values]).T
     with np.errstate(all="ignore"):
         means = np.where(np.isfinite(table), table, 0).sum(1) / np.maximum(
@@ -56,14 +37,12 @@ def draw_case_heatmap(case_ids: Sequence[str], values: Mapping[str, Sequence[flo
     axes.set_xticks(range(len(values)), list(values))
     axes.tick_params(length=0)
     if named:
-        axes.set_yticks(range(len(case_ids)), [case_ids[i] for i in order], fontsize=REMARK)
+        axes.set_yticks(range(len(case_ids)), [case_ids[i] for i in order], fontsize=style.REMARK)
         for row, column in np.ndindex(*table.shape):
             value = table[order][row, column]
             if np.isfinite(value):
                 ink = "white" if value < 0.1 or value > 0.93 else "#222222"
-                axes.text(
-                    column, row, f"{value:.2f}", ha="center", va="center", fontsize=DENSE, color=ink
-                )
+                _write_cell(axes, row, column, f"{value:.2f}", ink, style.DENSE)
     else:
         axes.set_yticks([])
         axes.set_ylabel(f"{len(case_ids)} cases, best above")
@@ -74,11 +53,9 @@ def draw_case_heatmap(case_ids: Sequence[str], values: Mapping[str, Sequence[flo
 
 
 def draw_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Draw which share of each true class was predicted as which class, with the voxels below.
+    """Draw which share of each true class was predicted as which, with the number of voxels.
 
-    Args:
-        matrix: Voxels (true, predicted).
-        classes: Names of the classes, in the order of the matrix.
+    `matrix` has the voxels (true, predicted) in the order of `classes`.
     """
     total = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(total, 1)
@@ -90,8 +67,8 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
         share = shares[row, column]
         voxels = _format_count(int(matrix[row, column]))
         text = f"{share:.1%}\n{voxels}" if total[row, 0] else "none"
-        colour = "white" if share > 0.55 else "#222222"
-        axes.text(column, row, text, ha="center", va="center", fontsize=TICK, color=colour)
+        ink = "white" if share > 0.55 else "#222222"
+        _write_cell(axes, row, column, text, ink, style.TICK)
     axes.set_xticks(range(len(classes)), list(classes))
     axes.set_yticks(range(len(classes)), list(classes))
     axes.tick_params(length=0)
@@ -99,6 +76,10 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     return figure
+
+
+def _write_cell(axes: Axes, row: int, column: int, text: str, ink: str, size: int) -> None:
+    axes.text(column, row, text, ha="center", va="center", fontsize=size, color=ink)
 
 
 def _format_count(count: int) -> str:
@@ -113,13 +94,10 @@ def draw_cumulative_dice(values: Mapping[str, Sequence[float]]) -> Figure:
     """Draw which share of the cases has at least which Dice.
 
     Curves from the fourth class on are dashed, because their colours are near those of others.
-
-    Args:
-        values: Class -> Dice of each case.
     """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
-    for place, (name, colour) in enumerate(class_colours(values).items()):
+    for place, (name, colour) in enumerate(style.class_colours(values).items()):
         array = np.sort(np.asarray(values[name], float))
         array = array[np.isfinite(array)]
         if not array.size:
@@ -127,8 +105,8 @@ def draw_cumulative_dice(values: Mapping[str, Sequence[float]]) -> Figure:
         steps = np.concatenate([[0.0], array, [1.0]])
         share = np.concatenate([[1.0], 1 - np.arange(array.size) / array.size, [0.0]])
         share[-1] = (array >= 1).mean()
-        style = "-" if place < 3 else (0, (4, 1.5))
-        axes.step(steps, share, where="pre", color=colour, lw=2, ls=style, label=name)
+        dashes = "-" if place < 3 else (0, (4, 1.5))
+        axes.step(steps, share, where="pre", color=colour, lw=2, ls=dashes, label=name)
     axes.set(
         xlim=(0, 1.01),
         ylim=(0, 1.02),
@@ -137,26 +115,22 @@ def draw_cumulative_dice(values: Mapping[str, Sequence[float]]) -> Figure:
         title="How many cases are how good",
     )
     axes.legend(frameon=False)
-    style_axes(axes)
+    style.style_axes(axes)
     return figure
 
 
 def draw_dice_against_volume(
     volumes: Mapping[str, Sequence[float]], dice: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Draw the Dice of each case over the true volume, a panel per class.
+    """Draw the Dice of each case over the true volume in mL, a panel per class.
 
     Cases whose truth is empty have no place on a logarithmic axis and are counted in the title.
-
-    Args:
-        volumes: Class -> true volume of each case in mL.
-        dice: Class -> Dice of each case.
     """
-    figure, panels = panel_grid(len(dice), height=3.1)
-    for axes, (name, colour) in zip(panels, class_colours(dice).items(), strict=True):
+    figure, panels = style.panel_grid(len(dice), height=3.1)
+    for axes, (name, colour) in zip(panels, style.class_colours(dice).items(), strict=True):
         x, y = np.asarray(volumes[name], float), np.asarray(dice[name], float)
         shown = (x > 0) & np.isfinite(y)
-        draw_dots(axes, x[shown], y[shown], colour)
+        style.draw_dots(axes, x[shown], y[shown], colour)
         title = name
         empty = int((x <= 0).sum())
         if shown.sum() > 2:
@@ -164,9 +138,9 @@ def draw_dice_against_volume(
         if empty:
             title += f"\n({empty} case{'' if empty == 1 else 's'} without it in the truth)"
         axes.set_title(title)
-        value_axis(axes, x[shown])
+        style.value_axis(axes, x[shown])
         axes.set(ylim=(-0.03, 1.03), xlabel="true volume [mL]", ylabel="Dice")
-        style_axes(axes)
+        style.style_axes(axes)
     figure.suptitle("Dice against tumour volume")
     return figure
 
@@ -181,7 +155,7 @@ def draw_mean_intervals(
         labels: Metric -> its name and unit; these metrics are drawn.
         confidence: Confidence of the intervals, such as 0.95.
     """
-    colours = class_colours(means)
+    colours = style.class_colours(means)
     width = max(6.0, 3.4 * len(labels))
     figure = Figure(figsize=(width, 1.5 + 0.42 * len(means)), layout="constrained")
     panels = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
@@ -190,18 +164,18 @@ def draw_mean_intervals(
             value = found[metric]
             if value.low == value.low:
                 axes.plot([value.low, value.high], [row, row], color=colours[name], lw=4, alpha=0.7)
-            axes.plot(value.mean, row, "o", ms=7, color=colours[name], mec=INK, mew=0.8)
+            axes.plot(value.mean, row, "o", ms=7, color=colours[name], mec=style.INK, mew=0.8)
             axes.annotate(
                 f"{value.mean:.3g}",
                 (value.mean, row),
                 (0, 7),
                 textcoords="offset points",
                 ha="center",
-                fontsize=REMARK,
+                fontsize=style.REMARK,
             )
         axes.set_xlabel(label)
         axes.margins(x=0.15)
-        style_axes(axes, "x")
+        style.style_axes(axes, "x")
     panels[0].set_yticks(range(len(means)), list(means))
     panels[0].set_ylim(len(means) - 0.5, -0.7)
     figure.suptitle(f"Means over cases and their {100 * confidence:g} % intervals")
@@ -209,12 +183,7 @@ def draw_mean_intervals(
 
 
 def draw_metric_correlation(values: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Draw the rank correlation over cases of each pair of metrics.
-
-    Args:
-        values: Metric -> its value in each case.
-        title: Title of the figure.
-    """
+    """Draw the rank correlation of each pair of metrics; `values` go from metric to cases."""
     names = list(values)
     arrays = [np.asarray(values[name], float) for name in names]
     table = np.array([[rank_correlation(a, b) for b in arrays] for a in arrays])
@@ -227,9 +196,7 @@ def draw_metric_correlation(values: Mapping[str, Sequence[float]], title: str) -
         value = table[row, column]
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.7 else "#222222"
-            axes.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=REMARK, color=colour
-            )
+            _write_cell(axes, row, column, f"{value:.2f}", colour, style.REMARK)
     labels = [format_metric_name(name, unit=False) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), labels)
@@ -259,39 +226,39 @@ def draw_metric_distribution(
     """
     figure = Figure(figsize=(7.2, 1.5 + 0.72 * len(values)), layout="constrained")
     axes = figure.subplots()
-    colours = class_colours(values)
+    colours = style.class_colours(values)
     every = np.concatenate([np.asarray(v, float) for v in values.values()])
     every = every[np.isfinite(every)]
     for row, (name, numbers) in enumerate(values.items()):
         array, rule = np.asarray(numbers, float), np.asarray(by_rule[name], bool)
         known = np.isfinite(array)
         array, rule = array[known], rule[known]
-        heights = row + jitter(np.arange(array.size))
+        heights = row + style.jitter(np.arange(array.size))
         dots: dict[str, Any] = {
             "color": colours[name],
-            "alpha": dot_opacity(array.size),
+            "alpha": style.dot_opacity(array.size),
             "zorder": 3,
         }
         axes.scatter(array[~rule], heights[~rule], s=20, linewidths=0, **dots)
         axes.scatter(array[rule], heights[rule], s=26, marker="x", linewidths=1.4, **dots)
         if array.size > 3:
-            draw_quartiles(axes, row, array)
+            style.draw_quartiles(axes, row, array)
         if array.size:
-            axes.plot(array.mean(), row, "D", ms=6, mfc="white", mec=INK, zorder=4)
+            axes.plot(array.mean(), row, "D", ms=6, mfc="white", mec=style.INK, zorder=4)
     wide = not share and every.size and every.max() > _WIDE * max(float(np.median(every)), 1e-9)
     if wide:
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(0, None)
-        plain_ticks(axes)
+        style.plain_ticks(axes)
     elif share:
         axes.set_xlim(-0.02, 1.02)
-    label_rows(axes, list(values))
+    style.label_rows(axes, list(values))
     legend = "diamond: mean; box: quartiles"
     if any(any(rule) for rule in by_rule.values()):
         legend += "; cross: decided by the rule for empty masks"
     axes.set_xlabel(f"{label}\n({legend})")
     axes.set_title(title)
-    style_axes(axes, "x")
+    style.style_axes(axes, "x")
     return figure
 
 
@@ -310,28 +277,30 @@ def draw_paired_differences(
     """
     figure = Figure(figsize=(9, 1.5 + 0.62 * len(differences)), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color=LINE, lw=1)
-    for row, (name, colour) in enumerate(class_colours(differences).items()):
+    axes.axvline(0, color=style.LINE, lw=1)
+    for row, (name, colour) in enumerate(style.class_colours(differences).items()):
         found = differences[name]
         values = np.asarray(found.values)
         axes.scatter(
             values,
-            row + jitter(np.arange(values.size)),
+            row + style.jitter(np.arange(values.size)),
             s=22,
             color=colour,
             lw=0,
-            alpha=dot_opacity(values.size),
+            alpha=style.dot_opacity(values.size),
         )
         mean = found.mean
         if mean.low == mean.low:
-            axes.plot([mean.low, mean.high], [row, row], color=INK, lw=2.5)
-        axes.plot(mean.mean, row, "D", ms=6, mfc="white", mec=INK, zorder=4)
+            axes.plot([mean.low, mean.high], [row, row], color=style.INK, lw=2.5)
+        axes.plot(mean.mean, row, "D", ms=6, mfc="white", mec=style.INK, zorder=4)
         text = f"{mean.mean:+.3g}, p: {found.formatted_p}"
-        axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=TICK)
-    label_rows(axes, list(differences))
+        axes.text(
+            1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.TICK
+        )
+    style.label_rows(axes, list(differences))
     axes.set_xlabel(f"difference in {label}\n(right of 0: {second} is higher than {first})")
     axes.set_title(f"{second} against {first}, case by case")
-    style_axes(axes, "x")
+    style.style_axes(axes, "x")
     return figure
 
 
@@ -341,24 +310,25 @@ def draw_precision_against_recall(
     """Draw recall over precision of each case on lines of equal Dice, a panel per class.
 
     Above the diagonal a tumour was drawn too large, below it too small.
-
-    Args:
-        precision: Class -> precision of each case.
-        recall: Class -> recall of each case.
     """
-    figure, panels = panel_grid(len(precision), height=3.3)
+    figure, panels = style.panel_grid(len(precision), height=3.3)
     grid = np.linspace(0.001, 1, 200)
-    for axes, (name, colour) in zip(panels, class_colours(precision).items(), strict=True):
+    for axes, (name, colour) in zip(panels, style.class_colours(precision).items(), strict=True):
         for dice in (0.2, 0.4, 0.6, 0.8):
             below = 2 * grid - dice
             line = np.where(below > 0, dice * grid / np.where(below > 0, below, 1), np.nan)
             line[line > 1.0] = np.nan
             axes.plot(grid, line, color="#cccccc", lw=1)
             axes.text(
-                1.0, dice / (2 - dice), f"{dice:g} ", fontsize=DENSE, color="#888888", ha="right"
+                1.0,
+                dice / (2 - dice),
+                f"{dice:g} ",
+                fontsize=style.DENSE,
+                color="#888888",
+                ha="right",
             )
-        axes.plot([0, 1], [0, 1], color=LINE, lw=1, ls=":")
-        draw_dots(axes, np.asarray(precision[name]), np.asarray(recall[name]), colour)
+        axes.plot([0, 1], [0, 1], color=style.LINE, lw=1, ls=":")
+        style.draw_dots(axes, np.asarray(precision[name]), np.asarray(recall[name]), colour)
         axes.set(
             xlim=(-0.03, 1.03),
             ylim=(-0.03, 1.03),
@@ -367,17 +337,15 @@ def draw_precision_against_recall(
             title=name,
             aspect="equal",
         )
-        style_axes(axes, "")
+        style.style_axes(axes, "")
     figure.suptitle("Precision and recall of every case (grey lines: equal Dice)")
     return figure
 
 
 def draw_run_means(means: Mapping[str, Mapping[str, MeanInterval]], label: str) -> Figure:
-    """Draw a group of bars per class, a bar per run: the mean of one metric and its interval.
+    """Draw the mean of one metric and its interval: a group per class and a bar per run.
 
-    Args:
-        means: Run -> class -> mean and interval.
-        label: Name and unit of the metric.
+    `means` go from run to class; `label` is the name and unit of the metric.
     """
     classes = list(next(iter(means.values())))
     figure = Figure(figsize=(max(6.5, 1.2 * len(classes) + 2), 3.9), layout="constrained")
@@ -387,12 +355,12 @@ def draw_run_means(means: Mapping[str, Mapping[str, MeanInterval]], label: str) 
         for group, name in enumerate(classes):
             value = row[name]
             x = group + (place - (len(means) - 1) / 2) * width
-            colour = RUN_COLOURS[place % len(RUN_COLOURS)]
+            colour = style.RUN_COLOURS[place % len(style.RUN_COLOURS)]
             axes.bar(x, value.mean, 0.9 * width, color=colour, label=run if group == 0 else None)
             if value.low == value.low:
-                axes.plot([x, x], [value.low, value.high], color=INK, lw=1.6)
+                axes.plot([x, x], [value.low, value.high], color=style.INK, lw=1.6)
     axes.set_xticks(range(len(classes)), classes)
     axes.set(ylabel=label, title=f"{label}: means and their intervals")
-    legend_below(axes)
-    style_axes(axes, "y")
+    style.legend_below(axes)
+    style.style_axes(axes, "y")
     return figure

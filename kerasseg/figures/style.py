@@ -78,13 +78,7 @@ def jitter(numbers: np.ndarray | int, spread: float = 0.17, step: float = GOLDEN
 
 
 def panel_grid(count: int, width: float = 3.4, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `count` panels, at most three side by side.
-
-    Args:
-        count: Number of panels, at least 1.
-        width: Width of a panel in inches.
-        height: Height of a panel in inches.
-    """
+    """Make a figure of `count` panels, at most three side by side; sizes are in inches."""
     columns = min(count, 3)
     rows = -(-count // columns)
     figure = Figure(
@@ -98,12 +92,7 @@ def panel_grid(count: int, width: float = 3.4, height: float = 3.4) -> tuple[Fig
 
 
 def style_axes(axes: Axes, grid: str = "both") -> None:
-    """Give axes their fonts, no box, and a faint grid behind the data.
-
-    Args:
-        axes: Axes whose data and title are there already.
-        grid: Direction of the grid: "x", "y", "both", or "" for none.
-    """
+    """Give axes with a title their fonts, no box, and a faint grid: "x", "y", "both" or ""."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.title.set_fontsize(TITLE)
@@ -234,14 +223,9 @@ def show_slice(
     aspect: float = 1.0,
     grey: tuple[float, float] | None = None,
 ) -> None:
-    """Draw a slice of one modality in grey, air black.
+    """Draw a slice (h, w) of one modality in grey, air black.
 
-    Args:
-        axes: Empty axes.
-        image: The slice (h, w).
-        title: Title of the panel.
-        aspect: Height of a pixel over its width.
-        grey: The `grey_range` to draw it with; by default its own.
+    `aspect` is the height of a pixel over its width, `grey` the `grey_range` of another slice.
     """
     low, high = grey or grey_range(image)
     shown = np.where(image != 0, np.clip((image - low) / max(high - low, 1e-6), 0.02, 1), 0)
@@ -252,15 +236,9 @@ def show_slice(
 
 
 def show_label(axes: Axes, label: np.ndarray, target: str, aspect: float = 1.0) -> None:
-    """Lay a label over a slice, each channel of the target in its colour.
+    """Lay a label (h, w) over a slice, each channel of the target in its colour.
 
     An inner region hides the outer one: WT's colour is left where there is no core.
-
-    Args:
-        axes: Axes with the slice.
-        label: Canonical ids (h, w).
-        target: The target whose channels are drawn.
-        aspect: Height of a pixel over its width.
     """
     rgba = np.zeros((*label.shape, 4))
     for name in anatomy.tumour_channels(target):
@@ -290,12 +268,6 @@ def show_contours(axes: Axes, masks: np.ndarray, target: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path, setting: str = "run.root") -> None:
-    """Write a figure as PNG in one step.
-
-    Args:
-        figure: The figure.
-        path: File to write.
-        setting: The option that an error message names as the way to write elsewhere.
-    """
+    """Write a figure as PNG in one step; an error message names `setting` as the way elsewhere."""
     with atomic_write(path, setting) as temporary:
         temporary.write_bytes(to_png(figure))

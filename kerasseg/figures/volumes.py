@@ -15,20 +15,7 @@ from scipy import ndimage
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import bounding_box
-from kerasseg.figures.style import (
-    FIGURE_TITLE,
-    INK,
-    OUTCOME_COLOURS,
-    REMARK,
-    class_handles,
-    figure_legend,
-    grey_range,
-    label_legend,
-    show_contours,
-    show_label,
-    show_slice,
-    style_axes,
-)
+from kerasseg.figures import style
 from kerasseg.records.schema import StoredCase
 from kerasseg.targets import label_to_masks, masks_to_label
 
@@ -44,14 +31,8 @@ _WIDEST_PLANE = 1.6
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane through a volume.
-
-    Attributes:
-        title: Its name and the number of the slice.
-        axis: The axis that it cuts.
-        index: The slice along that axis.
-        part: The rows and columns that are shown.
-        aspect: Height of a pixel over its width.
+    """A plane through a volume: slice `index` along `axis`, of which the rows and columns of
+    `part` are shown. `aspect` is the height of a pixel over its width.
     """
 
     title: str
@@ -72,13 +53,9 @@ def planes_at(
     spacing: tuple[float, float, float],
     offset: Sequence[int] = (0, 0, 0),
 ) -> list[Plane]:
-    """Return the axial, coronal and sagittal plane through a voxel.
+    """Return the axial, coronal and sagittal plane through the voxel `place`, cut to a box.
 
-    Args:
-        place: The voxel's index along D, H and W.
-        box: The part of the volume that is shown.
-        spacing: Size of a voxel along D, H and W in mm.
-        offset: Added to the numbers in the titles, where the volume was cut out of a larger one.
+    `offset` is added to the numbers in the titles if the volume was cut out of a larger one.
     """
     planes = []
     for axis, name in enumerate(("axial", "coronal", "sagittal")):
@@ -103,7 +80,7 @@ def planes_through(
         tumour: Mask (D, H, W).
         shown: Mask (D, H, W), such as the brain, around which the planes are cut.
         spacing: Size of a voxel along D, H and W in mm.
-        offset: Added to the numbers in the titles, where the volume was cut out of a larger one.
+        offset: As for `planes_at`.
     """
     box = bounding_box(shown) if shown.any() else tuple(slice(0, n) for n in shown.shape)
     box = tuple(
@@ -119,12 +96,7 @@ def planes_through(
 
 
 def error_kinds(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mask of each kind of voxel in `OUTCOME_COLOURS`.
-
-    Args:
-        truth: Label of any shape.
-        prediction: Label of the same shape.
-    """
+    """Return the mask of each kind of voxel in `OUTCOME_COLOURS`, from two labels of one shape."""
     both = (truth > 0) & (prediction > 0)
     return {
         "right": both & (truth == prediction),
@@ -165,17 +137,17 @@ def draw_overlay(stored: StoredCase, prediction: np.ndarray, target: str, title:
     aspect = case.spacing[1] / case.spacing[2]
     for channel, modality in enumerate(case.modalities):
         name = anatomy.MODALITY_TITLES.get(modality, modality)
-        show_slice(axes[channel], case.image[index, ..., channel], name, aspect)
+        style.show_slice(axes[channel], case.image[index, ..., channel], name, aspect)
     names = list(case.modalities)
     base = names.index(anatomy.FLAIR) if anatomy.FLAIR in names else 0
     labels = {"truth": case.label, "prediction": prediction}
     for panel, (name, label) in zip(axes[-2:], labels.items(), strict=True):
-        show_slice(panel, case.image[index, ..., base], name, aspect)
-        show_label(panel, label[index], target, aspect)
+        style.show_slice(panel, case.image[index, ..., base], name, aspect)
+        style.show_label(panel, label[index], target, aspect)
     if stored.full_shape[0] > 1:
         title += f", axial slice {index + stored.offset[0]}"
-    figure.suptitle(title, fontsize=FIGURE_TITLE)
-    label_legend(figure, target)
+    figure.suptitle(title, fontsize=style.FIGURE_TITLE)
+    style.label_legend(figure, target)
     return figure
 
 
@@ -202,13 +174,13 @@ def draw_views(stored: StoredCase, prediction: np.ndarray, target: str, title: s
     for column, plane in enumerate(planes):
         for row, (name, label) in enumerate(rows.items()):
             panel = axes[row, column]
-            show_slice(panel, plane.cut(image), plane.title if row == 0 else "", plane.aspect)
+            style.show_slice(panel, plane.cut(image), plane.title if row == 0 else "", plane.aspect)
             if label is not None:
-                show_label(panel, plane.cut(label), target, plane.aspect)
+                style.show_label(panel, plane.cut(label), target, plane.aspect)
             if column == 0:
                 panel.set_ylabel(name)
-    figure.suptitle(title, fontsize=FIGURE_TITLE)
-    label_legend(figure, target)
+    figure.suptitle(title, fontsize=style.FIGURE_TITLE)
+    style.label_legend(figure, target)
     return figure
 
 
@@ -240,9 +212,13 @@ def draw_case_planes(
         spacing: Size of a voxel along D, H and W in mm.
         title: Title of the figure.
     """
-    case = _Compared.of(image, truth, masks, target)
-    planes = planes_through(case.truth > 0 if truth.any() else case.label > 0, case.shown, spacing)
-    shapes = [plane.cut(case.ground).shape for plane in planes]
+    label, truth_masks = masks_to_label(masks, target), label_to_masks(truth, target)
+    truth = _as_target(truth, target)
+    tumour = truth > 0 if truth.any() else label > 0
+    ground = np.zeros(truth.shape, np.float32) if image is None else image
+    shown = _around(tumour) if image is None else ground != 0
+    planes = planes_through(tumour, shown, spacing)
+    shapes = [plane.cut(ground).shape for plane in planes]
     # Few slices make planes of a small height. As wide as that asks for, they would crowd out the
     # axial one.
     widths = [
@@ -259,16 +235,16 @@ def draw_case_planes(
         for row, name in enumerate(rows):
             axes = panels[row, column]
             heading = plane.title if row == 0 else ""
-            show_slice(axes, plane.cut(case.ground), heading, plane.aspect)
+            style.show_slice(axes, plane.cut(ground), heading, plane.aspect)
             if name == "errors":
-                _show_errors(axes, plane.cut(case.truth), plane.cut(case.label), plane.aspect)
+                _show_errors(axes, plane.cut(truth), plane.cut(label), plane.aspect)
             else:
-                outlined = case.truth_masks if name == "truth" else masks
-                show_contours(axes, plane.cut(outlined), target)
+                outlined = truth_masks if name == "truth" else masks
+                style.show_contours(axes, plane.cut(outlined), target)
             if column == 0:
                 axes.set_ylabel(name)
-    figure_legend(figure, [*class_handles(target), *_error_handles(target)])
-    figure.suptitle(title, fontsize=FIGURE_TITLE)
+    style.figure_legend(figure, [*style.class_handles(target), *_error_handles(target)])
+    figure.suptitle(title, fontsize=style.FIGURE_TITLE)
     return figure
 
 
@@ -285,59 +261,42 @@ def draw_case_slices(
 
     Arguments as for `draw_case_planes`; `columns` is the largest number of slices.
     """
-    case = _Compared.of(image, truth, masks, target)
-    tumour = (case.truth > 0) | (case.label > 0)
-    shown = tumour if image is None else case.shown
-    plane = planes_through(tumour, shown, spacing)[0]
+    label, truth_masks = masks_to_label(masks, target), label_to_masks(truth, target)
+    truth = _as_target(truth, target)
+    tumour = (truth > 0) | (label > 0)
+    ground = np.zeros(truth.shape, np.float32) if image is None else image
+    plane = planes_through(tumour, tumour if image is None else ground != 0, spacing)[0]
     held = np.flatnonzero(tumour.any(axis=(1, 2)))
     if not held.size:
         held = np.arange(truth.shape[0])
     number = min(columns, held.size)
     places = held[np.round(np.linspace(0, held.size - 1, number + 2)[1:-1]).astype(int)]
     places = np.unique(places)
-    height, width = plane.cut(case.ground).shape
+    height, width = plane.cut(ground).shape
     side = 2.1
     figure = Figure(
         figsize=(max(side * len(places), 6.0), 2 * side * height * plane.aspect / width + 1.1),
         layout="constrained",
     )
     panels = figure.subplots(2, len(places), squeeze=False)
-    grey = grey_range(case.ground)
+    grey = style.grey_range(ground)
     for column, place in enumerate(places):
         part = (int(place), *plane.part)
         for row in range(2):
             heading = f"slice {place}" if row == 0 else ""
-            show_slice(panels[row, column], case.ground[part], heading, plane.aspect, grey)
-        show_contours(panels[0, column], case.truth_masks[part], target)
-        _show_errors(panels[1, column], case.truth[part], case.label[part], plane.aspect)
+            style.show_slice(panels[row, column], ground[part], heading, plane.aspect, grey)
+        style.show_contours(panels[0, column], truth_masks[part], target)
+        _show_errors(panels[1, column], truth[part], label[part], plane.aspect)
     panels[0, 0].set_ylabel("truth")
     panels[1, 0].set_ylabel("errors")
-    figure_legend(figure, _error_handles(target))
-    figure.suptitle(title, fontsize=FIGURE_TITLE)
+    style.figure_legend(figure, _error_handles(target))
+    figure.suptitle(title, fontsize=style.FIGURE_TITLE)
     return figure
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """Truth and prediction of a case as labels and masks, and the image behind them."""
-
-    truth: np.ndarray
-    truth_masks: np.ndarray
-    label: np.ndarray
-    ground: np.ndarray
-    shown: np.ndarray
-
-    @classmethod
-    def of(
-        cls, image: np.ndarray | None, truth: np.ndarray, masks: np.ndarray, target: str
-    ) -> "_Compared":
-        label, truth_masks = masks_to_label(masks, target), label_to_masks(truth, target)
-        if target == "binary":
-            truth = (truth > 0).astype(np.uint8)
-        if image is None:
-            shown = _around(truth > 0 if truth.any() else label > 0)
-            return cls(truth, truth_masks, label, np.zeros(truth.shape, np.float32), shown)
-        return cls(truth, truth_masks, label, image, image != 0)
+def _as_target(truth: np.ndarray, target: str) -> np.ndarray:
+    """Return a label that tells apart no more classes than the target does."""
+    return (truth > 0).astype(np.uint8) if target == "binary" else truth
 
 
 def _around(tumour: np.ndarray) -> np.ndarray:
@@ -362,14 +321,14 @@ def _show_errors(
     """Lay the errors of labels (h, w) over a slice."""
     rgba = np.zeros((*truth.shape, 4))
     for name, mask in error_kinds(truth, prediction).items():
-        rgba[mask] = (*colors.to_rgb(OUTCOME_COLOURS[name]), _ERROR_OPACITY)
+        rgba[mask] = (*colors.to_rgb(style.OUTCOME_COLOURS[name]), _ERROR_OPACITY)
     axes.imshow(rgba, aspect=aspect, interpolation="nearest")
 
 
 def _error_handles(target: str) -> list[Patch]:
     """Return a legend's entries for the errors; a single class has no other to be taken for."""
-    names = [n for n in OUTCOME_COLOURS if not (target == "binary" and n == "another class")]
-    return [Patch(color=OUTCOME_COLOURS[name], label=name) for name in names]
+    names = [n for n in style.OUTCOME_COLOURS if not (target == "binary" and n == "another class")]
+    return [Patch(color=style.OUTCOME_COLOURS[name], label=name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -412,10 +371,10 @@ def draw_same_slices(cases: Sequence[ComparedCase], target: str) -> Figure:
             title = name if row == 0 else ""
             if name in case.remarks:
                 title = f"{title}\n{case.remarks[name]}".strip()
-            show_slice(axes, plane.cut(ground), title, plane.aspect)
-            show_contours(axes, plane.cut(masks), target)
-        panels[row, 0].set_ylabel(f"{case.case_id}\n{plane.title}", fontsize=REMARK)
-    figure_legend(figure, class_handles(target))
+            style.show_slice(axes, plane.cut(ground), title, plane.aspect)
+            style.show_contours(axes, plane.cut(masks), target)
+        panels[row, 0].set_ylabel(f"{case.case_id}\n{plane.title}", fontsize=style.REMARK)
+    style.figure_legend(figure, style.class_handles(target))
     return figure
 
 
@@ -426,15 +385,7 @@ def draw_slice_profile(
     title: str,
     colour: str,
 ) -> Figure:
-    """Draw the area of each axial slice in cm², and below it the Dice of the slices.
-
-    Args:
-        truth: Boolean mask (D, H, W).
-        prediction: Boolean mask (D, H, W).
-        spacing: Size of a voxel along D, H and W in mm.
-        title: Title of the figure.
-        colour: Colour of the class.
-    """
+    """Draw the area of masks (D, H, W) in each axial slice in cm², and the Dice of the slice."""
     square = spacing[1] * spacing[2] / 100
     areas = [np.count_nonzero(mask, axis=(1, 2)) * square for mask in (truth, prediction)]
     hits = np.count_nonzero(truth & prediction, axis=(1, 2)) * square
@@ -442,7 +393,7 @@ def draw_slice_profile(
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
     axes.fill_between(slices, areas[0], color=colour, alpha=0.35, lw=0, label="truth")
-    axes.plot(slices, areas[1], color=INK, lw=1.8, label="prediction")
+    axes.plot(slices, areas[1], color=style.INK, lw=1.8, label="prediction")
     axes.set(ylabel="area [cm\u00b2]", title=title)
     axes.legend(frameon=False)
     both = areas[0] + areas[1]
@@ -450,5 +401,5 @@ def draw_slice_profile(
     below.bar(slices[held], 2 * hits[held] / both[held], 0.85, color=colour)
     below.set(xlabel="axial slice, from the feet up", ylabel="Dice of the slice", ylim=(0, 1))
     for panel in (axes, below):
-        style_axes(panel, "y")
+        style.style_axes(panel, "y")
     return figure

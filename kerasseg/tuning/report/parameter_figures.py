@@ -9,20 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from kerasseg.figures.style import (
-    DENSE,
-    DIM,
-    FIGURE_TITLE,
-    GOLDEN,
-    INK,
-    LINE,
-    PLASTIC,
-    REMARK,
-    TICK,
-    jitter,
-    label_rows,
-    style_axes,
-)
+from kerasseg.figures import style
 from kerasseg.tuning.report.importance import Encoded, Importance, features, filled, fit_forest
 from kerasseg.tuning.report.read_search import SearchResults, choice_labels, format_setting
 from kerasseg.tuning.report.score_figures import (
@@ -51,13 +38,13 @@ def draw_parameter_importance(importance: Importance) -> Figure:
     axes = figure.subplots()
     for row, (mean, low, high) in enumerate(importance.shares.values()):
         axes.barh(row, 100 * max(mean, 0), height=0.62, color=STATUS_COLOURS["completed"])
-        axes.plot([100 * low, 100 * high], [row, row], color=INK, lw=1.6)
-        axes.plot([100 * low, 100 * high], [row, row], "|", color=INK, ms=7)
-    axes.axvline(0, color=INK, lw=1)
-    label_rows(axes, names)
+        axes.plot([100 * low, 100 * high], [row, row], color=style.INK, lw=1.6)
+        axes.plot([100 * low, 100 * high], [row, row], "|", color=style.INK, ms=7)
+    axes.axvline(0, color=style.INK, lw=1)
+    style.label_rows(axes, names)
     axes.set_xlabel("share of the score's variance [%]")
     axes.set_title(f"Importance of settings, from {importance.trials} trials")
-    style_axes(axes, "x")
+    style.style_axes(axes, "x")
     return figure
 
 
@@ -92,7 +79,7 @@ def draw_parallel_coordinates(search: SearchResults) -> Figure:
             alpha=1.0 if best else thin if trial.is_scored else thin / 2,
             zorder=4 if best else 2,
             marker="o" if best else None,
-            mec=INK,
+            mec=style.INK,
         )
     for place, parameter in enumerate(search.parameters):
         _draw_axis(axes, place, _ticks(parameter))
@@ -103,19 +90,19 @@ def draw_parallel_coordinates(search: SearchResults) -> Figure:
         list(zip(np.linspace(0, 1, 5), map(format_setting, ticks.tolist()), strict=True)),
     )
     names = [parameter.name.replace(".", ".\n", 1) for parameter in search.parameters]
-    axes.set_xticks(range(columns), [*names, search.objective], fontsize=TICK)
+    axes.set_xticks(range(columns), [*names, search.objective], fontsize=style.TICK)
     axes.tick_params(axis="x", length=0, pad=6)
     axes.xaxis.tick_top()
     axes.set(xlim=(-0.15, columns - 0.45), yticks=[])
     axes.set_ylim(_UNUSED - 0.06 if anything_unused else -0.05, 1.05)
     if anything_unused:
-        axes.axhline(_UNUSED, color=LINE, ls=":", lw=1, zorder=1)
+        axes.axhline(_UNUSED, color=style.LINE, ls=":", lw=1, zorder=1)
         text = "not in use, or no score"
-        axes.text(-0.13, _UNUSED + 0.015, text, fontsize=REMARK, color=DIM, va="bottom")
+        axes.text(-0.13, _UNUSED + 0.015, text, fontsize=style.REMARK, color=style.DIM, va="bottom")
     axes.spines[:].set_visible(False)
     if search.scores:
         score_bar(figure, search, axes)
-    figure.suptitle("Parallel coordinates", fontsize=FIGURE_TITLE)
+    figure.suptitle("Parallel coordinates", fontsize=style.FIGURE_TITLE)
     return figure
 
 
@@ -132,7 +119,7 @@ def _height(parameter: Parameter, trial: TrialRecord) -> float:
         return _UNUSED
     height = float(parameter.scaled([number])[0])
     if parameter.is_category:
-        height += float(jitter(trial.number, _SPREAD))
+        height += float(style.jitter(trial.number, _SPREAD))
     return height
 
 
@@ -155,14 +142,14 @@ def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
 
 
 def _draw_axis(axes: Axes, place: int, ticks: list[tuple[float, str]]) -> None:
-    axes.plot([place, place], [-0.02, 1.02], color=INK, lw=1, zorder=3)
+    axes.plot([place, place], [-0.02, 1.02], color=style.INK, lw=1, zorder=3)
     for height, text in ticks:
-        axes.plot([place - 0.02, place], [height, height], color=INK, lw=1, zorder=3)
+        axes.plot([place - 0.02, place], [height, height], color=style.INK, lw=1, zorder=3)
         axes.text(
             place + 0.03,
             height,
             text,
-            fontsize=DENSE,
+            fontsize=style.DENSE,
             va="center",
             zorder=5,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
@@ -223,13 +210,13 @@ def draw_important_pair(search: SearchResults, encoded: Encoded, names: tuple[st
 
 
 def _place(parameter: Parameter, trial: TrialRecord) -> float:
-    """Return a trial's place on a parameter's axis, with jitter inside the cell of a choice.
+    """Return a trial's place on a parameter's axis, with style.jitter inside the cell of a choice.
 
     It is NaN, which is not drawn, if the trial did not use the setting.
     """
     number = parameter.number(trial.values.get(parameter.name))
-    step = GOLDEN if parameter.kind == "choice" else PLASTIC
-    return number + float(jitter(trial.number, 0.3, step)) * parameter.is_category
+    step = style.GOLDEN if parameter.kind == "choice" else style.PLASTIC
+    return number + float(style.jitter(trial.number, 0.3, step)) * parameter.is_category
 
 
 def _grid(parameter: Parameter) -> np.ndarray:

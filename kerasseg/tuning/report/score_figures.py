@@ -9,29 +9,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-from kerasseg.figures.style import (
-    BLUE,
-    DENSE,
-    FIGURE_TITLE,
-    INK,
-    ORANGE,
-    RED,
-    REMARK,
-    RUN_COLOURS,
-    jitter,
-    label_rows,
-    legend_beside,
-    panel_grid,
-    style_axes,
-    whole_ticks,
-    write_remark,
-)
+from kerasseg.figures import style
 from kerasseg.tuning.report.read_search import SearchResults, choice_labels
 from kerasseg.tuning.space import Parameter
 from kerasseg.tuning.trials import STATUSES, TrialRecord
 
-STATUS_COLOURS = {"completed": BLUE, "stopped": ORANGE, "failed": RED, "running": "#8a949e"}
-BEST = RED
+STATUS_COLOURS = {
+    "completed": style.BLUE,
+    "stopped": style.ORANGE,
+    "failed": style.RED,
+    "running": "#8a949e",
+}
+BEST = style.RED
 _BEST_TRIALS = 5
 _BOTTOM = 0.04
 """Height of trials without a score, as a share of the axis."""
@@ -63,7 +52,7 @@ def draw_score_by_trial(search: SearchResults) -> Figure:
         if trials:
             numbers = [t.number for t in trials]
             scores = np.clip([t.score for t in trials], *score_range(search))
-            axes.plot(numbers, scores, "o", ms=7, color=colour, mec=INK, mew=0.6, label=label)
+            axes.plot(numbers, scores, "o", ms=7, color=colour, mec=style.INK, mew=0.6, label=label)
     if scored:
         better = np.maximum if search.direction == "max" else np.minimum
         best = np.clip(better.accumulate([t.score or 0.0 for t in scored]), *score_range(search))
@@ -71,7 +60,7 @@ def draw_score_by_trial(search: SearchResults) -> Figure:
         axes.step(numbers, best, where="post", color=BEST, lw=1.8, label="best so far", zorder=1)
     if search.baseline and search.baseline.is_scored:
         score = search.baseline.score or 0.0
-        axes.axhline(score, color=INK, ls="--", lw=1.2, label=f"baseline {score:.4g}")
+        axes.axhline(score, color=style.INK, ls="--", lw=1.2, label=f"baseline {score:.4g}")
     limits = score_limits(search)
     for status, colour in STATUS_COLOURS.items():
         numbers = [t.number for t in search.trials if not t.is_scored and t.status == status]
@@ -93,14 +82,14 @@ def draw_score_by_trial(search: SearchResults) -> Figure:
         axes.set_ylim(*limits)
     else:
         axes.set_yticks([])
-        write_remark(axes, "No trial has a score yet.")
+        style.write_remark(axes, "No trial has a score yet.")
     last = max(trial.number for trial in search.trials)
     axes.set(xlim=(min(0.4, search.trials[0].number - 0.6), last + 0.6), xlabel="trial")
     axes.set_ylabel(objective_label(search))
     axes.set_title("Score by trial")
-    whole_ticks(axes)
-    style_axes(axes)
-    legend_beside(axes)
+    style.whole_ticks(axes)
+    style.style_axes(axes)
+    style.legend_beside(axes)
     return figure
 
 
@@ -117,19 +106,19 @@ def draw_best_curves(search: SearchResults) -> Figure:
     for trial in search.trials:
         if trial not in best and not trial.is_baseline:
             _draw_curve(axes, trial, "#bbbbbb", "", lw=0.9, zorder=1)
-    for trial, colour in zip(best, RUN_COLOURS, strict=False):
+    for trial, colour in zip(best, style.RUN_COLOURS, strict=False):
         _draw_curve(axes, trial, colour, f"{trial.title}: {trial.score:.4g}", lw=1.9, zorder=3)
     baseline = search.baseline
     if baseline:
         label = f"baseline: {baseline.score:.4g}" if baseline.is_scored else "baseline"
-        _draw_curve(axes, baseline, INK, label, lw=1.5, ls="--", zorder=4)
+        _draw_curve(axes, baseline, style.INK, label, lw=1.5, ls="--", zorder=4)
     if not axes.lines:
-        write_remark(axes, "No trial has finished an epoch.")
+        style.write_remark(axes, "No trial has finished an epoch.")
     elif axes.get_legend_handles_labels()[1]:
-        legend_beside(axes)
+        style.legend_beside(axes)
     axes.set(xlabel="epoch", ylabel=objective_label(search), title="Curves of the best trials")
-    whole_ticks(axes)
-    style_axes(axes)
+    style.whole_ticks(axes)
+    style.style_axes(axes)
     return figure
 
 
@@ -158,7 +147,7 @@ def draw_score_by_value(search: SearchResults) -> Figure:
     The best trial is ringed, the baseline is a diamond, crosses along the bottom are trials without
     a score. If the tuner asked for different numbers of epochs, the colour of a dot shows them.
     """
-    figure, found = panel_grid(len(search.parameters), width=4.2, height=3.3)
+    figure, found = style.panel_grid(len(search.parameters), width=4.2, height=3.3)
     for axes, parameter in zip(found, search.parameters, strict=True):
         _draw_values(axes, search, parameter)
     for axes in found[::3]:
@@ -170,7 +159,7 @@ def draw_score_by_value(search: SearchResults) -> Figure:
         bar = figure.colorbar(mappable, ax=found, aspect=40, pad=0.01)
         bar.set_ticks([n + 0.5 for n in range(len(colours))], labels=[str(n) for n in colours])
         bar.set_label("epochs")
-    figure.suptitle("Score against each setting", fontsize=FIGURE_TITLE)
+    figure.suptitle("Score against each setting", fontsize=style.FIGURE_TITLE)
     return figure
 
 
@@ -179,7 +168,7 @@ def _draw_values(axes: Axes, search: SearchResults, parameter: Parameter) -> Non
     used = [(trial, number) for trial, number in used if not np.isnan(number)]
     places = np.array([number for _, number in used])
     if parameter.is_category:
-        places = places + jitter(np.arange(len(used)))
+        places = places + style.jitter(np.arange(len(used)))
     colours, (low, high) = epoch_colours(search), score_range(search)
     size = 6 if len(used) < _MANY_DOTS else 4
     # One call for all dots that look the same: a call for each dot takes seconds.
@@ -200,7 +189,7 @@ def _draw_values(axes: Axes, search: SearchResults, parameter: Parameter) -> Non
         if marker in "x>":
             line.set(transform=axes.get_xaxis_transform(), markeredgewidth=1.8)
         else:
-            line.set(markeredgecolor=INK, markeredgewidth=0.7)
+            line.set(markeredgecolor=style.INK, markeredgewidth=0.7)
         if best:
             line.set(markersize=8, markeredgecolor=BEST, markeredgewidth=2, zorder=4)
     parameter_axis(axes, parameter)
@@ -208,9 +197,9 @@ def _draw_values(axes: Axes, search: SearchResults, parameter: Parameter) -> Non
     if limits:
         axes.set_ylim(*limits)
     if not used:
-        write_remark(axes, "No trial used it.")
+        style.write_remark(axes, "No trial used it.")
     axes.set_title(parameter.name)
-    style_axes(axes)
+    style.style_axes(axes)
 
 
 def draw_time_spent(search: SearchResults) -> Figure:
@@ -243,11 +232,11 @@ def draw_time_spent(search: SearchResults) -> Figure:
         if width > whole * 0.009 * len(title):
             middle = left + width / 2
             ink = "black" if trial.status == "running" else "white"
-            axes.text(middle, row, title, ha="center", va="center", fontsize=DENSE, color=ink)
-    label_rows(axes, workers)
+            axes.text(middle, row, title, ha="center", va="center", fontsize=style.DENSE, color=ink)
+    style.label_rows(axes, workers)
     axes.set(xlim=(0, whole), xlabel=f"{unit_name} since the first")
     axes.set_title("Time spent")
-    style_axes(axes, "x")
+    style.style_axes(axes, "x")
     present = [status for status in STATUSES if search.count(status)]
     for row, status in enumerate(present):
         minutes = minutes_of(search, status)
@@ -259,12 +248,12 @@ def draw_time_spent(search: SearchResults) -> Figure:
             (4, 0),
             textcoords="offset points",
             va="center",
-            fontsize=REMARK,
+            fontsize=style.REMARK,
         )
-    label_rows(sums, present)
+    style.label_rows(sums, present)
     sums.set(xlabel="minutes of training, all workers")
     sums.margins(x=0.2)
-    style_axes(sums, "x")
+    style.style_axes(sums, "x")
     return figure
 
 
@@ -304,7 +293,7 @@ def parameter_axis(axes: Axes, parameter: Parameter, which: str = "x") -> None:
     margin = 0.04 * (parameter.highest - parameter.lowest)
     set_limits(parameter.lowest - margin, parameter.highest + margin)
     if parameter.kind == "int":
-        whole_ticks(axes, which)
+        style.whole_ticks(axes, which)
 
 
 def score_range(search: SearchResults) -> tuple[float, float]:
