@@ -15,7 +15,6 @@ _ANOTHER_FOLDER = "name another folder{option}"
 _STORAGE_ERRORS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", f"free some space, or {_ANOTHER_FOLDER}"),
     errno.EDQUOT: ("the disk quota is used up", f"free some space, or {_ANOTHER_FOLDER}"),
-    errno.EFBIG: ("the file is too large for this file system", _ANOTHER_FOLDER),
     errno.EACCES: ("there is no permission", f"change the permissions, or {_ANOTHER_FOLDER}"),
     errno.EPERM: ("there is no permission", f"change the permissions, or {_ANOTHER_FOLDER}"),
     errno.EROFS: ("the file system is read-only", _ANOTHER_FOLDER),
@@ -24,7 +23,6 @@ _STORAGE_ERRORS: dict[int, tuple[str, str]] = {
     errno.EISDIR: ("it is a folder, not a file", "name another path{option}"),
     errno.EEXIST: ("there is a file of this name", _ANOTHER_FOLDER),
     errno.ENOENT: ("it does not exist", "check the path{option}"),
-    errno.ELOOP: ("its symbolic links lead in a circle", "name another path{option}"),
     errno.EMFILE: ("this process has too many open files", "raise the limit (ulimit -n)"),
     errno.ENFILE: ("the system has too many open files", "end other programs"),
     errno.EIO: ("the disk reports a fault", f"check the disk, or {_ANOTHER_FOLDER}"),

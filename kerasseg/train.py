@@ -66,7 +66,6 @@ def run_experiment(
     """Convert the scans where needed, train, evaluate whole volumes and write a report.
 
     Args:
-        experiment: The experiment to run.
         resume: Go on with the newest run of this name.
         devices: What to compute on; chosen by `experiment.training` if not given.
         last_epoch: End after this epoch of `training.epochs`, to be resumed from there. The
@@ -180,7 +179,6 @@ def build_network(experiment: Experiment, *, initial_weights: bool = True) -> ke
     """Build the network of `experiment.model` under the current dtype policy.
 
     Args:
-        experiment: The experiment.
         initial_weights: False: read neither a pretrained encoder's weights nor another run's, as
             a run that goes on has its own.
 

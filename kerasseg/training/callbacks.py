@@ -33,7 +33,6 @@ class Checkpoints(keras.callbacks.Callback):
     Args:
         network: The network, which is saved without its compile settings, so that plain
             `keras.saving.load_model` reads it.
-        folder: The folder of the checkpoints.
         progress: Gets the best score and its epoch.
         patience: Epochs without a rise that end the fit; None never ends it.
         smoothing: The share m of the earlier epochs in the score.
@@ -277,7 +276,6 @@ class ValidationImages(keras.callbacks.Callback):
 
     Args:
         folder: The folder of TensorBoard's files.
-        network: The network.
         batches: Yields image (B, D, H, W, C), masks (B, D, H, W, K), or (B, H, W, …) for a 2-D
             network, and weight (B,), which is 0 for fillers. The first batch is shown.
         modalities: The number of modalities.

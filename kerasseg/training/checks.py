@@ -138,7 +138,6 @@ def step_memory(experiment: Experiment, policy: str, devices: Devices | None = N
     Each GPU has a memory of its own and a part of the batch in it; the CPUs of a machine share one.
 
     Args:
-        experiment: The experiment.
         policy: Keras's name of the dtype policy.
         devices: The devices that share a batch; None for a single one.
     """
@@ -158,7 +157,6 @@ def step_bytes(
     """Estimate the peak memory of one training step in bytes.
 
     Args:
-        experiment: The experiment.
         patch_size: Size of a patch in voxels, which need not be the experiment's.
         bytes_per_value: Bytes of an activation.
         batch_size: Patches that lie in one memory; None for all of `training.batch_size`.

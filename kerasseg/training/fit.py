@@ -59,12 +59,9 @@ def fit(
     """Train a network in place.
 
     Args:
-        experiment: The experiment.
         network: The network, built under the scope of the strategy of `devices`.
-        store: The store of the cases.
         split: The cases to train and to validate on.
         folder: The run folder, for checkpoints, history and TensorBoard's files.
-        devices: What to compute on.
         state: The state of an earlier run to go on from; None to start anew.
         validators: Callbacks that run first when an epoch ends; the others see what they add to the
             logs.
@@ -268,7 +265,6 @@ def run_epochs(
     `on_epoch_end` sees and saves the averaged weights where the optimiser keeps some.
 
     Args:
-        model: The compiled model.
         batches: Called as batches(epoch, update); returns endless training batches, the first of
             which is that of this update.
         validation: Gives `validation_steps` batches each time it is iterated.
@@ -276,7 +272,6 @@ def run_epochs(
         updates_per_epoch: Updates in an epoch.
         validation_steps: Batches of a validation.
         progress: Where to begin; it is kept up to date.
-        callbacks: Keras callbacks.
         save: Called after each epoch, with the trained weights, and when `Stopped` is raised.
     """
     model.stop_training = False

@@ -29,7 +29,6 @@ def user_callbacks(
     """Make the callbacks of `training.callbacks`.
 
     Args:
-        experiment: The experiment.
         writing: False, on a machine that is not the chief: leave out Keras's callbacks that write
             files.
         workers: The number of machines.
@@ -108,11 +107,7 @@ def import_class(setting: str, path: str, base: type, base_path: str) -> type:
 
 
 def make_instance(setting: str, path: str, kind: type, arguments: Mapping[str, Any]) -> Any:
-    """Make an instance of an imported class.
-
-    Raises:
-        UserError: If the class does not take the arguments.
-    """
+    """Make an instance, or raise `UserError` if the class does not take the arguments."""
     try:
         return kind(**arguments)
     except (TypeError, ValueError) as error:
