@@ -95,7 +95,10 @@ def trace(arguments: list[str]) -> None:
     def watch(frame: FrameType, event: str, _: object) -> None:
         if event != "call" or not frame.f_code.co_filename.endswith(LOSS):
             return
-        stack = [Path(entry.filename) for entry in traceback.extract_stack(frame)]
+        entries = traceback.extract_stack(frame)
+        if any(entry.name == "<module>" and entry.filename.endswith(STEP) for entry in entries):
+            return  # the step is being imported
+        stack = [Path(entry.filename) for entry in entries]
         own = [name for name in stack if ROOT in name.parents and ".venv" not in name.parts]
         names = [str(name.relative_to(ROOT)) for name in dict.fromkeys(own) if name != SCRIPT]
         if STEP in names:  # else the losses are only imported or made
