@@ -26,7 +26,6 @@ import psutil
 import yaml
 from pydantic import ValidationError
 
-from kerasseg import __version__
 from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import differences, dump_experiment, load_experiment
@@ -349,7 +348,9 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"kerasseg": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
+    # Not by an import: the package itself imports what reads runs when `kerasseg.load` is asked for.
+    own = sys.modules["kerasseg"].__version__
+    return {"kerasseg": own, **{name: metadata.version(name) for name in _PACKAGES}}
 
 
 def _other_versions(folder: Path) -> str:
