@@ -348,7 +348,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    # Not by an import: the package itself imports what reads runs when `kerasseg.load` is asked for.
+    # Not by an import: the package itself imports what reads runs for `kerasseg.load`.
     own = sys.modules["kerasseg"].__version__
     return {"kerasseg": own, **{name: metadata.version(name) for name in _PACKAGES}}
 
