@@ -11,8 +11,10 @@ from typing import Any
 import tensorflow as tf
 
 from kerasseg import anatomy
-from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.inference.ensemble import Ensemble
+from kerasseg.inference.postprocessing import channel_thresholds
+from kerasseg.inference.predictor import neighbours_as_channels
+from kerasseg.inference.test_time_augmentation import mean_over_orientations
 from kerasseg.inference.windows import window_weights
 from kerasseg.models.build import float32_twin
 from kerasseg.prediction.model import LoadedRun, Model
@@ -28,6 +30,7 @@ from kerasseg.serving.graph_input import (
 from kerasseg.serving.graph_postprocessing import label_from_masks, postprocessed_masks
 from kerasseg.serving.graph_volume import Box, cut_to_brain, in_volume, to_grid, z_score
 from kerasseg.serving.graph_window import sliding_window
+from kerasseg.targets import channel_masks
 
 
 class ExportedModel:
@@ -120,7 +123,7 @@ class ExportedModel:
     @property
     def _votes(self) -> bool:
         whole = self._model.segmenter
-        return isinstance(whole, Ensemble) and whole.combine == "vote"
+        return isinstance(whole, Ensemble) and whole.votes
 
     def _predict_patches(self, patches: Any) -> dict[str, Any]:
         total = tf.constant(0.0)
@@ -234,9 +237,7 @@ class RunGraph:
         self.predictor = predictor
         self.network = float32_twin(predictor.network)
         patch = predictor.pipeline.patch_size
-        flat = predictor.slice_axis is not None
-        self._window = (1, patch[0], patch[1]) if flat else (patch[0], patch[1], patch[-1])
-        weights = window_weights(self._window, predictor.settings.weighting)
+        weights = window_weights(predictor.window, predictor.settings.weighting)
         self.window_weights = tf.Variable(weights, trainable=False, name="window_weights")
         channels = self.network.inputs[0].shape[-1]
         self._forward = tf.function(
@@ -281,15 +282,11 @@ class RunGraph:
         Nothing else of the post-processing is done, as it needs the whole volume.
         """
         predictor = self.predictor
-        thresholds = PostprocessingSettings(thresholds=predictor.postprocessing.thresholds)
-        masks = postprocessed_masks(
-            probabilities,
-            predictor.target,
-            tf.ones(3),
-            predictor.settings.threshold,
-            thresholds,
-            tf.shape(probabilities)[1:4],
+        thresholds = channel_thresholds(
+            predictor.target, predictor.settings.threshold, predictor.postprocessing
         )
+        channels = tf.unstack(probabilities, axis=-1)
+        masks = list(channel_masks(channels, predictor.target, thresholds, tf.maximum))
         return tf.cast(tf.stack(masks, axis=-1), tf.float32)
 
     def _slide(self, image: Any) -> Any:
@@ -301,29 +298,24 @@ class RunGraph:
         found = sliding_window(
             self._predict,
             image,
-            self._window,
+            predictor.window,
             predictor.background,
             self.window_weights,
             overlap=predictor.settings.overlap,
             batch=predictor.settings.window_batch,
-            context=0 if axis is None else predictor.pipeline.slices.neighbours,
+            context=predictor.context,
         )
         if order == [0, 1, 2]:
             return found
         return tf.transpose(found, [*(order.index(a) for a in range(3)), 3])
 
     def _predict(self, windows: Any) -> Any:
-        """(B, d + 2 n, h, w, C) -> (B, d, h, w, K); slices have d = 1 and n neighbours."""
+        """Map (B, d + 2 n, h, w, C) to (B, d, h, w, K); slices have d = 1 and n neighbours."""
         flat = self.predictor.slice_axis is not None
         if flat:
-            _, planes, height, width, channels = windows.shape
-            windows = tf.transpose(windows, [0, 2, 3, 1, 4])
-            windows = tf.reshape(windows, [-1, height, width, planes * channels])
-        orientations, total = self.predictor.orientations, tf.constant(0.0)
-        for orientation in orientations:
-            found = orientation.undo(self._forward(orientation.apply(windows)))
-            total = found if len(orientations) == 1 else total + found / len(orientations)
-        return total[:, tf.newaxis] if flat else total
+            windows = neighbours_as_channels(windows, tf)
+        found = mean_over_orientations(self._forward, windows, self.predictor.orientations)
+        return found[:, tf.newaxis] if flat else found
 
 
 def normalised(volume: Any) -> tuple[Any, Box]:
