@@ -28,7 +28,12 @@ from pydantic import ValidationError
 
 from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
 from kerasseg.config.experiment import Experiment
-from kerasseg.config.load import differences, dump_experiment, load_experiment
+from kerasseg.config.load import (
+    differences,
+    dump_experiment,
+    make_experiment,
+    read_yaml,
+)
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import atomic_write
 from kerasseg.records.manifest import read_manifest
@@ -189,12 +194,27 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
             f"it have one: {_names(runs_in(folder.parent))}."
         )
     try:
-        experiment = load_experiment(config, overrides)
+        experiment = _read_config(config, overrides)
     except UserError as error:
         raise UserError(f"{error}{_other_versions(folder)}") from error
     if trained and not any(override.startswith("postprocessing") for override in overrides):
         experiment = _with_tuned_postprocessing(folder, experiment)
     return Run(folder, experiment)
+
+
+def _read_config(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read a run's config.yaml, in which an older version may have named its own Muon.
+
+    It is read as Keras's, which took its place. That changes nothing for a trained network; the
+    training of such a run cannot go on, as the two keep other moments.
+    """
+    values = read_yaml(path)
+    optimizer = values.get("optimizer")
+    if isinstance(optimizer, dict) and optimizer.get("name") == "muon":
+        own = ("momentum", "nesterov", "beta_1", "beta_2")
+        kept = {key: value for key, value in optimizer.items() if key not in own}
+        values["optimizer"] = kept | {"name": "keras.optimizers.Muon"}
+    return make_experiment(values, overrides, str(path))
 
 
 def runs_in(root: Path) -> list[str]:
@@ -405,6 +425,6 @@ def _newest(root: Path, folder_name: str, run_name: str) -> Path | None:
     matches = [pattern.fullmatch(path.name) for path in root.iterdir()] if root.is_dir() else []
     for number in sorted((int(match[1] or 1) for match in matches if match), reverse=True):
         config = _folder(root, folder_name, number) / "config.yaml"
-        if config.exists() and load_experiment(config).run_name == run_name:
+        if config.exists() and _read_config(config).run_name == run_name:
             return config.parent
     return None

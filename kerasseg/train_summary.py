@@ -1,4 +1,4 @@
-"""What a training run prints about itself, and what `summary.json` keeps of it."""
+"""The lines that a training run prints about itself, and the `summary.json` that it keeps."""
 
 import time
 from collections.abc import Mapping

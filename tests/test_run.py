@@ -7,6 +7,7 @@ import zipfile
 
 import keras
 import pytest
+import yaml
 
 from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.errors import UserError
@@ -59,6 +60,13 @@ def test_a_folder_that_is_missing_or_is_no_run(run):
     (run / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"spoilt is not a run folder: it has no config\.yaml\."):
         read_run(run)
+
+
+def test_a_run_of_an_older_version_that_used_its_own_muon(run):
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["optimizer"] |= {"name": "muon", "momentum": 0.95}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert read_run(run).experiment.optimizer.name == "keras.optimizers.Muon"
 
 
 def test_a_config_of_another_version(run):

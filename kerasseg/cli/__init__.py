@@ -1,1 +1,1 @@
-"""What `kerasseg <verb>` does, a file per verb. TensorFlow is imported inside a verb only."""
+"""The command line: `kerasseg VERB`. TensorFlow is imported inside a verb only."""

@@ -1,1 +1,1 @@
-"""The sections of an experiment; `config` puts them together."""
+"""The typed experiment: a file per section, `experiment.py` over them, reading and messages."""

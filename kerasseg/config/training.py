@@ -120,8 +120,7 @@ class OptimizerSettings(Section):
         if name == "muon":
             raise ValueError(
                 "optimizer.name: kerasseg has no muon of its own any more: use Keras's, "
-                "optimizer.name=keras.optimizers.Muon (to read an older run, write that into its "
-                "config.yaml)"
+                "optimizer.name=keras.optimizers.Muon"
             )
         parts = name.split(".")
         if name not in _OPTIMIZERS and (len(parts) < 2 or not all(p.isidentifier() for p in parts)):

@@ -1,1 +1,1 @@
-"""Looking at every case before anything is trained on it. Needs no TensorFlow."""
+"""Reports on a data set before anything is trained on it. They need no TensorFlow."""

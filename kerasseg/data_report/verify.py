@@ -44,7 +44,7 @@ def verdict_of(findings: list[Finding]) -> Verdict:
 
 @dataclass
 class CaseReport:
-    """What is known of one case. Facts of a case that could not be read are None.
+    """The facts about one case. Facts of a case that could not be read are None.
 
     Attributes:
         case_id: Name of the case.

@@ -1,4 +1,4 @@
-"""What is said of many cases: means with their intervals, and which cases to look at."""
+"""Statistics over many cases: means with their intervals, and the cases worth looking at."""
 
 import math
 from collections.abc import Sequence

@@ -29,7 +29,7 @@ OUTCOME_COLOURS = {
     "missed": RED,
     "invented": PURPLE,
 }
-"""What became of a voxel or a lesion -> its colour."""
+"""The colour of each outcome of a voxel or a lesion."""
 WHOLE_TUMOUR = "#7d7d7d"
 """Colour of the union of several classes."""
 

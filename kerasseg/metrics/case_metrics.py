@@ -41,7 +41,7 @@ UNITS: Final = MappingProxyType(
 """Every metric and its unit; "" is a share, a ratio or a number of lesions."""
 
 BY_RULE: Final = ("dice", "iou", "precision", "recall", "hd95", "assd", "surface_dice")
-"""What `EmptyRule` decides where truth or prediction is empty."""
+"""The metrics that `EmptyRule` decides where truth or prediction is empty."""
 
 _SURFACES: Final = frozenset({"hd95", "assd", "surface_dice"})
 _COUNTS: Final = frozenset(name for name in UNITS if name.startswith("lesions_"))

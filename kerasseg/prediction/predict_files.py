@@ -96,7 +96,7 @@ def write_prediction(
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is written of every case.
+    """The files that are written of every case.
 
     Attributes:
         probabilities: whether the maps of probabilities are written.

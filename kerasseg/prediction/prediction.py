@@ -117,7 +117,7 @@ class Prediction:
 
 
 class CaseSegmenter(Protocol):
-    """What predicts raw cases: a `Model`, or a server's client."""
+    """Anything that predicts raw cases: a `Model`, or a server's client."""
 
     @property
     def data(self) -> DataSettings:

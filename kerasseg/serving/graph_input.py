@@ -1,4 +1,4 @@
-"""What a client sends, decoded and checked in the graph of an exported model.
+"""Decoding and checking the inputs of a client in the graph of an exported model.
 
 A volume that cannot be segmented is refused with a sentence. Nothing is allocated before the
 lengths of the bytes fit.

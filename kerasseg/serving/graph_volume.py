@@ -1,4 +1,4 @@
-"""What happens to a raw scan in the graph of an exported model before and after the network.
+"""The way of a raw scan through the graph of an exported model, before and after the network.
 
 It is resampled to the grid of the training (`to_grid`, and back), cut to the brain (`cut_to_brain`)
 and normalised (`z_score`), with the results of `datasets.resample` and `records.normalise`. The

@@ -1,4 +1,4 @@
-"""What is checked before a run: its precision, its memory, and records that are damaged on disk."""
+"""Checks before a run: its precision, its memory, and records that are damaged on disk."""
 
 import ctypes
 import math
@@ -112,7 +112,7 @@ sum so far besides a fresh gradient."""
 _COPIES_OF_OPTIMIZERS = {"adamw": 2, "adam": 2, "sgd": 1, "lion": 1}
 """Further copies of the weights that an optimiser keeps; any other is taken to keep two."""
 _WORKSPACE_BYTES = 400_000_000
-"""What convolutions and the pipeline take besides, whatever the patch."""
+"""Memory that convolutions and the pipeline take besides, whatever the patch."""
 
 
 @dataclass(frozen=True)

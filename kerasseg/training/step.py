@@ -295,7 +295,7 @@ class LossScale:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """What a run must keep to go on."""
+        """Return the variables that a run must keep to go on."""
         return [self.scale, self.since_overflow, self.skipped]
 
     def grow(self) -> None:
