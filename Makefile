@@ -45,6 +45,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/house.py
 
 bench: $(BENCH_READY)
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""The own update (`training/update.py`) against the step of plain Keras `fit`, on one device.
+"""The own update (`training/step.py`) against the step of plain Keras `fit`, on one device.
 
 Same network, loss, metrics and data, float32, no accumulation; the plain one with Keras's own AdamW
 and its `global_clipnorm`. In one process the two take turns step by step, so that whatever else the
