@@ -153,8 +153,8 @@ def _explain(
     if error["type"] == "extra_forbidden":
         if path[0] == "loss":
             return f"{where}: {key}: {_explain_option(path, values)}"
-        prefix = ".".join(path[:-1])
-        beside = [f"{prefix}.{n}" for s in _locate(path[:-1], model)[1] for n in s.model_fields]
+        sections = _locate(path[:-1], model)[1]
+        beside = [".".join([*path[:-1], name]) for s in sections for name in s.model_fields]
         return f"{where}: {key}: unknown setting.{nearest(key, model, beside)}"
     message = error["msg"].replace("Input should be", "should be")
     if error["loc"][-1] == "[key]":

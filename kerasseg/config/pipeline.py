@@ -216,7 +216,7 @@ class SplitSettings(Section):
             return self.method == "kfold"
         try:
             with self.file.open(newline="", encoding="utf-8-sig") as file:
-                header = next(csv.reader(file), [])
+                header = next(filter(any, csv.reader(file)), [])  # there may be empty rows above
         except (OSError, UnicodeDecodeError, csv.Error):
             return True
         return "split" not in [name.strip().lower() for name in header]

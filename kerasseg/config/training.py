@@ -114,16 +114,17 @@ class OptimizerSettings(Section):
         le=1.0,
     )
 
-    @field_validator("name")
+    @field_validator("name", mode="before")
     @classmethod
-    def _check_name(cls, name: str) -> str:
+    def _check_name(cls, name: Any) -> Any:
         if name == "muon":
             raise ValueError(
                 "optimizer.name: kerasseg has no muon of its own any more: use Keras's, "
-                "optimizer.name=keras.optimizers.Muon"
+                "optimizer.name=keras.optimizers.Muon, which gives kernels of convolutions to AdamW"
             )
-        parts = name.split(".")
-        if name not in _OPTIMIZERS and (len(parts) < 2 or not all(p.isidentifier() for p in parts)):
+        parts = name.split(".") if isinstance(name, str) else []
+        is_path = len(parts) > 1 and all(part.isidentifier() for part in parts)
+        if not is_path and name not in _OPTIMIZERS:
             raise ValueError(
                 f"optimizer.name: found {json.dumps(name)}, expected one of "
                 f"{', '.join(_OPTIMIZERS)}, or a Keras optimizer by its import path, such as "

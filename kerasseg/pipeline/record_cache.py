@@ -1,6 +1,7 @@
 """Caches of records: in memory, decoded, or unpacked in a folder."""
 
 import fcntl
+import os
 import re
 import shutil
 import weakref
@@ -92,6 +93,9 @@ class DiskCache:
         self.folder = root / f"{manifest.data_fingerprint}-{manifest.fingerprint}"
         numbers = {case_id: number for number, case_id in enumerate(store.rows)}
         self._paths = {c: self.folder / f"case-{numbers[c]:06d}.tfrecord" for c in case_ids}
+        is_whole = all(path.exists() for path in self._paths.values())
+        if is_whole and not os.access(root, os.W_OK):
+            return  # somebody else's copies, to be read only: there is nothing to lock or remove
         with file_lock(root / ".lock", "fills this cache", _CACHE_ROOT):
             try:
                 self.folder.mkdir(exist_ok=True)

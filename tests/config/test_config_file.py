@@ -340,6 +340,15 @@ def test_mistakes_within_lists_and_mappings_say_what_is_allowed_there(override, 
     assert message in refuse(override)
 
 
+def test_an_optimiser_that_is_no_name_is_answered_with_the_names():
+    assert "found 3, expected one of adamw, adam, sgd, lion, or a" in refuse("optimizer.name=3")
+
+
+def test_an_unknown_section_is_answered_with_each_section_once():
+    message = refuse("frobnicate=1")
+    assert message.endswith("Known here: " + ", ".join(Experiment.model_fields) + ".")
+
+
 def test_a_mistake_in_data_is_not_followed_by_what_only_follows_from_it():
     assert refuse("data.root=3").count("\n") == 0
 

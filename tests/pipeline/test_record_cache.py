@@ -124,6 +124,17 @@ def test_copies_that_name_no_store_go_only_from_the_folder_of_this_store(tmp_pat
         assert foreign.exists() and old.exists() == bool(root)
 
 
+def test_whole_copies_in_a_folder_that_cannot_be_written_are_read(
+    phantom_store, tmp_path, monkeypatch
+):
+    cases = list(phantom_store.rows)[:2]
+    DiskCache(phantom_store, cases, tmp_path)
+    (tmp_path / ".lock").unlink()
+    monkeypatch.setattr(record_cache.os, "access", lambda path, mode: False)
+    DiskCache(phantom_store, cases, tmp_path).check_records()
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_a_damaged_copy_is_named(phantom_store, tmp_path):
     cases = list(phantom_store.rows)[:2]
     cache = DiskCache(phantom_store, cases, tmp_path)
