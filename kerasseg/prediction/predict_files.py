@@ -4,14 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from kerasseg import anatomy
 from kerasseg.datasets.case import Input
 from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.errors import UserError, storage_error
-from kerasseg.figures.style import label_legend, save_figure, show_label, show_slice
 from kerasseg.prediction.prediction import CaseSegmenter, Prediction
 from kerasseg.progress import track
 
@@ -22,6 +19,11 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
     The slice is the one with the most predicted tumour, or the middle one. The first modality takes
     the place of FLAIR where there is no FLAIR.
     """
+    # Here, as a client of a server that draws nothing needs no matplotlib.
+    from matplotlib.figure import Figure
+
+    from kerasseg.figures.style import label_legend, save_figure, show_label, show_slice
+
     case, label = prediction.case, prediction.label
     areas = (label > 0).sum(axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else label.shape[0] // 2

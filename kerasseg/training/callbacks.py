@@ -3,6 +3,7 @@
 import csv
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -424,3 +425,20 @@ class StopTogether(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.model.stop_training = self.any_worker(self.model.stop_training)
+
+
+class StopAtDeadline(keras.callbacks.Callback):
+    """Stops the training at the end of the first epoch after `deadline`, seconds since 1970.
+
+    None lets it go on. `stopped` says whether this callback was the reason to stop.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        super().__init__()
+        self.deadline = deadline
+        self.stopped = False
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.deadline is not None and time.time() >= self.deadline:
+            self.stopped = True
+            self.model.stop_training = True

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
+from inspect import signature
 from typing import Any
 
 import grpc
@@ -69,13 +70,17 @@ class Chief:
             "seconds_left": trial.seconds_left,
         }
 
-    def finish_trial(self, trial_id: str, worker: str, **outcome: Any) -> None:
+    def finish_trial(
+        self, trial_id: str, worker: str, status: str, score: float | None, reason: str | None
+    ) -> None:
         """Record the end of a trial."""
         self._note(worker)
-        self.oracle.finish_trial(trial_id, worker, **outcome)
+        self.oracle.finish_trial(trial_id, worker, status, score, reason)
         path = record_path(self.search.folder, trial_id)
         if path.exists():
-            self.on_trial_end(read_record(path))
+            record = read_record(path)
+            if record.status != "running":  # Else another worker has begun the trial anew.
+                self.on_trial_end(record)
 
     def keep_alive(self, trial_id: str, worker: str) -> bool:
         """Answer a sign of life; return whether the trial still belongs to this worker."""
@@ -126,7 +131,13 @@ def serve(chief: Chief, address: str, stop: threading.Event) -> None:
     def handler(method: Callable[..., Any]) -> grpc.RpcMethodHandler:
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                return json.dumps(method(**json.loads(request))).encode()
+                arguments = json.loads(request)
+                signature(method).bind(**arguments)
+            except (ValueError, TypeError) as error:  # The sender's fault, not the search's.
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no request of a worker: {error}")
+                raise
+            try:
+                return json.dumps(method(**arguments)).encode()
             except Exception as error:  # Where the oracle fails, so does the search.
                 chief.error = error
                 context.abort(grpc.StatusCode.INTERNAL, f"the chief has failed: {error}")
@@ -170,6 +181,12 @@ _MAY_COME_BACK = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 )
+_REFUSED = (
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+"""Codes of a chief that has failed, or is of another version."""
 
 
 class ChiefClient:
@@ -221,7 +238,7 @@ class ChiefClient:
     def _check(self, error: Any, over: bool) -> None:
         """Return if the chief may answer later."""
         code = error.code()
-        if code == grpc.StatusCode.INTERNAL:
+        if code in _REFUSED:
             raise UserError(f"{self.address}: {error.details()}") from None
         self.stop.raise_if_signalled()
         if over or self.stop.all_stopped or code not in _MAY_COME_BACK:

@@ -12,8 +12,6 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
@@ -85,6 +83,7 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> TrialOutco
 
     devices = start_tensorflow(choose, hide_optional_packages=True)
     from kerasseg.train import run_experiment
+    from kerasseg.training.callbacks import StopAtDeadline
 
     deadline = StopAtDeadline(job["deadline"])
     run_experiment(
@@ -103,23 +102,6 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> TrialOutco
         reason = f"search.objective: {job['objective']} is not logged: there are "
         return TrialOutcome("failed", reason + ", ".join(columns) + ".", **training)
     return TrialOutcome("completed", **training)
-
-
-class StopAtDeadline(keras.callbacks.Callback):
-    """Stops the training at the end of the first epoch after `deadline`, seconds since 1970.
-
-    None lets it go on. `stopped` says whether this callback was the reason to stop.
-    """
-
-    def __init__(self, deadline: float | None) -> None:
-        super().__init__()
-        self.deadline = deadline
-        self.stopped = False
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self.deadline is not None and time.time() >= self.deadline:
-            self.stopped = True
-            self.model.stop_training = True
 
 
 def _prepare_run_folder(run: Path, experiment: Experiment, continue_from: str | None) -> None:

@@ -343,6 +343,8 @@ class TrialRunner:
             record.executions.append(Execution(run=os.path.relpath(run, search.folder)))
             write_record(search.folder, record)
         execution = record.executions[number]
+        # An earlier version named the run of fold 0 of a split file otherwise.
+        execution.run = os.path.relpath(run, search.folder)
         job = self._job(record, number, experiment, deadline)
         environment = trial_environment(self.gpu)
         for attempt in (1, 2):

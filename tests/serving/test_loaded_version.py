@@ -79,6 +79,8 @@ def test_inputs_that_are_not_the_signatures_are_refused(tmp_path):
     for inputs, sentence in (
         ({"x": np.zeros((5, 2), np.float32)}, r"x has the shape \(5, 2\), expected \(any, 3\)"),
         ({"x": np.zeros((5, 3))}, "x is float64, expected float32"),
+        ({"x": np.zeros((0, 3), np.float32)}, r"x is empty: its shape is \(0, 3\)"),
+        ({"x": np.full((1, 3), np.nan, np.float32)}, "NaN or infinite"),
         ({}, r"takes x: add x\."),
         ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, r"leave out z\."),
     ):

@@ -66,6 +66,7 @@ def test_the_stubs_come_without_tensorflow_which_works_afterwards():
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
         "import kerasseg.serving.client\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
+        "assert 'matplotlib' not in sys.modules\n"
         "import tensorflow as tf\nassert int(tf.constant(1) + 1) == 2\n"
         "tf.make_tensor_proto([1.0])\n"
     )

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 
+import grpc
 import pytest
 
 from kerasseg.errors import UserError
@@ -12,6 +13,7 @@ from kerasseg.tuning.distributed import Chief, ChiefClient
 from kerasseg.tuning.oracles import build_oracle
 from kerasseg.tuning.search import load_search
 from kerasseg.tuning.trial_process import TrialOutcome
+from kerasseg.tuning.trials import TrialRecord, write_record
 from kerasseg.tuning.tune import tune_as_chief, tune_as_worker
 from kerasseg.tuning.workers import SearchStopped, StopEvents
 from tests.tuning.searches import fake_job, make_search, records, write_files
@@ -95,6 +97,17 @@ def test_a_trial_of_an_earlier_chief_whose_worker_does_not_come_back_goes_to_ano
     chief.next_trial("new")
     assert not chief.check_workers()
     assert chief.next_trial("new")["trial_id"] == "0000"
+
+
+def test_a_record_that_another_worker_has_begun_anew_is_not_shown(tmp_path):
+    search, shown = make_search(tmp_path, max_trials=1), []
+    chief = Chief(build_oracle(search), search, shown.append)
+    trial = chief.next_trial("slow")
+    running = TrialRecord(trial["trial_id"], 1, "running", None, None, {}, [], 0.0)
+    write_record(search.folder, running)
+    finish(chief, trial, "slow")
+    assert not shown and chief.error is None
+    assert chief.next_trial("slow")["status"] == "STOPPED"
 
 
 # Over gRPC.
@@ -255,6 +268,20 @@ def test_a_worker_that_comes_with_another_search_is_refused(tmp_path, address, q
         worker_of(elsewhere, address, "elsewhere").join()
     worker_of(load_search(path), address, "one").join()
     chief.join()
+
+
+def test_what_is_no_request_of_a_worker_does_not_end_the_search(tmp_path, address, quick):
+    search = make_search(tmp_path, max_trials=1)
+    chief = chief_of(search, address)
+    with grpc.insecure_channel(address) as channel:
+        for request in (b"\xff", b"[]", b'{"name": "one"}'):
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/kerasseg.Chief/next_trial")(
+                    request, timeout=30, wait_for_ready=True
+                )
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    worker_of(search, address, "one").join()
+    assert chief.join() == search.folder / "best.yaml"
 
 
 def test_a_chief_that_fails_tells_its_workers(tmp_path, address, quick, monkeypatch):

@@ -94,6 +94,15 @@ def test_one_that_does_not_stop_is_ended(tmp_path, program, monkeypatch):
     assert run(tmp_path, stop).status == "stopped" and time.monotonic() - began < 20
 
 
+def test_the_program_of_a_trial_starts_without_tensorflow():
+    """It must heed signals before, and TensorFlow is started without what training needs not."""
+    code = (
+        "import sys, kerasseg.tuning.trial;"
+        "assert not {'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_trial_knows_when_its_parent_is_gone(tmp_path):
     """The watch of the real program, without TensorFlow: its parent is killed."""
     child = (

@@ -101,7 +101,10 @@ class Spec:
 
 
 def check_inputs(inputs: Mapping[str, np.ndarray], specs: Mapping[str, Spec]) -> None:
-    """Raise `Refusal` if names, types or shapes of the inputs are not those of the signature."""
+    """Raise `Refusal` if names, types or shapes of the inputs are not those of the signature.
+
+    So it is for an input of a fixed shape that is empty, or holds NaN or infinity.
+    """
     missing, unknown = set(specs) - set(inputs), set(inputs) - set(specs)
     if missing or unknown:
         mend = f"add {_join(missing)}" if missing else f"leave out {_join(unknown)}"
@@ -121,6 +124,12 @@ def check_inputs(inputs: Mapping[str, np.ndarray], specs: Mapping[str, Spec]) ->
         if not fits:
             sizes = ", ".join("any" if size is None else str(size) for size in spec.shape)
             raise bad_input(f"{name} has the shape {value.shape}, expected ({sizes}).")
+        # A graph that leaves the shape open checks the values itself, this one does not.
+        if 0 in value.shape:
+            raise bad_input(f"{name} is empty: its shape is {value.shape}.")
+        # Not of every value: that would be an array of its own, and several requests come at once.
+        if value.dtype.kind == "f" and not np.isfinite([value.min(), value.max()]).all():
+            raise bad_input(f"{name} holds values that are NaN or infinite.")
 
 
 def check_volume_bytes(inputs: Mapping[str, np.ndarray], limits: Limits) -> None:
