@@ -42,9 +42,11 @@ def test_replicas_that_share_the_batches_do_what_one_does_with_them(run, replica
     found = run(replicas, group)[group][name]
     assert found["start"] == 0, "the same seed, the same network"
     assert found["moved"] > 0.005
-    assert found["weights"] < 1e-6 and found["slots"] < 1e-6
+    # Keras's Muon scales the update of a matrix up, and with it its last bits.
+    limit = 3e-6 if "Muon" in name else 1e-6
+    assert found["weights"] < limit and found["slots"] < limit
     assert ("averages" in found) == ("all at once" in name or "averaged" in name)
-    assert found.get("averages", 0) < 1e-6
+    assert found.get("averages", 0) < limit
     assert found["spread"] == 0, "all replicas have the same"
     assert found["failures"] == [FINITE, FINITE]
     several, one = found["logs"]

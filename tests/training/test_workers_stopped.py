@@ -50,7 +50,8 @@ def check_stopped(workers, folder, step):
     """All were stopped and the chief has saved that update of the second epoch."""
     for worker in workers:
         assert worker.code == 143, worker.stderr
-        assert worker.stderr.endswith("After the batch in progress; --resume goes on there.\n")
+        # TensorFlow may report a closed connection after it.
+        assert "After the batch in progress; --resume goes on there.\n" in worker.stderr
         assert not NOISE.search(worker.stderr), worker.stderr
     with np.load(folder / "runs" / "shared" / "checkpoints" / "state.npz") as state:
         progress = json.loads(str(state["progress"]))
