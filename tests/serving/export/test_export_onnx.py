@@ -105,7 +105,7 @@ def test_a_failed_check_leaves_no_file(runs, tmp_path, monkeypatch, failing):
     if failing == "dice":
         monkeypatch.setitem(module.LARGEST_DIFFERENCE, "float16", 1.0)
         dices = iter([(0.9, 2), (0.5, 2)])  # of the network, of the file with other weights
-        monkeypatch.setattr(module.RunCases, "mean_dice", lambda *_: next(dices))
+        monkeypatch.setattr(module._RunCases, "mean_dice", lambda *_: next(dices))
         options, sentence = OnnxOptions("float16", tolerance=0.01), "it loses more than"
     with pytest.raises(UserError, match=sentence):
         export_onnx([runs["stored"]], tmp_path / "tiny.onnx", options)
