@@ -59,7 +59,7 @@ def test_a_step_is_that_of_float32_up_to_rounding(tmp_path, options):
     assert loss == pytest.approx(exact_loss, rel=0.01)
     for path, kernel in exact.items():
         error = np.linalg.norm(found[path] - kernel) / np.linalg.norm(kernel)
-        assert error < 0.7, path  # 0.4 to 0.52, by the processor; a wrong gradient has 1 or more
+        assert error < 0.7, path  # up to 0.64, by the processor
 
 
 @pytest.mark.parametrize(
