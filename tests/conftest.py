@@ -1,6 +1,8 @@
 """Tiny scans of four different sizes, in every layout, so that swapped axes fail."""
 
 import fcntl
+import gc
+import io
 import os
 import shutil
 import sys
@@ -13,6 +15,7 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
 from kerasseg import anatomy
@@ -31,8 +34,8 @@ LPS = np.array([[-1, 0, 0, 10], [0, -1, 0, 20], [0, 0, 1, -30], [0, 0, 0, 1]], f
 
 TINY = (
     "pipeline.patch_size=[8,16,12]",
-    "model.features=[4,6]",
-    "model.bottleneck=8",
+    "model.features=[4]",
+    "model.bottleneck=6",
     "pipeline.patches_per_volume=2",
     "training.epochs=2",
     "training.gradient_accumulation=1",
@@ -215,16 +218,43 @@ def phantom_store(shared_once) -> RecordStore:
     return open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
 
 
-@pytest.fixture(scope="module")
-def graphs_as_they_are() -> Iterator[None]:
-    """For tests of many short trainings: TensorFlow does not optimise their graphs, which takes
-    longer than the few steps in them. test_fit (3-D), slices in test_train (2-D), mixed
-    precision in test_replicas (two replicas) and the trials of searches have what users have."""
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_are_not_optimised() -> None:
+    """TensorFlow does not optimise graphs, which takes longer than the few steps that tests make.
+
+    Tests with `graphs_as_users_have_them` (a training of each kind: 3-D, 2-D; two replicas in
+    mixed precision and the trials of searches do the same by themselves) have what users have.
+    """
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
+    # Graphs are millions of Python objects that live as long as the process: looking through them
+    # again and again takes a tenth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
+
+
+@pytest.fixture
+def graphs_as_users_have_them() -> Iterator[None]:
+    """TensorFlow optimises the graphs of this test, as it does for users."""
+    import tensorflow as tf
+
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture
+def figures_not_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of pages and tables: figures are made, and each file holds one grey pixel.
+
+    Turning text and lines into pixels takes most of the time of a page. Tests of figures do it.
+    """
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1), 128).save(buffer, "PNG")
+    for module in ("kerasseg.page", "kerasseg.figures.style"):
+        monkeypatch.setattr(f"{module}.to_png", lambda figure: buffer.getvalue())
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ are forked off one that has imported it and done nothing else (multiprocessing's
 of importing itself, or of what stands at an interpreter's start, needs a real one.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -119,6 +120,7 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], outputs: l
 
     # Takes longer than the few steps that are made here.
     tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    gc.set_threshold(200_000, 20, 100)  # as in tests/conftest.py
     first, *rest = arguments
     if first == "-m":
         sys.argv = rest

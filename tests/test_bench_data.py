@@ -23,6 +23,7 @@ def test_every_stage_is_measured_and_the_slowest_named(tmp_path, capsys):
     assert len(shares) == 5 and 97 <= sum(shares) <= 103
 
 
+@pytest.mark.all_only  # the stages are measured above, the rest is one branch
 def test_what_a_cache_reads_is_nothing(tmp_path, capsys):
     experiment = phantom_experiment(tmp_path, "pipeline.cache=memory")
     speed = bench_data(experiment, seconds=0.1)

@@ -9,7 +9,6 @@ import shutil
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from kerasseg.config.load import load_experiment
@@ -22,17 +21,6 @@ from kerasseg.run import check_same_data, latest_run_folder
 from kerasseg.train import run_experiment
 from kerasseg.train_summary import warnings_about_scores
 from tests.conftest import LPS, SHAPE, TINY, phantom_experiment, write_brats, write_h5_volume
-
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
-
-@pytest.fixture
-def graphs_as_users_have_them():
-    """TensorFlow optimises the graphs of this test, as it does for users."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
 
 FILES = {
     "config.yaml",
@@ -102,6 +90,7 @@ def test_the_table_says_what_the_saved_model_does(finished):
     assert summary["decided_by_empty_rule"]["test"].get("dice_ET", 0) == len(ruled)
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_second_run_gets_its_own_folder_and_the_same_result(finished):
     experiment, folder = finished
     again = run_experiment(experiment)
@@ -109,6 +98,7 @@ def test_a_second_run_gets_its_own_folder_and_the_same_result(finished):
     assert (again / "metrics.csv").read_text() == (folder / "metrics.csv").read_text()
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_resume_goes_to_the_newest_run_and_refuses_another_config(finished, tmp_path):
     experiment, folder = finished
     for section, name, found in (("training", "epochs", 2), ("augment", "preset", "none")):
@@ -131,6 +121,7 @@ def test_resume_goes_to_the_newest_run_and_refuses_another_config(finished, tmp_
         latest_run_folder(phantom_experiment(tmp_path))
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_finished_run_is_evaluated_with_other_post_processing(finished):
     """Nothing is as large as a litre, so every mask is empty: Dice 0, or 1 without that class."""
     experiment, _ = finished
@@ -179,6 +170,7 @@ def test_a_damaged_record_ends_a_run_and_leaves_no_folder(tmp_path):
         assert not runs.exists() or not list(runs.iterdir()), f"found {where} training"
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_damaged_records_are_left_out_of_every_side_and_named(tmp_path, capsys):
     options = ("split.test=0.25", "records.on_damaged_record=skip")
     experiment = phantom_experiment(tmp_path, *options)
@@ -206,6 +198,7 @@ def test_damaged_records_are_left_out_of_every_side_and_named(tmp_path, capsys):
     assert json.loads((folder / "split.json").read_text()) == split.as_json(), "the whole split"
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_run_that_a_damaged_record_stopped_goes_on_without_it(finished, tmp_path):
     experiment = phantom_experiment(tmp_path, "evaluation.overlays=1", "split.test=0.25")
     folder = tmp_path / "runs" / "tiny"
@@ -226,10 +219,11 @@ FLAT = ("model.dimensions=2", "pipeline.patch_size=[16,12]", "evaluation.window_
 @pytest.mark.parametrize(
     ("options", "task", "columns"),
     [
-        (
+        pytest.param(
             ("model.target=binary", "data.modalities=[flair]"),
             ["2-D axial slices of 16 x 12 voxels: flair -> tumour (binary)", "those with brain"],
             ["dice_tumour"],
+            marks=pytest.mark.all_only,  # the pictures below are a binary target in 2-D, too
         ),
         (
             (
@@ -278,6 +272,7 @@ def test_slices_of_volumes_to_a_report(
     assert report.count('src="data:image/png;base64,') == len(figures)
 
 
+@pytest.mark.all_only  # the pictures are a binary target, the first run is 3-D
 def test_a_3d_network_of_the_whole_tumour(tmp_path, capsys):
     folder = run_experiment(phantom_experiment(tmp_path, "model.target=binary"))
     assert "3-D patches of 8 x 16 x 12 voxels" in capsys.readouterr().out
@@ -326,6 +321,7 @@ def test_pictures_to_a_report_that_warns_of_unknown_patients(tmp_path, phantoms,
     assert warnings_about_scores(experiment, open_store(experiment)) == [sizes]
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_one_volume_of_h5_slices_to_a_report_that_says_over_fit(tmp_path, phantoms):
     write_h5_volume(tmp_path / "raw", 6, phantoms[0])
     experiment = load_experiment(
@@ -343,6 +339,7 @@ def test_one_volume_of_h5_slices_to_a_report_that_says_over_fit(tmp_path, phanto
     assert "Over-fit check." in (folder / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_brats_nifti_files_to_a_report(brats_experiment, brats_root, phantoms, tmp_path, capsys):
     """Two of four modalities, of cases of two voxel sizes and one that cannot be read."""
     write_brats(brats_root, "thick", phantoms[2], affine=LPS * [1, 1, 3, 1])

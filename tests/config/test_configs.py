@@ -17,8 +17,6 @@ from tests.datasets.test_dataset_json import write_msd, write_nnunet
 from tests.datasets.test_lgg import write_scan
 from tests.test_train import write_pairs
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 LAYOUTS_ONLY = ("msd_3d", "nnunet_3d", "nifti_3d")
 """Configs that differ from brats20_3d in their data alone."""
 CONFIGS = sorted(Path("configs").glob("[!t]*.yaml"))  # tune_*.yaml: tests/tuning
@@ -135,8 +133,18 @@ def test_batches_of_small_data_of_its_own_layout(stem, tmp_path, phantoms):
         assert list(case.voxels.values()) == [int((label == i).sum()) for i in (1, 2, 3)]
 
 
+ALWAYS = "brats_regions_3d"
+"""The one that runs in each `make test`. The others differ in settings that have tests of their
+own, and `make test-all` runs them."""
+
+
 @pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if p.stem not in LAYOUTS_ONLY], ids=lambda p: p.stem
+    "path",
+    [
+        pytest.param(p, id=p.stem, marks=() if p.stem == ALWAYS else pytest.mark.all_only)
+        for p in CONFIGS
+        if p.stem not in LAYOUTS_ONLY
+    ],
 )
 def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms, finished):
     raw = tmp_path / "raw"

@@ -132,6 +132,7 @@ def test_the_page_says_the_totals_and_the_weights(explored, phantoms):
     assert f"loss.0.weights=[{line}]" in text
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_single_channel_needs_no_weights_but_its_share_is_told(tmp_path, phantoms):
     text = words(explore(phantom_experiment(tmp_path, "model.target=binary"), tmp_path / "out"))
     tumour = sum(np.count_nonzero(label) for _, label in phantoms)
@@ -141,6 +142,7 @@ def test_a_single_channel_needs_no_weights_but_its_share_is_told(tmp_path, phant
     assert "loss.0.weights" not in text
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_class_that_never_occurs_is_named(tmp_path, phantoms):
     image, label = phantoms[0]
     write_brats(tmp_path / "scans", "a", (image, np.where(label == 3, 1, label)))
@@ -154,6 +156,7 @@ def brats(folder: Path, *overrides: str) -> Experiment:
     return load_experiment(None, [*TINY, *base, *overrides])
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_bad_cases_are_named_and_left_out(tmp_path, phantoms):
     root = tmp_path / "scans"
     write_brats(root, "good", phantoms[0])
@@ -182,6 +185,7 @@ def test_no_good_case_is_an_error(tmp_path, phantoms):
         explore(brats(tmp_path), tmp_path / "out")
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_cases_without_a_segmentation_count_where_none_is_needed(tmp_path, phantoms):
     root = tmp_path / "scans"
     write_brats(root, "with", phantoms[0])
@@ -218,6 +222,7 @@ def test_pictures_are_counted_in_pixels_and_drawn_in_one_plane(tmp_path):
     assert "tumour_ml" not in found[0] and found[0]["spacing_depth_mm"] == ""
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_long_list_shows_the_extremes_only(tmp_path, monkeypatch):
     monkeypatch.setattr(page_module, "_LONGEST_TABLE", 6)
     monkeypatch.setattr(page_module, "_EXTREMES", 2)
@@ -248,6 +253,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_read(tmp_path):
         explore(phantom_experiment(tmp_path), tmp_path / "file")
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_names_are_escaped(tmp_path, phantoms):
     write_brats(tmp_path / "scans", "a&<b>", phantoms[0])
     text = explore(brats(tmp_path), tmp_path / "out").read_text()

@@ -55,7 +55,16 @@ def _randomise(network: keras.Model, seed: int = 0) -> None:
             layer.set_weights([random.uniform(0.8, 1.2, v.shape) for v in layer.get_weights()])
 
 
-@pytest.fixture(scope="module", params=ENCODERS)
+SMALL = ("mobilenetv2", "efficientnetv2b0")
+"""Encoders whose tests run in each `make test`; the larger ones repeat them in `make test-all`."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in SMALL else pytest.mark.all_only) for name in ENCODERS
+    ],
+)
 def encoder(request) -> str:
     """Each encoder in turn."""
     return request.param
@@ -119,12 +128,13 @@ def test_the_encoders_are_those_of_the_settings():
     assert set(PRETRAINED_ENCODERS) == set(annotation.__args__) == set(ENCODERS)
 
 
-def test_parameters(encoder):
-    settings = _settings(encoder, decoder_features=(16, 32, 64, 128, 256), decoder_blocks=2)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_parameters(name):
+    settings = _settings(name, decoder_features=(16, 32, 64, 128, 256), decoder_blocks=2)
     with keras.StatelessScope(initialize_variables=False):
         network = build_network(settings, 4)
     own = sum(layer.count_params() for layer in encoder_layers(network))
-    assert (own, network.count_params()) == PARAMETERS[encoder]
+    assert (own, network.count_params()) == PARAMETERS[name]
 
 
 def test_skips_are_the_last_layers_of_their_resolution(encoder, network):
@@ -246,7 +256,14 @@ def test_a_cached_file_must_be_the_one_keras_knows(cache, monkeypatch):
     _assert_copied(source, loading._rgb_network(encoder, "imagenet"))
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "densenet121", "resnet50v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2",
+        pytest.param("densenet121", marks=pytest.mark.all_only),
+        pytest.param("resnet50v2", marks=pytest.mark.all_only),
+    ],
+)
 def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(cache, monkeypatch, name):
     module = inspect.getmodule(PRETRAINED_ENCODERS[name].constructor)
     if name == "resnet50v2":  # its addresses are those of the first version

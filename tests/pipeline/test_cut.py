@@ -41,7 +41,7 @@ def in_volume(patch, places, first):
 
 
 @pytest.mark.parametrize("patch", PATCHES)
-@pytest.mark.parametrize("elastic", [0.0, 0.05])
+@pytest.mark.parametrize("elastic", [pytest.param(0.0, marks=pytest.mark.all_only), 0.05])
 def test_a_warped_patch_is_scipys(patch, elastic, stored):
     voxels, image, label = stored
     settings = Spatial(**STRONG, elastic=elastic, p_elastic=1.0)

@@ -119,7 +119,7 @@ def test_probabilities_and_uncertainty(runs, brats, tmp_path):
     np.testing.assert_allclose(entropy, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("combine", ["mean", "vote"])
+@pytest.mark.parametrize("combine", ["mean", pytest.param("vote", marks=pytest.mark.all_only)])
 def test_several_runs(runs, brats, tmp_path, combine):
     one, out = brats / "BraTS2021_00000", tmp_path / "out"
     members = [runs["volumes"], runs["slices"], runs["other"]]

@@ -4,6 +4,7 @@ python -m tests.training.replicas_worker REPLICAS FOLDER GROUP… prints what wa
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -151,7 +152,7 @@ SAME = {
 def same(devices, folder, *names):
     """Several replicas against one."""
     found = {}
-    for name in names or SAME:
+    for name in names:
         devices = choose_devices(TrainingSettings(batch_size=BATCH))  # as each run of a process
         options = (*SAME[name], "optimizer.warmup_epochs=0")
         one = trained(one_device(), folder, *options)
@@ -464,7 +465,7 @@ def dropout(devices, folder):
     return found
 
 
-def precision(devices, folder):
+def precision(devices, folder, policy):
     """Losses of updates on the same batches again and again."""
     options = (
         "model.downsampling=strided",  # TensorFlow has no float16 pooling on a CPU
@@ -472,24 +473,21 @@ def precision(devices, folder):
         "optimizer={name: adamw, clip_norm: 1.0, ema: 0.5, learning_rate: 0.02, warmup_epochs: 0}",
         "training.epochs=8",
     )
-    found = {}
-    for policy in ("mixed_bfloat16", "mixed_float16"):
-        keras.config.set_dtype_policy(policy)
-        experiment, model = compiled(devices, folder, *options)
-        iterator = batches(devices, scans(experiment, 2 * BATCH))
-        losses = []
-        for _ in range(20):
-            model.reset_metrics()
-            told = update(model, iterator)
-            losses.append(model.results()["loss"])
-        averages = [v.numpy() for v in model.optimizer.averages]
-        found[policy] = {
-            "losses": losses,
-            "told": told,
-            "average differs by": change(averages, [v.numpy() for v in model.trainable_variables]),
-            "spread": spread(devices, [*model.trainable_variables, *model.optimizer.variables]),
-        }
-    return found
+    keras.config.set_dtype_policy(policy)
+    experiment, model = compiled(devices, folder, *options)
+    iterator = batches(devices, scans(experiment, 2 * BATCH))
+    losses = []
+    for _ in range(20):
+        model.reset_metrics()
+        told = update(model, iterator)
+        losses.append(model.results()["loss"])
+    averages = [v.numpy() for v in model.optimizer.averages]
+    return {
+        "losses": losses,
+        "told": told,
+        "average differs by": change(averages, [v.numpy() for v in model.trainable_variables]),
+        "spread": spread(devices, [*model.trainable_variables, *model.optimizer.variables]),
+    }
 
 
 def fitted(devices, folder, store, *options, stop=None):
@@ -545,7 +543,8 @@ def whole_fit(devices, folder):
 
 
 GROUPS = {
-    "same": same,
+    "same": lambda devices, folder: same(devices, folder, *list(SAME)[:2]),
+    "more": lambda devices, folder: same(devices, folder, *list(SAME)[2:]),
     "three": lambda devices, folder: same(devices, folder, "adamw, all at once"),
     "overflow": overflow,
     "clip": clip,
@@ -554,7 +553,8 @@ GROUPS = {
     "augmentation": augmentation,
     "dropout": dropout,
     "validation": validation,
-    "precision": precision,
+    "mixed_float16": functools.partial(precision, policy="mixed_float16"),
+    "mixed_bfloat16": functools.partial(precision, policy="mixed_bfloat16"),
     "fit": whole_fit,
 }
 
@@ -568,7 +568,7 @@ def main(replicas, folder, *groups):
     for group in groups:
         keras.config.set_dtype_policy("float32")
         # Rewriting the graphs takes half of the time of making them.
-        as_they_are = group != "precision"
+        as_they_are = not group.startswith("mixed")
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": as_they_are})
         found[group] = GROUPS[group](devices, Path(folder))
     print(json.dumps(found))

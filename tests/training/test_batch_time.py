@@ -10,8 +10,6 @@ from kerasseg import doctor as batch_time
 from kerasseg.training.devices import Devices
 from tests.conftest import phantom_experiment
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 ONE = Devices(tf.distribute.get_strategy(), "one CPU")
 
 

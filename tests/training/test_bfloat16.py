@@ -12,8 +12,6 @@ from kerasseg.training.checks import check_precision, choose_precision
 from kerasseg.training.fit import compile_for_training
 from tests.conftest import phantom_experiment
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 GRADIENT = (
     "optimizer={name: sgd, momentum: 0, nesterov: false, weight_decay: 0, learning_rate: 1, "
     "schedule: constant, warmup_epochs: 0}"
@@ -45,8 +43,13 @@ def kernel_gradients(experiment, policy):
     "options",
     [
         ("pipeline.patch_size=[12,16,20]",),
-        ("pipeline.patch_size=[8,16,20]", "model.kernel=1"),
-        ("pipeline.patch_size=[12,8,20]", "model.downsampling=strided", "model.norm=batch"),
+        pytest.param(
+            ("pipeline.patch_size=[8,16,20]", "model.kernel=1"), marks=pytest.mark.all_only
+        ),
+        pytest.param(
+            ("pipeline.patch_size=[12,8,20]", "model.downsampling=strided", "model.norm=batch"),
+            marks=pytest.mark.all_only,
+        ),
         ("model.dimensions=2", "pipeline.patch_size=[8,20]"),
     ],
 )

@@ -22,8 +22,6 @@ from kerasseg.training.user_classes import user_callbacks
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 QUICK = (
     "model.dimensions=2",
     "pipeline.patch_size=[16,12]",
@@ -290,7 +288,7 @@ def test_model_checkpoint_writes_weights_that_the_network_loads(watched):
     assert differ(network.get_weights(), watched.recorder.weights[2])
 
 
-@pytest.mark.parametrize("ema", ["null", "0.5"])
+@pytest.mark.parametrize("ema", [pytest.param("null", marks=pytest.mark.all_only), "0.5"])
 def test_early_stopping_stops_and_restores_the_best_weights(phantom_store, tmp_path, ema):
     job = prepare(tmp_path, phantom_store, "training.epochs=6", f"optimizer.ema={ema}")
     recorder = Recorder()
@@ -358,6 +356,7 @@ def test_a_rate_that_is_free_may_be_set():
     assert isinstance(callback, keras.callbacks.ReduceLROnPlateau)
 
 
+@pytest.mark.all_only  # test_resume and test_kill go on, too
 def test_backup_and_restore_goes_on_where_a_killed_run_was(phantom_store, tmp_path):
     """Killed in epoch 3; BatchNorm's statistics and AdamW on a cosine must all be in its file.
 
@@ -456,6 +455,7 @@ def test_terminate_on_nan_ends_the_training(phantom_store, tmp_path):
     assert len(recorder.batch_logs) == 1 and progress.epochs == 1
 
 
+@pytest.mark.all_only  # as every other callback
 def test_terminate_on_nan_leaves_a_good_run_alone(phantom_store, tmp_path):
     job = prepare(tmp_path, phantom_store, "training.epochs=1")
     assert fit(*job, callbacks=[keras.callbacks.TerminateOnNaN()]).epochs == 1

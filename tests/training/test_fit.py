@@ -32,7 +32,9 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_the_loss_falls_and_everything_is_written(phantom_store, tmp_path):
+def test_the_loss_falls_and_everything_is_written(
+    graphs_as_users_have_them, phantom_store, tmp_path
+):
     job = prepare(tmp_path, phantom_store, "training.epochs=6", "training.steps_per_epoch=12")
     done = fit(*job)
     folder = job[-1]

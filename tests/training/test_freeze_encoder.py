@@ -12,8 +12,6 @@ from kerasseg.training.optimizers import build_optimizer
 from kerasseg.training.state import Progress
 from kerasseg.training.step import TrainingModel
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 
 def _model(
     optimizer: keras.optimizers.Optimizer, *, accumulation: int = 1, built: bool = True

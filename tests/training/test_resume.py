@@ -19,8 +19,6 @@ from kerasseg.training.state import FILE_NAME, save_state
 from tests.conftest import phantom_experiment
 from tests.training.ask_to_stop import AskToStop
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 QUICK = (
     "model.dimensions=2",
     "pipeline.patch_size=[16,12]",
@@ -148,6 +146,7 @@ def test_a_plateau_is_counted_on(phantom_store, tmp_path):
     np.testing.assert_allclose(np.array(rates) / 1e-9, [1, 1, 1, 0.2, 0.2, 0.1], rtol=1e-5)
 
 
+@pytest.mark.all_only  # test_freeze_encoder resumes frozen runs, too
 def test_a_frozen_encoder_is_released_after_a_resume(phantom_store, tmp_path):
     """Lion in steps, averages, BatchNorm; frozen for three epochs, resumed after the second."""
     options = (
@@ -169,6 +168,7 @@ def test_a_frozen_encoder_is_released_after_a_resume(phantom_store, tmp_path):
         assert not np.array_equal(b, c), a.path
 
 
+@pytest.mark.all_only  # dropout goes on in the last test, heads are weights as others
 def test_heads_and_dropout_go_on(phantom_store, tmp_path):
     """Keras's Muon with warm restarts; the heads are in the state, and not in the saved network."""
     options = (
@@ -197,16 +197,17 @@ UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
     ("stops", "optimizer"),
     [
         (
-            [MIDDLE, LAST_UPDATE],
+            [MIDDLE],
             "{name: adamw, schedule: cosine_restarts, restart_epochs: 1, warmup_epochs: 1}",
         ),
-        (
-            [VALIDATION],
+        pytest.param(
+            [MIDDLE, LAST_UPDATE, VALIDATION],
             "{name: keras.optimizers.RMSprop, options: {rho: 0.8}, schedule: cosine, "
             "warmup_epochs: 1}",
+            marks=pytest.mark.all_only,  # two workers are stopped there in every `make test`
         ),
     ],
-    ids=["middle and again", "validation"],
+    ids=["once", "again and again"],
 )
 def test_stopped_within_an_epoch_it_goes_on_where_it_was(phantom_store, tmp_path, stops, optimizer):
     """With averages, accumulation, clipping, dropout and BatchNorm; the epoch's metrics too."""

@@ -7,8 +7,6 @@ from kerasseg.losses.loss import SegmentationLoss
 from kerasseg.training.state import Progress, load_state, save_state
 from kerasseg.training.step import TrainingModel
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 
 def model(units=4, seed=0, layers=1):
     """With dropout and batch normalisation, whose states are of other kinds."""

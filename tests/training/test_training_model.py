@@ -12,8 +12,6 @@ from kerasseg.train import build_network
 from kerasseg.training.fit import compile_for_training
 from tests.conftest import phantom_experiment
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 SIZES = {3: (2, 8, 12, 20), 2: (3, 10, 14)}
 """Batch and axes of an image; not all are divisible by 4."""
 
@@ -150,7 +148,12 @@ def flat_gradient(model, weights, image, masks):
 
 
 @pytest.mark.parametrize(
-    ("policy", "scale", "rounding"), [("mixed_float16", 2**15, 0.05), ("mixed_bfloat16", 1, 0.3)]
+    ("policy", "scale", "rounding"),
+    [
+        ("mixed_float16", 2**15, 0.05),
+        # test_bfloat16 compares its gradients with those of float32.
+        pytest.param("mixed_bfloat16", 1, 0.3, marks=pytest.mark.all_only),
+    ],
 )
 def test_it_trains_in_mixed_precision(tmp_path, policy, scale, rounding):
     """With a scaled loss in float16; the weights are those of float32, up to rounding."""

@@ -59,7 +59,7 @@ def test_different_data_are_refused_by_both(tmp_path, phantoms):
 
 @pytest.mark.slow
 def test_different_configs_are_refused_by_both(tmp_path):
-    commands = [command(tmp_path), command(tmp_path, "model.features=[4,8]")]
+    commands = [command(tmp_path), command(tmp_path, "model.features=[8]")]
     for worker in run_workers(tmp_path, commands):
         assert worker.code == 2
         assert "do not have the same config" in worker.error

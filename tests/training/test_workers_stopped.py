@@ -25,18 +25,20 @@ def alone(shared_once):
 
 
 @pytest.mark.slow
-def test_killed_stopped_and_resumed_equals_one_process(alone, tmp_path):
-    """Worker 1 is killed in an update, the chief in a validation; then SIGTERM, to worker 1 in the
-    middle of an epoch and to the chief in its validation; one process ends what they began."""
+@pytest.mark.parametrize("twice", [False, pytest.param(True, marks=pytest.mark.all_only)])
+def test_killed_stopped_and_resumed_equals_one_process(alone, tmp_path, twice):
+    """Worker 1 is killed in an update, then SIGTERM is sent to the chief in its validation; one
+    process ends what they began. With `twice` the chief is killed and worker 1 is stopped, too."""
     chief, other = train_both(tmp_path, other=killed.plan("update", UPDATES + 2))
     assert (chief.code, other.code) == (2, -9)
     assert lost(chief) == 1
-    chief, other = train_both(tmp_path, "--resume", chief=killed.plan("validation", 1))
-    assert (chief.code, other.code) == (-9, 2)
-    assert lost(other) == 0
-    # A signal is seen after the next update or validation batch.
-    stop = killed.plan("update", 2, number="SIGTERM")
-    check_stopped(train_both(tmp_path, "--resume", other=stop), tmp_path, step=3)
+    if twice:
+        chief, other = train_both(tmp_path, "--resume", chief=killed.plan("validation", 1))
+        assert (chief.code, other.code) == (-9, 2)
+        assert lost(other) == 0
+        # A signal is seen after the next update or validation batch.
+        stop = killed.plan("update", 2, number="SIGTERM")
+        check_stopped(train_both(tmp_path, "--resume", other=stop), tmp_path, step=3)
     stop = killed.plan("validation", 1, number="SIGTERM")
     check_stopped(train_both(tmp_path, "--resume", chief=stop), tmp_path, step=UPDATES)
     run_program(command(tmp_path, "--resume")).check_returncode()

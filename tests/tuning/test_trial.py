@@ -20,8 +20,6 @@ from kerasseg.tuning.trial_process import TrialJob
 from tests.conftest import phantom_experiment
 from tests.training.test_resume import QUICK as SMALL
 
-pytestmark = pytest.mark.usefixtures("graphs_as_they_are")
-
 QUICK = (*SMALL, "training.steps_per_epoch=2", "training.epochs=2")
 
 

@@ -22,7 +22,10 @@ FLAT = ("model.dimensions=2", "pipeline.patch_size=[16,16]")
 SOLID = ("pipeline.patch_size=[8,16,16]",)
 
 
-@pytest.mark.parametrize("form", [FLAT, SOLID], ids=["2d", "3d"])
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param(FLAT, id="2d", marks=pytest.mark.all_only), pytest.param(SOLID, id="3d")],
+)
 def test_batches_are_those_of_the_host(form, phantom_store, tmp_path):
     experiment = phantom_experiment(tmp_path, *form, MANY)
     transforms = transforms_of(experiment.augment)
@@ -54,6 +57,7 @@ def test_batches_are_those_of_the_host(form, phantom_store, tmp_path):
     assert changed == 4
 
 
+@pytest.mark.all_only  # equal batches are tested above
 def test_training_with_it_is_that_of_the_host(phantom_store, tmp_path):
     """Of two epochs, accumulation and all."""
     weights = {}

@@ -41,10 +41,11 @@ def scan(shape, channels):
 @pytest.mark.parametrize(
     ("transforms", "shape", "channels", "across"),
     [
-        (PRESETS["light"], (9, 12, 10), 2, None),
-        (PRESETS["nnunet"], (9, 12, 10), 2, None),
+        # The presets are parts of EVERY.
+        pytest.param(PRESETS["light"], (9, 12, 10), 2, None, marks=pytest.mark.all_only),
+        pytest.param(PRESETS["nnunet"], (9, 12, 10), 2, None, marks=pytest.mark.all_only),
         (PRESETS["classic_2d"], (19, 26), 2, 0),
-        (PRESETS["nnunet"], (19, 26), 6, 1),
+        pytest.param(PRESETS["nnunet"], (19, 26), 6, 1, marks=pytest.mark.all_only),
         (EVERY, (9, 12, 10), 2, None),
         (EVERY, (19, 26), 6, 2),
     ],

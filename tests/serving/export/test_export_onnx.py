@@ -61,6 +61,7 @@ def test_onnxruntime_and_openvino_give_what_the_network_gives(runs, tmp_path, na
         export_onnx([runs[name]], output)
 
 
+@pytest.mark.all_only  # int8 goes the same way
 def test_float16_keeps_the_dice(runs, tmp_path):
     output = tmp_path / "tiny.onnx"
     _, contents = export_onnx([runs["stored"]], output, OnnxOptions("float16", tolerance=0.02))

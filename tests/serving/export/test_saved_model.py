@@ -131,8 +131,15 @@ def test_post_processing_measures_in_millimetres(loaded, runs, spacing):
     [
         (["labels"], ExportOptions(labels="brats"), {**IDS, 3: 4}),
         (["slices"], ExportOptions(), IDS),
-        (["other", "slices"], ExportOptions(labels="msd"), {0: 0, 1: 2, 2: 1, 3: 3}),
-        (["cleaned", "slices"], ExportOptions(combine="vote"), IDS),
+        pytest.param(
+            ["other", "slices"],
+            ExportOptions(labels="msd"),
+            {0: 0, 1: 2, 2: 1, 3: 3},
+            marks=pytest.mark.all_only,  # ensembles and slices are exported by themselves
+        ),
+        pytest.param(
+            ["cleaned", "slices"], ExportOptions(combine="vote"), IDS, marks=pytest.mark.all_only
+        ),
     ],
 )
 def test_other_networks_and_ensembles(runs, tmp_path, names, wanted, ids):

@@ -49,6 +49,7 @@ def test_noise_is_called_noise(tmp_path: Path) -> None:
     assert "the bars mean nothing yet" in describe_importance(importance)
 
 
+@pytest.mark.all_only  # a sign
 def test_min_gives_the_same(tmp_path: Path) -> None:
     trials = planted_trials(30)
     up = parameter_importance(encode(read_search(write_search(tmp_path / "a", trials))))
