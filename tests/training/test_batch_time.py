@@ -16,7 +16,11 @@ ONE = Devices(tf.distribute.get_strategy(), "one CPU")
 @pytest.mark.parametrize(
     ("options", "shape", "channels"),
     [
-        (("training.batch_size=3", "model.deep_supervision=1"), (3, 8, 16, 12, 4), 3),
+        (
+            ("training.batch_size=3", "model.features=[4,6]", "model.deep_supervision=1"),
+            (3, 8, 16, 12, 4),
+            3,
+        ),
         (
             (
                 "model.dimensions=2",

@@ -17,6 +17,7 @@ GRADIENT = (
     "schedule: constant, warmup_epochs: 0}"
 )
 """Whose update is the gradient."""
+TWO_LEVELS = ("model.features=[4,6]", "model.bottleneck=8")
 
 
 def kernel_gradients(experiment, policy):
@@ -55,7 +56,7 @@ def kernel_gradients(experiment, policy):
 )
 def test_a_step_is_that_of_float32_up_to_rounding(tmp_path, options):
     """Of the kernels: TensorFlow adds up a bias's gradient in bfloat16 itself on a CPU."""
-    experiment = phantom_experiment(tmp_path, GRADIENT, *options)
+    experiment = phantom_experiment(tmp_path, GRADIENT, *TWO_LEVELS, *options)
     check_precision(experiment, "mixed_bfloat16")
     exact, exact_loss = kernel_gradients(experiment, "float32")
     found, loss = kernel_gradients(experiment, "mixed_bfloat16")
@@ -80,7 +81,7 @@ def test_a_step_is_that_of_float32_up_to_rounding(tmp_path, options):
 def test_feature_maps_thinner_than_the_kernel_are_refused(
     tmp_path, options, kernel, thinnest, least
 ):
-    experiment = phantom_experiment(tmp_path, *options)
+    experiment = phantom_experiment(tmp_path, *TWO_LEVELS, *options)
     with pytest.raises(UserError) as error:
         check_precision(experiment, "mixed_bfloat16")
     message = str(error.value)
@@ -90,7 +91,7 @@ def test_feature_maps_thinner_than_the_kernel_are_refused(
     check_precision(experiment, "float32")
     height, width = experiment.pipeline.patch_size[1:]
     deeper = f"pipeline.patch_size=[{least},{height},{width}]"
-    check_precision(phantom_experiment(tmp_path, *options, deeper), "mixed_bfloat16")
+    check_precision(phantom_experiment(tmp_path, *TWO_LEVELS, *options, deeper), "mixed_bfloat16")
 
 
 def test_other_depths_and_devices_are_not(tmp_path, monkeypatch):
@@ -99,9 +100,9 @@ def test_other_depths_and_devices_are_not(tmp_path, monkeypatch):
         ("pipeline.patch_size=[8,16,12]", "model.kernel=1"),
         ("model.dimensions=2", "pipeline.patch_size=[8,16]"),
     ):
-        check_precision(phantom_experiment(tmp_path, *options), "mixed_bfloat16")
+        check_precision(phantom_experiment(tmp_path, *TWO_LEVELS, *options), "mixed_bfloat16")
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["GPU:0"])
-    check_precision(phantom_experiment(tmp_path), "mixed_bfloat16")
+    check_precision(phantom_experiment(tmp_path, *TWO_LEVELS), "mixed_bfloat16")
 
 
 def test_it_is_allowed_without_a_gpu_and_float16_is_not():
