@@ -51,7 +51,10 @@ def test_a_network_of_an_odd_size_is_the_one_of_the_padded_image():
     np.testing.assert_allclose(network(image), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("dimensions", "upsampling"), [(2, "interpolate"), (3, "transpose")])
+@pytest.mark.parametrize(
+    ("dimensions", "upsampling"),
+    [(2, "interpolate"), pytest.param(3, "transpose", marks=pytest.mark.all_only)],
+)
 def test_one_graph_and_one_export_serve_every_size(tmp_path, dimensions, upsampling):
     settings = ModelSettings(
         dimensions=dimensions,
@@ -73,7 +76,7 @@ def test_one_graph_and_one_export_serve_every_size(tmp_path, dimensions, upsampl
         np.testing.assert_allclose(exported.serve(image), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("dimensions", [2, pytest.param(3, marks=pytest.mark.all_only)])
 def test_xla_compiles_network_and_gradient(dimensions):
     """As Keras does on a GPU."""
     settings = ModelSettings(

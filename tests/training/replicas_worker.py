@@ -532,14 +532,15 @@ def whole_fit(devices, folder):
 
     several = fitted(devices, folder / "several", store)
     one = fitted(one_device(), folder / "one", store)
-    dropped = fitted(devices, folder / "dropped", store, DROPOUT)
+    return {"weights": difference(several[0], one[0]), "histories": [several[1], one[1]]}
+
+
+def resumed_fit(devices, folder):
+    store = open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
+
+    whole = fitted(devices, folder / "whole", store, DROPOUT)
     resumed = fitted(devices, folder / "resumed", store, DROPOUT, stop=(1, "train", 1))
-    return {
-        "weights": difference(several[0], one[0]),
-        "histories": [several[1], one[1]],
-        "resumed weights": difference(resumed[0], dropped[0]),
-        "resumed histories": [resumed[1], dropped[1]],
-    }
+    return {"weights": difference(resumed[0], whole[0]), "histories": [resumed[1], whole[1]]}
 
 
 GROUPS = {
@@ -556,6 +557,7 @@ GROUPS = {
     "mixed_float16": functools.partial(precision, policy="mixed_float16"),
     "mixed_bfloat16": functools.partial(precision, policy="mixed_bfloat16"),
     "fit": whole_fit,
+    "resumed fit": resumed_fit,
 }
 
 

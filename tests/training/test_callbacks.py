@@ -305,9 +305,10 @@ def test_early_stopping_stops_and_restores_the_best_weights(phantom_store, tmp_p
 @pytest.mark.parametrize(
     ("callback", "expected"),
     [
-        (
+        pytest.param(
             keras.callbacks.LearningRateScheduler(lambda epoch, rate: [0.01, 0.0, 0.02][epoch]),
             [0.01, 0.0, 0.02],
+            marks=pytest.mark.all_only,
         ),
         (
             keras.callbacks.ReduceLROnPlateau(

@@ -144,7 +144,9 @@ def test_what_two_workers_tell_each_other(tmp_path):
     assert lost.startswith("Lost worker 1 (localhost:") and lost.endswith("with --resume.")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.all_only), signal.SIGINT]
+)
 def test_who_waits_for_the_others_can_be_stopped(number):
     """TensorFlow alone would wait in C++, where neither signal ends it."""
     first, second = free_ports(2)

@@ -82,6 +82,7 @@ def tensorboard_tags(folder):
     return tags
 
 
+@pytest.mark.all_only  # test_resume and test_kill show it, too
 def test_interrupted_and_resumed_equals_uninterrupted(phantom_store, tmp_path):
     """Killed in the middle of epoch 3, resumed: the weights of a run that was never touched."""
     options = ("training.epochs=4", "training.gradient_accumulation=2", "model.features=[4]")

@@ -39,7 +39,8 @@ def as_list(outputs):
 
 
 @pytest.mark.parametrize(
-    ("dimensions", "target", "heads"), [(3, "regions", 2), (2, "labels", 1), (2, "binary", 0)]
+    ("dimensions", "target", "heads"),
+    [(3, "regions", 2), pytest.param(2, "labels", 1, marks=pytest.mark.all_only), (2, "binary", 0)],
 )
 def test_the_loss_is_the_weighted_mean_of_the_heads_and_of_validation_the_main_ones(
     tmp_path, dimensions, target, heads
