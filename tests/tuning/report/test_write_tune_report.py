@@ -88,6 +88,7 @@ def test_a_whole_search(tmp_path: Path) -> None:
     assert f"<b>{rate:.4g}</b>" in text
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_the_csv_is_true(tmp_path: Path) -> None:
     trials = [a_trial(0, 0.6), a_trial(1, 0.5), a_failed_trial(2, "no\nmemory, at all")]
     trials += [a_trial(3, float("nan"))]
@@ -133,6 +134,7 @@ def _only_running() -> list[dict[str, Any]]:
         ([a_trial(1, 0.4, ended=None, worker=None)], ["Best val_dice"]),
     ],
 )
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_search_of_every_sort(
     tmp_path: Path, trials: list[dict[str, Any]], words: list[str]
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_search_of_every_sort(
     assert "python train.py --config" in text or "No trial has a score" in text
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_low_scores_first_where_low_is_good(tmp_path: Path) -> None:
     trials = [a_trial(0, 0.2), a_trial(1, 0.5), a_trial(2, 0.3)]
     folder = write_search(tmp_path / "s", trials, direction="min", objective="val_loss")
@@ -152,6 +155,7 @@ def test_low_scores_first_where_low_is_good(tmp_path: Path) -> None:
     assert "No trial is better than the baseline" in text
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_rounds_of_hyperband(tmp_path: Path) -> None:
     first = [a_trial(n, n / 20, bracket=1, round=0, epochs_to=2) for n in range(1, 5)]
     again = a_trial(5, 0.7, bracket=1, round=1, epochs_to=6, continued_from="0004")
