@@ -22,7 +22,7 @@ from pathlib import Path
 from kerasseg.tensorflow_setup import set_flags
 
 REPOSITORY = Path(__file__).parents[1]
-TIMEOUT = 300.0
+TIMEOUT = 1200.0
 """Seconds after which a program that hangs fails its test."""
 
 
