@@ -64,6 +64,7 @@ _MAY_CHANGE = (
 )
 """Settings that a resumed run may change: they move files or work about, not results. A damaged
 record stops a run, so leaving it out must be a way to go on."""
+_OF_EVALUATION = ("evaluation", "postprocessing", "metrics")
 _MUST_MATCH = (
     "data",
     "records",
@@ -82,10 +83,12 @@ class Run:
     """A run folder that was read back; its files are read when they are asked for.
 
     experiment: the run's config, with the post-processing that was tuned for it, if it was
+    overrides: `section.key=value` texts that were applied to it
     """
 
     folder: Path
     experiment: Experiment
+    overrides: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -199,7 +202,19 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
         raise UserError(f"{error}{_other_versions(folder)}") from error
     if trained and not any(override.startswith("postprocessing") for override in overrides):
         experiment = _with_tuned_postprocessing(folder, experiment)
-    return Run(folder, experiment)
+    return Run(folder, experiment, tuple(overrides))
+
+
+def read_evaluated(folder: Path, overrides: Sequence[str] = ()) -> Run:
+    """Read a run as `read_run` does, and refuse overrides that belong to its training."""
+    for text in overrides:
+        section = text.partition(".")[0]
+        if section in Experiment.model_fields and section not in _OF_EVALUATION:
+            raise UserError(
+                f"{text}: is a setting of the training of {folder}, which is over; an evaluation "
+                f"takes settings of {', '.join(_OF_EVALUATION)}."
+            )
+    return read_run(folder, overrides)
 
 
 def _read_config(path: Path, overrides: Sequence[str] = ()) -> Experiment:

@@ -10,7 +10,7 @@ import keras
 from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.discovery import knows_patients
-from kerasseg.evaluation.report import evaluation_summary
+from kerasseg.evaluation.report import describe_scores, evaluation_summary
 from kerasseg.evaluation.results import Results
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
@@ -119,10 +119,8 @@ def elapsed_and_peak_memory(started: float) -> dict[str, float]:
 
 def print_result(say: Any, summary: dict[str, Any], report: Path) -> None:
     """Print the Dice of the whole volumes and where the report is."""
-    for split, means in summary["dice"].items():
-        values = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
-        kind = summary["case_kind"]
-        say(f"Dice of {summary['cases'][split]} whole {split} {kind}(s): {values}")
+    for line in describe_scores(summary):
+        say(line)
     if summary["overfit_check"]:
         say("Over-fit check: these volumes were trained on.", style="bold yellow")
     say(f"Done in {summary['minutes']:.1f} minutes. Look at {report}")

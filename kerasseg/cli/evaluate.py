@@ -1,8 +1,9 @@
 """The commands on finished runs: `kerasseg evaluate`, `kerasseg compare` and `kerasseg predict`."""
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,7 +21,14 @@ from kerasseg.errors import UserError
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN [SECTION.KEY=VALUE]... RUN...",
+            help="Run folders. Settings behind a run hold for it alone, those before the first "
+            "run for all.",
+        ),
+    ],
     split: Annotated[
         str, typer.Option("--split", help="Side of the split: test, validation or train.")
     ] = "test",
@@ -28,17 +36,59 @@ def compare(
         Path, typer.Option("--output", "-o", help="Folder for what is written.")
     ] = Path("reports/compare"),
 ) -> None:
-    """Put finished runs next to each other: means, paired differences, the same slices."""
-    check_split(split)
-    with_tensorflow()
-    from kerasseg.evaluation.compare_runs import compare_runs
+    """Put finished runs next to each other: means, paired differences, the same slices.
 
-    typer.echo(f"Look at {compare_runs(runs, split, output)}")
+    A run may be compared with itself under other settings of evaluation or postprocessing.
+    """
+    check_split(split)
+    from kerasseg.config.load import split_settings
+    from kerasseg.run import read_evaluated
+
+    _, settings = split_settings(arguments)
+    shared: list[str] = []
+    members: list[tuple[Path, list[str]]] = []
+    for text in arguments:
+        if text not in settings:
+            members.append((Path(text), list(shared)))
+        elif not members:
+            shared.append(text)
+        elif text.startswith("metrics."):
+            raise UserError(
+                f"{text}: must hold for all runs, or their scores could not be compared: name it "
+                "before the first run."
+            )
+        else:
+            members[-1][1].append(text)
+    runs = [read_evaluated(folder, own) for folder, own in members]
+    with_tensorflow()
+    from kerasseg.evaluation.compare_runs import compare_runs, describe_comparison
+
+    page = compare_runs(runs, split, output)
+    for line in describe_comparison(_read_json(page.with_name("comparison.json"))):
+        typer.echo(line)
+    typer.echo(f"Look at {page}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _show_evaluation(page: Path) -> None:
+    from kerasseg.evaluation.report import describe_scores
+
+    for line in describe_scores(_read_json(page.with_name("summary.json"))):
+        typer.echo(line)
+    typer.echo(f"Look at {page}")
 
 
 def evaluate(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders.")
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]... [SECTION.KEY=VALUE]...",
+            help="Run folders; settings of evaluation, postprocessing and metrics that are to be "
+            "others than in the runs.",
+        ),
     ] = None,
     split: Annotated[
         str, typer.Option("--split", help="Side of the runs' split: test, validation or train.")
@@ -69,7 +119,9 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Of section metrics: tolerance=2."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Short for metrics.KEY=VALUE.", hidden=True
+        ),
     ] = None,
     tune: Annotated[
         bool,
@@ -89,14 +141,16 @@ def evaluate(
 ) -> None:
     """Score whole volumes: of finished runs, or anybody's NIfTI files; a page of figures.
 
-    A run gets a folder evaluation_<split>.
+    A run gets a folder evaluation_<split>; with other settings than its own, one named after them.
     """
-    from kerasseg.config.load import load_experiment
+    from kerasseg.config.load import load_experiment, split_settings
+    from kerasseg.run import read_evaluated
 
+    runs, settings = split_settings(arguments or ())
+    settings += tuple(f"metrics.{entry}" for entry in metrics or ())
     save: list[Literal["labels", "probabilities"]] = ["labels"] if save_labels else []
     if save_probabilities:
         save.append("probabilities")
-    changed = [f"metrics.{entry}" for entry in metrics or ()]
     if predictions is not None or truths is not None:
         if predictions is None or truths is None or runs or tune or ensemble:
             raise UserError("Name run folders, or both --pred FOLDER and --truth FOLDER.")
@@ -104,10 +158,12 @@ def evaluate(
 
         if save:
             raise UserError("--save-labels and --save-probabilities are for runs, not files.")
-        section = load_experiment(None, changed).metrics
+        for text in settings:
+            if not text.startswith("metrics."):
+                raise UserError(f"{text}: files are scored as they are; they take metrics.* only.")
+        section = load_experiment(None, settings).metrics
         folder = output or Path("evaluation")
-        page = evaluate_files(predictions, truths, folder, labels, section, images)
-        typer.echo(f"Look at {page}")
+        _show_evaluation(evaluate_files(predictions, truths, folder, labels, section, images))
         return
     if not runs:
         raise UserError("Nothing to evaluate: name run folders, or --pred and --truth folders.")
@@ -116,25 +172,30 @@ def evaluate(
     if output and not ensemble:
         raise UserError("--output is for --pred and --ensemble: a run has evaluation_<split>.")
     check_split(split)
-    settings = load_experiment(None, changed).metrics if changed else None
+    if tune and any(not text.startswith("metrics.") for text in settings):
+        raise UserError(
+            "--tune-postprocessing keeps what it finds with the run, so it goes by the settings of "
+            f"the run alone: leave {settings[0]} out."
+        )
+    found = [read_evaluated(folder, settings) for folder in runs]
     with_tensorflow()
-    from kerasseg.evaluation.evaluate_runs import evaluate_runs
+    from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs
     from kerasseg.evaluation.tune_postprocessing import tune_run
 
-    for run in runs if tune else ():
-        tuned = tune_run(run)
+    for folder in runs if tune else ():
+        tuned = tune_run(folder)
         typer.echo(
-            f"{run}: mean Dice of the validation cases {tuned.before:.4f} as it comes, "
+            f"{folder}: mean Dice of the validation cases {tuned.before:.4f} as it comes, "
             f"{tuned.after:.4f} with what is now in {tuned.path}"
         )
+    if tune:
+        found = [read_evaluated(folder, settings) for folder in runs]
     if ensemble:
-        from kerasseg.evaluation.evaluate_runs import evaluate_ensemble
-
         folder = output or Path("evaluation")
-        typer.echo(f"Look at {evaluate_ensemble(runs, split, ensemble, folder, settings, save)}")
+        _show_evaluation(evaluate_ensemble(found, split, ensemble, folder, save))
         return
-    for page in evaluate_runs(runs, split, settings, save):
-        typer.echo(f"Look at {page}")
+    for page in evaluate_runs(found, split, save):
+        _show_evaluation(page)
 
 
 def predict(

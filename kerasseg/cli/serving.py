@@ -80,7 +80,7 @@ def export(
     Several runs are one model. docs/serving.md says how it is started and asked. --format onnx
     writes the network of one run instead.
     """
-    from kerasseg.prediction.predict import split_settings
+    from kerasseg.config.load import split_settings
 
     runs, settings = split_settings(arguments)
     if not runs:

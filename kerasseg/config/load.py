@@ -44,6 +44,7 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 
+_OVERRIDE = re.compile(r"^[a-z_]+(\.\w+)+=")
 _BAD_YAML = (yaml.YAMLError, ValueError, TypeError)
 """A date such as 2020-13-45 is a ValueError, a list as a key a TypeError."""
 
@@ -135,6 +136,12 @@ def _other_configs(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path("configs")
     near = sorted(str(p) for p in folder.glob("*.yaml"))
     return f"; there are {', '.join(near)}" if near else ""
+
+
+def split_settings(arguments: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
+    """Tell paths from section.key=value overrides that are no paths."""
+    found = tuple(text for text in arguments if _OVERRIDE.match(text) and not Path(text).exists())
+    return [Path(text) for text in arguments if text not in found], found
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

@@ -2,8 +2,9 @@
 
 import csv
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import UserError, storage_error
-from kerasseg.evaluation.evaluate_runs import evaluate_run
+from kerasseg.evaluation.evaluate_runs import describe_inference, evaluate_run
+from kerasseg.evaluation.report import describe_methods
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.scores import CaseScore, scored_classes
 from kerasseg.evaluation.statistics import Means, means_as_json, summarise
@@ -21,8 +23,8 @@ from kerasseg.figures.volumes import ComparedCase, draw_same_slices
 from kerasseg.files import atomic_write
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.metrics.statistics import MeanInterval, PairedDifference, compare_paired
-from kerasseg.page import Drawing, write_figures, write_page
-from kerasseg.run import Run, read_run
+from kerasseg.page import Drawing, format_value, write_figures, write_page
+from kerasseg.run import Run
 from kerasseg.targets import convert_masks
 
 COMPARED = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "volume_error_absolute")
@@ -34,19 +36,14 @@ ImageOf = Callable[[str], np.ndarray | None]
 """Case id -> one modality (D, H, W) of its scan, if it is known."""
 
 
-def compare_runs(
-    folders: Sequence[Path],
-    split: str,
-    output: Path,
-    settings: MetricsSection | None = None,
-) -> Path:
+def compare_runs(runs: Sequence[Run], split: str, output: Path) -> Path:
     """Evaluate two or more runs and write one page about them.
 
     Args:
-        folders: the run folders; the first is what the others are compared with.
+        runs: the runs; the first is what the others are compared with, and all are scored by its
+            section `metrics`. A run may be there again with other overrides.
         split: side of their split, one of `SIDES`.
         output: where tables, figures and the page are written.
-        settings: section `metrics`, instead of the first run's.
 
     Returns:
         The page.
@@ -54,12 +51,17 @@ def compare_runs(
     Raises:
         UserError: there are fewer than two runs, or they have no case or no class in common.
     """
-    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
-        raise UserError("compare: name two or more different run folders.")
-    runs = [read_run(folder) for folder in folders]
+    if len({(run.folder.resolve(), run.overrides) for run in runs}) < max(2, len(runs)):
+        raise UserError(
+            "compare: name two or more different run folders, or one of them again with other "
+            "settings behind it: kerasseg compare RUN RUN 'evaluation.flips=[width]'."
+        )
     _check_common(runs, split)
-    settings = settings or runs[0].experiment.metrics
-    found = [evaluate_run(run, split, settings) for run in runs]
+    settings = runs[0].experiment.metrics
+    found = []
+    for run in runs:
+        experiment = run.experiment.model_copy(update={"metrics": settings})
+        found.append(evaluate_run(replace(run, experiment=experiment), split))
     names = _names(runs)
     results = {name: pair[0] for name, pair in zip(names, found, strict=True)}
     comparison = compare({n: r.scores for n, r in results.items()}, settings)
@@ -153,7 +155,7 @@ def write_comparison(
         summary=summary,
         comparison=comparison,
         metrics=COMPARED,
-        units=dict(UNITS),
+        methods=describe_methods(settings),
         drawings=drawings,
     )
 
@@ -220,6 +222,8 @@ def _as_json(
     warnings = []
     if len(set(fingerprints)) > 1:
         warnings.append("The runs were made on different data: " + ", ".join(fingerprints) + ".")
+    inference = [describe_inference(run.experiment) for run in runs]
+    arguments = [text for run in runs for text in (str(run.folder), *run.overrides)]
     sizes = {len(run.split[split]) for run in runs}
     if sizes != {len(comparison.scores[comparison.names[0]])}:
         warnings.append("The runs have different cases; only those that all have are compared.")
@@ -228,11 +232,16 @@ def _as_json(
         "runs": {
             name: {
                 "folder": str(run.folder),
+                "overrides": list(run.overrides),
+                "test_time_augmentation": used["Test-time augmentation"],
+                "postprocessing": used["Post-processing"],
                 "task": run.summary.get("task", run.experiment.model.target),
                 "parameters": run.summary.get("parameters"),
                 "data_fingerprint": fingerprints[number],
             }
-            for number, (name, run) in enumerate(zip(comparison.names, runs, strict=True))
+            for number, (name, run, used) in enumerate(
+                zip(comparison.names, runs, inference, strict=True)
+            )
         },
         "cases": len(comparison.scores[comparison.names[0]]),
         "warnings": warnings,
@@ -253,8 +262,27 @@ def _as_json(
             }
             for name, classes in comparison.differences.items()
         },
-        "command": f"kerasseg compare {' '.join(str(r.folder) for r in runs)} --split {split}",
+        "command": f"kerasseg compare {shlex.join(arguments)} --split {split}",
     }
+
+
+def describe_comparison(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines that `kerasseg compare` prints of `comparison.json`: means, differences."""
+    lines = []
+    first = next(iter(summary["means"]))
+    for metric, heading in (("dice", "Dice"), ("hd95", "HD95 [mm]")):
+        lines.append(f"{heading} of {summary['cases']} {summary['split']} case(s)")
+        for name, classes in summary["means"].items():
+            values = [f"{c} {format_value(row[metric]['mean'])}" for c, row in classes.items()]
+            lines.append(f"  {name}: {'  '.join(values)}")
+        for name, classes in summary["differences"].items():
+            values = [
+                f"{c} {row[metric]['mean']:+.3f} (p {row[metric]['p_in_words']})"
+                for c, row in classes.items()
+                if row[metric]["mean"] is not None
+            ]
+            lines.append(f"  {name} minus {first}: {'  '.join(values)}")
+    return lines
 
 
 def _write_csv(path: Path, comparison: Comparison) -> None:
@@ -297,5 +325,8 @@ def _check_common(runs: Sequence[Run], split: str) -> None:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    names = [run.folder.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+    folders = {run.folder.resolve() for run in runs}
+    short = len({folder.name for folder in folders}) == len(folders)
+    names = [run.folder.resolve().name if short else str(run.folder) for run in runs]
+    changed = [[text.partition(".")[2] for text in run.overrides] for run in runs]
+    return [", ".join([name, *texts]) for name, texts in zip(names, changed, strict=True)]

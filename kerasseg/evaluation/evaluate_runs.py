@@ -4,6 +4,9 @@
 same loop and the same page.
 """
 
+import re
+import shlex
+import zlib
 from collections import ChainMap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kerasseg.config.evaluation import MetricsSection
+from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import differences, dump_experiment
 from kerasseg.errors import UserError
 from kerasseg.evaluation.case_files import CaseFiles, Kind, gather_files, remove_older_files
@@ -24,7 +27,7 @@ from kerasseg.evaluation.results import Provenance, Results, flair_of
 from kerasseg.inference.ensemble import EnsembleRun, build_ensemble
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.records.store import RecordStore
-from kerasseg.run import SIDES, Run, read_run
+from kerasseg.run import SIDES, Run
 from kerasseg.tensorflow_setup import peak_gpu_memory
 
 _SETTING = "run.root"
@@ -34,37 +37,31 @@ _DAMAGED = "of the split, because the record is damaged on the disk"
 _TRAINED_ON = "The network was trained on these cases: they say nothing about other patients."
 
 
-def evaluate_runs(
-    folders: Sequence[Path],
-    split: str,
-    settings: MetricsSection | None = None,
-    save: Collection[Kind] = (),
-) -> list[Path]:
-    """Write `RUN/evaluation_<split>/` for each run.
+def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) -> list[Path]:
+    """Write `RUN/evaluation_<split>/` for each run; of settings that differ a folder of its own.
 
     The validation cases of several folds are also put together, as every case was then predicted
     by a network that had not seen it: `<run.name>_out_of_fold/` beside the runs.
 
     Args:
-        folders: the run folders.
+        runs: the runs; the folder of one that was read with overrides has their names behind it.
         split: side of their split, one of `SIDES`.
-        settings: section `metrics`, instead of those of the runs.
         save: what is written of every case besides its scores, into folders of these names.
 
     Returns:
         The pages.
 
     Raises:
-        UserError: a folder cannot be evaluated; it is raised before any is.
+        UserError: a run cannot be evaluated; where its split lacks the side, before any is.
     """
-    runs = [read_run(folder) for folder in folders]
     for run in runs:
         run.case_ids(split)
+    suffix = name_overrides(runs[0].overrides)
     pages, found, written = [], [], []
     for run in runs:
-        folder = run.folder / f"evaluation_{split}"
+        folder = run.folder / f"evaluation_{split}{suffix}"
         files = CaseFiles(folder, run.experiment.data, _SETTING, save)
-        results, provenance = evaluate_run(run, split, settings, files)
+        results, provenance = evaluate_run(run, split, files)
         pages.append(_write(folder, results, provenance, files.written, save))
         found.append((results, provenance))
         written += files.written
@@ -72,24 +69,28 @@ def evaluate_runs(
         first = found[0][0]
         whole = Results(first.target, first.settings).extend(results for results, _ in found)
         provenance = _provenance_of_folds(runs, [provenance for _, provenance in found])
-        folder = runs[0].folder.parent / f"{runs[0].experiment.run.name}_out_of_fold"
+        folder = runs[0].folder.parent / f"{runs[0].experiment.run.name}_out_of_fold{suffix}"
         gathered = gather_files(written, folder, _SETTING)
         pages.append(_write(folder, whole, provenance, gathered, save))
     return pages
 
 
+def name_overrides(overrides: Sequence[str]) -> str:
+    """Return what folders are called by: `_flips_width` for `evaluation.flips=[width]`."""
+    texts = [text.partition(".")[2] for text in overrides]
+    name = "".join("_" + re.sub(r"[^\w.-]+", "_", text).strip("_") for text in texts)
+    # Names of files end at 255 bytes.
+    return name if len(name) <= 100 else f"{name[:90]}_{zlib.crc32(name.encode()):08x}"
+
+
 def evaluate_run(
-    run: Run,
-    split: str,
-    settings: MetricsSection | None = None,
-    files: CaseFiles | None = None,
+    run: Run, split: str, files: CaseFiles | None = None
 ) -> tuple[Results, Provenance]:
     """Segment the cases of one side of the split with the run's best network, and score them.
 
     Args:
         run: the run.
         split: side of its split, one of `SIDES`.
-        settings: section `metrics`, instead of the run's.
         files: where label maps and probabilities are written, if they are.
     """
     experiment = run.experiment
@@ -101,7 +102,7 @@ def evaluate_run(
     network = run.load_network()
     predictor = build_predictor(experiment, network)
     cases = {split: case_ids}
-    results = score_cases(predictor, store, cases, settings or experiment.metrics, files)[split]
+    results = score_cases(predictor, store, cases, experiment.metrics, files)[split]
     provenance = _provenance_of_run(run, store, run.summary, network)
     all_cases = sum(len(run.split[side]) for side in SIDES)
     warnings = list(provenance.warnings)
@@ -111,7 +112,7 @@ def evaluate_run(
         provenance,
         title=f"{experiment.run_name}: {split} cases",
         subtitle=f"Best model of {run.folder}",
-        commands={"Again": f"kerasseg evaluate {run.folder} --split {split}"},
+        commands={"Again": _command([run], f"--split {split}")},
         facts={"Split": f"{split}: {len(case_ids)} of {all_cases} cases", **provenance.facts},
         warnings=warnings,
         left_out={_DAMAGED: damaged},
@@ -176,6 +177,9 @@ def _provenance_of_run(
         "Data fingerprint": run.environment["data_fingerprint"],
         "Store": str(store.root),
     }
+    facts |= describe_inference(experiment)
+    if run.overrides:
+        facts["Changed"] = ", ".join(run.overrides)
     gpu = peak_gpu_memory()
     if gpu is not None:
         facts["Peak GPU memory"] = f"{gpu / 2**30:.2f} GiB"
@@ -195,6 +199,26 @@ def _provenance_of_run(
         image_of=lambda case_id: flair_of(store.load(case_id)),
         case_kind=summary.get("case_kind", "volume"),
     )
+
+
+def describe_inference(experiment: Experiment) -> dict[str, str]:
+    """Return how probabilities and masks are made, by heading, for a reader of the scores."""
+    settings, cleaned = experiment.evaluation, experiment.postprocessing
+    inside = "within the box around the brain" if settings.brain_box else "over the whole volume"
+    turned = [f"mirrored along {axis}" for axis in settings.flips]
+    turned += [f"turned in the {plane} plane" for plane in settings.rotations]
+    changed = {name: value for name, value in cleaned.model_dump(mode="json").items() if value}
+    return {
+        "Windows": f"overlap {settings.overlap:g}, {settings.weighting} weights, {inside}",
+        "Test-time augmentation": ", ".join(turned) or "none",
+        "Post-processing": ", ".join(f"{name} {value}" for name, value in changed.items())
+        or "none",
+    }
+
+
+def _command(runs: Sequence[Run], options: str) -> str:
+    arguments = [*(str(run.folder) for run in runs), *runs[0].overrides]
+    return f"kerasseg evaluate {shlex.join(arguments)} {options}"
 
 
 def _write(
@@ -234,13 +258,13 @@ def _provenance_of_folds(runs: Sequence[Run], folds: Sequence[Provenance]) -> Pr
     def image_of(case_id: str) -> np.ndarray | None:
         return fold_of[case_id].image_of(case_id)
 
-    names = " ".join(str(run.folder) for run in runs)
-    shared = ("Task", "Network", "Data fingerprint")
+    shared = ["Task", "Network", "Data fingerprint", *describe_inference(runs[0].experiment)]
+    shared += ["Changed"] if runs[0].overrides else []
     return replace(
         first,
         title=f"{runs[0].experiment.run.name}: out-of-fold predictions",
         subtitle=f"{len(runs)} folds, each case predicted by the network that had not seen it",
-        commands={"Again": f"kerasseg evaluate {names} --split validation"},
+        commands={"Again": _command(runs, "--split validation")},
         facts={
             "Runs": ", ".join(str(run.folder) for run in runs),
             **{heading: first.facts[heading] for heading in shared},
@@ -253,11 +277,10 @@ def _provenance_of_folds(runs: Sequence[Run], folds: Sequence[Provenance]) -> Pr
 
 
 def evaluate_ensemble(
-    folders: Sequence[Path],
+    runs: Sequence[Run],
     split: str,
     combine: Literal["mean", "vote"],
     output: Path,
-    settings: MetricsSection | None = None,
     save: Collection[Kind] = (),
 ) -> Path:
     """Score several runs as one model: folds, seeds and networks, 2-D and 3-D, of one store.
@@ -266,11 +289,10 @@ def evaluate_ensemble(
     trained on it.
 
     Args:
-        folders: the run folders.
+        runs: the runs.
         split: side of their split, one of `SIDES`.
         combine: whether probabilities are averaged, or masks vote.
         output: where tables, figures and the page are written.
-        settings: section `metrics`, instead of the first run's.
         save: what is written of every case besides its scores, into folders of these names.
 
     Returns:
@@ -279,9 +301,8 @@ def evaluate_ensemble(
     Raises:
         UserError: the runs do not go together.
     """
-    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+    if len({run.folder.resolve() for run in runs}) < max(2, len(runs)):
         raise UserError("--ensemble: name two or more different run folders.")
-    runs = [read_run(folder) for folder in folders]
     case_ids = _unseen_cases(runs, split)
     store = _open_shared_store(runs)
     networks = [run.load_network() for run in runs]
@@ -290,7 +311,7 @@ def evaluate_ensemble(
         for run, network in zip(runs, networks, strict=True)
     ]
     ensemble = build_ensemble(members, combine)
-    settings = settings or runs[0].experiment.metrics
+    settings = runs[0].experiment.metrics
     files = CaseFiles(output, runs[0].experiment.data, "--output", save)
     results = score_cases(ensemble, store, {split: case_ids}, settings, files)[split]
     how = {"mean": "mean of their probabilities", "vote": "vote of their masks"}[combine]
@@ -302,16 +323,16 @@ def evaluate_ensemble(
             "Probabilities are shares of votes: calibration, ROC and threshold are those of "
             f"{len(runs) + 1} levels."
         )
-    names = " ".join(str(folder) for folder in folders)
-    command = f"kerasseg evaluate {names} --split {split} --ensemble {combine} -o {output}"
+    options = f"--split {split} --ensemble {combine} -o {output}"
     provenance = Provenance(
         title=f"Ensemble of {len(runs)} runs: {split} cases",
         subtitle=f"Best models of {len(runs)} runs, {how}",
-        commands={"Again": command},
+        commands={"Again": _command(runs, options)},
         facts={
             "Runs": ", ".join(str(run.folder.resolve()) for run in runs),
             "Split": f"{split}: the {len(case_ids)} cases that all runs have on this side",
             "Networks": "; ".join(f"{n.name}, {n.count_params():,} parameters" for n in networks),
+            **describe_inference(runs[0].experiment),
             "Data fingerprint": runs[0].environment["data_fingerprint"],
             "Store": str(store.root),
         },

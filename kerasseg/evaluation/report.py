@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import storage_error
 from kerasseg.evaluation.report_figures import draw_figures
 from kerasseg.evaluation.results import Provenance, Results, confusion_classes
 from kerasseg.evaluation.scores import (
+    CaseScore,
     describe_columns,
     describe_empty_rule,
     mean_scores,
@@ -24,6 +26,7 @@ from kerasseg.evaluation.scores import (
 )
 from kerasseg.evaluation.statistics import (
     count_by_rule,
+    mean_dice,
     means_as_json,
     slicewise_means,
 )
@@ -31,10 +34,13 @@ from kerasseg.figures.style import class_colours
 from kerasseg.files import atomic_write
 from kerasseg.metrics.calibration import calibration
 from kerasseg.metrics.case_metrics import UNITS
-from kerasseg.page import Drawing, write_figures, write_page
+from kerasseg.metrics.lesions import LesionSettings
+from kerasseg.page import Drawing, format_value, write_figures, write_page
 from kerasseg.tensorflow_setup import peak_memory
 
-HEADLINE = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "precision", "recall")
+_SHOWN = 5
+"""Worst cases, and best ones, that are listed before the figures."""
+HEADLINE = ("dice", "iou", "hd95", "surface_dice", "lesion_wise_dice", "precision", "recall")
 """Metrics of the page's first table; a second one has all."""
 
 
@@ -70,6 +76,32 @@ def evaluation_summary(results: Mapping[str, Results]) -> dict[str, Any]:
     for key in ("inference_seconds", "seconds_per_volume", "seconds_per_slice"):
         summary[key] = {name: _times(found)[key] for name, found in sides.items()}
     return summary
+
+
+def describe_scores(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines that a verb prints of what `summary.json` holds: Dice and HD95."""
+    lines = []
+    for side, means in summary["dice"].items():
+        kind = summary["case_kind"]
+        what = "pair(s) of files" if side == "files" else f"whole {side} {kind}(s)"
+        distances = {name: summary["metrics"][side][name]["hd95"]["mean"] for name in means}
+        for metric, values in (("Dice", means), ("HD95 [mm]", distances)):
+            numbers = "  ".join(f"{name} {format_value(v)}" for name, v in values.items())
+            lines.append(f"{metric} of {summary['cases'][side]} {what}: {numbers}")
+    return lines
+
+
+def describe_methods(settings: MetricsSection) -> dict[str, str]:
+    """Return how cases are scored, by heading, for a reader of the scores."""
+    lesions = LesionSettings.of_challenge(settings.lesions)
+    return {
+        "Surface Dice": f"share of both surfaces within {settings.tolerance:g} mm of the other",
+        "HD95": "the larger of the two directed 95th percentiles of the distances of surfaces",
+        "Lesion-wise scores": f"rules of BraTS 2023, {settings.lesions}: the truth is dilated by "
+        f"{lesions.dilation} voxel(s), and lesions of more than {lesions.smallest:g} mm³ count",
+        "Intervals": f"{100 * settings.confidence:g} %, percentiles of {settings.resamples:,} "
+        "bootstrap resamples of the patients",
+    }
 
 
 def _times(results: Results) -> dict[str, float | None]:
@@ -122,6 +154,7 @@ def write_report(
         provenance=provenance,
         summary=summary,
         sides=list(results),
+        ranked={name: _worst_and_best(found.scores) for name, found in results.items()},
         scores=scores,
         classes=list(scores[0].classes),
         dice_columns=score_columns(first.target),
@@ -129,9 +162,18 @@ def write_report(
         units=dict(UNITS),
         headline=HEADLINE,
         meaning=describe_columns(first.target),
+        methods=describe_methods(first.settings),
         empty_rule=describe_empty_rule(first.settings),
         drawings=sections,
     )
+
+
+def _worst_and_best(scores: Sequence[CaseScore]) -> list[CaseScore | None]:
+    """Return the cases with the lowest and the highest Dice, and None for those between."""
+    ordered = sorted((s for s in scores if np.isfinite(mean_dice(s))), key=mean_dice)
+    if len(ordered) <= 2 * _SHOWN:
+        return list(ordered)
+    return [*ordered[:_SHOWN], None, *ordered[-_SHOWN:]]
 
 
 def write_evaluation(folder: Path, results: Results, provenance: Provenance, setting: str) -> Path:
@@ -146,9 +188,10 @@ def write_evaluation(folder: Path, results: Results, provenance: Provenance, set
     cases = {results.scores[0].split: results}
     summary = {
         "title": provenance.title,
+        "case_kind": provenance.case_kind,
         "target": results.target,
         **evaluation_summary(cases),
-        "facts": dict(provenance.facts),
+        "facts": {**provenance.facts, **describe_methods(results.settings)},
         "command": next(iter(provenance.commands.values())),
     }
     write_tables(folder, results, setting)
@@ -166,7 +209,7 @@ def write_tables(folder: Path, results: Results, setting: str) -> None:
     rows: list[Sequence[Any]] = []
     for name, row in results.means().items():
         for metric, mean in row.items():
-            values = [score.classes[name].values[metric] for score in results.scores]
+            values = [score.value(name, metric) for score in results.scores]
             finite = np.array([value for value in values if np.isfinite(value)])
             median = float(np.median(finite)) if finite.size else float("nan")
             deviation = float(finite.std(ddof=1)) if finite.size > 1 else float("nan")

@@ -125,12 +125,13 @@ def _scores(results: Results) -> Iterator[Drawing]:
             values_by_class(scores, metric), ruled, title, label, share=metric != "hd95"
         )
         yield Drawing(f"{metric}_distribution", _SCORES, "", figure)
+    means = {name: row for name, row in results.means().items() if name != "mean"}
     labels = {"dice": "Dice", "hd95": "HD95 [mm]", "lesion_wise_dice": "lesion-wise Dice"}
     yield Drawing(
         "mean_intervals",
         _SCORES,
         "Bootstrapped over patients: what the means may be by the luck of the cases alone.",
-        draw_mean_intervals(results.means(), labels, results.settings.confidence),
+        draw_mean_intervals(means, labels, results.settings.confidence),
     )
     dice = values_by_class(scores, "dice")
     yield Drawing("cumulative_dice", _SCORES, "", draw_cumulative_dice(dice))

@@ -103,6 +103,17 @@ class CaseScore:
     seconds: float = float("nan")
     depth: int = 0
 
+    def value(self, name: str, metric: str) -> float:
+        """Return a metric of a class, or as that of `mean` its mean over the target's channels.
+
+        Channels in which it is NaN do not count.
+        """
+        if name != "mean":
+            return self.classes[name].values[metric]
+        columns = list(self.dice)
+        channels = columns[: columns.index("mean")]
+        return _mean([self.classes[channel].values[metric] for channel in channels])
+
 
 def scored_classes(target: str) -> tuple[str, ...]:
     """Return the target's channels but the background, and WT and TC where it has sub-regions."""

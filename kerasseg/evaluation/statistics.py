@@ -11,26 +11,29 @@ from kerasseg.evaluation.scores import CaseScore, SlicewiseDice
 from kerasseg.metrics.statistics import MeanInterval, bootstrap_mean
 
 Means = dict[str, dict[str, MeanInterval]]
-"""Class -> metric -> mean over cases and its interval."""
+"""Class, or `mean` over the channels -> metric -> mean over cases and its interval."""
 
 
 def summarise(scores: Sequence[CaseScore], settings: MetricsSection, seed: int = 0) -> Means:
-    """Compute mean and interval of each class and metric, over patients where they are known."""
+    """Compute mean and interval of each metric, over patients where they are known.
+
+    The rows are those of `score_columns`: the classes, and the mean over the target's channels.
+    """
     if not scores:
         return {}
     patients = [score.patient_id or score.case_id for score in scores]
     return {
         name: {
             metric: bootstrap_mean(
-                [score.classes[name].values[metric] for score in scores],
+                [score.value(name, metric) for score in scores],
                 patients=patients,
                 resamples=settings.resamples,
                 confidence=settings.confidence,
                 seed=seed,
             )
-            for metric in scores[0].classes[name].values
+            for metric in next(iter(scores[0].classes.values())).values
         }
-        for name in scores[0].classes
+        for name in scores[0].dice
     }
 
 

@@ -1,7 +1,6 @@
 """`kerasseg predict RUN… INPUT`: its arguments, the folder it writes, and what it prints."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg import __version__
+from kerasseg.config.load import split_settings
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import atomic_write
@@ -20,9 +20,6 @@ from kerasseg.run import CHECKPOINT
 
 if TYPE_CHECKING:
     from kerasseg.prediction.model import Model
-
-
-_SETTING = re.compile(r"^[a-z_]+(\.\w+)+=")
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,6 @@ class Arguments:
     runs: tuple[Path, ...]
     inputs: tuple[Path, ...]
     settings: tuple[str, ...]
-
-
-def split_settings(arguments: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
-    """Tell paths from SECTION.KEY=VALUE that is no path."""
-    settings = tuple(text for text in arguments if _SETTING.match(text) and not Path(text).exists())
-    return [Path(text) for text in arguments if text not in settings], settings
 
 
 def split_arguments(arguments: Sequence[str]) -> Arguments:

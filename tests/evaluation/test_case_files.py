@@ -32,7 +32,8 @@ def make_run(root, name, *overrides, seed=0):
     base = (f"records.root={root / 'store'}", f"run.root={root / 'runs'}", f"run.name={name}")
     small = ("data.root=" + str(root / "scans"), "records.workers=1", "pipeline.patch_size=[8,16]")
     flat = ("model.dimensions=2", "augment.preset=none", "evaluation.overlap=0.25")
-    experiment = load_experiment(None, [*TINY, *base, *small, *flat, *overrides])
+    quick = ("metrics.resamples=100",)
+    experiment = load_experiment(None, [*TINY, *base, *small, *flat, *quick, *overrides])
     return run_folders.make_run(experiment, seed)
 
 
@@ -67,6 +68,10 @@ def same_files(one: Path, other: Path, names, atol=0.0) -> None:
         np.testing.assert_allclose(np.asarray(a.dataobj), np.asarray(b.dataobj), rtol=0, atol=atol)
 
 
+def _read(folders):
+    return [read_run(folder) for folder in folders]
+
+
 def rows_of(path):
     with path.open() as file:
         return {row["case_id"]: row for row in csv.DictReader(file)}
@@ -77,7 +82,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_every_case_has_one_out_of_fold_label(root, folds, tmp_path):
-    pages = evaluate_runs(folds, "validation", SETTINGS, ["labels"])
+    pages = evaluate_runs(_read(folds), "validation", ["labels"])
     whole = pages[2].parent
     assert whole == folds[0].parent / "oof_out_of_fold"
     cases = [f"BraTS20_00{index}" for index in range(4)]
@@ -115,17 +120,17 @@ def test_every_case_has_one_out_of_fold_label(root, folds, tmp_path):
 
 def test_labels_of_an_earlier_evaluation(folds):
     """They stay only where they are those of the tables beside them."""
-    (page,) = evaluate_runs(folds[:1], "validation", SETTINGS, ["labels"])
+    (page,) = evaluate_runs(_read(folds[:1]), "validation", ["labels"])
     labels = page.parent / "labels"
     stranger, note = labels / "of_another_split.nii.gz", labels / "note.txt"
     stranger.write_bytes(b"")
     note.write_text("mine")
     before = {p.name: p.stat().st_ino for p in labels.iterdir()}
-    evaluate_runs(folds[:1], "validation", SETTINGS)
+    evaluate_runs(_read(folds[:1]), "validation")
     text = page.read_text()
     assert "labels/ are of an earlier evaluation" in text and "--save-labels writes" in text
     assert before == {p.name: p.stat().st_ino for p in labels.iterdir()}
-    evaluate_runs(folds[:1], "validation", SETTINGS, ["labels"])
+    evaluate_runs(_read(folds[:1]), "validation", ["labels"])
     assert not stranger.exists() and note.read_text() == "mine"
     assert "earlier evaluation" not in page.read_text()
 
@@ -142,7 +147,7 @@ def test_a_resampled_store_and_probabilities(root, tmp_path):
         "split.test=0.25",
         "postprocessing.minimum_volume={WT: 30}",
     )
-    (page,) = evaluate_runs([run], "test", SETTINGS, BOTH)
+    (page,) = evaluate_runs(_read([run]), "test", BOTH)
     folder, out = page.parent, tmp_path / "out"
     (case,) = json.loads((run / "split.json").read_text())["test"]
     maps = [f"{case}_probability_{name}.nii.gz" for name in ("ET", "TC", "WT")]
@@ -161,7 +166,7 @@ def test_an_ensemble(root, tmp_path, combine):
     settings = ("data.layout=brats_nifti", "model.target=labels", "split.test=0.25")
     runs = [make_run(root, f"e{seed}", *settings, seed=seed) for seed in range(2)]
     out, own = tmp_path / combine, tmp_path / f"own_{combine}"
-    evaluate_ensemble(runs, "test", combine, out, SETTINGS, BOTH)
+    evaluate_ensemble(_read(runs), "test", combine, out, BOTH)
     names = names_in(out / "labels")
     maps = names_in(out / "probabilities")
     assert len(names) == 1 and len(maps) == 4
@@ -181,7 +186,7 @@ def test_ids_of_brats_2023(tmp_path, phantoms):
     for index in range(3):
         write_brats(tmp_path / "scans", f"BraTS-GLI-0000{index}-000", phantoms[index], **new)
     run = make_run(tmp_path, "new", "data.layout=brats_nifti", "model.target=labels")
-    (page,) = evaluate_runs([run], "validation", SETTINGS, ["labels"])
+    (page,) = evaluate_runs(_read([run]), "validation", ["labels"])
     (path,) = (page.parent / "labels").iterdir()
     assert set(np.unique(np.asarray(nib.load(path).dataobj))) == {0, 1, 2, 3}
 
@@ -196,7 +201,7 @@ def test_pictures_come_out_as_pictures(tmp_path):
             Image.fromarray(values.astype(np.uint8)).save(folder / f"p{index}.png")
     settings = ("data.layout=image_pairs", "model.target=binary", "data.size=[16,20]")
     run = make_run(tmp_path, "pictures", *settings)
-    (page,) = evaluate_runs([run], "validation", SETTINGS, BOTH)
+    (page,) = evaluate_runs(_read([run]), "validation", BOTH)
     (name,) = names_in(page.parent / "labels")
     out = tmp_path / "out"
     scan = tmp_path / "scans" / "images" / name
@@ -220,7 +225,7 @@ def test_a_patient_of_lgg_comes_out_as_a_volume(tmp_path):
             Image.fromarray(pixels).save(folder / f"{name}.tif")
             Image.fromarray(mask).save(folder / f"{name}_mask.tif")
     run = make_run(tmp_path, "lgg", "data.layout=lgg", "model.target=binary")
-    (page,) = evaluate_runs([run], "validation", SETTINGS, ["labels"])
+    (page,) = evaluate_runs(_read([run]), "validation", ["labels"])
     (name,) = names_in(page.parent / "labels")
     scan = tmp_path / "scans" / name.removesuffix(".nii.gz")
     predict(Arguments((run,), (scan,), ()), tmp_path / "out", overlays=0)
@@ -230,7 +235,7 @@ def test_a_patient_of_lgg_comes_out_as_a_volume(tmp_path):
 
 
 def test_a_full_disk_is_said_and_leaves_whole_files(folds, monkeypatch):
-    (page,) = evaluate_runs(folds[:1], "validation", SETTINGS, ["labels"])
+    (page,) = evaluate_runs(_read(folds[:1]), "validation", ["labels"])
     labels = page.parent / "labels"
     before = {path.name: path.read_bytes() for path in labels.iterdir()}
     write = Path.write_bytes
@@ -243,7 +248,7 @@ def test_a_full_disk_is_said_and_leaves_whole_files(folds, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fill)
     with pytest.raises(UserError, match=r"labels/.*the disk is full.*run\.root=FOLDER"):
-        evaluate_runs(folds[:1], "validation", SETTINGS, ["labels"])
+        evaluate_runs(_read(folds[:1]), "validation", ["labels"])
     assert {path.name: path.read_bytes() for path in labels.iterdir()} == before
 
 

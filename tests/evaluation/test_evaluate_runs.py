@@ -7,16 +7,15 @@ import re
 import numpy as np
 import pytest
 
-from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import UserError
 from kerasseg.evaluation import report
-from kerasseg.evaluation.compare_runs import compare_runs
+from kerasseg.evaluation.compare_runs import compare_runs, describe_comparison
 from kerasseg.evaluation.evaluate_runs import (
     evaluate_ensemble,
     evaluate_run,
     evaluate_runs,
 )
-from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.predictor import Predictor, build_predictor
 from kerasseg.metrics.case_metrics import case_metrics
 from kerasseg.records.store import open_store
 from kerasseg.run import read_run
@@ -26,7 +25,8 @@ from tests.conftest import phantom_experiment
 
 def make_run(root, *overrides):
     """A run folder as training leaves it, but for the training."""
-    return run_folders.make_run(phantom_experiment(root, "split.test=0.25", *overrides))
+    base = ("split.test=0.25", "metrics.resamples=100")
+    return run_folders.make_run(phantom_experiment(root, *base, *overrides))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def rows_of(path):
 
 
 def test_a_run_gets_tables_and_one_page(run):
-    (page,) = evaluate_runs([run], "test", MetricsSection(resamples=100, tolerance=2.0))
+    (page,) = evaluate_runs([read_run(run)], "test")
     folder = run / "evaluation_test"
     assert page == folder / "report.html"
     ids = json.loads((run / "split.json").read_text())["test"]
@@ -65,10 +65,49 @@ def test_a_run_gets_tables_and_one_page(run):
     assert set(slices) == set(ids), "apart from the Dice of volumes"
 
 
+def test_other_settings_have_a_folder_of_their_own_and_the_page_names_them(run, monkeypatch):
+    monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
+    overrides = [
+        "evaluation.flips=[width]",
+        "metrics.tolerance=2",
+        "postprocessing.keep_largest=[ED]",
+    ]
+    (page,) = evaluate_runs([read_run(run, overrides)], "test")
+    assert page.parent == run / "evaluation_test_flips_width_tolerance_2_keep_largest_ED"
+    facts = json.loads((page.parent / "summary.json").read_text())["facts"]
+    assert facts["Test-time augmentation"] == "mirrored along width"
+    assert facts["Post-processing"] == "keep_largest ['ED']"
+    assert facts["Surface Dice"] == "share of both surfaces within 2 mm of the other"
+    assert facts["HD95"].startswith("the larger of the two directed 95th percentiles")
+    assert "BraTS 2023, GLI" in facts["Lesion-wise scores"] and "bootstrap" in facts["Intervals"]
+    text = page.read_text()
+    assert "'evaluation.flips=[width]'" in text.replace("&#39;", "'"), "the command makes it again"
+    assert all(str(value).replace("'", "&#39;") in text for value in facts.values())
+    finished = read_run(run, overrides[:1])
+    case_id = finished.case_ids("test")[0]
+    image = finished.open_store().load(case_id).case.image
+    predictor = build_predictor(finished.experiment, finished.load_network())
+    mirrored = predictor.probabilities(image[:, :, ::-1])[:, :, ::-1]
+    np.testing.assert_allclose(predictor.probabilities(image), mirrored, atol=1e-5)
+
+
+def test_a_run_with_and_without_another_setting(root, run):
+    runs = [read_run(run), read_run(run, ["evaluation.threshold=0.3", "metrics.tolerance=9"])]
+    page = compare_runs(runs, "test", root / "with")
+    found = json.loads((page.parent / "comparison.json").read_text())
+    other = "tiny, threshold=0.3, tolerance=9"
+    assert list(found["means"]) == ["tiny", other]
+    assert found["differences"][other]["WT"]["dice"]["mean"] != 0
+    assert "'evaluation.threshold=0.3'" in found["command"] or "threshold=0.3" in found["command"]
+    assert "share of both surfaces within 1 mm" in page.read_text(), "those of the first"
+    lines = describe_comparison(found)
+    assert lines[0] == "Dice of 2 test case(s)" and lines[3].startswith(f"  {other} minus tiny: ")
+
+
 def test_metrics_are_those_of_the_whole_scan(run):
     """The store holds a box: the specificity must not depend on it."""
     finished = read_run(run)
-    results, _ = evaluate_run(finished, "validation", MetricsSection(resamples=100))
+    results, _ = evaluate_run(finished, "validation")
     case_id = results.scores[0].case_id
     stored = finished.open_store().load(case_id)
     truth, masks = results.pairs[case_id].unpack()
@@ -88,14 +127,15 @@ def test_folds_are_put_together(root, monkeypatch):
         make_run(root, "run.name=folds", "split.method=kfold", "split.folds=3", f"split.fold={k}")
         for k in range(2)
     ]
-    pages = evaluate_runs(folders, "validation", MetricsSection(resamples=100))
+    runs = [read_run(folder) for folder in folders]
+    pages = evaluate_runs(runs, "validation")
     assert [page.parent.parent.name for page in pages[:2]] == ["folds_fold0", "folds_fold1"]
     whole = rows_of(pages[2].parent / "metrics.csv")
     assert pages[2].parent.name == "folds_out_of_fold"
     parts = [rows_of(page.parent / "metrics.csv") for page in pages[:2]]
     assert whole == parts[0] | parts[1] and len(whole) == len(parts[0]) + len(parts[1])
     with pytest.raises(UserError, match="no validation case in common"):
-        compare_runs(folders, "validation", root / "nothing")
+        compare_runs(runs, "validation", root / "nothing")
     confusion = [
         np.loadtxt(
             p.parent / "confusion_matrix.csv", delimiter=",", skiprows=1, usecols=range(1, 5)
@@ -107,7 +147,7 @@ def test_folds_are_put_together(root, monkeypatch):
 
 def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
     other = make_run(root, "run.name=regions", "model.target=regions", "loss=[{dice: 1.0}]")
-    page = compare_runs([run, other], "test", root / "compared", MetricsSection(resamples=100))
+    page = compare_runs([read_run(run), read_run(other)], "test", root / "compared")
     found = json.loads((page.parent / "comparison.json").read_text())
     assert set(found["means"]["tiny"]) == {"ET", "WT", "TC"} and found["cases"] == 2
     means = [found["means"][name]["WT"]["dice"]["mean"] for name in ("tiny", "regions")]
@@ -120,7 +160,7 @@ def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
         rows = [r for r in csv.DictReader(file) if (r["class"], r["metric"]) == ("TC", "hd95")]
     assert [row["run"] for row in rows] == ["tiny", "regions"] and not rows[0]["p"]
     with pytest.raises(UserError, match="two or more different"):
-        compare_runs([run, run], "test", root / "x")
+        compare_runs([read_run(run)] * 2, "test", root / "x")
 
 
 def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
@@ -133,8 +173,8 @@ def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
         "augment.preset=none",
         "split.test=0.25",
     )
-    settings = MetricsSection(resamples=100)
-    page = evaluate_ensemble([run, flat], "test", "mean", root / "both", settings)
+    runs = [read_run(run), read_run(flat)]
+    page = evaluate_ensemble(runs, "test", "mean", root / "both")
     (store,) = {str(read_run(r).open_store().root) for r in (run, flat)}
     assert store in page.read_text()
     case_id = json.loads((run / "split.json").read_text())["test"][0]
@@ -146,7 +186,7 @@ def test_an_ensemble_is_scored_as_one_model(root, run, monkeypatch):
     found = float(rows_of(page.parent / "metrics.csv")[case_id]["dice_ED"])
     assert found == pytest.approx(dice, abs=1e-6)
 
-    voted = evaluate_ensemble([run, flat], "test", "vote", root / "vote", settings)
+    voted = evaluate_ensemble(runs, "test", "vote", root / "vote")
     assert "shares of votes" in voted.read_text()
 
 
@@ -165,13 +205,13 @@ def test_an_ensemble_of_runs_that_do_not_go_together_is_refused(root, run):
         root, "run.name=three", "data.modalities=[t1,t2,flair]", f"records.root={root / 'three'}"
     )
     with pytest.raises(UserError, match="whose modalities, grid or intensities are others"):
-        evaluate_ensemble([run, other], "test", "mean", root / "no")
+        evaluate_ensemble([read_run(run), read_run(other)], "test", "mean", root / "no")
     with pytest.raises(UserError, match="two or more different"):
-        evaluate_ensemble([run], "test", "mean", root / "no")
+        evaluate_ensemble([read_run(run)], "test", "mean", root / "no")
     folds = [
         make_run(root, "run.name=f", "split.method=kfold", "split.folds=3", f"split.fold={k}")
         for k in range(2)
     ]
     with pytest.raises(UserError, match="every case was seen by a network in its training"):
-        evaluate_ensemble(folds, "validation", "mean", root / "no")
+        evaluate_ensemble([read_run(fold) for fold in folds], "validation", "mean", root / "no")
     assert not (root / "no").exists()

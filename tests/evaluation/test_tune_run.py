@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from kerasseg.config.evaluation import MetricsSection, PostprocessingSettings
+from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.evaluation.evaluate_runs import evaluate_run
 from kerasseg.evaluation.tune_postprocessing import tune_run
 from kerasseg.metrics.overlap import dice
@@ -20,7 +20,7 @@ def run(tmp_path_factory):
 
 def validation_dice(run):
     """Mean of the classes, over the cases, from the masks that evaluation makes."""
-    results, _ = evaluate_run(read_run(run), "validation", MetricsSection(resamples=100))
+    results, _ = evaluate_run(read_run(run), "validation")
     scores = []
     for score in results.scores:
         truth, masks = results.pairs[score.case_id].unpack()
