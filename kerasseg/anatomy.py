@@ -67,6 +67,10 @@ def tumour_channels(target: str) -> tuple[str, ...]:
 BRATS_LABEL_MAP: Final = MappingProxyType({0: BACKGROUND, 1: NCR, 2: ED, 3: ET, 4: ET})
 """BraTS ids -> canonical. Enhancing tumour is 4 up to BraTS 2021 and 3 from BraTS 2023 on."""
 
+BRATS_2023_LABEL_MAP: Final = MappingProxyType({i: i for i in LABELS})
+"""That of files with the names of BraTS 2023 and later. Their 4, if any, is no tumour's core: from
+2024 on it is the resection cavity, in the paediatric data edema."""
+
 COLOURS: Final = MappingProxyType(
     {
         "NCR": "#e6194b",

@@ -1,6 +1,30 @@
 """The one error that is shown to a user as a sentence instead of a traceback."""
 
 import errno
+import unicodedata
+
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, undecodable bytes, and ends of lines."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Write every byte of a text that a terminal or UTF-8 cannot show as %XX.
+
+    The names of files may hold any byte but "/" and 0. Python hides those that are no UTF-8 in
+    surrogates, which can neither be printed nor stored; an escape byte would steer the terminal.
+
+    Args:
+        text: A name, or a message with names in it.
+        keep: Control characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape"))
+        if unicodedata.category(c) in _UNPRINTABLE and c not in keep
+        else c
+        for c in text
+    )
 
 
 class UserError(ValueError):
@@ -9,6 +33,9 @@ class UserError(ValueError):
     The message says which file or setting is wrong, what was expected and found, and what to do.
     The command line prints it as one line and exits with code 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, keep="\n"))
 
 
 _ANOTHER_FOLDER = "name another folder{option}"

@@ -106,7 +106,9 @@ def evaluate(
     labels: Annotated[
         str | None,
         typer.Option(
-            "--labels", help="Ids of NCR,ED,ET in the files, or of the tumour [as BraTS has them]."
+            "--labels",
+            help="Ids of NCR,ED,ET in the files, or of the tumour [as BraTS has them]; 1,2,3+4: "
+            "both are ET; 0+4,1,2,3: 4 is background.",
         ),
     ] = None,
     output: Annotated[

@@ -16,9 +16,9 @@ from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.data_report.statistics import KILLED
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource
-from kerasseg.datasets.checks import Finding, findings_of
+from kerasseg.datasets.checks import Finding, check_enhancing_ids, findings_of
 from kerasseg.datasets.discovery import discover, knows_patients
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, printable
 from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest
@@ -56,6 +56,7 @@ class CaseReport:
         modalities: Names of the image's channels.
         voxels: Class -> labelled voxels; None without a segmentation.
         voxel_hash: SHA-256 of the image in the box of the voxels that are not 0; None if all are 0.
+        enhancing_id: Which of 3 and 4 its segmentation has, where that tells the year of BraTS.
         findings: Everything that is wrong with the case.
     """
 
@@ -68,6 +69,7 @@ class CaseReport:
     modalities: tuple[str, ...] | None = None
     voxels: dict[str, int] | None = None
     voxel_hash: str | None = None
+    enhancing_id: int | None = None
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -157,13 +159,15 @@ def inspect_case(source: CaseSource) -> CaseReport:
         report.modalities = case.modalities
         report.voxels = _count_voxels(case)
         report.voxel_hash = _hash_voxels(case)
+        report.enhancing_id = case.enhancing_id
         report.findings += findings_of(case)
     except UserError as error:
         check = "files" if isinstance(source, BrokenSource) else "unreadable"
         report.findings.append(Finding("error", check, str(error)))
     except Exception as error:
         # A file that our readers did not expect must not hide the findings of the other cases.
-        report.findings.append(Finding("error", "crash", f"{type(error).__name__}: {error}"))
+        message = printable(f"{type(error).__name__}: {error}")
+        report.findings.append(Finding("error", "crash", message))
     return report
 
 
@@ -220,13 +224,17 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
     """
     _mark_duplicates(cases)
     _drop_missing_segmentations(cases)
+    findings = []
+    try:
+        check_enhancing_ids({case.enhancing_id: case.case_id for case in cases})
+    except UserError as error:
+        findings.append(Finding("error", "label ids", str(error)))
     if not settings.knows_spacing:
         for case in cases:
             case.spacing = None  # the reader's 1 mm is not a measured size
-        return []
-    if settings.spacing is not None:
-        return []
-    return _mark_odd_grids([case for case in cases if case.shape and case.spacing])
+    elif settings.spacing is None:
+        findings += _mark_odd_grids([case for case in cases if case.shape and case.spacing])
+    return findings
 
 
 def _mark_duplicates(cases: Sequence[CaseReport]) -> None:

@@ -7,9 +7,12 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.folders import files_below
+from kerasseg.datasets.labels import is_named_as_2023
 from kerasseg.datasets.nifti import nifti_source
 
-_NAME = re.compile(r"^(?P<case>.+)[_-](?P<kind>[A-Za-z0-9]+)\.nii(\.gz)?$", re.IGNORECASE)
+_NAME = re.compile(
+    r"^(?P<case>.+)[_-](?P<kind>[A-Za-z0-9]+)\.nii(\.gz)?$", re.IGNORECASE | re.DOTALL
+)
 _TIME_POINT = re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}$")
 
 
@@ -35,7 +38,7 @@ def _group(
         kind = anatomy.MODALITY_ALIASES.get(kind, kind)
         if match and (kind in (*anatomy.MODALITIES, *modalities) or kind == "seg"):
             groups.setdefault(match["case"], {}).setdefault(kind, []).append(folder / name)
-        elif match and "segm" in name.lower():
+        elif match and kind.startswith("segm") and "brain" not in name.lower():
             unmatched.append(folder / name)
     if len(groups) == 1 and len(unmatched) == 1:
         # BraTS 2020 ships case 355's segmentation as W39_1998.09.19_Segm.nii.
@@ -64,4 +67,7 @@ def _source(
             return BrokenSource(case_id, patient, files, reason)
     images = [kinds[m][0] for m in settings.modalities]
     segmentation = kinds["seg"][0] if "seg" in kinds else None
-    return nifti_source(settings, case_id, images, segmentation, patient_id=patient)
+    of_names = anatomy.BRATS_2023_LABEL_MAP if is_named_as_2023(images) else None
+    return nifti_source(
+        settings, case_id, images, segmentation, patient_id=patient, label_map=of_names
+    )

@@ -1,16 +1,18 @@
 """A case, one scan of one patient: its grid, where it is read from, and cases to be predicted."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from nibabel import affines, orientations
 
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, printable
 
 _LPS = orientations.axcodes2ornt(("L", "P", "S"))
 _REVERSE_AXES = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
@@ -18,15 +20,39 @@ _REVERSE_AXES = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]
 
 
 @dataclass(frozen=True)
+class Header:
+    """What a NIfTI header says of the place in space, for files that are written beside it.
+
+    Programs choose between the two forms in their own ways, so a segmentation lies over its scan
+    everywhere only if it has both as the scan has them.
+
+    sform, qform: an affine in the file's own unit, or None where its code is 0
+    zooms:        voxel size (x, y, z) in that unit
+    unit:         NIfTI's number for it: 1 is metres, 2 mm, 3 micrometres, 0 unknown
+    notes:        contradictions, and what the reader made of them
+    """
+
+    sform: np.ndarray | None
+    sform_code: int
+    qform: np.ndarray | None
+    qform_code: int
+    zooms: tuple[float, ...]
+    unit: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Grid:
     """The grid of a file: shape (x, y, z) and affine, voxel indices -> RAS mm.
 
     Ours has the axes depth, height, width, which grow to superior, posterior and left: the file's
-    axes permuted and flipped, nothing interpolated. An oblique file stays oblique.
+    axes permuted and flipped, nothing interpolated. An oblique file stays oblique. `header` is
+    that of a NIfTI file, None for anything else.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    header: Header | None = None
 
     @cached_property
     def _turn(self) -> np.ndarray:
@@ -58,6 +84,34 @@ class Grid:
         """Return an array (D, H, W) in the axes (x, y, z) of the file; inverts `to_ours`."""
         back = orientations.ornt_transform(_LPS, orientations.io_orientation(self.affine))
         return orientations.apply_orientation(array.transpose(2, 1, 0), back)
+
+
+def bring_to(first: Grid, array: np.ndarray, grid: Grid) -> tuple[np.ndarray, float]:
+    """Bring an array (x, y, z) of `grid` to the axes of a case whose first file has grid `first`.
+
+    The axes of the two files may be turned against each other, as programs store them in different
+    orders: what counts is the place of a voxel in space.
+
+    Returns:
+        A view (D, H, W), and by how many mm its corners miss those of the first file: infinitely
+        many if it has another shape.
+    """
+    as_stored = _miss(first.affine, grid.affine, first.shape, grid.shape)
+    turned = _miss(first.our_affine, grid.our_affine, first.our_shape, grid.our_shape)
+    # The nearest axis of an oblique file may be another one after a rounding.
+    if as_stored <= turned:
+        return first.to_ours(array), as_stored
+    return grid.to_ours(array), turned
+
+
+def _miss(
+    affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...], other_shape: tuple[int, ...]
+) -> float:
+    """Return the largest distance in mm between the same corners of two grids."""
+    if shape != other_shape:
+        return math.inf
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], (1,))).reshape(4, -1)
+    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
@@ -105,6 +159,7 @@ class Case:
     classes:    what the label tells apart, a key of `anatomy.CLASSES`
     attributes: what else the data set knows of the patient or the scan, such as LGG's data.csv
     notes:      oddities that the reader could deal with, such as slices without air
+    enhancing_id: which of 3 and 4 the label's file has, where only that tells the year of BraTS
     box:        a box outside which the image is known to be 0; None where it was not looked for
     signal:     (d, h, w) bool of that box, where any channel is not 0; None likewise
     """
@@ -120,6 +175,7 @@ class Case:
     classes: str = "subregions"
     attributes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    enhancing_id: int | None = None
     box: Box | None = None
     signal: np.ndarray | None = None
 
@@ -186,9 +242,12 @@ def inverse(label_map: Mapping[int, int]) -> dict[int, int]:
 
 
 def unique_sources(sources: Sequence[CaseSource]) -> list[CaseSource]:
-    """Sort sources by case id; several with the same id become one broken source."""
+    """Sort sources by case id; several with the same id become one broken source.
+
+    The ids are text that can be printed and stored, whatever bytes the names of the files hold.
+    """
     by_id: dict[str, list[CaseSource]] = {}
-    for source in sources:
+    for source in map(with_printable_ids, sources):
         by_id.setdefault(source.case_id, []).append(source)
     result: list[CaseSource] = []
     for case_id, same in sorted(by_id.items(), key=lambda item: _natural(item[0])):
@@ -203,6 +262,15 @@ def unique_sources(sources: Sequence[CaseSource]) -> list[CaseSource]:
         reason += "rename or remove all but one."
         result.append(BrokenSource(case_id, same[0].patient_id, files, reason))
     return result
+
+
+def with_printable_ids(source: Any) -> CaseSource:
+    """Return a source whose ids can be printed and stored, whatever its files are called."""
+    case_id, patient_id = printable(source.case_id), printable(source.patient_id)
+    if (case_id, patient_id) == (source.case_id, source.patient_id):
+        found: CaseSource = source
+        return found
+    return dataclasses.replace(source, case_id=case_id, patient_id=patient_id)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

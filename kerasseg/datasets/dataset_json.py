@@ -15,14 +15,12 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import BrokenSource, CaseSource, inverse
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.labels import label_map_of_names
+from kerasseg.datasets.labels import is_named_as_2023, label_map_of_names
 from kerasseg.datasets.nifti import nifti_source
 from kerasseg.errors import UserError
 
 FILE_NAME = "dataset.json"
 _CHANNEL_DIGITS = 4
-_BRATS_2023 = re.compile(r"[_-](t1n|t1c|t2w|t2f)\.nii", re.IGNORECASE)
-_IDS_2023 = {i: i for i in anatomy.LABELS}
 _ANY_MAP = {i: i for i in anatomy.LABELS}
 
 
@@ -107,7 +105,7 @@ def read_label_ids(files: Sequence[Path], data: DataSettings) -> Mapping[int, in
 
 def label_ids_of_names(files: Sequence[Path]) -> Mapping[int, int] | None:
     """Return the label ids of files that are named as in BraTS 2023, and None for other files."""
-    return _IDS_2023 if any(_BRATS_2023.search(path.name) for path in files) else None
+    return anatomy.BRATS_2023_LABEL_MAP if is_named_as_2023(files) else None
 
 
 def description_beside(
@@ -123,27 +121,45 @@ def description_beside(
 
 
 def _msd_cases(description: DatasetJson, settings: DataSettings) -> list[CaseSource]:
-    channels = tuple(description.channel(m) for m in settings.modalities)
+    channels = [description.channel(m) for m in settings.modalities]
+    count = len(description.channels)
     folder = description.path.parent
-    listed = description.values.get("training", [])
+    listed = description.values.get("training") or []
     cases: list[CaseSource] = []
     for entry in listed:
-        if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
+        images, label_name = _paths_of(entry, "image")
+        if not images or label_name is None or len(images) not in (1, count):
             raise UserError(
-                f"{description.path}: each of `training` must name an image and a label, found "
+                f"{description.path}: each of `training` must name an image, or a list of "
+                f"{count} for {', '.join(description.channels)}, and a label, found "
                 f"{str(entry)[:80]!r}."
             )
-        image, label = folder / entry["image"], folder / entry["label"]
-        name = image.name.removesuffix(".gz").removesuffix(".nii")
-        missing = [str(path) for path in (image, label) if not path.exists()]
+        files, label = [folder / name for name in images], folder / label_name
+        name = (label if len(files) > 1 else files[0]).name.removesuffix(".gz").removesuffix(".nii")
+        missing = [str(path) for path in (*files, label) if not path.exists()]
         if missing:
             reason = f"{description.path}: names {' and '.join(missing)}, which does not exist: "
             reason += "restore the file, or remove the case from dataset.json."
-            cases.append(BrokenSource(name, name, (image, label), reason))
+            cases.append(BrokenSource(name, name, (*files, label), reason))
             continue
         ids = description.label_map
-        cases.append(nifti_source(settings, name, [image], label, label_map=ids, channels=channels))
+        if len(files) == count:
+            scans = [files[number] for number in channels]
+            cases.append(nifti_source(settings, name, scans, label, label_map=ids))
+        else:
+            stack = (tuple(channels), count)
+            cases.append(nifti_source(settings, name, files, label, label_map=ids, stack=stack))
     return cases
+
+
+def _paths_of(entry: Any, key: str) -> tuple[list[str], str | None]:
+    """Return the names of an entry's images, one or several, and that of its label."""
+    values = entry if isinstance(entry, dict) else {}
+    images = values.get(key)
+    images = images if isinstance(images, list) else [images]
+    label = values.get("label")
+    named = all(isinstance(name, str) for name in images)
+    return images if named else [], label if isinstance(label, str) else None
 
 
 def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[CaseSource]:
@@ -159,10 +175,20 @@ def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[Case
                     images.setdefault(case_id, {})[int(number)] = below / name
     for case_id in _listed(description, ending):
         images.setdefault(case_id, {})
+    listed = description.values.get("dataset")
     cases: list[CaseSource] = []
-    for case_id, files in images.items():
+    for case_id, numbered in images.items():
+        files = numbered
         label = folder / "labelsTr" / f"{case_id}{ending}"
         wanted = [folder / "imagesTr" / f"{case_id}_{number:04d}{ending}" for number in channels]
+        named, label_name = _paths_of(
+            listed.get(case_id) if isinstance(listed, dict) else None, "images"
+        )
+        if named and label_name:
+            # nnU-Net lets a data set lie anywhere if dataset.json names all of its files.
+            label, places = folder / label_name, dict(enumerate(folder / name for name in named))
+            files = {number: path for number, path in places.items() if path.exists()}
+            wanted = [places.get(number, description.path) for number in channels]
         missing = [
             str(path) for n, path in zip(channels, wanted, strict=True) if n not in files
         ] + ([] if label.exists() else [str(label)])
@@ -192,12 +218,19 @@ def _listed(description: DatasetJson, ending: str) -> list[str]:
 
 def _read(path: Path, settings: DataSettings) -> DatasetJson:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        # Windows's editors begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+        values = json.loads(text, object_pairs_hook=_without_doubles)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}.") from None
     try:
         named = values["channel_names"] if "channel_names" in values else values["modality"]
-        channels = {_canonical(str(name)): int(number) for number, name in named.items()}
+        pairs = enumerate(named) if isinstance(named, list) else named.items()
+        numbers = _without_doubles([(_canonical(str(name)), int(n)) for n, name in pairs])
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise ValueError(
+                f"its channels have the numbers {', '.join(map(str, named))}, not 0, 1 …"
+            )
         label_map = settings.label_map or _label_map(values["labels"], path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
@@ -206,7 +239,18 @@ def _read(path: Path, settings: DataSettings) -> DatasetJson:
             f"{path}: is no dataset.json of the Medical Segmentation Decathlon or nnU-Net: "
             f"expected channel_names (or modality) and labels ({type(error).__name__}: {error})."
         ) from None
+    channels = dict(sorted(numbers.items(), key=lambda item: item[1]))
     return DatasetJson(path, channels, label_map, values)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dictionary. Raises `ValueError` for a name that occurs twice: one would be lost."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{double!r} occurs twice")
+    return result
 
 
 def _canonical(name: str) -> str:
@@ -221,22 +265,30 @@ def _label_map(labels: Mapping[str, Any], path: Path) -> dict[int, int]:
         return label_map_of_names({int(key): str(name) for key, name in labels.items()}, path)
     if any(isinstance(ids, list) for ids in labels.values()):
         return _label_map_of_regions(labels, path)
-    return label_map_of_names({int(label): name for name, label in labels.items()}, path)
+    names = _without_doubles([(str(int(label)), name) for name, label in labels.items()])
+    return label_map_of_names({int(label): name for label, name in names.items()}, path)
 
 
 def _label_map_of_regions(labels: Mapping[str, Any], path: Path) -> dict[int, int]:
     """Make a label map of regions: whole tumour holds the core, which holds enhancing tumour."""
 
-    def ids(word: str) -> set[int]:
+    def ids(word: str, short: str) -> set[int]:
+        pattern = re.compile(rf"(?<!non[- _])(?<!non){word}|\b{short}\b", re.IGNORECASE)
         for name, value in labels.items():
-            if word in name.lower():
-                return set(value) if isinstance(value, list) else {value}
+            if pattern.search(name):
+                return set(map(int, value if isinstance(value, list) else [value]))
         raise UserError(
-            f"{path}: its labels are regions, but none is called {word!r}: say what each id is in "
-            "data.label_map."
+            f"{path}: its labels are regions, but none is called {word!r} or {short}: say what "
+            "each id is in data.label_map."
         )
 
-    whole, core, enhancing = ids("whole"), ids("core"), ids("enhancing")
+    whole, core, enhancing = ids("whole", "WT"), ids("core", "TC"), ids("enhancing", "ET")
+    if not enhancing <= core <= whole:
+        raise UserError(
+            f"{path}: its labels are regions that do not lie within each other: whole tumour is "
+            f"{sorted(whole)}, the core {sorted(core)}, enhancing {sorted(enhancing)}: say what "
+            "each id is in data.label_map."
+        )
     result = dict.fromkeys(whole - core, anatomy.ED)
     result |= dict.fromkeys(core - enhancing, anatomy.NCR)
     return {0: 0, **result, **dict.fromkeys(enhancing, anatomy.ET)}

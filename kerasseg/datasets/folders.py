@@ -9,8 +9,26 @@ from kerasseg.errors import UserError
 _NOT_DATA = ("__MACOSX", ".git", ".ipynb_checkpoints")
 
 
+_NIFTI = (".nii", ".nii.gz")
+
+
+def unpacked(path: Path) -> Path:
+    """Return the file in a folder that an archiver made of `<name>.nii.gz`, or `path` itself.
+
+    Some unpack scan.nii.gz to scan.nii/<the name before it was packed>.nii, so that only the
+    folder says which case and modality it is.
+    """
+    if path.name.lower().endswith(_NIFTI) and path.is_dir():
+        inside = [child for child in path.iterdir() if not child.name.startswith(".")]
+        if len(inside) == 1 and inside[0].name.lower().endswith(_NIFTI) and inside[0].is_file():
+            return inside[0]
+    return path
+
+
 def files_below(root: Path, setting: str = "data.root") -> Iterator[tuple[Path, list[str]]]:
     """Yield every folder under `root` with its files, both sorted. Links to folders are followed.
+
+    A folder that is one `unpacked` file counts as the file.
 
     Raises `UserError` when `root` is no folder that can be read, or for a link that leads back to
     a folder which holds it.
@@ -29,9 +47,10 @@ def files_below(root: Path, setting: str = "data.root") -> Iterator[tuple[Path, 
     for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
         for name in subfolders:
             _refuse_loop(Path(folder) / name)
-        subfolders[:] = sorted(name for name in subfolders if name not in _NOT_DATA)
+        as_files = {n for n in subfolders if unpacked(Path(folder) / n) != Path(folder) / n}
+        subfolders[:] = sorted({*subfolders}.difference(_NOT_DATA, as_files))
         # macOS adds a hidden ._name beside every file it copies.
-        yield Path(folder), sorted(name for name in names if not name.startswith("."))
+        yield Path(folder), sorted(n for n in {*names, *as_files} if not n.startswith("."))
 
 
 def _refuse_loop(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kerasseg.config.data import DEFAULT_MODALITIES, DataSettings
 from kerasseg.datasets import brats_h5, lgg
-from kerasseg.datasets.case import Input, broken, unique_sources
+from kerasseg.datasets.case import Input, broken, unique_sources, with_printable_ids
 from kerasseg.datasets.folders import files_below
 from kerasseg.datasets.nifti_inputs import nifti_inputs, nifti_pattern_inputs
 from kerasseg.datasets.pictures import SUFFIXES, PairSource
@@ -182,6 +182,9 @@ def _order(layout: str) -> list[str]:
 
 
 def _unique(inputs: list[Input]) -> list[Input]:
+    inputs = [
+        dataclasses.replace(found, source=with_printable_ids(found.source)) for found in inputs
+    ]
     by_source = {id(found.source): found for found in inputs}
     plain = Input(inputs[0].source)
     return [

@@ -1,7 +1,8 @@
 """Label ids: a data set's own to canonical ones when read, and back when written."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,26 +23,51 @@ CONVENTIONS: Final = MappingProxyType(
 """Convention -> canonical id -> id in the file: brats is BraTS up to 2021; brats23 is BraTS from
 2023 on, whose ids are the canonical ones; msd is Task01 of the Medical Segmentation Decathlon."""
 
+_BRATS_2023 = re.compile(r"[_-](t1n|t1c|t2w|t2f)\.nii", re.IGNORECASE)
+
 _OF_LAYOUT: Final = MappingProxyType({"phantom": "brats23", "nnunet": "brats23", "msd": "msd"})
 
 _INTEGER_TOLERANCE = 1e-3
 """Label maps stored as float with a slope come back as 0.99999."""
 
+_NOT_ENHANCING = (
+    r"(?<![a-z])(?:non|not|un)[- _]?(?:contrast[- _]?|gd[- _]?|gadolinium[- _]?)?enhanc\w*"
+)
 _NAMES = (
     (re.compile(r"background|^0$"), anatomy.BACKGROUND),
     (re.compile(r"o?edema|\bed\b|flair|snfh"), anatomy.ED),
-    (re.compile(r"necro|non[- _]?enhanc|\bncr\b|\bnetc?\b"), anatomy.NCR),
+    (re.compile(rf"necro|{_NOT_ENHANCING}|\bncr\b|\bnetc?\b"), anatomy.NCR),
     (re.compile(r"enhanc|\bet\b"), anatomy.ET),
 )
 """Names that dataset.json files give to labels. The first that fits counts, so that a
 non-enhancing tumour is not taken for an enhancing one."""
 
 
-def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: Any) -> np.ndarray:
+_FOUR = (
+    " From BraTS 2024 on 4 is the resection cavity (data.label_map={0: 0, 1: 1, 2: 2, 3: 3, 4: 0} "
+    "makes it background), in the paediatric data edema."
+)
+
+
+def enhancing_id(values: np.ndarray, label: np.ndarray) -> int | None:
+    """Return the id that enhancing tumour has in a file of `values`; None where there is none."""
+    found = values[label == anatomy.ET]
+    return round(float(found[0])) if found.size else None
+
+
+def canonical_labels(
+    values: np.ndarray, label_map: Mapping[int, int], where: Any, *, chosen: bool = False
+) -> np.ndarray:
     """Map a label array of any integer or float dtype to canonical uint8 ids of the same shape.
 
-    `where` is the file, for the message. Raises `UserError` for a value that is no integer, one
-    that `label_map` does not know, or 3 and 4 in one file under the default map.
+    Args:
+        values: The label array.
+        label_map: The files' ids -> canonical ids.
+        where: The file, for messages.
+        chosen: The user chose the label map, so 3 and 4 may both be enhancing tumour.
+
+    Raises:
+        UserError: A value is no integer, or `label_map` does not know it, or 3 and 4 both occur.
     """
     labelled = values != 0
     inside = values[labelled]  # a few percent of the volume
@@ -61,8 +87,9 @@ def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: An
         raise UserError(
             f"{where}: label value(s) {unknown} are unknown, known are {sorted(label_map)}: "
             "remap the file, or name them in data.label_map."
+            + (_FOUR * (4 in unknown and label_map == anatomy.BRATS_2023_LABEL_MAP))
         )
-    if label_map == anatomy.BRATS_LABEL_MAP and {3, 4} <= set(ids):
+    if label_map == anatomy.BRATS_LABEL_MAP and {3, 4} <= set(ids) and not chosen:
         raise UserError(
             f"{where}: labels 3 and 4 both occur. Up to BraTS 2021 enhancing tumour is 4, from "
             "2023 on it is 3, and in BraTS 2024 4 is a resection cavity: say what each id is in "
@@ -75,6 +102,11 @@ def canonical_labels(values: np.ndarray, label_map: Mapping[int, int], where: An
     return result
 
 
+def is_named_as_2023(files: Iterable[Path]) -> bool:
+    """Return whether files have the names of BraTS 2023 and later, whose ids are ours."""
+    return any(_BRATS_2023.search(path.name) for path in files)
+
+
 def label_map_of_names(names: Mapping[int, str], where: Any) -> dict[int, int]:
     """Return the label map that a dataset.json implies by the names of its labels.
 
@@ -83,7 +115,10 @@ def label_map_of_names(names: Mapping[int, str], where: Any) -> dict[int, int]:
     result = {}
     for label, name in names.items():
         fits = [class_id for pattern, class_id in _NAMES if pattern.search(name.lower())]
-        if not fits:
+        enhancing = anatomy.ET in fits and _NAMES[-1][0].search(
+            re.sub(_NOT_ENHANCING, "", name.lower())
+        )
+        if not fits or (enhancing and len(fits) > 1):
             raise UserError(
                 f"{where}: label {label} is called {name!r}, which is none of background, edema, "
                 "necrotic or non-enhancing, enhancing: say what each id is in data.label_map."

@@ -15,7 +15,9 @@ from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.datasets.pictures import read_mask_255, read_picture
 from kerasseg.errors import UserError
 
-_NAME = re.compile(r"^(?P<case>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?$", re.IGNORECASE)
+_NAME = re.compile(
+    r"^(?P<case>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?$", re.IGNORECASE | re.DOTALL
+)
 _PATIENT = re.compile(r"^TCGA_[A-Za-z0-9]{2}_[A-Za-z0-9]{4}")
 """The patient's name in data.csv; in the folder's name the date of the scan follows it."""
 _Slices = dict[int, list[Path]]

@@ -2,26 +2,40 @@
 
 import functools
 import gzip
+import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_lib, isal_zlib
+from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.fileholders import FileHolder
+from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets.case import Box, BrokenSource, Case, CaseSource, Grid, bounding_box
-from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.labels import canonical_labels
+from kerasseg.datasets.case import (
+    Box,
+    BrokenSource,
+    Case,
+    CaseSource,
+    Grid,
+    Header,
+    bounding_box,
+    bring_to,
+)
+from kerasseg.datasets.folders import files_below, unpacked
+from kerasseg.datasets.labels import canonical_labels, enhancing_id
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
 
@@ -31,8 +45,15 @@ _SCANNER = 1
 """NIFTI_XFORM_SCANNER_ANAT: the code of coordinates of the scanner."""
 _QFORM_TOLERANCE_MM = 1e-3
 """A quaternion of float32 does not hold an affine exactly."""
+_MILLIMETRES = {1: 1000.0, 3: 0.001}
+"""NIfTI's numbers of units other than mm -> how many mm one is."""
+_POSSIBLE_MM = (0.01, 100.0)
+"""Between these the size of a voxel is believed."""
+_SAME_SIZE = 0.01
 _AFFINE_TOLERANCE_MM = 0.05
 """How far a corner of the volume may move between files; headers round their numbers."""
+_SINGULAR = 1e-12
+"""Determinant of an affine below which it counts as flat; voxels may be micrometres, or metres."""
 _SEGMENTATION = "segmentation"
 _TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?")
 _ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # stub: an instance
@@ -57,8 +78,50 @@ def read_nifti(path: Path, dimensions: int = 3) -> tuple[np.ndarray, Grid]:
 
     Raises `UserError` for a file that is missing, truncated, no NIfTI, or has other dimensions.
     """
+    with _faults_as_sentences(path):
+        data, affine, header = _voxels(path.read_bytes())
+    data = data.reshape(_without_ones(data.shape, dimensions), order="F")
+    if data.ndim != dimensions or 0 in data.shape:
+        wanted = "one 3-D volume" if dimensions == 3 else "volumes stacked in a fourth dimension"
+        raise UserError(f"{path}: expected {wanted}, found shape {data.shape} (x, y, z, …).")
+    if data.dtype.kind not in "iufb":
+        raise UserError(f"{path}: holds {data.dtype} values, expected grey values.")
+    if not _is_invertible(affine):
+        raise UserError(f"{path}: the affine in the header cannot be inverted: repair the header.")
+    x, y, z = data.shape[:3]
+    return data, Grid((x, y, z), affine, header)
+
+
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape that a file's header tells, without axes of length 1 after the third.
+
+    Raises `UserError` for a file that is missing or no NIfTI.
+    """
+    with _faults_as_sentences(path), path.open("rb") as file:
+        start = file.read(_NIFTI2_HEADER_BYTES)
+        if start[:2] == _GZIP_MAGIC:
+            file.seek(0)
+            with gzip.open(file) as unpacked:
+                start = unpacked.read(_NIFTI2_HEADER_BYTES)
+        shape = _kind_of(start).header_class.from_fileobj(BytesIO(start), check=False)
+        return _without_ones(tuple(int(n) for n in shape.get_data_shape()), 3)
+
+
+def _without_ones(shape: tuple[int, ...], dimensions: int) -> tuple[int, ...]:
+    """Drop axes of length 1 after the third, from the third on, where there are too many.
+
+    ITK writes several channels as a fifth axis behind a fourth, time, of length 1.
+    """
+    for axis in reversed(range(3, len(shape))):
+        if len(shape) > dimensions and shape[axis] == 1:
+            shape = (*shape[:axis], *shape[axis + 1 :])
+    return shape
+
+
+@contextmanager
+def _faults_as_sentences(path: Path) -> Iterator[None]:
     try:
-        data, affine = _voxels(path.read_bytes(), named_gz=path.suffix.lower() == ".gz")
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except PermissionError:
@@ -70,57 +133,116 @@ def read_nifti(path: Path, dimensions: int = 3) -> tuple[np.ndarray, Grid]:
             f"{path}: cannot be read as NIfTI ({_first_line(error)}): the file is damaged or "
             "truncated; copy or download it again."
         ) from None
-    while data.ndim > dimensions and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != dimensions or 0 in data.shape:
-        wanted = "one 3-D volume" if dimensions == 3 else "volumes stacked in a fourth dimension"
-        raise UserError(f"{path}: expected {wanted}, found shape {data.shape} (x, y, z, …).")
-    if data.dtype.kind not in "iufb":
-        raise UserError(f"{path}: holds {data.dtype} values, expected grey values.")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise UserError(f"{path}: the affine in the header cannot be inverted: repair the header.")
-    x, y, z = data.shape[:3]
-    return data, Grid((x, y, z), affine)
 
 
 def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> None:
     """Write voxels (x, y, z) of `grid` in one step; `setting` is what would move the file.
 
-    The header has the affine as sform and, unless it shears, as qform: programs read either.
+    The header places the voxels as that of the scan does. Where there is none it has the affine as
+    sform and, unless it shears, as qform: programs read either.
     """
-    image = nib.Nifti1Image(voxels, grid.affine)
-    image.set_sform(grid.affine, code=_SCANNER)
-    image.set_qform(grid.affine, code=_SCANNER)
-    if not np.allclose(image.get_qform(), grid.affine, atol=_QFORM_TOLERANCE_MM):
-        image.set_qform(None, code=0)
-    image.header.set_xyzt_units("mm")
+    header = grid.header
+    if header is not None:
+        image = nib.Nifti1Image(voxels, None)
+        image.header.set_zooms(header.zooms)
+        image.set_qform(header.qform, header.qform_code)
+        image.set_sform(header.sform, header.sform_code)
+        image.header["xyzt_units"] = header.unit
+    else:
+        image = nib.Nifti1Image(voxels, grid.affine)
+        image.set_sform(grid.affine, code=_SCANNER)
+        image.set_qform(grid.affine, code=_SCANNER)
+        if not np.allclose(image.get_qform(), grid.affine, atol=_QFORM_TOLERANCE_MM):
+            image.set_qform(None, code=0)
+        image.header.set_xyzt_units("mm")
     name = path.name.lower()
     data = image.to_bytes()
     with atomic_write(path, setting) as temporary:
         temporary.write_bytes(gzip.compress(data, 6) if name.endswith(".gz") else data)
 
 
-def _voxels(raw: bytes, *, named_gz: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return voxels and affine of a file's bytes, which may be compressed."""
+def _voxels(raw: bytes) -> tuple[np.ndarray, np.ndarray, Header]:
+    """Return voxels, affine and header of a file's bytes.
+
+    The bytes say whether they are compressed, not the name: browsers unpack what they download and
+    leave it its name.
+    """
     if raw[:2] == _GZIP_MAGIC:
         raw = _decompress(raw)
-    elif named_gz and raw:
-        raise ImageFileError(
-            "it is named .gz, but it is not compressed with gzip; a plain NIfTI file is named .nii"
-        )
+    image = _kind_of(raw).from_file_map({"image": FileHolder(fileobj=BytesIO(raw))})
+    proxy = image.dataobj
+    # The voxels stay where they are: nibabel would copy them.
+    stored: np.ndarray = np.ndarray(
+        proxy.shape, proxy.dtype, buffer=raw, offset=proxy.offset, order="F"
+    )
+    scaled = apply_read_scaling(stored, proxy.slope, proxy.inter)
+    return np.asarray(scaled), *_place(image.header)
+
+
+def _kind_of(raw: bytes) -> Any:
+    """Return nibabel's class for a file that begins with these bytes."""
     if not raw:
         raise ImageFileError("it is empty")
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
         if kind.header_class.may_contain_header(raw[:_NIFTI2_HEADER_BYTES]):
-            image = kind.from_file_map({"image": FileHolder(fileobj=BytesIO(raw))})
-            proxy = image.dataobj
-            # The voxels stay where they are: nibabel would copy them.
-            stored: np.ndarray = np.ndarray(
-                proxy.shape, proxy.dtype, buffer=raw, offset=proxy.offset, order="F"
-            )
-            scaled = apply_read_scaling(stored, proxy.slope, proxy.inter)
-            return np.asarray(scaled), np.asarray(image.affine, float)
+            return kind
     raise ImageFileError("it has no NIfTI header")
+
+
+def _place(header: Any) -> tuple[np.ndarray, Header]:
+    """Return the affine in mm of one of nibabel's NIfTI headers, and how the header says it.
+
+    The sform counts before the qform, as for nibabel, unless it cannot be inverted.
+    """
+    sform, sform_code = header.get_sform(coded=True)
+    try:
+        qform, qform_code = header.get_qform(coded=True)
+    except HeaderDataError:  # a quaternion that is none
+        qform, qform_code = None, 0
+    zooms = tuple(float(size) for size in header.get_zooms()[:3])
+    notes = []
+    affine = header.get_base_affine() if sform is None and qform is None else sform
+    if affine is None or (qform is not None and not _is_invertible(affine)):
+        affine = qform
+    if sform is None and qform is None:
+        notes.append(
+            "the header does not say how the scan lies in space (sform_code and qform_code are 0), "
+            "so sides may be swapped"
+        )
+    elif sform is not None and _is_invertible(sform):
+        sizes = voxel_sizes(sform)
+        if not np.allclose(sizes, zooms, rtol=_SAME_SIZE):
+            notes.append(
+                f"the header gives two voxel sizes (x, y, z), {_format(sizes)} by its sform, which "
+                f"counts, and {_format(zooms)} by pixdim"
+            )
+        if qform is not None and aff2axcodes(sform) != aff2axcodes(qform):
+            names = ["".join(aff2axcodes(form)) for form in (sform, qform)]
+            notes.append(
+                f"the header gives two orientations, {names[0]} by its sform, which counts, and "
+                f"{names[1]} by its qform"
+            )
+    unit = int(header["xyzt_units"]) & 7
+    affine = np.array(affine, float)
+    factor = _MILLIMETRES.get(unit, 1.0)
+    sizes = voxel_sizes(affine) * factor
+    low, high = _POSSIBLE_MM
+    if (low <= sizes).all() and (sizes <= high).all():
+        affine[:3] *= factor
+    elif factor != 1:
+        notes.append(
+            f"the unit in the header would make voxels of {_format(sizes)} mm (x, y, z), and was "
+            "read as mm"
+        )
+    return affine, Header(sform, sform_code, qform, qform_code, zooms, unit, tuple(notes))
+
+
+def _is_invertible(affine: np.ndarray) -> bool:
+    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= _SINGULAR)
+
+
+def _format(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)
 
 
 def _decompress(raw: bytes) -> bytes:
@@ -146,7 +268,9 @@ class NiftiSource:
 
     images:    a file per modality, or one 4-D file
     channels:  the modalities' places in the 4-D file; empty for a file per modality
-    label_map: pairs of the files' id and the canonical id
+    stacked:   how many channels the 4-D file must have
+    label_map: pairs of the files' id and the canonical id; None is BraTS's of any year, under
+               which nobody said whether enhancing tumour is 3 or 4
     """
 
     case_id: str
@@ -154,8 +278,9 @@ class NiftiSource:
     modalities: tuple[str, ...]
     images: tuple[Path, ...]
     segmentation: Path | None
-    label_map: tuple[tuple[int, int], ...]
+    label_map: tuple[tuple[int, int], ...] | None
     channels: tuple[int, ...] = ()
+    stacked: int = 0
     classes: str = "subregions"
 
     @property
@@ -164,20 +289,22 @@ class NiftiSource:
 
     def load(self) -> Case:
         volumes, grid = self._read_stacked() if self.channels else self._read_each()
-        label = None
+        label = enhancing = None
         if self.segmentation:
-            values, label_grid = read_nifti(self.segmentation)
-            _check_same_grid(self.segmentation, label_grid, self.images[0], grid)
+            values = _read_beside(self.segmentation, self.images[0], grid)
+            chosen = self.label_map is not None
+            label_map = anatomy.BRATS_LABEL_MAP if self.label_map is None else dict(self.label_map)
             label = canonical_labels(
-                np.ascontiguousarray(grid.to_ours(values)), dict(self.label_map), self.segmentation
+                np.ascontiguousarray(values), label_map, self.segmentation, chosen=chosen
             )
-        notes = []
+            enhancing = None if chosen else enhancing_id(values, label)
+        notes = [*grid.header.notes] if grid.header else []
         for index, (modality, volume) in enumerate(zip(self.modalities, volumes, strict=True)):
             air = air_value(volume)
             if air:
                 volumes[index] = volume.astype(np.float32) - np.float32(air)
                 notes.append(f"air is {air:g} in the file of {modality}, and was made 0")
-        image, box, signal = _stack([grid.to_ours(volume) for volume in volumes])
+        image, box, signal = _stack(volumes)
         return Case(
             case_id=self.case_id,
             patient_id=self.patient_id,
@@ -189,29 +316,26 @@ class NiftiSource:
             grid=grid,
             classes=self.classes,
             notes=notes,
+            enhancing_id=enhancing,
             box=box,
             signal=signal,
         )
 
     def _read_each(self) -> tuple[list[np.ndarray], Grid]:
+        """Return the modalities (D, H, W), and the grid of the first file."""
         first, *others = self.images
         volume, grid = read_nifti(first)
-        volumes = [volume]
-        for path in others:
-            volume, other = read_nifti(path)
-            _check_same_grid(path, other, first, grid)
-            volumes.append(volume)
-        return volumes, grid
+        return [grid.to_ours(volume), *(_read_beside(path, first, grid) for path in others)], grid
 
     def _read_stacked(self) -> tuple[list[np.ndarray], Grid]:
         (path,) = self.images
         data, grid = read_nifti(path, dimensions=4)
-        if data.shape[3] <= max(self.channels):
+        if data.shape[3] != self.stacked:
             raise UserError(
-                f"{path}: has {data.shape[3]} channel(s), but dataset.json names more: the file "
-                "or dataset.json is of another data set."
+                f"{path}: has {data.shape[3]} channel(s), but dataset.json names {self.stacked}: "
+                "the file or dataset.json is of another data set."
             )
-        return [data[..., channel] for channel in self.channels], grid
+        return [grid.to_ours(data[..., channel]) for channel in self.channels], grid
 
 
 def air_value(volume: np.ndarray) -> float:
@@ -234,23 +358,26 @@ def nifti_source(
     images: Sequence[Path],
     segmentation: Path | None = None,
     *,
-    label_map: Mapping[int, int] = anatomy.BRATS_LABEL_MAP,
-    channels: tuple[int, ...] = (),
+    label_map: Mapping[int, int] | None = None,
+    stack: tuple[tuple[int, ...], int] = ((), 0),
     patient_id: str | None = None,
 ) -> NiftiSource:
     """Return the source of a case that is read as section `data` asks.
 
-    Without `patient_id` the case is a patient of its own. `data.label_map`, if there is one,
-    counts instead of `label_map`.
+    `stack` has the modalities' places in a 4-D file, and how many channels that has. Without
+    `patient_id` the case is a patient of its own. `data.label_map`, if there is one,
+    counts instead of `label_map`, and BraTS's of any year where there is neither.
     """
+    ids = data.label_map or label_map
     return NiftiSource(
         case_id=case_id,
         patient_id=patient_id or case_id,
         modalities=data.modalities,
-        images=tuple(images),
-        segmentation=segmentation,
-        label_map=tuple(sorted((data.label_map or label_map).items())),
-        channels=channels,
+        images=tuple(map(unpacked, images)),
+        segmentation=unpacked(segmentation) if segmentation else None,
+        label_map=tuple(sorted(ids.items())) if ids else None,
+        channels=stack[0],
+        stacked=stack[1],
         classes=data.classes,
     )
 
@@ -276,20 +403,25 @@ def _stack(volumes: list[np.ndarray]) -> tuple[np.ndarray, Box, np.ndarray]:
     return image, box, inside[box]
 
 
-def _check_same_grid(path: Path, grid: Grid, first_path: Path, first: Grid) -> None:
-    if grid.shape != first.shape:
+def _read_beside(path: Path, first_path: Path, first: Grid) -> np.ndarray:
+    """Read a volume (D, H, W) of a case whose first file has the grid `first`.
+
+    Raises `UserError` if it does not lie in the same place.
+    """
+    values, grid = read_nifti(path)
+    volume, shift = bring_to(first, values, grid)
+    if math.isinf(shift):
         raise UserError(
             f"{path}: shape {grid.shape} (x, y, z) differs from {first_path.name}'s "
             f"{first.shape}: all files of a case must share one grid; register or resample it."
         )
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in grid.shape], (1,))).reshape(4, -1)
-    shift = float(np.linalg.norm(((grid.affine - first.affine) @ corners)[:3], axis=0).max())
     if shift > _AFFINE_TOLERANCE_MM:
         raise UserError(
             f"{path}: its affine differs from {first_path.name}'s, which moves a corner of the "
             f"volume by {shift:.3g} mm: all files of a case must share one grid; register or "
             "resample it."
         )
+    return volume
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
@@ -303,9 +435,8 @@ def discover(settings: DataSettings) -> list[CaseSource]:
     for folder, names in files_below(settings.root):
         for name in names:
             path = folder / name
-            relative = path.relative_to(settings.root).as_posix()
             for kind, pattern in compiled.items():
-                match = pattern.fullmatch(relative)
+                match = match_below(settings.root, path, pattern)
                 if match:
                     found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
     return [
@@ -330,7 +461,16 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
             seen = True
         else:
             parts.append({"*": "[^/]*", "?": "[^/]", "**/": "(?:.*/)?"}[token[0]])
-    return re.compile("".join(parts) + re.escape(pattern[end:]))
+    return re.compile("".join(parts) + re.escape(pattern[end:]), re.DOTALL)
+
+
+def match_below(root: Path, path: Path, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    """Match a file's path below `root`; that of an unpacked file may have its folder's name."""
+    for place in dict.fromkeys((path, unpacked(path))):
+        match = pattern.fullmatch(place.relative_to(root).as_posix())
+        if match:
+            return match
+    return None
 
 
 def _source(

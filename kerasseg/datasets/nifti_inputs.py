@@ -8,18 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import nibabel as nib
-
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Input, broken
 from kerasseg.datasets.dataset_json import DatasetJson, description_beside, label_ids_of_names
-from kerasseg.datasets.nifti import nifti_source, pattern_regex
+from kerasseg.datasets.folders import unpacked
+from kerasseg.datasets.nifti import match_below, nifti_source, pattern_regex, read_shape
 from kerasseg.errors import UserError
 
-_NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", re.IGNORECASE)
-_NUMBERED = re.compile(r"^(?P<case>.+)_(?P<number>\d{4})\.nii(?:\.gz)?$", re.IGNORECASE)
-_SEGMENTATION = re.compile(r"(^|[_-])(seg|segm|segmentation|label|mask)\.nii", re.IGNORECASE)
+_ANY_CASE = re.IGNORECASE | re.DOTALL
+_NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", _ANY_CASE)
+_NUMBERED = re.compile(r"^(?P<case>.+)_(?P<number>\d{4})\.nii(?:\.gz)?$", _ANY_CASE)
+_NO_SCAN = re.compile(r"(^|[_.-])(seg|segm|segmentation|labels?|[a-z]*mask)\.nii", re.IGNORECASE)
+"""Names of segmentations and of masks, such as the brain masks that skull-stripping leaves."""
 
 
 def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = None) -> list[Input]:
@@ -38,7 +39,7 @@ def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = Non
         folders.setdefault(path.parent, []).append(path)
     result: list[Input] = []
     for folder, paths in folders.items():
-        scans = [path for path in paths if not _SEGMENTATION.search(path.name)]
+        scans = [path for path in paths if not _NO_SCAN.search(path.name)]
         named = _named(folder, scans, data) if layout in (None, "brats_nifti") else {}
         result += [_of_names(case, kinds, folder, data) for case, kinds in named.items()]
         used = {path for kinds in named.values() for group in kinds.values() for path in group}
@@ -83,7 +84,7 @@ def _others(
     for path in paths:
         case = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
         try:
-            shape = _shape(path)
+            shape = read_shape(unpacked(path))
         except UserError as error:
             result.append(broken(case, (path,), str(error)))
             continue
@@ -103,7 +104,8 @@ def _others(
             result.append(broken(case, (path,), reason))
     for case, numbers in numbered.items():
         files = tuple(numbers[number] for number in sorted(numbers))
-        channels = _channels(description, len(numbers), data)
+        count = len(numbers) if description is None else max(numbers) + 1
+        channels = _channels(description, count, data, numbered=True)
         missing = [] if isinstance(channels, str) else [n for n in channels if n not in numbers]
         if isinstance(channels, str):
             result.append(broken(case, files, f"{folder}: {case} {channels}"))
@@ -128,23 +130,27 @@ def _stacked(
     channels = _channels(description, count, data)
     if isinstance(channels, str):
         return broken(case, (path,), f"{path}: {channels}")
-    source = nifti_source(data, case, [path], channels=channels)
+    source = nifti_source(data, case, [path], stack=(channels, count))
     return Input(source, label_ids=ids)
 
 
 def _channels(
-    description: DatasetJson | None, count: int, data: DataSettings
+    description: DatasetJson | None, count: int, data: DataSettings, *, numbered: bool = False
 ) -> tuple[int, ...] | str:
-    """Return the modalities' places among `count` channels, or say what is wrong."""
+    """Return the modalities' places among `count` channels, or say what is wrong.
+
+    Where channels are `numbered` files, those that nobody needs may be missing.
+    """
     if description is not None:
         lacking = _lacking(tuple(description.channels), data)
         if lacking:
             return f"{lacking} (channels by {description.path})"
         places = tuple(description.channels[m] for m in data.modalities)
-        if max(places) >= count and count != len(description.channels):
+        named = len(description.channels)
+        if count > named or (count < named and not numbered):
             return (
                 f"has {count} channel(s), but {description.path} names "
-                f"{len(description.channels)}, {', '.join(description.channels)}: one of them is "
+                f"{named}, {', '.join(description.channels)}: one of them is "
                 "of another data set."
             )
         return places
@@ -167,21 +173,6 @@ def _lacking(found: tuple[str, ...], data: DataSettings) -> str:
     )
 
 
-def _shape(path: Path) -> tuple[int, ...]:
-    """Return the shape of a file without axes of length 1 after the third."""
-    try:
-        shape = tuple(int(n) for n in nib.load(path).shape)
-    except Exception as error:  # whatever a damaged file makes nibabel, gzip or zlib raise
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{path}: cannot be read as NIfTI ({reason}): the file is damaged or truncated; copy "
-            "or download it again."
-        ) from None
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
 def nifti_pattern_inputs(
     files: list[Path], paths: Sequence[Path], data: DataSettings
 ) -> list[Input]:
@@ -199,9 +190,8 @@ def nifti_pattern_inputs(
         above = dict.fromkeys([root, *root.parents][min(up, len(root.parents))] for root in roots)
         for path in files:
             root = next(r for r in above if r in path.absolute().parents)
-            relative = path.absolute().relative_to(root).as_posix()
             for kind, pattern in compiled.items():
-                match = pattern.fullmatch(relative)
+                match = match_below(root, path.absolute(), pattern)
                 if match:
                     found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
         if found:

@@ -123,12 +123,18 @@ def _check_kind(image: Image.Image, path: Path) -> None:
             f"{path}: has the colour mode {image.mode}, expected grey or RGB: convert it."
         )
     # Pillow has no colour mode of 16 bit and would cut such a file to 8 without a word.
-    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
-    if image.mode in ("RGB", "RGBA", "LA") and any("16" in mode for mode in raw_modes):
+    if image.mode in ("RGB", "RGBA", "LA") and any("16" in mode for mode in _raw_modes(image)):
         raise UserError(
             f"{path}: is a colour picture of 16 bit a channel, which cannot be read without loss: "
             "save it as 16-bit grey or 8-bit RGB."
         )
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    """Return how the parts of a file hold its pixels, such as RGB;16B."""
+    # Many decoders have further arguments behind it, such as an offset in the file, with digits.
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
+    return [str(found[0] if isinstance(found, tuple) else found) for found in arguments]
 
 
 def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:

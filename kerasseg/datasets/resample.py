@@ -74,6 +74,7 @@ def case_on(case: Case, shape: Sequence[int], affine: np.ndarray, order: int) ->
         classes=case.classes,
         attributes=case.attributes,
         notes=case.notes,
+        enhancing_id=case.enhancing_id,
     )
 
 

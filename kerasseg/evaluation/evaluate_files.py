@@ -13,10 +13,11 @@ import numpy as np
 
 from kerasseg import __version__, anatomy
 from kerasseg.config.evaluation import MetricsSection
-from kerasseg.datasets.case import Grid
+from kerasseg.datasets.case import Grid, bring_to
+from kerasseg.datasets.folders import files_below, unpacked
 from kerasseg.datasets.labels import canonical_labels
 from kerasseg.datasets.nifti import read_nifti
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, printable
 from kerasseg.evaluation.report import write_evaluation
 from kerasseg.evaluation.results import CasePair, Provenance, Results
 from kerasseg.progress import track
@@ -60,9 +61,10 @@ def evaluate_files(
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images}: there is no such folder.")
     results = Results(target, settings or MetricsSection())
+    enhancing: dict[int, Path] | None = {} if labels is None else None
     description = f"Comparing {len(pairs)} pair{'' if len(pairs) == 1 else 's'} of files"
     for pair in track(pairs, len(pairs), description):
-        results.add(read_pair(pair, label_map, target))
+        results.add(read_pair(pair, label_map, target, enhancing))
 
     def image_of(case_id: str) -> np.ndarray | None:
         if images is None:
@@ -122,24 +124,34 @@ def find_pairs(predictions: Path, truths: Path) -> list[FilePair]:
     return [FilePair(name, found[name], wanted[name]) for name in sorted(wanted)]
 
 
-def read_pair(pair: FilePair, label_map: Mapping[int, int], target: str) -> CasePair:
+def read_pair(
+    pair: FilePair,
+    label_map: Mapping[int, int],
+    target: str,
+    enhancing: dict[int, Path] | None = None,
+) -> CasePair:
     """Read the two files of a case, with axes (D, H, W).
 
     Args:
         pair: the files.
         label_map: label value in the files -> canonical label.
         target: a key of `anatomy.TARGETS`.
+        enhancing: which of the labels 3 and 4 occurred, and in which file; those of this pair are
+            added. None if the user said what they are.
 
     Raises:
         UserError: the files differ in shape, voxel size or place in space, or hold a label value
-            that is not in `label_map`.
+            that is not in `label_map`, or a 4 where another file has a 3.
     """
     truth, grid = read_nifti(pair.truth)
     prediction, other = read_nifti(pair.prediction)
     _check_same_grid(pair, grid, other)
     labels = [
-        canonical_labels(grid.to_ours(_known(values, label_map, path)), label_map, path)
-        for values, path in ((truth, pair.truth), (prediction, pair.prediction))
+        canonical_labels(_known(values, label_map, path, enhancing), label_map, path, chosen=True)
+        for values, path in (
+            (grid.to_ours(truth), pair.truth),
+            (bring_to(grid, prediction, other)[0], pair.prediction),
+        )
     ]
     masks = label_to_masks(labels[1], target)
     return CasePair(pair.case_id, "files", labels[0], masks, grid.spacing)
@@ -149,35 +161,39 @@ def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
     """Return the label map and the target that `--labels` means.
 
     `1,2,4` are the ids of NCR, ED and ET, a single number is the id of tumour of any kind, and None
-    stands for the ids of BraTS of any year. Raises `UserError` for anything else.
+    stands for the ids of BraTS of any year. `1,2,3+4` says that two ids mean one class, and
+    `0+4,1,2,3` that 4 is background. Raises `UserError` for anything else.
     """
     if text is None:
         return dict(anatomy.BRATS_LABEL_MAP), "labels"
-    parts = [part.strip() for part in text.split(",")]
-    ids = [int(part) for part in parts if part.isdecimal()]
+    groups = [[part.strip() for part in group.split("+")] for group in text.split(",")]
+    background = groups.pop(0) if "0" in groups[0] and len(groups) in (2, 4) else ["0"]
+    parts = [part for group in (background, *groups) for part in group]
     if (
-        len(ids) != len(parts)
-        or len(set(ids)) not in (1, 3)
-        or len(set(ids)) < len(ids)
-        or 0 in ids
+        len(groups) not in (1, 3)
+        or not all(part.isdecimal() for part in parts)
+        or len(set(map(int, parts))) < len(parts)
     ):
         raise UserError(
             f"--labels {text}: expected the ids of {', '.join(anatomy.SUBREGIONS)} as three "
-            "different numbers above 0, such as 1,2,4, or one number for tumour of any kind."
+            "different numbers above 0, such as 1,2,4, or one number for tumour of any kind; "
+            "1,2,3+4 if two ids are one class, 0+4,1,2,3 if 4 is background."
         )
-    canonical = anatomy.SUBREGIONS.values() if len(ids) == 3 else (anatomy.TUMOUR,)
-    return {0: 0, **dict(zip(ids, canonical, strict=True))}, "labels" if len(ids) == 3 else "binary"
+    canonical = anatomy.SUBREGIONS.values() if len(groups) == 3 else (anatomy.TUMOUR,)
+    classes = zip([background, *groups], (anatomy.BACKGROUND, *canonical), strict=True)
+    label_map = {int(part): class_id for group, class_id in classes for part in group}
+    return label_map, "labels" if len(groups) == 3 else "binary"
 
 
 def _by_case(folder: Path, option: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{option} {folder}: there is no such folder.")
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(below / name for below, names in files_below(folder) for name in names):
         ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), None)
-        if ending is None or path.name.startswith(".") or not path.is_file():
+        if ending is None:
             continue
-        name = path.name[: -len(ending)]
+        name = printable(path.name[: -len(ending)])
         for mark in _MARKS:
             if name.lower().endswith(mark) and len(name) > len(mark):
                 name = name[: -len(mark)]
@@ -187,31 +203,30 @@ def _by_case(folder: Path, option: str) -> dict[str, Path]:
                 f"{option} {folder}: {files[name].relative_to(folder)} and "
                 f"{path.relative_to(folder)} are both of the case {name}: keep one."
             )
-        files[name] = path
+        files[name] = unpacked(path)
     if not files:
         raise UserError(f"{option} {folder}: holds no NIfTI file (.nii or .nii.gz).")
     return files
 
 
 def _check_same_grid(pair: FilePair, truth: Grid, prediction: Grid) -> None:
-    if truth.shape != prediction.shape:
+    if truth.our_shape != prediction.our_shape:
         raise UserError(
             f"{pair.prediction}: has {_by(prediction.shape)} voxels (x, y, z), but {pair.truth} "
             f"has {_by(truth.shape)}: bring the prediction back to the grid of the scan."
         )
-    sides = [tuple(np.linalg.norm(grid.affine[:3, :3], axis=0)) for grid in (prediction, truth)]
+    sides = [grid.spacing[::-1] for grid in (prediction, truth)]
     if not np.allclose(sides[0], sides[1], atol=_SAME_PLACE):
         raise UserError(
-            f"{pair.prediction}: has voxels of {_by(sides[0])} mm (x, y, z), but those of "
-            f"{pair.truth} are {_by(sides[1])} mm: the prediction was written without the scan's "
-            "header."
+            f"{pair.prediction}: has voxels of {_by(sides[0])} mm (width, height, depth), but "
+            f"those of {pair.truth} are {_by(sides[1])} mm: the prediction was written without the "
+            "scan's header."
         )
-    # The first voxel and the last one along each axis: four points tell turned axes apart, too.
-    points = np.vstack([np.zeros(3), np.diag(np.array(truth.shape) - 1)])
-    places = np.column_stack([points, np.ones(4)]).T
-    ends = [(grid.affine @ places)[:3].T for grid in (prediction, truth)]
-    if not np.allclose(ends[0], ends[1], atol=_SAME_PLACE):
-        corners = [", ".join(f"{value:.2f}" for value in four[0]) for four in ends]
+    if bring_to(truth, np.broadcast_to(0, prediction.shape), prediction)[1] > _SAME_PLACE:
+        corners = [
+            ", ".join(f"{value:.2f}" for value in grid.affine[:3, 3])
+            for grid in (prediction, truth)
+        ]
         raise UserError(
             f"{pair.prediction}: lies elsewhere than {pair.truth}: the affine puts its first voxel "
             f"at ({corners[0]}) mm, that of the truth at ({corners[1]}) mm, or turns its axes: the "
@@ -219,7 +234,12 @@ def _check_same_grid(pair: FilePair, truth: Grid, prediction: Grid) -> None:
         )
 
 
-def _known(values: np.ndarray, label_map: Mapping[int, int], path: Path) -> np.ndarray:
+def _known(
+    values: np.ndarray,
+    label_map: Mapping[int, int],
+    path: Path,
+    enhancing: dict[int, Path] | None,
+) -> np.ndarray:
     whole = values if values.dtype.kind in "iu" else values[np.isfinite(values)]
     found = np.unique(whole)
     unknown = [
@@ -233,11 +253,15 @@ def _known(values: np.ndarray, label_map: Mapping[int, int], path: Path) -> np.n
             f"{', '.join(map(str, sorted(label_map)))}: name the ids of NCR, ED and ET with "
             "--labels, such as --labels 1,2,4, or the tumour's with --labels 1."
         )
-    if label_map == anatomy.BRATS_LABEL_MAP and {3, 4} <= {round(float(v)) for v in found}:
-        raise UserError(
-            f"{path}: labels 3 and 4 both occur, and both mean enhancing tumour in some year of "
-            "BraTS: say with --labels which ids are NCR, ED and ET."
-        )
+    if enhancing is not None:
+        enhancing |= {i: path for i in (3, 4) if i in {round(float(v)) for v in found}}
+        if {3, 4} <= enhancing.keys():
+            where = str(path) if enhancing[3] == enhancing[4] else f"{enhancing[3]}, {enhancing[4]}"
+            raise UserError(
+                f"{where}: labels 3 and 4 both occur, and both mean enhancing tumour in some year "
+                "of BraTS, 4 also a resection cavity: say with --labels which ids are NCR, ED and "
+                "ET, such as 1,2,4, or 1,2,3+4 if both are ET, or 0+4,1,2,3 if 4 is background."
+            )
     return values
 
 

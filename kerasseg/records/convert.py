@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import BrokenSource, CaseSource
-from kerasseg.datasets.checks import read_case
-from kerasseg.errors import UserError, storage_error
+from kerasseg.datasets.checks import check_enhancing_ids, read_case
+from kerasseg.errors import UserError, printable, storage_error
 from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
 from kerasseg.records.manifest import (
@@ -84,7 +84,7 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
     except Exception as error:
         # A file that our readers did not expect is a bad case like any other.
         reason = f"{source.case_id}: cannot be converted ({type(error).__name__}: {error})."
-        return Converted(source, None, b"", reason)
+        return Converted(source, None, b"", printable(reason))
     described = vars(encoded) | {"crop_offset": encoded.offset, "offset": 0}
     del described["payload"]
     row = CaseRow(
@@ -97,12 +97,15 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
         files=files,
         attributes=case.attributes,
         notes=case.notes,
+        enhancing_id=case.enhancing_id,
         **described,
     )
     return Converted(source, row, encoded.payload)
 
 
-def convert(experiment: Experiment, sources: Sequence[CaseSource], root: Path) -> Manifest:
+def convert(
+    experiment: Experiment, sources: Sequence[CaseSource], root: Path, *, keep_folder: bool = False
+) -> Manifest:
     """Bring the store at `root` up to date with `sources`.
 
     Only cases that are new, or whose raw files changed, are converted. Finished shards are kept
@@ -112,7 +115,9 @@ def convert(experiment: Experiment, sources: Sequence[CaseSource], root: Path) -
     Args:
         experiment: Says how cases are read and stored.
         sources: Every case that `experiment.data` holds.
-        root: Folder of the store. It is removed if it was empty and no shard comes to stand in it.
+        root: Folder of the store. Where it was empty and no shard comes to stand in it, it is
+            removed again.
+        keep_folder: Empty it instead: the user had made it.
 
     Returns:
         The manifest of the whole store.
@@ -130,7 +135,10 @@ def convert(experiment: Experiment, sources: Sequence[CaseSource], root: Path) -
         raise storage_error(error, f"Writing the record store {root}", "records.root") from error
     finally:
         if is_new and not any(SHARD_NAME.fullmatch(name) for name in names(root)):
-            shutil.rmtree(root, ignore_errors=True)
+            for name in names(root) if keep_folder else ():
+                (root / name).unlink()
+            if not keep_folder:
+                shutil.rmtree(root, ignore_errors=True)
 
 
 def names(root: Path) -> list[str]:
@@ -223,6 +231,7 @@ def _convert_new(
 ) -> None:
     todo = [source for source in sources if not isinstance(source, BrokenSource)]
     seen = {row.voxel_hash: row.case_id for row in kept.values()}
+    enhancing = {row.enhancing_id: row.case_id for row in kept.values()}
     described = f"Converting {len(todo)} cases" if len(todo) > 1 else "Converting 1 case"
     first = True
     for done in track(convert_cases(experiment, todo), len(todo), described) if todo else ():
@@ -236,6 +245,8 @@ def _convert_new(
             bad.add(done.source, refusal)
             bad.stop_if_any()
             continue
+        enhancing[done.row.enhancing_id] = done.row.case_id
+        check_enhancing_ids(enhancing)
         seen[done.row.voxel_hash] = done.row.case_id
         if first:
             _check_space(writer, len(done.payload), len(todo))
@@ -294,7 +305,7 @@ def _finish(experiment: Experiment, root: Path, rows: list[CaseRow], bad: _BadCa
         settings=settings,
         fingerprint=fingerprint(settings),
         data_fingerprint=fingerprint([(row.case_id, row.checksum) for row in rows]),
-        data_root=str(raw.resolve()) if raw else None,
+        data_root=printable(str(raw.resolve())) if raw else None,
         shards={shard: (root / shard).stat().st_size for shard in sorted({r.shard for r in rows})},
         cases=rows,
         skipped=bad.skipped,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
-from kerasseg.errors import UserError
+from kerasseg.errors import UserError, printable
 from kerasseg.files import atomic_write
 from kerasseg.records.schema import FORMAT
 
@@ -89,7 +89,8 @@ def hash_file(path: Path) -> str:
 
 
 def _name(path: Path, root: Path | None) -> str:
-    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else str(path)
+    below = path.relative_to(root) if root and path.is_relative_to(root) else path
+    return printable(below.as_posix())
 
 
 STORE_FILE = "store.json"
@@ -122,6 +123,8 @@ class CaseRow(BaseModel):
     notes: list[str]
     stored_voxels: int | None = None
     """None in stores that an older kerasseg made."""
+    enhancing_id: int | None = None
+    """As `Case` has it."""
 
     @property
     def stored_rows(self) -> int:

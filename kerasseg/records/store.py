@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.discovery import discover
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError, printable, storage_error
 from kerasseg.files import file_lock
 from kerasseg.progress import track
 from kerasseg.records.convert import LOCK_NAME, convert, names
@@ -82,12 +82,14 @@ def open_store(experiment: Experiment) -> RecordStore:
     _check_settings(experiment, manifest, root)
     if manifest is None:
         sources = discover(experiment.data)
+        existed = root.exists()
         with _store_lock(root):
             # Another process may have made the store while this one waited for the lock.
             manifest = read_manifest(root)
             _check_settings(experiment, manifest, root)
             if manifest is None:
-                return RecordStore(root, convert(experiment, sources, root))
+                manifest = convert(experiment, sources, root, keep_folder=existed)
+                return RecordStore(root, manifest)
     _check_sources(experiment, manifest, root)
     if experiment.records.on_damaged_record == "stop":
         _check_shards(manifest, root)
@@ -103,9 +105,10 @@ def update_store(experiment: Experiment) -> RecordStore:
     _check_ours(root)
     _check_settings(experiment, read_manifest(root), root)
     sources = discover(experiment.data)
+    existed = root.exists()
     with _store_lock(root):
         _check_settings(experiment, read_manifest(root), root)
-        return RecordStore(root, convert(experiment, sources, root))
+        return RecordStore(root, convert(experiment, sources, root, keep_folder=existed))
 
 
 def replace_store(experiment: Experiment) -> RecordStore:
@@ -120,6 +123,8 @@ def replace_store(experiment: Experiment) -> RecordStore:
     if not root.exists():
         return open_store(experiment)
     _check_ours(root)
+    if not names(root):
+        return open_store(experiment)
     sources = discover(experiment.data)
     new, old = (root.with_name(f".{root.name}.{word}") for word in ("new", "old"))
     try:
@@ -194,7 +199,7 @@ def _check_settings(experiment: Experiment, manifest: Manifest | None, root: Pat
 def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> None:
     """Compare the raw scans with the store, unless they have been put away since."""
     raw = experiment.data.root
-    if raw is not None and not raw.exists() and str(raw.resolve()) == manifest.data_root:
+    if raw is not None and not raw.exists() and printable(str(raw.resolve())) == manifest.data_root:
         return
     sources = {source.case_id: source for source in discover(experiment.data)}
     stored = {row.case_id: row.files for row in manifest.cases}

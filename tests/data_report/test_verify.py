@@ -1,5 +1,6 @@
 """One data set with every defect: each is found in its own case, and the good cases stay good."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -20,10 +21,12 @@ from kerasseg.data_report.verify import (
     report_killed,
     verify,
 )
+from kerasseg.datasets.checks import findings_of
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
 from kerasseg.parallel import parallel_map
+from kerasseg.prediction.prediction import array_case
 from kerasseg.records.store import open_store
 from tests.conftest import LPS, SHAPE, TINY, write_brats, write_h5_volume, write_nifti
 
@@ -377,3 +380,49 @@ def test_it_needs_no_tensorflow(python):
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([python, "-c", code], check=True, timeout=60)
+
+
+def test_label_3_in_one_case_and_4_in_another_is_wrong_about_the_set(tmp_path, phantoms):
+    """One of the ids is no enhancing tumour; both were taken for it, file by file."""
+    root = tmp_path / "scans"
+    write_brats(root, "a", phantoms[0], enhancing=3)
+    write_brats(root, "b", phantoms[1], enhancing=4)
+    result = verify(experiment_of(root))
+    assert not result.ok and result.counts["ok"] == 2
+    (finding,) = result.findings
+    assert finding.check == "label ids" and "3 occurs in a and label 4 in b" in finding.message
+    with pytest.raises(UserError, match=r"3 occurs in a and label 4 in b.*data.label_map"):
+        open_store(experiment_of(root))
+    named = experiment_of(root, "data.label_map={0: 0, 1: 1, 2: 2, 3: 3, 4: 3}")
+    assert verify(named).ok
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "words"),
+    [
+        (lambda image, label: image.any(axis=-1), "whole brain", "covers 100% of the scan"),
+        (lambda image, label: label[::-1], "outside the brain", "were flipped in depth"),
+        (lambda image, label: label[::-1, ::-1], "outside the brain", "flipped in"),
+        (
+            lambda image, label: label.swapaxes(1, 2),
+            "outside the brain",
+            "height and width swapped",
+        ),
+    ],
+    ids=["brain mask", "flipped", "flipped twice", "turned"],
+)
+def test_labels_that_cannot_be_of_this_scan(spoil, check, words):
+    """A tumour at the edge of a head that lies in one corner of a cube."""
+    image = np.zeros((20, 20, 20, 2), np.float32)
+    image[2:12, 2:9, 2:12] = 5
+    label = np.zeros(image.shape[:3], np.uint8)
+    label[2:6, 2:4, 8:12] = 1
+    case = array_case(image, (1, 1, 1), ("flair", "t1"))
+    assert not [f for f in findings_of(dataclasses.replace(case, label=label)) if f.check == check]
+    spoilt = np.ascontiguousarray(spoil(image, label)).astype(np.uint8)
+    errors = [
+        finding
+        for finding in findings_of(dataclasses.replace(case, label=spoilt))
+        if finding.severity == "error"
+    ]
+    assert [finding.check for finding in errors] == [check] and words in errors[0].message

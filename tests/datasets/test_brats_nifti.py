@@ -1,3 +1,6 @@
+import os
+
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -5,7 +8,9 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.checks import check_case
 from kerasseg.datasets.discovery import discover
-from kerasseg.errors import UserError
+from kerasseg.datasets.inputs import find_inputs
+from kerasseg.errors import UserError, printable
+from kerasseg.records.manifest import describe, unchanged
 from tests.conftest import LPS, to_file_axes, write_brats, write_nifti
 
 NEW_NAMES = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
@@ -195,3 +200,75 @@ def test_negative_intensities_around_zero_air_stay(tmp_path, phantoms):
     case = check_case(source.load())
     np.testing.assert_array_equal(case.image[..., 3], centred)
     assert (case.image[..., 3] < 0).any() and not case.notes
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAI", "SPL", "PIR"])
+def test_files_of_a_case_may_have_their_axes_in_different_orders(tmp_path, phantoms, codes):
+    """Programs store a segmentation in their own order; its header says where a voxel lies."""
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(codes)
+    )
+    for kind in ("seg", "t2"):
+        path = folder / f"case_{kind}.nii.gz"
+        nib.save(nib.load(path).as_reoriented(turn), path)
+    case = discover(settings(tmp_path))[0].load()
+    np.testing.assert_array_equal(case.image, np.rint(phantoms[0][0]))
+    np.testing.assert_array_equal(case.label, phantoms[0][1])
+
+
+def test_an_archiver_s_folder_counts_as_the_file(tmp_path, phantoms):
+    folder = write_brats(tmp_path, "case", phantoms[0], pattern="{case}_{kind}.nii")
+    for path in list(folder.iterdir()):
+        path.rename(tmp_path / "aside")
+        path.mkdir()
+        (tmp_path / "aside").rename(path / f"00000057_brain_{path.name[5:]}")
+    (source,) = discover(settings(tmp_path))
+    case = source.load()
+    assert case.case_id == "case" and all(path.is_file() for path in source.files)
+    np.testing.assert_array_equal(case.image, np.rint(phantoms[0][0]))
+    np.testing.assert_array_equal(case.label, phantoms[0][1])
+    (found,) = find_inputs([tmp_path], settings(tmp_path))
+    np.testing.assert_array_equal(found.source.load().image, case.image)
+
+
+@pytest.mark.parametrize("name", [b"M\xfcller", b"a\nb", b"\x1b[31mred", b"x\xc2\x85y"])
+def test_names_of_any_bytes_become_ids_that_can_be_stored(tmp_path, phantoms, name):
+    written = write_brats(tmp_path, "case", phantoms[0])
+    folder = tmp_path / os.fsdecode(name)
+    written.rename(folder)
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"{folder.name}{path.name[4:]}")
+    (source,) = discover(settings(tmp_path))
+    assert source.case_id == source.patient_id == printable(folder.name)
+    assert source.case_id.isprintable() and "%" in source.case_id
+    case = source.load()
+    np.testing.assert_array_equal(case.label, phantoms[0][1])
+    described = describe(source.files, tmp_path)
+    assert all(file.name.isprintable() for file in described)
+    assert unchanged(source.files, tmp_path, described)
+    assert find_inputs([tmp_path], settings(tmp_path))[0].source.case_id == source.case_id
+    (folder / f"{folder.name}_t1.nii.gz").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        source.load()
+    message = str(error.value)
+    assert message.replace("\n", "").isprintable() and source.case_id in printable(message)
+
+
+def test_4_is_no_enhancing_tumour_under_the_names_of_2023_and_later(tmp_path, phantoms):
+    """In BraTS 2024 it is the resection cavity, which was taken for enhancing tumour."""
+    write_brats(
+        tmp_path, "BraTS-GLI-00001-100", phantoms[0], pattern="{case}-{kind}.nii.gz",
+        names=NEW_NAMES, enhancing=4,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"seg.nii.gz: label value\(s\) \[4\].*resection cavity"):
+        discover(settings(tmp_path))[0].load()
+    cavity = {0: 0, 1: 1, 2: 2, 3: 3, 4: 0}
+    label = discover(settings(tmp_path, label_map=cavity))[0].load().label
+    np.testing.assert_array_equal(label, np.where(phantoms[0][1] == anatomy.ET, 0, phantoms[0][1]))
+
+
+def test_a_segmentation_of_the_brain_is_none_of_a_tumour(tmp_path, phantoms):
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    (folder / "case_seg.nii.gz").rename(folder / "case_brain_segmentation.nii.gz")
+    assert discover(settings(tmp_path))[0].load().label is None

@@ -82,18 +82,29 @@ def test_refused_dataset_json(tmp_path, phantoms):
         ({"labels": {"0": "background", "1": "lesion"}}, "called 'lesion', which is none of"),
         ({"modality": {"0": "CT"}}, "has no channel flair, only ct"),
         ({"labels": None}, "is no dataset.json of the Medical Segmentation Decathlon"),
-        ({"training": ["imagesTr/a.nii.gz"]}, "must name an image and a label"),
+        ({"training": ["imagesTr/a.nii.gz"]}, "must name an image, or a list of 4 for flair, t1"),
+        ({"training": [{"image": ["a", "b"], "label": "c"}]}, "must name an image, or a list of 4"),
+        ({"modality": {"0": "FLAIR", "1": "T1w", "2": "T1", "3": "T2w"}}, "'t1' occurs twice"),
+        ({"modality": {"1": "FLAIR", "2": "T1w", "3": "t1gd", "4": "T2w"}}, "numbers 1, 2, 3, 4"),
+        ({"labels": {"background": 0, "ED": 1, "NCR": 1, "ET": 3}}, "'1' occurs twice"),
+        (
+            {"labels": {"whole tumor": [1, 2], "core": [2, 3], "ET": 3}},
+            "regions that do not lie within each other",
+        ),
     ]:
         path.write_text(json.dumps(description | change))
         with pytest.raises(UserError, match=words):
             discover(msd_settings(tmp_path))
+    path.write_text('{"labels": {}, "labels": {}}')
+    with pytest.raises(UserError, match=r"dataset.json: cannot be read as JSON: 'labels' occurs"):
+        discover(msd_settings(tmp_path))
     path.write_text("{")
     with pytest.raises(UserError, match=r"dataset.json: cannot be read as JSON"):
         discover(msd_settings(tmp_path))
     write_nifti(tmp_path / "imagesTr" / "BRATS_001.nii.gz", np.ones((3, 3, 3, 2), np.int16))
     path.write_text(json.dumps(description))
     (source,) = discover(msd_settings(tmp_path))
-    with pytest.raises(UserError, match=r"has 2 channel\(s\), but dataset.json names more"):
+    with pytest.raises(UserError, match=r"has 2 channel\(s\), but dataset.json names 4"):
         source.load()
 
 
@@ -181,3 +192,50 @@ def test_a_map_of_one_s_own_goes_before_the_names(tmp_path, phantoms):
     case = source.load()
     assert case.classes == "tumour"
     np.testing.assert_array_equal(case.label, phantoms[0][1] > 0)
+
+
+def test_a_list_of_images_a_single_channel_and_a_byte_order_mark(tmp_path, phantoms):
+    """MONAI's lists name a file per channel; a data set of one channel has 3-D files."""
+    write_nnunet(tmp_path, "a", phantoms[0], [0, 1, 2, 3])
+    description = {
+        "modality": {str(n): name for n, name in enumerate(MSD_ORDER)},
+        "labels": {"0": "background", "1": "NCR", "2": "ED", "3": "ET"},
+        "training": [
+            {
+                "image": [f"imagesTr/a_{n:04d}.nii.gz" for n in range(4)],
+                "label": "labelsTr/a.nii.gz",
+            }
+        ],
+    }
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(description), encoding="utf-8-sig")
+    (source,) = discover(msd_settings(tmp_path, modalities=("t2", "flair")))
+    case = source.load()
+    assert case.case_id == "a"
+    np.testing.assert_array_equal(case.image, np.rint(phantoms[0][0][..., [3, 0]]))
+    np.testing.assert_array_equal(case.label, phantoms[0][1])
+    entry = {"image": "imagesTr/a_0003.nii.gz", "label": "labelsTr/a.nii.gz"}
+    path.write_text(json.dumps(description | {"modality": ["T2"], "training": [entry]}))
+    (source,) = discover(msd_settings(tmp_path, modalities=("t2",)))
+    np.testing.assert_array_equal(source.load().image[..., 0], np.rint(phantoms[0][0][..., 3]))
+
+
+def test_nnunet_s_files_may_lie_where_dataset_json_says(tmp_path, phantoms):
+    write_nnunet(tmp_path / "raw", "a", phantoms[0], [0, 1, 2, 3])
+    entry = {
+        "images": [f"../raw/imagesTr/a_{n:04d}.nii.gz" for n in range(4)],
+        "label": "../raw/labelsTr/a.nii.gz",
+    }
+    labels = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": ["3"]}
+    root = tmp_path / "Dataset001"
+    root.mkdir()
+    description = {"channel_names": NNUNET_CHANNELS, "labels": labels, "dataset": {"b": entry}}
+    (root / "dataset.json").write_text(json.dumps(description))
+    (source,) = discover(DataSettings(layout="nnunet", root=root))
+    case = source.load()
+    assert case.case_id == "b"
+    np.testing.assert_array_equal(case.image, np.rint(phantoms[0][0]))
+    np.testing.assert_array_equal(case.label, phantoms[0][1])
+    (tmp_path / "raw" / "imagesTr" / "a_0001.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"case b of .* lacks .*a_0001.nii.gz"):
+        discover(DataSettings(layout="nnunet", root=root))[0].load()

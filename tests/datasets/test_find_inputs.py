@@ -1,6 +1,7 @@
 """What is to be predicted is found by what it looks like, without its segmentations."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -215,3 +216,28 @@ def test_two_cases_of_one_name(tmp_path, phantoms):
         write_brats(tmp_path / folder, "a", phantoms[0])
     (found,) = find_inputs([tmp_path], BRATS)
     assert "a is the name of 2 cases" in reason(found)
+
+
+def test_masks_of_the_brain_are_no_scans(tmp_path, phantoms):
+    data = BRATS.model_copy(update={"modalities": ("flair",)})
+    values = to_file_axes(phantoms[0][0][..., 0])
+    for name in ("a", "a_brain_mask", "a_brainmask", "a_bet_mask", "a-BrainExtractionMask"):
+        write_nifti(tmp_path / f"{name}.nii.gz", values)
+    assert [f.source.case_id for f in find_inputs([tmp_path], data)] == ["a"]
+
+
+def test_a_stack_has_as_many_channels_as_dataset_json_names(tmp_path):
+    """One more channel in front would give every network the wrong ones."""
+    names = {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"}
+    labels = {"background": 0, "NCR": 1, "ED": 2, "ET": 3}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": names, "labels": labels}))
+    write_nifti(tmp_path / "a.nii.gz", np.ones((3, 4, 5, 5)))
+    assert "has 5 channel(s), but" in reason(find_inputs([tmp_path], BRATS)[0])
+
+
+def test_a_picture_of_any_name_stays_a_picture(tmp_path):
+    path = tmp_path / os.fsdecode(b"M\xfcller.png")
+    Image.fromarray(np.full((4, 5), 7, np.uint8)).save(path)
+    (found,) = find_inputs([tmp_path], PICTURES)
+    assert found.picture and found.source.case_id == "M%FCller"
+    assert (found.source.load().image == 7).all()

@@ -7,6 +7,7 @@ from PIL import Image
 
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover, knows_patients
+from kerasseg.datasets.pictures import read_picture
 from kerasseg.errors import UserError
 
 RNG = np.random.default_rng(3)
@@ -80,6 +81,17 @@ def test_sixteen_bit_grey_is_kept_and_sixteen_bit_colour_refused(tmp_path):
     path.write_bytes(sixteen_bit_rgb())
     with pytest.raises(UserError, match=r"a.png: is a colour picture of 16 bit a channel"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_numbers_in_a_file_s_own_data_are_no_depth_of_colour(tmp_path, compression):
+    """8-bit colour was refused as 16-bit where its place in the file had the digits 16."""
+    for size in range(10, 400, 13):  # so that many places occur
+        pixels = RNG.integers(0, 255, (size, 54, 3)).astype(np.uint8)
+        path = save(tmp_path, "a.tif", pixels, compression=compression)
+        np.testing.assert_array_equal(read_picture(path), pixels)
+    path = save(tmp_path, "a.bmp", pixels)  # rows of 54 * 3 bytes take 164
+    np.testing.assert_array_equal(read_picture(path), pixels)
 
 
 def sixteen_bit_rgb() -> bytes:

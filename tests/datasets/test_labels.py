@@ -59,7 +59,19 @@ def test_refused(values, words):
         ("Background", "Peritumoral oedema", "NCR/NET", "GD-enhancing tumor"),
         ("background", "SNFH", "NETC", "ET"),
         ("0", "surrounding non-enhancing FLAIR hyperintensity", "necrotic core", "Enhancing"),
+        ("background", "edema", "non-contrast-enhancing tumour", "contrast-enhancing tumour"),
+        ("background", "ED", "tumour_not_enhancing", "gd enhancing"),
     ],
 )
 def test_the_names_that_data_sets_give_to_labels(names):
     assert label_map_of_names(dict(enumerate(names)), "x") == {0: 0, 1: 2, 2: 1, 3: 3}
+
+
+def test_a_name_of_two_classes_is_not_guessed():
+    with pytest.raises(UserError, match=r"called 'enhancing and necrotic core', which is none of"):
+        label_map_of_names({1: "enhancing and necrotic core"}, "dataset.json")
+
+
+def test_both_ids_of_enhancing_where_the_user_chose_the_map():
+    label = canonical_labels(np.array([0, 3, 4]), BRATS_LABEL_MAP, "seg.nii", chosen=True)
+    assert label.tolist() == [0, 3, 3]

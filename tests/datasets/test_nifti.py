@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasseg.datasets.case import Grid
-from kerasseg.datasets.nifti import read_nifti
+from kerasseg.datasets.nifti import read_nifti, read_shape
 from kerasseg.datasets.nifti import write_nifti as write_nifti_of_ours
 from kerasseg.errors import UserError
 from tests.conftest import LPS, write_nifti
@@ -45,8 +45,6 @@ def test_refused_files(tmp_path):
     cut.write_bytes(whole.read_bytes()[:-200])
     text = tmp_path / "text.nii.gz"
     text.write_text("not an image")
-    plain = tmp_path / "plain.nii.gz"
-    plain.write_bytes(gzip.decompress(whole.read_bytes()))
     empty = tmp_path / "empty.nii"
     empty.write_bytes(b"")
     noise = bytearray(whole.read_bytes())
@@ -64,7 +62,6 @@ def test_refused_files(tmp_path):
     write_nifti(four, np.zeros((3, 3, 3, 2), np.int16))
     for path, words in [
         (cut, "damaged or truncated"),
-        (plain, "named .gz, but it is not compressed with gzip"),
         (empty, "it is empty"),
         (flipped, "damaged or truncated"),
         (loop, "cannot be read as NIfTI (Too many levels of symbolic links"),
@@ -87,6 +84,23 @@ def test_nifti_2_and_compressed_files_of_any_name_are_read(tmp_path):
     for name in ("second.nii.gz", "second.nii"):
         voxels, _ = read_nifti(tmp_path / name)
         np.testing.assert_array_equal(voxels, values)
+
+
+def test_a_plain_file_that_kept_the_name_of_a_packed_one_is_read(tmp_path):
+    values = np.random.default_rng(1).integers(-50, 99, (4, 5, 6)).astype(np.int16)
+    write_nifti(tmp_path / "scan.nii", values)
+    (tmp_path / "scan.nii").rename(tmp_path / "scan.nii.gz")
+    voxels, grid = read_nifti(tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(voxels, values)
+    assert read_shape(tmp_path / "scan.nii.gz") == grid.shape == (4, 5, 6)
+
+
+def test_several_channels_behind_an_axis_of_time(tmp_path):
+    values = np.random.default_rng(1).integers(0, 99, (4, 5, 6, 1, 3)).astype(np.int16)
+    write_nifti(tmp_path / "scan.nii.gz", values)
+    voxels, _ = read_nifti(tmp_path / "scan.nii.gz", dimensions=4)
+    np.testing.assert_array_equal(voxels, values[:, :, :, 0])
+    assert read_shape(tmp_path / "scan.nii.gz") == (4, 5, 6, 3)
 
 
 def test_a_gzip_file_of_several_members_is_one_scan(tmp_path):
@@ -123,3 +137,55 @@ def test_the_header_has_the_affine_in_both_forms_unless_it_shears(tmp_path):
         assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, code)
         if code:
             np.testing.assert_allclose(image.get_qform(), affine, atol=1e-5)
+
+
+RAS = LPS * [[-1], [-1], [1], [1]]
+
+
+def header_of(path, *, sform=None, qform=None, unit=0, zooms=None):
+    """Write a scan with a header of (code, affine) per form; returns its `Grid`."""
+    image = nib.Nifti1Image(np.ones((3, 4, 5), np.int16), None)
+    image.header.set_zooms(zooms or (1, 1, 1))
+    image.set_qform(*(qform or (None, 0)))
+    image.set_sform(*(sform or (None, 0)))
+    image.header["xyzt_units"] = unit
+    if zooms:
+        image.header["pixdim"][1:4] = zooms
+    nib.save(image, path)
+    return read_nifti(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "affine", "words"),
+    [
+        ({"sform": (LPS, 1), "qform": (LPS, 1), "unit": 2}, LPS, []),
+        ({"qform": (LPS, 1), "unit": 10}, LPS, []),
+        ({"sform": (LPS / 1e3, 2), "unit": 1, "zooms": (1e-3, 1e-3, 1e-3)}, LPS, []),
+        ({"qform": (LPS * 1e3, 2), "unit": 3}, LPS, []),
+        ({"sform": (LPS, 1), "unit": 1}, LPS, ["voxels of 1000 x 1000 x 1000 mm"]),
+        ({"sform": (LPS, 1), "qform": (RAS, 1)}, LPS, ["LPS by its sform, which counts, and RAS"]),
+        ({"sform": (LPS, 1), "zooms": (1, 1, 3)}, LPS, ["1 x 1 x 1 by its sform", "1 x 1 x 3 by"]),
+        ({"sform": (LPS * 0, 1), "qform": (LPS, 1)}, LPS, []),
+        ({"zooms": (1, 2, 3)}, None, ["does not say how the scan lies in space"]),
+    ],
+    ids=["mm", "mm s", "m", "um", "no m", "turned", "zooms", "flat", "none"],
+)
+def test_the_place_that_a_header_tells_is_read_and_written_back(tmp_path, header, affine, words):
+    """In mm, with what contradicts itself said; a label beside the scan lies as the scan does."""
+    for form in ("sform", "qform"):
+        if form in header:
+            header[form][0][3] = 0, 0, 0, 1
+    grid = header_of(tmp_path / "scan.nii.gz", **header)
+    if affine is None:
+        affine = nib.load(tmp_path / "scan.nii.gz").affine
+    np.testing.assert_allclose(grid.affine, affine, atol=1e-5)
+    notes = "; ".join(grid.header.notes)
+    assert all(part in notes for part in words) and bool(notes) == bool(words), notes
+    write_nifti_of_ours(tmp_path / "label.nii.gz", np.ones(grid.shape, np.uint8), grid, "x")
+    scan, label = (nib.load(tmp_path / f"{name}.nii.gz").header for name in ("scan", "label"))
+    for key in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"):
+        np.testing.assert_array_equal(
+            scan[key] if key != "xyzt_units" else scan[key] & 7, label[key]
+        )
+    np.testing.assert_allclose(scan.get_best_affine(), label.get_best_affine(), rtol=1e-6)
+    np.testing.assert_allclose(scan.get_qform(), label.get_qform(), rtol=1e-6)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -98,7 +99,10 @@ def test_the_ids_of_a_scheme():
     assert parse_labels("3,1,2")[0] == {0: 0, 3: 1, 1: 2, 2: 3}
     assert parse_labels("255") == ({0: 0, 255: 1}, "binary")
     assert parse_labels(None)[0][4] == 3
-    for wrong in ("1,2", "1,1,2", "0,1,2", "a,b,c", "", "1,2,3,4"):
+    assert parse_labels("1,2,3+4")[0] == {0: 0, 1: 1, 2: 2, 3: 3, 4: 3}
+    assert parse_labels("0+4,1,2,3")[0] == {0: 0, 4: 0, 1: 1, 2: 2, 3: 3}
+    assert parse_labels("0+4,1+2") == ({0: 0, 4: 0, 1: 1, 2: 1}, "binary")
+    for wrong in ("1,2", "1,1,2", "0,1,2", "a,b,c", "", "1,2,3,4", "1,2,3+", "1,2,3+2", "0+1,1"):
         with pytest.raises(UserError, match="--labels"):
             parse_labels(wrong)
 
@@ -120,7 +124,7 @@ def test_a_file_that_does_not_fit_is_refused(folders, name, values, affine, word
     label_map, target = parse_labels(None)
     pair = find_pairs(folders / "pred", folders / "truth")[0]
     with pytest.raises(UserError, match=words) as error:
-        read_pair(pair, label_map, target)
+        read_pair(pair, label_map, target, {})
     assert "case0.nii" in str(error.value), name
 
 
@@ -141,3 +145,26 @@ def test_partners_that_are_missing_or_double_and_folders_that_are_empty(folders)
     (truth / "case1-seg.nii.gz").unlink()
     with pytest.raises(UserError, match=r"no partner .* in .*truth: .*case1.nii"):
         find_pairs(pred, truth)
+
+
+def test_3_and_4_are_judged_over_all_files(folders):
+    """A truth with 4 and a prediction with 3 had Dice 1, and 4 may be a resection cavity."""
+    write_nifti(folders / "pred" / "sub" / "case1.nii", labels(1, (0, 1, 2, 3)), THICK)
+    with pytest.raises(UserError, match=r"case1.nii, .*case1-seg.nii.gz: labels 3 and 4 both"):
+        evaluate_files(folders / "pred", folders / "truth", folders / "out")
+    assert not (folders / "out").exists()
+    pair = find_pairs(folders / "pred", folders / "truth")[1]
+    found = read_pair(pair, *parse_labels("1,2,3+4"))
+    assert found.truth.max() == 3 and found.masks[..., -1].any()
+
+
+def test_axes_in_another_order_are_no_other_place(folders):
+    path = folders / "pred" / "sub" / "case0.nii"
+    pair = find_pairs(folders / "pred", folders / "truth")[0]
+    before = read_pair(pair, *parse_labels(None))
+    turn = [[2, -1], [0, 1], [1, -1]]
+    nib.save(nib.load(path).as_reoriented(np.array(turn)), folders / "turned.nii")
+    (folders / "turned.nii").replace(path)
+    after = read_pair(pair, *parse_labels(None))
+    np.testing.assert_array_equal(after.masks, before.masks)
+    np.testing.assert_array_equal(after.truth, before.truth)

@@ -182,6 +182,12 @@ def test_a_case_that_is_bad_at_first_sight_leaves_nothing(brats_experiment, brat
     with pytest.raises(UserError, match=r"no case of data.root=.* can be used"):
         open_store(brats_experiment("data.on_bad_case=skip"))
     assert not (tmp_path / "store").exists()
+    (tmp_path / "store").mkdir()
+    for run in (open_store, update_store, replace_store):
+        with pytest.raises(UserError, match=r"no t1 file"):
+            run(brats_experiment())
+        assert names(tmp_path) == ["brats", "store"], "the user's own folder stays"
+        assert names(tmp_path / "store") == []
 
 
 def test_bad_cases_are_skipped_and_named_on_request(brats_experiment, brats_root, phantoms):
