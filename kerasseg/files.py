@@ -8,15 +8,16 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kerasseg.errors import UserError, storage_error
 
 _SECONDS_BETWEEN_TRIES = 0.2
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextmanager
@@ -95,6 +96,27 @@ def _try_lock(file: BinaryIO, path: Path, setting: str) -> bool:
 def _read_holder(file: BinaryIO) -> str:
     file.seek(0)
     return file.read().decode(errors="replace").strip() or "a process that does not say which"
+
+
+def spreadsheet_row(cells: Iterable[Any]) -> list[Any]:
+    """Return the cells of a row of CSV, none of which a spreadsheet takes for a formula.
+
+    A name that begins like a formula gets an apostrophe before it, by which spreadsheets know text.
+    """
+    return [
+        f"'{cell}"
+        if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell)
+        else cell
+        for cell in cells
+    ]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

@@ -32,9 +32,10 @@ from kerasseg.config.load import (
     differences,
     dump_experiment,
     make_experiment,
+    parse_yaml,
     read_yaml,
 )
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError, describe_storage_error, storage_error
 from kerasseg.files import atomic_write
 from kerasseg.records.manifest import read_manifest
 from kerasseg.records.splits import Split
@@ -102,8 +103,17 @@ class Run:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Return versions, machine, command line and the fingerprint of the data."""
-        return self._read_json("environment.json", ["data_fingerprint"])
+        """Return versions, machine, command line and the fingerprint of the data.
+
+        It is empty for a run of an early version, or one whose file was not kept.
+        """
+        path = self.folder / "environment.json"
+        return self._read_json(path.name) if path.is_file() else {}
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Return the fingerprint of the store that the run was made on, which must be known."""
+        return str(self._read_json("environment.json", ["data_fingerprint"])["data_fingerprint"])
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -141,7 +151,7 @@ class Run:
                 f"its own: kerasseg convert --config {self.folder / 'config.yaml'}"
             )
         store = open_store(self.experiment)
-        before, now = self.environment["data_fingerprint"], store.manifest.data_fingerprint
+        before, now = self.data_fingerprint, store.manifest.data_fingerprint
         if before != now:
             raise UserError(
                 f"{self.folder}: was made on a store with data fingerprint {before}, but that of "
@@ -248,7 +258,11 @@ def load_network(path: Path) -> "keras.Model":
 
     try:
         return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"{path}: {describe_storage_error(error)}.") from error
+    except Exception as error:  # a file of any contents may be named, and HDF5 fails in many ways
         reason = " ".join(str(error).split())[:200]
         if _is_damaged(path):
             raise UserError(
@@ -355,7 +369,7 @@ def check_same_data(folder: Path, split: Split, data_fingerprint: str) -> None:
     Going on would train on patients that are then reported as held out.
     """
     run = read_run(folder, trained=False)
-    before = run.environment["data_fingerprint"]
+    before = run.data_fingerprint
     if before != data_fingerprint:
         raise UserError(
             f"--resume: {folder} was trained on a store with data fingerprint {before}, now it is "
@@ -407,7 +421,7 @@ def _is_damaged(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None
-    except (OSError, zipfile.BadZipFile, zlib.error):
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return True
 
 
@@ -416,9 +430,9 @@ def _with_tuned_postprocessing(folder: Path, experiment: Experiment) -> Experime
     if not path.is_file():
         return experiment
     try:
-        settings = PostprocessingSettings.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        settings = PostprocessingSettings.model_validate(parse_yaml(path.read_text("utf-8")))
         check_postprocessing(settings, experiment.model.target)
-    except (ValueError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, ValueError, ValidationError) as error:
         raise UserError(
             f"{path}: is no post-processing of this run ({str(error).splitlines()[0]}): tune it "
             "anew with kerasseg evaluate RUN --tune-postprocessing, or delete the file."

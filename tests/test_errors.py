@@ -50,3 +50,10 @@ def test_the_command_line_says_the_cause(tmp_path, capsys):
 def test_an_error_that_names_no_file_keeps_its_traceback():
     with pytest.raises(OSError, match="broken"), mistakes_as_sentences():
         raise OSError(errno.EINVAL, "broken")
+
+
+def test_a_message_does_not_command_the_terminal(capsys):
+    with pytest.raises(SystemExit), mistakes_as_sentences():
+        raise FileNotFoundError(errno.ENOENT, "gone", "\x1b]0;title\x07ä\nb\udcff")
+    found = capsys.readouterr().err
+    assert found.startswith("error: %1B]0;title%07ä\nerror: b%FF: it does not exist")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, file_lock
+from kerasseg.files import atomic_write, file_lock, spreadsheet_row
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
@@ -86,3 +86,10 @@ def test_a_lock_may_refuse_instead_of_waiting(tmp_path):
     with file_lock(lock, "searches", "search.root", wait=0):
         assert "searches" in lock.read_text()
     assert lock.read_text() == ""
+
+
+def test_no_cell_of_a_table_is_a_formula():
+    names = ["=HYPERLINK(1)", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1"]
+    assert spreadsheet_row(names) == [f"'{name}" for name in names]
+    others = ["BraTS-GLI-1", "-1.5", "+3", "-inf", "nan", "", -2.5, None, 7, "1=2"]
+    assert spreadsheet_row(others) == others

@@ -126,7 +126,7 @@ def test_a_checkpoint_that_this_version_cannot_read(run):
 def test_a_file_that_is_missing_or_no_json(run, name):
     def read():
         loaded = read_run(run)
-        return loaded.split, loaded.environment
+        return loaded.split, loaded.data_fingerprint
 
     (run / name).write_text("{}")
     with pytest.raises(UserError, match=rf"{name}: has no (train|data_fingerprint)"):
@@ -137,6 +137,26 @@ def test_a_file_that_is_missing_or_no_json(run, name):
     (run / name).unlink()
     with pytest.raises(UserError, match=rf"{name}: is missing"):
         read()
+
+
+def test_a_run_of_an_early_version_has_no_environment_and_is_used(run):
+    (run / "environment.json").write_text('{"packages": {"keras": "3.0"}}')
+    assert read_run(run).environment == {"packages": {"keras": "3.0"}}
+    (run / "environment.json").unlink()
+    assert read_run(run).environment == {}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("addr overflow"), AttributeError("x"), EOFError()])
+def test_whatever_a_file_of_other_contents_raises_is_a_sentence(run, monkeypatch, error):
+    def load_model(*_, **__):
+        raise error
+
+    monkeypatch.setattr(keras.saving, "load_model", load_model)
+    with pytest.raises(UserError, match=r"best\.keras cannot be read as a Keras network"):
+        read_run(run).load_network()
+    error = PermissionError(13, "denied")
+    with pytest.raises(UserError, match=r"best\.keras: there is no permission"):
+        read_run(run).load_network()
 
 
 def test_a_side_without_cases(run):

@@ -12,7 +12,7 @@ from kerasseg.cli.options import USER_MISTAKE
 from kerasseg.cli.serving import export, segment, serve
 from kerasseg.cli.train import train
 from kerasseg.cli.tune import tune, tune_report
-from kerasseg.errors import UserError, describe_storage_error
+from kerasseg.errors import UserError, describe_storage_error, printable
 
 app = typer.Typer(
     name="kerasseg",
@@ -68,7 +68,7 @@ def mistakes_as_sentences() -> Iterator[None]:
         return
     sys.stdout.flush()
     for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
     sys.exit(USER_MISTAKE)
 
 

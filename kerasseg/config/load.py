@@ -19,7 +19,15 @@ DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "phantom_3d.yaml"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-4 as a number (YAML 1.1 asks for 1.0e-4) and refuses double keys."""
+    """Safe YAML that reads 1e-4 as a number (YAML 1.1 asks for 1.0e-4) and refuses double keys.
+
+    A few aliases of aliases stand for billions of values, so what they stand for is counted first.
+    """
+
+    def compose_document(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().compose_document()
+        _count_values(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
@@ -38,6 +46,28 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _count_values(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a node stands for, its aliases written out.
+
+    Raises `yaml.YAMLError` if they are too many, or without end.
+    """
+    if isinstance(node, tuple):  # a key and its value
+        return sum(_count_values(part, known) for part in node)
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = _MOST_VALUES  # an alias of what it stands in has no end
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in node.value)
+    if known[id(node)] > _MOST_VALUES:
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"with its aliases it stands for more than {_MOST_VALUES} values: write them out",
+            node.start_mark,
+        )
+    return known[id(node)]
+
+
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -45,8 +75,25 @@ _Loader.add_implicit_resolver(
 )
 
 _OVERRIDE = re.compile(r"^[a-z_]+(\.\w+)+=")
-_BAD_YAML = (yaml.YAMLError, ValueError, TypeError)
-"""A date such as 2020-13-45 is a ValueError, a list as a key a TypeError."""
+_BAD_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+"""A date such as 2020-13-45 is a ValueError, a list as a key a TypeError, and lists in lists in
+lists, thousands of them, are a RecursionError."""
+_MOST_VALUES = 100_000
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the only document of a YAML text.
+
+    Raises:
+        ValueError: It is no YAML, or stands for too many values; the sentence says in which line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
+    except _BAD_YAML as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1} " if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise ValueError(f"{line}is not valid YAML: {problem}") from None
 
 
 def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> Experiment:
@@ -119,12 +166,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a config file: {error}.") from None
     try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
-    except _BAD_YAML as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise UserError(f"{path}:{line} is not valid YAML: {problem}.") from None
+        values = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -151,8 +195,8 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"override {override!r}: expected section.key=value.")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506
-    except _BAD_YAML:
+        value = parse_yaml(text)
+    except ValueError:
         raise UserError(f"override {override!r}: the value is not valid YAML.") from None
     node: Any = values
     *sections, last = key.split(".")

@@ -32,7 +32,7 @@ from kerasseg.datasets.case import CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.discovery import discover, knows_patients
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.page import Drawing, format_percent, format_significant, write_figures, write_page
 from kerasseg.progress import track
 
@@ -276,9 +276,10 @@ def write_cases_csv(data_set: DataSet, path: Path) -> None:
         for case in data_set.left_out
     ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0], "left_out"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    columns = [*rows[0], "left_out"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(spreadsheet_row(row.get(name) for name in columns) for row in rows)
     with atomic_write(path, _OPTION) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kerasseg.data_report.verify import CaseReport, Verdict, Verification, format_sizes
 from kerasseg.datasets.checks import Finding
+from kerasseg.errors import printable
 from kerasseg.files import atomic_write
 
 _STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -84,7 +85,7 @@ def _format_finding(finding: Finding, verdict: Verdict, root: Path | None) -> Te
     if root:
         message = message.replace(f"{root}/", "")  # it would stand in every row
     title = finding.check if finding.severity == verdict else f"{finding.severity}, {finding.check}"
-    return Text.assemble((f"{title}: ", _STYLES[finding.severity]), message)
+    return Text.assemble((f"{title}: ", _STYLES[finding.severity]), printable(message, keep="\n"))
 
 
 def _summary(verification: Verification) -> Text:

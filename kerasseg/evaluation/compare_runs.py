@@ -20,7 +20,7 @@ from kerasseg.evaluation.scores import CaseScore, scored_classes
 from kerasseg.evaluation.statistics import Means, means_as_json, summarise
 from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.metrics.statistics import MeanInterval, PairedDifference, compare_paired
 from kerasseg.page import Drawing, format_value, write_figures, write_page
@@ -218,7 +218,7 @@ def _compared_cases(
 def _as_json(
     comparison: Comparison, runs: Sequence[Run], split: str, settings: MetricsSection
 ) -> dict[str, Any]:
-    fingerprints = [run.environment["data_fingerprint"] for run in runs]
+    fingerprints = [run.data_fingerprint for run in runs]
     warnings = []
     if len(set(fingerprints)) > 1:
         warnings.append("The runs were made on different data: " + ", ".join(fingerprints) + ".")
@@ -306,7 +306,7 @@ def _write_csv(path: Path, comparison: Comparison) -> None:
                         row += [f"{v:.6g}" for v in numbers]
                     else:
                         row += [""] * 4
-                    writer.writerow(row)
+                    writer.writerow(spreadsheet_row(row))
 
 
 def _check_common(runs: Sequence[Run], split: str) -> None:

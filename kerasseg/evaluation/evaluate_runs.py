@@ -174,7 +174,7 @@ def _provenance_of_run(
             f"epoch {summary['best_epoch']}; {summary['precision']} on {summary['device']}"
         )
     facts |= {
-        "Data fingerprint": run.environment["data_fingerprint"],
+        "Data fingerprint": run.data_fingerprint,
         "Store": str(store.root),
     }
     facts |= describe_inference(experiment)
@@ -333,7 +333,7 @@ def evaluate_ensemble(
             "Split": f"{split}: the {len(case_ids)} cases that all runs have on this side",
             "Networks": "; ".join(f"{n.name}, {n.count_params():,} parameters" for n in networks),
             **describe_inference(runs[0].experiment),
-            "Data fingerprint": runs[0].environment["data_fingerprint"],
+            "Data fingerprint": runs[0].data_fingerprint,
             "Store": str(store.root),
         },
         warnings=warnings,

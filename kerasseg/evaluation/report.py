@@ -31,7 +31,7 @@ from kerasseg.evaluation.statistics import (
     slicewise_means,
 )
 from kerasseg.figures.style import class_colours
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.metrics.calibration import calibration
 from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.metrics.lesions import LesionSettings
@@ -242,4 +242,4 @@ def _write_csv(
     ):
         writer = csv.writer(file)
         writer.writerow(heading)
-        writer.writerows(rows)
+        writer.writerows(map(spreadsheet_row, rows))

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.metrics.case_metrics import UNITS, CaseMetrics, MetricSettings, case_metrics
 from kerasseg.metrics.lesions import LesionSettings
 from kerasseg.metrics.overlap import EmptyRule
@@ -222,7 +222,8 @@ def write_metrics(
             values = [row.dice[name] for name in columns]
             values += [row.classes[name].values[metric] for metric, name in others]
             masks = [row.classes[name].empty for name in empty]
-            writer.writerow([row.case_id, row.split, *(f"{v:.6f}" for v in values), *masks])
+            cells = [row.case_id, row.split, *(f"{v:.6f}" for v in values), *masks]
+            writer.writerow(spreadsheet_row(cells))
 
 
 def _mean(values: Sequence[float]) -> float:

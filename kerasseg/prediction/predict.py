@@ -13,7 +13,7 @@ from rich.table import Table
 from kerasseg import __version__
 from kerasseg.config.load import split_settings
 from kerasseg.datasets.inputs import find_inputs
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError, printable, storage_error
 from kerasseg.files import atomic_write
 from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
 from kerasseg.run import CHECKPOINT
@@ -181,5 +181,5 @@ def show_outcome(outcome: Outcome, output: Path, console: Console) -> None:
 
 
 def _plain(text: str) -> str:
-    """Escape square brackets, which rich takes for markup."""
-    return text.replace("[", "\\[")
+    """Escape square brackets, which rich takes for markup, and what cannot be printed."""
+    return printable(text).replace("[", "\\[")

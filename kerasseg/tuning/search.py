@@ -19,6 +19,7 @@ from kerasseg.config.load import (
     apply_override,
     differences,
     make_experiment,
+    parse_yaml,
     read_yaml,
 )
 from kerasseg.config.messages import explain
@@ -171,13 +172,13 @@ def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:
     """
     path = folder / FILE_NAME
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path}: there is no such file, so {folder} is no folder of a search; name one that "
             "python tune.py wrote."
         ) from None
-    except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     for section in ("search", "base"):
         if not isinstance(content, dict) or not isinstance(content.get(section), dict):

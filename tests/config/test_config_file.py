@@ -357,6 +357,14 @@ def test_refused_files(tmp_path):
     assert "experiment.yaml: line 2" in refuse(text="a: 1\n b: 2", tmp_path=tmp_path)
     message = refuse(text="training:\n  epochs: 1\n  epochs: 2\n", tmp_path=tmp_path)
     assert "line 3" in message and "'epochs' stands here a second time" in message
+    # Ten lines that stand for 9 to the 9th values, through lists and through merged mappings.
+    for first, line in (("[x]", " [{}]"), ("{k: 1}", "\n  <<: [{}]")):
+        bomb = f"a0: &a0 {first}\n" + "".join(
+            f"a{i}: &a{i}" + line.format(", ".join([f"*a{i - 1}"] * 9)) + "\n" for i in range(1, 10)
+        )
+        assert "more than 100000 values: write them out" in refuse(text=bomb, tmp_path=tmp_path)
+    assert "more than 100000 values" in refuse(text="a: &a [*a]\n", tmp_path=tmp_path)
+    assert "recursion" in refuse(text="[" * 700, tmp_path=tmp_path)
     assert "sections of `key: value`" in refuse(text="- 1", tmp_path=tmp_path)
     message = refuse(text="training:\n  epochs: many\n", tmp_path=tmp_path)
     assert f"{tmp_path / 'experiment.yaml'}: training.epochs" in message

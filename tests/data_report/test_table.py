@@ -123,3 +123,13 @@ def test_the_json_holds_everything(tmp_path):
 def test_a_place_that_cannot_be_written_names_the_option(tmp_path):
     with pytest.raises(UserError, match=r"--output"):
         write_json(sample(), tmp_path / "none" / "verify.json")
+
+
+def test_a_finding_does_not_command_the_terminal():
+    found = Verification(
+        "nifti", ROOT, [case("a", Finding("error", "x", "\x1b[2J\x07gone\nnext line"))]
+    )
+    text = io.StringIO()
+    print_verification(found, Console(file=text, width=100))
+    assert "%1B[2J%07gone" in text.getvalue() and "next line" in text.getvalue()
+    assert "\x1b" not in text.getvalue()

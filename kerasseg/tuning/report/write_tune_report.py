@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from kerasseg import __version__
 from kerasseg.errors import storage_error
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.progress import track
 from kerasseg.tuning.report.importance import (
@@ -184,7 +184,8 @@ def write_trials_csv(path: Path, search: SearchResults) -> None:
         for trial in search.trials:
             before = [trial.number, trial.trial_id, trial.status, _cell(trial.score)]
             values = [_cell(trial.values.get(name)) for name in names]
-            writer.writerow([*before, *values, *_last_cells(trial, search.folder)])
+            cells = [*before, *values, *_last_cells(trial, search.folder)]
+            writer.writerow(spreadsheet_row(cells))
 
 
 def _last_cells(trial: TrialRecord, folder: Path) -> list[Any]:
