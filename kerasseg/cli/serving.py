@@ -163,7 +163,8 @@ def segment(
     ],
     model: Annotated[str, typer.Option(help="The model's name on the server.")] = "kerasseg",
     version: Annotated[
-        int | None, typer.Option(min=1, help="Its version. Default: the one that answers.")
+        int | None,
+        typer.Option(min=1, max=2**63 - 1, help="Its version. Default: the one that answers."),
     ] = None,
     rest: Annotated[bool, typer.Option("--rest", help="REST instead of gRPC.")] = False,
     layout: Annotated[
@@ -184,8 +185,11 @@ def segment(
     ] = "auto",
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 600.0,
     retries: Annotated[
-        int, typer.Option(min=0, max=100, help="How often to ask a server again that is gone.")
-    ] = 3,
+        int,
+        typer.Option(
+            min=0, max=100, help="How often to ask a server again that is gone; 8 is 55 seconds."
+        ),
+    ] = 8,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt, and check the server.")] = False,
     authority: Annotated[
         Path | None, typer.Option(help="PEM file of who signed the server's certificate.")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from isal import igzip
 from pydantic import ValidationError
 
 from kerasseg import __version__, anatomy
 from kerasseg.config.data import DataSettings
+from kerasseg.config.load import parse_yaml
 from kerasseg.datasets.case import Case, Input
 from kerasseg.datasets.checks import check_case
 from kerasseg.datasets.inputs import find_inputs
@@ -81,7 +81,7 @@ class Client:
         rest: bool = False,
         probabilities: bool = False,
         compression: Literal["auto", "gzip", "none"] = "auto",
-        retries: int = 3,
+        retries: int = 8,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
         **connection: Any,
     ) -> None:
@@ -314,7 +314,7 @@ def read_metadata(text: bytes) -> Metadata:
         contents = json.loads(text)
         config = contents.get("config") or {}
         if isinstance(config, str):  # YAML, a document for each run
-            config = next(iter(yaml.safe_load_all(config)), None)
+            config = parse_yaml(config.partition("\n---\n")[0])
         metadata = Metadata(
             tuple(contents["modalities"]),
             int(contents["dimensions"]),
@@ -322,7 +322,7 @@ def read_metadata(text: bytes) -> Metadata:
             contents["target"],
             config if isinstance(config, Mapping) else {},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ServerError(
             f"The model's metadata cannot be understood ({type(error).__name__}: {error}): is it "
             "one that kerasseg export wrote?"

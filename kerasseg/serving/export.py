@@ -21,6 +21,7 @@ from kerasseg.serving.export_contents import (
     write_warm_up,
 )
 from kerasseg.serving.graph_input import Accepted
+from kerasseg.serving.protocol import version_number
 from kerasseg.serving.signatures import ExportedModel
 
 LARGEST_VOLUME = 2**26
@@ -182,8 +183,8 @@ def write_version(folder: Path, write: Callable[[Path], None]) -> Path:
         aside.mkdir(parents=True)
         write(aside)
         while True:
-            numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-            version = folder / str(max(numbers, default=0) + 1)
+            numbers = [version_number(path.name) for path in folder.iterdir()]
+            version = folder / str(max((n for n in numbers if n is not None), default=0) + 1)
             try:
                 return aside.rename(version)
             except OSError:

@@ -8,14 +8,16 @@ from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
+import yaml
 
 from kerasseg import __version__, anatomy
-from kerasseg.config.load import dump_experiment
+from kerasseg.config.load import dump_experiment, parse_yaml
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
 from kerasseg.prediction.model import LoadedRun, Model
 from kerasseg.run import Run
 from kerasseg.serving.graph_input import COMPRESSIONS, DTYPES, Accepted
+from kerasseg.serving.protocol import version_number
 
 WARM_UP_FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
 _WARM_UP_SHAPE: Final = (4, 5, 6)
@@ -51,7 +53,7 @@ def describe(
         },
         "combine": model.combine if len(model.runs) > 1 else None,
         "patch_size": [list(run.predictor.pipeline.patch_size) for run in model.runs],
-        "config": "---\n".join(dump_experiment(run.experiment) for run in model.runs),
+        "config": "---\n".join(_dump_without_folders(run) for run in model.runs),
         "score": {
             run.folder.name: Run(run.folder, run.experiment).summary.get("dice")
             for run in model.runs
@@ -66,6 +68,19 @@ def describe(
     }
 
 
+def _dump_without_folders(run: LoadedRun) -> str:
+    """Return a run's settings as YAML, of the machine's absolute paths only the last name."""
+
+    def shorten(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shorten(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [shorten(each) for each in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    return yaml.safe_dump(shorten(parse_yaml(dump_experiment(run.experiment))), sort_keys=False)
+
+
 def label_names(target: str, ids: Mapping[int, int]) -> dict[str, int]:
     """Return the id of each label in a segmentation by the label's name, background first."""
     names = {anatomy.BACKGROUND: anatomy.LABELS[anatomy.BACKGROUND], anatomy.TUMOUR: "tumour"}
@@ -75,8 +90,6 @@ def label_names(target: str, ids: Mapping[int, int]) -> dict[str, int]:
 
 
 def _training_packages(run: LoadedRun) -> Any:
-    if not (run.folder / "environment.json").is_file():  # a run of before, or without its files
-        return None
     return Run(run.folder, run.experiment).environment.get("packages")
 
 
@@ -180,7 +193,9 @@ def _models_config(folder: Path) -> str:
         "model_config_list {",
     ]
     versions = (path.parent for path in folder.glob("*/*/saved_model.pb"))
-    for name in sorted({path.parent.name for path in versions if path.name.isdecimal()}):
+    for name in sorted(
+        {path.parent.name for path in versions if version_number(path.name) is not None}
+    ):
         lines += [
             "  config {",
             f'    name: "{name}"',

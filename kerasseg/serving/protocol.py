@@ -5,7 +5,7 @@ import importlib.util
 import math
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType, SimpleNamespace
@@ -78,6 +78,21 @@ def _light_tensorflow() -> Iterator[None]:
         del sys.modules["tensorflow"]
 
 
+LARGEST_VERSION: Final = 2**63 - 1
+_LARGEST_REPEATED: Final = 2**20
+"""Bytes of a tensor in a request that may be written as one value that is repeated."""
+_LARGEST_OVERHEAD: Final = 2**16
+_MOST_AXES: Final = 32
+"""Of an array of NumPy 1."""
+_STRING_OVERHEAD: Final = 64
+"""Bytes of a short string in Python and of its place in an array."""
+_CONTENT: Final = "content"
+_REQUEST: Final[dict[int, Any]] = {
+    2: {2: {4: _CONTENT, 5: _CONTENT, 6: _CONTENT, 8: _CONTENT}},
+}
+"""The fields of a PredictRequest that may be large, by the numbers in predict.proto and
+tensor.proto: inputs (2) have values (2) that have tensor_content, float_val, double_val and
+string_val. Their bytes are about those of the array."""
 STRING: Final = 7
 """DT_STRING of tensorflow/core/framework/types.proto."""
 _NUMBERS: Final[dict[int, tuple[np.dtype, str]]] = {
@@ -121,48 +136,151 @@ def from_proto(message: Any, most_bytes: int | None = None) -> np.ndarray:
 
     Args:
         message: A TensorProto.
-        most_bytes: Bytes that the shape may claim. A shape costs nothing to write, the array does.
+        most_bytes: Bytes that the shape may claim. A shape costs nothing to write, the array does,
+            so a tensor of more than 1 MiB must then hold every one of its values, too.
 
     Raises:
         ValueError: For a type that is not served, and for content that does not fill the shape.
         OverflowError: For a shape that claims more than `most_bytes`.
     """
     shape = tuple(dim.size for dim in message.tensor_shape.dim)
-    if message.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise ValueError(f"has the impossible shape {shape}")
-    count = math.prod(shape)
+    claimed, count = claimed_bytes(message), math.prod(shape)
     if message.dtype == STRING:
         values = list(message.string_val)
         if len(values) != count:
-            raise ValueError(f"has {len(values)} strings, but its shape {shape} claims {count}")
+            raise ValueError(
+                f"has {len(values)} strings, but its shape {_format_shape(shape)} claims {count}"
+            )
         strings = np.empty(count, object)
         strings[:] = values
         return strings.reshape(shape)
-    if message.dtype not in _NUMBERS:
-        raise ValueError(f"has the type {message.dtype} of types.proto, which is not served")
     dtype, field = _NUMBERS[message.dtype]
-    if most_bytes is not None and count * dtype.itemsize > most_bytes:
+    if most_bytes is not None and claimed > most_bytes:
         raise OverflowError(
-            f"has the shape {shape}, which claims {count * dtype.itemsize / 2**20:,.0f} MiB; at "
+            f"has the shape {_format_shape(shape)}, which claims {claimed / 2**20:,.0f} MiB; at "
             f"most {most_bytes / 2**20:,.0f} MiB are taken"
         )
-    if message.tensor_content:
-        found = len(message.tensor_content)
-        if found != count * dtype.itemsize:
+    content = message.tensor_content
+    if content:
+        if len(content) != claimed:
             raise ValueError(
-                f"has {found} bytes, but its shape {shape} of {dtype} claims "
-                f"{count * dtype.itemsize}"
+                f"has {len(content)} bytes, but its shape {_format_shape(shape)} of {dtype} claims "
+                f"{claimed}"
             )
-        stored = np.frombuffer(message.tensor_content, dtype.newbyteorder("<"))
+        stored = np.frombuffer(content, dtype.newbyteorder("<"))
         return stored.astype(dtype, copy=False).reshape(shape)
     raw = getattr(message, field)
+    if len(raw) > count or (count and not len(raw)):
+        raise ValueError(
+            f"has {len(raw)} values, but its shape {_format_shape(shape)} claims {count}"
+        )
+    if most_bytes is not None and len(raw) < count and claimed > _LARGEST_REPEATED:
+        raise ValueError(
+            f"has {len(raw)} value(s) for the {count} that its shape {_format_shape(shape)} "
+            "claims: repeat the last one yourself, a tensor of this size is sent whole"
+        )
     half = field == "half_val"
     given = np.asarray(raw, np.uint16).view(dtype) if half else np.asarray(raw, dtype)
-    if len(given) > count or (count and not len(given)):
-        raise ValueError(f"has {len(given)} values, but its shape {shape} claims {count}")
     # By tensor.proto, values that are left out at the end repeat the last one.
     filled = np.empty(count, dtype)
     filled[: len(given)] = given
     if len(given) < count:
         filled[len(given) :] = given[-1]
     return filled.reshape(shape)
+
+
+def claimed_bytes(message: Any) -> int:
+    """Return the bytes that the array of a TensorProto takes, without making it.
+
+    Raises:
+        ValueError: For an impossible shape, and for a type that is not served.
+    """
+    shape = tuple(dim.size for dim in message.tensor_shape.dim)
+    if message.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise ValueError(f"has the impossible shape {_format_shape(shape)}")
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"has a shape of {len(shape)} axes, more than {_MOST_AXES}")
+    if message.dtype == STRING:
+        return sum(len(value) + _STRING_OVERHEAD for value in message.string_val)
+    if message.dtype not in _NUMBERS:
+        raise ValueError(f"has the type {message.dtype} of types.proto, which is not served")
+    return math.prod(shape) * _NUMBERS[message.dtype][0].itemsize
+
+
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return str(shape) if len(shape) <= _MOST_AXES else f"of {len(shape)} axes"
+
+
+def read_predict_request(data: bytes) -> Any:
+    """Return the PredictRequest of its bytes, which must not unfold to many times their size.
+
+    A few bytes of a message may become a large object: an empty string, an axis, an input of its
+    own. All that is not the plain content of a tensor is therefore bounded before it is parsed.
+
+    Raises:
+        ValueError: For bytes that are no such message.
+        OverflowError: For more than 64 KiB of anything else than content.
+    """
+    try:
+        _measure_overhead(memoryview(data), 0, len(data), _REQUEST)
+        return serving_apis().predict_pb2.PredictRequest.FromString(data)
+    except OverflowError:
+        raise
+    except Exception as error:  # DecodeError is a class of each implementation of protobuf
+        raise ValueError(f"The message is no PredictRequest ({type(error).__name__}).") from None
+
+
+def _measure_overhead(data: memoryview, at: int, end: int, fields: Mapping[int, Any]) -> int:
+    """Return the bytes from `at` to `end` that are not contents, as `_REQUEST` names those."""
+    total = 0
+    while at < end:
+        begin = at
+        tag, at = _read_varint(data, at, end)
+        size, inside = 0, None
+        if tag & 7 == 0:
+            _, at = _read_varint(data, at, end)
+        elif tag & 7 == 2:
+            size, at = _read_varint(data, at, end)
+            inside = fields.get(tag >> 3)
+        elif tag & 7 in (1, 5):
+            at += 8 if tag & 7 == 1 else 4
+        else:
+            raise ValueError("groups are not served")
+        if at + size > end:
+            raise ValueError("it is cut")
+        total += at - begin
+        if isinstance(inside, Mapping):
+            total += _measure_overhead(data, at, at + size, inside)
+        elif inside is None:
+            total += size
+        at += size
+        if total > _LARGEST_OVERHEAD:
+            raise OverflowError(
+                f"The message holds more than {_LARGEST_OVERHEAD} bytes of names, axes, integers "
+                "that are listed one by one and the like: send them as tensor_content."
+            )
+    return total
+
+
+def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            break
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("a number is cut or too long")
+
+
+def version_number(name: str) -> int | None:
+    """Return the version that a folder of this name holds, or None if it is no version's name.
+
+    TensorFlow Serving knows versions as whole numbers of 64 bits.
+    """
+    if name.isascii() and name.isdecimal() and len(name) <= len(str(LARGEST_VERSION)):
+        number = int(name)
+        return number if number <= LARGEST_VERSION else None
+    return None

@@ -160,7 +160,7 @@ def test_grpc_alone(server, stub, channel):
     claims.inputs["volume"].ClearField("tensor_content")
     claims.inputs["volume"].float_val.append(1.0)
     error = refused(lambda: stub.Predict(claims, timeout=20))
-    assert error.code() == LARGE and "claims" in error.details()
+    assert error.code() == LARGE and "inputs claim" in error.details()
     large = predict_request("segment", **segment(volume=np.zeros((9, 256, 256, 4), np.float32)))
     error = refused(lambda: stub.Predict(large, timeout=20))
     assert error.code() == LARGE and "larger than max" in error.details()

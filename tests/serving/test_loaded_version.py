@@ -11,7 +11,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.serving.server.limits import Limits, Reason, Refusal
-from kerasseg.serving.server.models import WARM_UP_FILE, LoadedVersion
+from kerasseg.serving.server.loaded_version import WARM_UP_FILE, LoadedVersion
 from tests.conftest import SHAPE
 from tests.older.test_before_house import ARCHIVE
 from tests.serving.test_protocols import predict_request

@@ -1,5 +1,6 @@
 """The metadata of a served model decide which scans it takes and which ids are written."""
 
+import inspect
 import json
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import yaml
 
 from benchmarks.serving_model import METADATA
+from kerasseg.cli.serving import segment
 from kerasseg.datasets.labels import label_ids
 from kerasseg.errors import UserError
-from kerasseg.serving.client import Metadata, read_metadata
+from kerasseg.serving.client import Client, Metadata, read_metadata
+from kerasseg.serving.client_transport import ServerError, retry
 
 NAMES = ("background", "NCR", "ED", "ET")
 
@@ -56,3 +59,26 @@ def test_what_is_not_of_kerasseg_has_a_sentence():
         changed_metadata(labels={"background": 0, "liver": 1})
     with pytest.raises(UserError, match="another version of kerasseg"):
         changed_metadata(target="organs")
+
+
+def test_the_client_outlasts_a_restart_of_the_server():
+    """A server with TensorFlow takes 12 seconds and more to start."""
+    pauses = []
+
+    def work():
+        raise ServerError("gone", gone=True)
+
+    retries = inspect.signature(Client).parameters["retries"].default
+    assert inspect.signature(segment).parameters["retries"].default == retries
+    with pytest.raises(ServerError, match="gone"):
+        retry(work, retries, lambda line: None, pauses.append)
+    assert 45 <= sum(pauses) <= 60 and max(pauses) == 10
+
+
+def test_metadata_of_a_hostile_server_are_refused_at_once():
+    bomb = "a0: &a0 [x]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+    )
+    for text in (json.dumps({**METADATA, "config": bomb}), "[" * 100_000):
+        with pytest.raises(ServerError, match="cannot be understood"):
+            read_metadata(text.encode())

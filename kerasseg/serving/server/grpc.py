@@ -3,135 +3,235 @@
 The answers about a model's signatures and versions are messages of this protocol in REST, too.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from kerasseg.serving.protocol import from_proto, serving_apis, to_proto
-from kerasseg.serving.server.limits import Reason, Refusal, bad_input
-from kerasseg.serving.server.metrics import Metrics
+from kerasseg.serving.protocol import (
+    claimed_bytes,
+    from_proto,
+    read_predict_request,
+    serving_apis,
+    to_proto,
+)
+from kerasseg.serving.server.limits import (
+    MIB,
+    Limits,
+    Reason,
+    Refusal,
+    Spec,
+    bad_input,
+    check_names,
+)
 from kerasseg.serving.server.models import Models
+from kerasseg.serving.server.requests import Held, Metrics, Requests
 
 DEFAULT_SIGNATURE = "serving_default"
+_LONGEST_SENTENCE = 1000
+"""Characters of a refusal; gRPC sends it among the headers, of which there may be 8 KiB."""
+_LOG = logging.getLogger(__name__)
 
 
-def grpc_server(models: Models, metrics: Metrics) -> Any:
-    """Return a `grpc.Server` with both services, without a port yet."""
+def grpc_server(models: Models, metrics: Metrics, requests: Requests) -> Any:
+    """Return a `grpc.aio.Server` with both services, without a port yet.
+
+    It belongs to the running event loop. For the server every method is a stream of messages, which
+    looks the same on the wire if there is one: so a message is only read when there is room for it,
+    and a client that never sends it holds no thread.
+    """
     apis, limits = serving_apis(), models.limits
-    server = apis.grpc.server(
-        ThreadPoolExecutor(limits.at_once, thread_name_prefix="grpc"),
+    milliseconds = int(1000 * limits.silent_seconds)
+    server = apis.grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", limits.request_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            # A compressed message would be unfolded before its size is known.
+            ("grpc.compression_enabled_algorithms_bitset", 1),
+            ("grpc.max_concurrent_streams", 100),
+            ("grpc.server_handshake_timeout_ms", milliseconds),
+            ("grpc.max_connection_idle_ms", 10 * milliseconds),
         ],
-        maximum_concurrent_rpcs=limits.at_once,
     )
-    services = _Services(models, metrics)
-    apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
-    apis.model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
+    services = _Services(models, metrics, requests)
+    handlers = {
+        "tensorflow.serving.PredictionService": {
+            "Predict": services.predict,
+            "GetModelMetadata": services.metadata,
+            "Classify": services.unimplemented,
+            "Regress": services.unimplemented,
+            "MultiInference": services.unimplemented,
+        },
+        "tensorflow.serving.ModelService": {
+            "GetModelStatus": services.status,
+            "HandleReloadConfigRequest": services.unimplemented,
+        },
+    }
+    for service, methods in handlers.items():
+        behaviours = {
+            name: apis.grpc.stream_stream_rpc_method_handler(method)
+            for name, method in methods.items()
+        }
+        server.add_generic_rpc_handlers(
+            (apis.grpc.method_handlers_generic_handler(service, behaviours),)
+        )
     return server
 
 
 class _Services:
     """The methods that TensorFlow Serving's protocol names."""
 
-    def __init__(self, models: Models, metrics: Metrics) -> None:
-        self._models, self._metrics = models, metrics
+    def __init__(self, models: Models, metrics: Metrics, requests: Requests) -> None:
+        self._models, self._metrics, self._requests = models, metrics, requests
+        # Requests for a status are small, and are answered whatever the others wait for.
+        self._small = Requests(models.limits)
         self._apis = serving_apis()
 
-    def Predict(self, message: Any, context: Any) -> Any:
+    async def predict(self, messages: Any, context: Any) -> None:
         """Answer the outputs of a signature."""
-        return self._answer(context, lambda: self._predict(message, context))
+        limits, left = self._models.limits, context.time_remaining()
+        until = time.monotonic() + (limits.seconds if left is None else min(limits.seconds, left))
 
-    def GetModelMetadata(self, message: Any, context: Any) -> Any:
+        async def work(data: bytes, held: Held) -> bytes:
+            context.add_done_callback(lambda _: held.hung_up())
+            parts = [data]  # so that the work can let go of it
+            del data
+            return await self._requests.compute(held, lambda: self._predict(parts, held, until))
+
+        await self._answer(context, self._requests, work, until)
+
+    async def metadata(self, messages: Any, context: Any) -> None:
         """Answer the signatures of a model."""
 
-        def work() -> Any:
+        async def work(data: bytes, held: Held) -> bytes:
+            message = self._apis.get_model_metadata_pb2.GetModelMetadataRequest.FromString(data)
             if list(message.metadata_field) != ["signature_def"]:
-                raise bad_input(
-                    f"metadata_field is {list(message.metadata_field)}, expected signature_def."
-                )
+                raise bad_input("metadata_field is something else than signature_def alone.")
             spec = message.model_spec
-            return metadata_response(self._models, spec.name, _version(spec))
+            answer = metadata_response(self._models, spec.name, _version(spec))
+            return bytes(answer.SerializeToString())
 
-        return self._answer(context, work)
+        await self._answer(context, self._small, work)
 
-    def GetModelStatus(self, message: Any, context: Any) -> Any:
+    async def status(self, messages: Any, context: Any) -> None:
         """Answer the states of a model's versions."""
-        spec = message.model_spec
-        return self._answer(
-            context, lambda: status_response(self._models, spec.name, _version(spec))
-        )
 
-    def Classify(self, message: Any, context: Any) -> Any:
+        async def work(data: bytes, held: Held) -> bytes:
+            message = self._apis.get_model_status_pb2.GetModelStatusRequest.FromString(data)
+            spec = message.model_spec
+            answer = status_response(self._models, spec.name, _version(spec))
+            return bytes(answer.SerializeToString())
+
+        await self._answer(context, self._small, work)
+
+    async def unimplemented(self, messages: Any, context: Any) -> None:
         """Refuse a method that this server does not have."""
-        context.abort(
+        await context.abort(
             self._apis.grpc.StatusCode.UNIMPLEMENTED,
             "This server only answers Predict, GetModelMetadata and GetModelStatus.",
         )
 
-    Regress = MultiInference = HandleReloadConfigRequest = Classify
-
-    def _answer(self, context: Any, work: Callable[[], Any]) -> Any:
+    async def _answer(
+        self,
+        context: Any,
+        requests: Requests,
+        work: Callable[[bytes, Held], Awaitable[bytes]],
+        until: float | None = None,
+    ) -> None:
+        """Read the only message of a call, and write what `work` makes of it."""
         codes = self._apis.grpc.StatusCode
         try:
-            return work()
+            with requests.request() as held:
+                # How large the message is, is known when all of it is there.
+                await requests.resize(held, self._models.limits.request_bytes)
+                patience = None if until is None else until - time.monotonic()
+                data = await requests.wait_for_client(held, context.read(), patience)
+                if not isinstance(data, bytes):
+                    raise bad_input("The call ended without a message.")
+                await requests.resize(held, len(data))
+                parts = [data]
+                del data
+                answer = await work(parts.pop(), held)
+                held.size = len(answer)
+                await requests.wait_for_client(held, context.write(answer), patience)
+                return
         except Refusal as refusal:
             code, sentence = codes[refusal.reason.grpc_code], refusal.sentence
         except MemoryError:
             code, sentence = codes.RESOURCE_EXHAUSTED, "Memory ran out on the server."
         except Exception as error:  # whatever it is, the server goes on
-            code, sentence = codes.INTERNAL, f"{type(error).__name__}: {error}"
-        return context.abort(code, sentence)
+            if type(error).__name__ == "DecodeError":
+                code, sentence = codes.INVALID_ARGUMENT, "The message is not of this method."
+            else:
+                code, sentence = codes.INTERNAL, internal_error(error)
+        await context.abort(code, sentence[:_LONGEST_SENTENCE])
 
-    def _predict(self, message: Any, context: Any) -> Any:
-        limits, left = self._models.limits, context.time_remaining()
-        until = time.monotonic() + (limits.seconds if left is None else min(limits.seconds, left))
-        spec = message.model_spec
-        signature = spec.signature_name or DEFAULT_SIGNATURE
-
-        def cancel_if_gone(task: Future) -> None:
-            # A request whose sender hangs up leaves the queue.
-            if not context.add_callback(task.cancel):
-                task.cancel()
-
+    def _predict(self, parts: list[bytes], held: Held, until: float) -> bytes:
         with self._metrics.request("grpc") as labels:
-            labels.update(model=spec.name, signature=signature)
-            served = self._models.model(spec.name)
-            loaded = served.get(_version(spec))
-            loaded.specs(signature)  # refused before the tensors are read
-            inputs = _read_inputs(message.inputs, limits.volume_bytes)
+            name, version, signature, wanted, message = self._read_spec(parts.pop())
+            labels.update(model=name, signature=signature)
+            served = self._models.model(name)
+            loaded = served.get(version)
+            # Refused before the tensors are unfolded.
+            inputs = _read_inputs(message.inputs, loaded.specs(signature), self._models.limits)
+            del message
             outputs = served.predict(
-                loaded, signature, inputs, until - time.monotonic(), cancel_if_gone
+                loaded, signature, inputs, until - time.monotonic(), held.queued
             )
-            names = list(message.output_filter) or list(outputs)
-            unknown = [name for name in names if name not in outputs]
-            if unknown:
-                raise bad_input(
-                    f"output_filter names {', '.join(unknown)}: there are {', '.join(outputs)}."
-                )
+            names = wanted or list(outputs)
+            if not set(names) <= set(outputs):
+                raise bad_input(f"output_filter names others than {', '.join(outputs)}.")
             response = self._apis.predict_pb2.PredictResponse()
-            response.model_spec.name = spec.name
+            response.model_spec.name = name
             response.model_spec.version.value = loaded.version
             response.model_spec.signature_name = signature
-            for name in names:
-                response.outputs[name].CopyFrom(to_proto(outputs[name]))
-            return response
+            for each in names:
+                response.outputs[each].CopyFrom(to_proto(outputs[each]))
+            return bytes(response.SerializeToString())
 
-
-def _read_inputs(messages: Mapping[str, Any], most_bytes: int) -> dict[str, np.ndarray]:
-    inputs = {}
-    for name, message in messages.items():
+    def _read_spec(self, data: bytes) -> tuple[str, int | None, str, list[str], Any]:
         try:
-            inputs[name] = from_proto(message, most_bytes)
+            message = read_predict_request(data)
         except OverflowError as error:
-            raise Refusal(Reason.TOO_LARGE, f"{name} {error}.") from None
+            raise Refusal(Reason.TOO_LARGE, str(error)) from None
         except ValueError as error:
-            raise bad_input(f"{name} {error}.") from None
+            raise bad_input(str(error)) from None
+        spec = message.model_spec
+        signature = spec.signature_name or DEFAULT_SIGNATURE
+        return spec.name, _version(spec), signature, list(message.output_filter), message
+
+
+def internal_error(error: Exception) -> str:
+    """Return what a client is told of a mistake of ours, and write all of it into the log."""
+    _LOG.error("A request failed.", exc_info=error)
+    return f"The server made a mistake ({type(error).__name__}); its log tells more."
+
+
+def _read_inputs(
+    messages: Mapping[str, Any], specs: Mapping[str, Spec], limits: Limits
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a request's tensors, once all of them together are known to fit."""
+    check_names(messages, specs)
+    inputs, name = {}, ""
+    try:
+        total = 0
+        for name in messages:
+            total += claimed_bytes(messages[name])
+        if total > limits.volume_bytes:
+            raise Refusal(
+                Reason.TOO_LARGE,
+                f"The shapes of the inputs claim {total / MIB:,.0f} MiB; at most "
+                f"{limits.volume_bytes / MIB:,.0f} MiB are taken.",
+            )
+        for name, message in messages.items():
+            inputs[name] = from_proto(message, limits.volume_bytes)
+    except OverflowError as error:
+        raise Refusal(Reason.TOO_LARGE, f"{name} {error}.") from None
+    except ValueError as error:
+        raise bad_input(f"{name} {error}.") from None
     return inputs
 
 

@@ -5,6 +5,7 @@ whether the inputs are those of the signature, and how much memory they would ta
 """
 
 import math
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ import numpy as np
 from isal import igzip_lib, isal_zlib
 
 MIB = 2**20
+_PATH = re.compile(r"(?<![\w./])/(?:[^\s/:;,'\"()\[\]]+/)+")
+_MOST_NAMES = 20
+_LONGEST_NAME = 200
+"""What a refusal repeats of the names in a request, which may have many and long ones."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,20 @@ class Limits:
         volume_bytes: Of one tensor, after its shape or its compression is unfolded.
         queue: Requests of one model that may wait for the one that is running.
         seconds: For one request, its waiting included; a gRPC deadline may be shorter.
+        silent_seconds: How long a client may keep the server waiting: for the next bytes of its
+            request, for a whole head of HTTP, or by not reading its answer.
+        grace_seconds: How long a client may be silent before its request makes room for another
+            one, when there is none left.
+        connections: HTTP connections that may be open; one more closes the longest silent one.
     """
 
     request_bytes: int = 256 * MIB
     volume_bytes: int = 1024 * MIB
     queue: int = 8
     seconds: float = 600.0
+    silent_seconds: float = 30.0
+    grace_seconds: float = 2.0
+    connections: int = 512
 
     @property
     def at_once(self) -> int:
@@ -57,7 +70,7 @@ class Reason(Enum):
     BAD_INPUT = ("INVALID_ARGUMENT", 400)
     NOT_FOUND = ("NOT_FOUND", 404)
     TOO_LARGE = ("RESOURCE_EXHAUSTED", 413)
-    TOO_MANY = ("RESOURCE_EXHAUSTED", 429)
+    TOO_MANY = ("UNAVAILABLE", 429)
     FAILED = ("INTERNAL", 500)
     UNAVAILABLE = ("UNAVAILABLE", 503)
     TOO_LATE = ("DEADLINE_EXCEEDED", 504)
@@ -105,12 +118,7 @@ def check_inputs(inputs: Mapping[str, np.ndarray], specs: Mapping[str, Spec]) ->
 
     So it is for an input of a fixed shape that is empty, or holds NaN or infinity.
     """
-    missing, unknown = set(specs) - set(inputs), set(inputs) - set(specs)
-    if missing or unknown:
-        mend = f"add {_join(missing)}" if missing else f"leave out {_join(unknown)}"
-        raise bad_input(
-            f"The inputs are {_join(inputs)}, but the signature takes {_join(specs)}: {mend}."
-        )
+    check_names(inputs, specs)
     for name, spec in specs.items():
         value = inputs[name]
         found = "string" if value.dtype == object else value.dtype.name
@@ -130,6 +138,16 @@ def check_inputs(inputs: Mapping[str, np.ndarray], specs: Mapping[str, Spec]) ->
         # Not of every value: that would be an array of its own, and several requests come at once.
         if value.dtype.kind == "f" and not np.isfinite([value.min(), value.max()]).all():
             raise bad_input(f"{name} holds values that are NaN or infinite.")
+
+
+def check_names(inputs: Iterable[str], specs: Iterable[str]) -> None:
+    """Raise `Refusal` if the names of the inputs are not those of the signature."""
+    missing, unknown = set(specs) - set(inputs), set(inputs) - set(specs)
+    if missing or unknown:
+        mend = f"add {_join(missing)}" if missing else f"leave out {_join(unknown)}"
+        raise bad_input(
+            f"The inputs are {_join(inputs)}, but the signature takes {_join(specs)}: {mend}."
+        )
 
 
 def check_volume_bytes(inputs: Mapping[str, np.ndarray], limits: Limits) -> None:
@@ -199,5 +217,13 @@ def inflate(data: bytes, most: int, name: str, reason: Reason) -> bytes:
     return result
 
 
+def without_folders(text: str) -> str:
+    """Return a message with the names of files instead of their absolute paths."""
+    return _PATH.sub("", text)
+
+
 def _join(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+    shown = sorted(names)
+    if len(shown) > _MOST_NAMES:
+        shown = [*shown[:_MOST_NAMES], f"{len(shown) - _MOST_NAMES} more"]
+    return ", ".join(name[:_LONGEST_NAME] for name in shown) or "none"

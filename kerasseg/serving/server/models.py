@@ -1,11 +1,11 @@
 """The models that a server answers with: they are loaded, replaced by newer versions, and queued.
 
-`Models` is a folder of models, `ServedModel` one model in it, `LoadedVersion` a version of that in
-memory.
+`Models` is a folder of models, `ServedModel` one model in it. A version in memory is a
+`loaded_version.LoadedVersion`.
 """
 
 import gc
-import re
+import os
 import threading
 import weakref
 from collections import deque
@@ -17,27 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from kerasseg.serving.protocol import from_proto, serving_apis
-from kerasseg.serving.server.limits import (
-    Limits,
-    Reason,
-    Refusal,
-    Spec,
-    bad_input,
-    check_inputs,
-    check_volume_bytes,
-    inflate_volume,
-)
-
-WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-_MOST_WARM_UPS = 1000
-"""TensorFlow Serving replays that many, too."""
+from kerasseg.serving.protocol import version_number
+from kerasseg.serving.server.limits import Limits, Reason, Refusal, without_folders
 
 
 class Models:
-    """The models of a folder by name; a thread looks for new versions.
+    """The models of a folder by name; each has a thread that looks for its new versions.
 
     Args:
         root: Folder of NAME/VERSION/saved_model.pb.
@@ -53,33 +39,59 @@ class Models:
         self._root, self._load, self._say = root, load, say
         self._served: dict[str, ServedModel] = {}
         self._stop = threading.Event()
+        self._trouble = ""
 
     def update(self) -> None:
-        """Load every model and version that is new. Folders that are no version are passed over."""
-        folders: dict[str, dict[int, Path]] = {}
-        for path in self._root.glob("*/*/saved_model.pb"):
-            folder = path.parent
-            if folder.name.isdecimal():
-                folders.setdefault(folder.parent.name, {})[int(folder.name)] = folder
-        for name in sorted(folders):
-            if name not in self._served:
-                served = ServedModel(name, self.limits, self._load, self._say)
-                # A new dictionary, as other threads read the one that is there.
-                self._served = {**self._served, name: served}
-        for name, versions in sorted(folders.items()):
-            self._served[name].update(versions)
+        """Load every model and version that is new, one after the other."""
+        self.find()
+        for served in self.all():
+            served.update()
+
+    def find(self) -> None:
+        """Find the models that are new; nothing is loaded. Other folders are passed over."""
+        names = [entry.name for entry in os.scandir(self._root) if entry.is_dir()]
+        for name in sorted(names):
+            if name in self._served:
+                continue
+            try:
+                if not find_versions(self._root / name):
+                    continue
+            except OSError:  # a folder of others
+                continue
+            served = ServedModel(self._root / name, self.limits, self._load, self._say)
+            # A new dictionary, as other threads read the one that is there.
+            self._served = {**self._served, name: served}
 
     def watch(self, seconds: float) -> None:
-        """Call `update` every so many seconds, in a thread, until `close`."""
+        """Look for models and versions every so many seconds, in threads, until `close`.
+
+        Returns when those that are there by now have been loaded, or could not be. Each model has a
+        thread of its own, so that none waits for another one that takes long to load.
+        """
+        self.find()
+        here = self.all()
 
         def work() -> None:
-            while not self._stop.wait(seconds):
+            watched: set[str] = set()
+            while not self._stop.is_set():
+                for served in self.all():
+                    if served.name not in watched:
+                        watched.add(served.name)
+                        threading.Thread(
+                            target=served.watch, args=(seconds, self._stop), daemon=True
+                        ).start()
+                self._stop.wait(seconds)
                 try:
-                    self.update()
+                    self.find()
+                    self._trouble = ""
                 except Exception as error:  # a folder that cannot be read now may be readable later
-                    self._say(f"{self._root}: could not be looked through: {error}")
+                    if str(error) != self._trouble:  # said once
+                        self._trouble = str(error)
+                        self._say(f"{self._root}: could not be looked through: {error}")
 
         threading.Thread(target=work, daemon=True).start()
+        for served in here:
+            served.looked.wait()
 
     def model(self, name: str) -> "ServedModel":
         """Return the model of that name, or raise `Refusal` if there is none."""
@@ -95,8 +107,8 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """True if there is a model, and every one of them answers."""
-        served = self.all()
+        """True if there is a model, and every one that has versions answers."""
+        served = [model for model in self.all() if not model.removed]
         return bool(served) and all(model.version is not None for model in served)
 
     def close(self, seconds: float) -> None:
@@ -118,16 +130,26 @@ class VersionStatus:
 class ServedModel:
     """The newest version of a model that can be loaded, and a queue in front of it.
 
-    The arguments are those of `Models`.
+    Args:
+        folder: The model's folder, which holds a folder for each version; its name is the model's.
+        limits, load, say: As of `Models`.
+
+    Attributes:
+        statuses: The state of each version that was there since the start.
+        removed: True while the model has no version any more.
+        looked: Set when the versions have been looked for once, and loaded.
     """
 
     def __init__(
-        self, name: str, limits: Limits, load: Callable[..., Any], say: Callable[[str], None]
+        self, folder: Path, limits: Limits, load: Callable[..., Any], say: Callable[[str], None]
     ) -> None:
-        self.name = name
-        self.queue = WorkQueue(name, limits.queue)
-        self.statuses: dict[int, VersionStatus] = {}
-        self._limits, self._load, self._say = limits, load, say
+        self.name = folder.name
+        self.queue = WorkQueue(self.name, limits.queue)
+        newest = sorted(find_versions(folder))[-1:]
+        self.statuses = {version: VersionStatus("START") for version in newest}
+        self.removed = False
+        self.looked = threading.Event()
+        self._folder, self._limits, self._load, self._say = folder, limits, load, say
         self._current: Any = None
         self._lock = threading.Lock()
         self._broken: dict[int, tuple] = {}
@@ -149,7 +171,9 @@ class ServedModel:
             current = self._current
         if current is not None and version in (None, current.version):
             return current
-        asked = f"version {version} of the model {self.name}" if version else self.name
+        asked = self.name if version is None else f"version {version} of the model {self.name}"
+        if self.removed:
+            raise Refusal(Reason.NOT_FOUND, f"The model {self.name} has no version any more.")
         if current is not None:
             raise Refusal(Reason.NOT_FOUND, f"{asked} is not served: version {current.version} is.")
         if any(status.state in ("START", "LOADING") for status in self.statuses.values()):
@@ -188,13 +212,35 @@ class ServedModel:
         outputs: dict[str, np.ndarray] = wait(task, seconds)
         return outputs
 
-    def update(self, folders: Mapping[int, Path]) -> None:
+    def watch(self, seconds: float, stop: threading.Event) -> None:
+        """Call `update` every so many seconds until `stop` is set."""
+        trouble = ""
+        while not stop.is_set():
+            try:
+                self.update()
+                trouble = ""
+            except Exception as error:  # a folder that cannot be read now may be readable later
+                if str(error) != trouble:  # said once
+                    trouble = str(error)
+                    self._say(f"{self.name}: could not be looked through: {error}")
+            self.looked.set()
+            stop.wait(seconds)
+
+    def update(self) -> None:
         """Load the newest version if another one answers so far, and swap the two.
 
         The old one answers until then. A version that cannot be loaded is passed over until one of
-        its files changes.
+        its files changes. If no version is left, none answers.
         """
         self._forget_retired()
+        folders = find_versions(self._folder)
+        for version in set(self.statuses) - set(folders) - {self.version}:
+            if self.statuses[version].state in ("START", "LOADING"):
+                self.statuses[version] = VersionStatus("END")
+        self.removed = not folders
+        if not folders:
+            self._take_away()
+            return
         for version in sorted(folders, reverse=True):
             if version == self.version:
                 return
@@ -207,8 +253,10 @@ class ServedModel:
             except Exception as error:  # a broken version must not end the others
                 self._broken[version] = seen
                 reason = _load_error(error)
-                self.statuses[version] = VersionStatus("END", reason)
-                kept = f"version {self.version} goes on" if self.version else "nothing is served"
+                self.statuses[version] = VersionStatus("END", without_folders(reason))
+                kept = "nothing is served"
+                if self.version is not None:
+                    kept = f"version {self.version} goes on"
                 self._say(f"{self.name}: version {version} cannot be loaded, {kept}: {reason}")
                 continue
             self._swap(loaded)
@@ -222,10 +270,18 @@ class ServedModel:
 
     def _swap(self, loaded: Any) -> None:
         self._broken.pop(loaded.version, None)
-        with self._lock:
-            old, self._current = self._current, loaded
+        self._replace(loaded)
         self.statuses[loaded.version] = VersionStatus("AVAILABLE")
         self._say(f"{self.name}: version {loaded.version} answers.")
+
+    def _take_away(self) -> None:
+        if self._current is not None:
+            self._say(f"{self.name}: has no version any more: nothing is served.")
+            self._replace(None)
+
+    def _replace(self, loaded: Any) -> None:
+        with self._lock:
+            old, self._current = self._current, loaded
         if old is not None:
             self.statuses[old.version] = VersionStatus("UNLOADING")
             self._retired[old.version] = weakref.ref(old)
@@ -241,6 +297,30 @@ class ServedModel:
             if version != self.version:
                 self.statuses[version] = VersionStatus("END")
                 self._say(f"{self.name}: version {version} is unloaded.")
+
+
+def find_versions(folder: Path) -> dict[int, Path]:
+    """Return the folder of each version in a model's folder; there is none if it is gone.
+
+    Raises `OSError` if it cannot be looked into now, which says nothing about its versions.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    versions = {}
+    for name in names:
+        number = version_number(name)
+        if number is not None and _is_file(folder / name / "saved_model.pb"):
+            versions[number] = folder / name
+    return versions
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 def _fingerprint(folder: Path) -> tuple:
@@ -348,121 +428,3 @@ def wait(future: Future, seconds: float) -> Any:
         raise Refusal(
             Reason.TOO_LATE, "The time for this request was over before it was answered."
         ) from None
-
-
-class LoadedVersion:
-    """A version of a SavedModel, loaded and warmed up.
-
-    Raises what TensorFlow raises for a damaged one, and `Refusal` for a warm-up request that it
-    does not answer.
-    """
-
-    def __init__(self, name: str, version: int, folder: Path, limits: Limits) -> None:
-        self.name, self.version = name, version
-        self.limits = limits
-        self._loaded = tf.saved_model.load(str(folder))
-        self._functions = dict(self._loaded.signatures)
-        self.inputs = {
-            signature: {
-                key: _spec(spec) for key, spec in function.structured_input_signature[1].items()
-            }
-            for signature, function in self._functions.items()
-        }
-        self.definitions = _definitions(folder)
-        self._warm_up(folder / WARM_UP_FILE)
-
-    def specs(self, signature: str) -> Mapping[str, Spec]:
-        """Return the inputs that a signature takes; raise `Refusal` if there is no such one."""
-        if signature not in self.inputs:
-            raise bad_input(
-                f"The model {self.name} has no signature {signature!r}: there are "
-                f"{', '.join(sorted(self.inputs))}."
-            )
-        return self.inputs[signature]
-
-    def check(self, signature: str, inputs: Mapping[str, np.ndarray]) -> None:
-        """Raise `Refusal` if the signature does not take the inputs, or they are too large."""
-        check_inputs(inputs, self.specs(signature))
-        if signature == "segment_bytes":
-            check_volume_bytes(inputs, self.limits)
-
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs of checked inputs.
-
-        Raises:
-            Refusal: With the graph's own sentence where the graph refuses or fails.
-        """
-        if signature == "segment_bytes":
-            inputs = inflate_volume(inputs)
-        tensors = {
-            # tf.constant makes no string scalar of an array of objects.
-            name: tf.constant(value.item() if value.dtype == object and not value.ndim else value)
-            for name, value in inputs.items()
-        }
-        try:
-            outputs = self._functions[signature](**tensors)
-        except tf.errors.ResourceExhaustedError:
-            raise Refusal(
-                Reason.TOO_LARGE, "Memory ran out on the server: send a smaller volume."
-            ) from None
-        except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
-            raise bad_input(_graph_error(error.message)) from None
-        except tf.errors.OpError as error:
-            raise Refusal(Reason.FAILED, _graph_error(error.message)) from None
-        return {
-            name: np.asarray(value.numpy(), object if value.dtype == tf.string else None)
-            for name, value in outputs.items()
-        }
-
-    def _warm_up(self, path: Path) -> None:
-        if not path.is_file():
-            return
-        log = serving_apis().prediction_log_pb2.PredictionLog
-        for record in tf.data.TFRecordDataset(str(path)).take(_MOST_WARM_UPS):
-            request = log.FromString(record.numpy()).predict_log.request
-            inputs = {name: from_proto(value) for name, value in request.inputs.items()}
-            signature = request.model_spec.signature_name or "serving_default"
-            self.check(signature, inputs)
-            self.run(signature, inputs)
-
-
-def _spec(spec: Any) -> Spec:
-    dtype = "string" if spec.dtype == tf.string else spec.dtype.name
-    shape = None if spec.shape.rank is None else tuple(spec.shape.as_list())
-    return Spec(dtype, shape)
-
-
-def _definitions(folder: Path) -> dict[str, Any]:
-    """Return the `SignatureDef` of each signature, as GetModelMetadata answers them."""
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-    saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    served = [graph for graph in saved.meta_graphs if "serve" in graph.meta_info_def.tags]
-    return {
-        name: type(definition).FromString(definition.SerializeToString())
-        for name, definition in (served or saved.meta_graphs)[0].signature_def.items()
-        if not name.startswith("__")
-    }
-
-
-def _graph_error(message: str) -> str:
-    """Return the line of TensorFlow's message that says what was wrong."""
-    lines = [line.strip() for line in message.splitlines()]
-    for line in lines:
-        _, assertion, rest = line.partition("assertion failed: [")
-        if assertion:
-            return _up_to_closing_bracket(rest)
-    noise = ("Graph execution error", "Detected at", "<stack", "[[")
-    told = [line for line in lines if line and not line.startswith(noise)]
-    return told[0] if told else "The graph failed without a reason."
-
-
-def _up_to_closing_bracket(text: str) -> str:
-    """Return `the shape is [2 3], not …` of `the shape is [2 3], not …] [and more]`."""
-    depth, end = 1, len(text)
-    for index, letter in enumerate(text):
-        depth += (letter == "[") - (letter == "]")
-        if not depth:
-            end = index
-            break
-    return re.sub(r"\\(['\"\\])", r"\1", text[:end])  # TensorFlow escapes quotes

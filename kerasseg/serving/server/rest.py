@@ -6,8 +6,7 @@ import binascii
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,11 +16,17 @@ from fastapi.exceptions import RequestValidationError
 from google.protobuf.json_format import MessageToJson
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from kerasseg.serving.server.grpc import DEFAULT_SIGNATURE, metadata_response, status_response
+from kerasseg.serving.server.grpc import (
+    DEFAULT_SIGNATURE,
+    internal_error,
+    metadata_response,
+    status_response,
+)
 from kerasseg.serving.server.limits import Limits, Reason, Refusal, Spec, bad_input, inflate
-from kerasseg.serving.server.metrics import Metrics
 from kerasseg.serving.server.models import Models
+from kerasseg.serving.server.requests import Held, Metrics, Requests
 
 _KINDS = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}
 """Kind of a NumPy dtype to the kinds of JSON values that it takes."""
@@ -29,24 +34,29 @@ _JSON_TURN = threading.Lock()
 """Numbers of JSON are large objects in Python, so one request at a time may have them."""
 
 
-def rest_app(models: Models, metrics: Metrics) -> FastAPI:
-    """Return the application; it answers a request that is refused with {"error": "…"}."""
+def rest_app(models: Models, metrics: Metrics, requests: Requests) -> FastAPI:
+    """Return the application; it answers a request that is refused with {"error": "…"}.
+
+    Everything but a prediction is answered by the event loop itself, so that no thread has to be
+    free for it.
+    """
     app = FastAPI(title="kerasseg serve", docs_url=None, redoc_url=None, openapi_url=None)
     limits = models.limits
-    threads = ThreadPoolExecutor(limits.at_once, thread_name_prefix="rest")
-    slots = asyncio.Semaphore(limits.at_once)
 
     async def predict(request: Request, name: str, version: int | None) -> Response:
         until = time.monotonic() + limits.seconds
-        if slots.locked():
-            raise Refusal(
-                Reason.TOO_MANY, f"{limits.at_once} requests are under way: try again later."
-            )
-        async with slots:
-            body = await _read_body(request, limits.request_bytes, limits.seconds)
-            work = _predict(models, metrics, name, version, body, until)
-            del body
-            return _json(await asyncio.get_running_loop().run_in_executor(threads, work))
+        try:
+            with requests.request() as held:
+                body = await _read_body(request, requests, held, limits, until)
+                work = _predict(models, metrics, name, version, body, held, until)
+                del body
+                leaving = asyncio.ensure_future(_until_gone(request, held))
+                try:
+                    return _json(await requests.compute(held, work))
+                finally:
+                    leaving.cancel()
+        except ClientDisconnect:
+            return _error(400, "The sender hung up.")  # nobody reads it
 
     @app.post("/v1/models/{name}:predict")
     async def predict_newest(request: Request, name: str) -> Response:
@@ -57,19 +67,19 @@ def rest_app(models: Models, metrics: Metrics) -> FastAPI:
         return await predict(request, name, version)
 
     @app.get("/v1/models/{name}")
-    def status(name: str) -> Response:
+    async def status(name: str) -> Response:
         return _message(status_response(models, name, None))
 
     @app.get("/v1/models/{name}/versions/{version}")
-    def version_status(name: str, version: int) -> Response:
+    async def version_status(name: str, version: int) -> Response:
         return _message(status_response(models, name, version))
 
     @app.get("/v1/models/{name}/metadata")
-    def metadata(name: str) -> Response:
+    async def metadata(name: str) -> Response:
         return _message(metadata_response(models, name, None))
 
     @app.get("/v1/models/{name}/versions/{version}/metadata")
-    def version_metadata(name: str, version: int) -> Response:
+    async def version_metadata(name: str, version: int) -> Response:
         return _message(metadata_response(models, name, version))
 
     @app.get("/healthz")
@@ -83,7 +93,7 @@ def rest_app(models: Models, metrics: Metrics) -> FastAPI:
         return _json('{"status": "ready"}')
 
     @app.get("/metrics")
-    def prometheus() -> Response:
+    async def prometheus() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.exception_handler(Refusal)
@@ -100,12 +110,19 @@ def rest_app(models: Models, metrics: Metrics) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _error(500, f"{type(error).__name__}: {error}")
+        return _error(500, internal_error(error))
 
     return app
 
 
-def _json(text: str, status: int = 200) -> Response:
+async def _until_gone(request: Request, held: Held) -> None:
+    """Take the request out of the queue when its sender hangs up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    held.hung_up()
+
+
+def _json(text: str | bytes, status: int = 200) -> Response:
     return Response(text, status_code=status, media_type="application/json")
 
 
@@ -121,37 +138,45 @@ def _message(message: Any) -> Response:
     )
 
 
-async def _read_body(request: Request, most: int, seconds: float) -> bytes:
+async def _read_body(
+    request: Request, requests: Requests, held: Held, limits: Limits, until: float
+) -> bytes:
     """Return the whole body, inflated if its Content-Encoding is gzip.
 
     Raises:
-        Refusal: For more than `most` bytes, announced or sent, and for a sender that takes longer
-            than `seconds`.
+        Refusal: For more bytes than a request may have, announced or sent; for a sender that is
+            silent for too long, or takes longer than `until`.
+        ClientDisconnect: If the sender hangs up.
     """
+    most = limits.request_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise _too_large(f"{announced} bytes", most)
     encoding = request.headers.get("content-encoding", "").lower()
     if encoding not in ("", "identity", "gzip"):
         raise bad_input(f"Content-Encoding is {encoding}, expected gzip or none.")
-
-    async def collect() -> bytes:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise _too_large("more", most)
-        return bytes(body)
-
-    try:
-        body = await asyncio.wait_for(collect(), seconds)
-    except asyncio.TimeoutError:  # before Python 3.11 it is not the built-in TimeoutError
-        raise Refusal(
-            Reason.TOO_LATE, f"The body did not arrive within {seconds:g} seconds."
-        ) from None
+    body, stream = bytearray(), request.stream()
+    while True:
+        patience = min(limits.silent_seconds, until - time.monotonic())
+        chunk = await requests.wait_for_client(held, _next_chunk(stream), patience)
+        if chunk is None:
+            break
+        if len(body) + len(chunk) > most:
+            raise _too_large("more", most)
+        await requests.resize(held, len(body) + len(chunk))
+        body += chunk
     if encoding == "gzip":
-        return await asyncio.to_thread(inflate, body, most, "The body", Reason.TOO_LARGE)
-    return body
+        await requests.resize(held, len(body) + most)
+        plain = await asyncio.to_thread(inflate, bytes(body), most, "The body", Reason.TOO_LARGE)
+        await requests.resize(held, len(plain))
+        return plain
+    return bytes(body)
+
+
+async def _next_chunk(stream: AsyncIterator[bytes]) -> bytes | None:
+    async for chunk in stream:
+        return chunk
+    return None
 
 
 def _too_large(size: str, most: int) -> Refusal:
@@ -161,26 +186,34 @@ def _too_large(size: str, most: int) -> Refusal:
 
 
 def _predict(
-    models: Models, metrics: Metrics, name: str, version: int | None, body: bytes, until: float
-) -> Callable[[], str]:
+    models: Models,
+    metrics: Metrics,
+    name: str,
+    version: int | None,
+    body: bytes,
+    held: Held,
+    until: float,
+) -> Callable[[], bytes]:
     """Return the work of a predict request, which returns the JSON of its outputs."""
-    held = [body]  # so that the work can let go of it
+    parts = [body]  # so that the work can let go of it
 
-    def work() -> str:
+    def work() -> bytes:
         with metrics.request("rest") as labels:
             labels["model"] = name
             served = models.model(name)  # a missing model is told before anything is parsed
             loaded = served.get(version)
             with _json_turn(until):
-                parsed = parse_body(held.pop(), models.limits)
+                parsed = parse_body(parts.pop(), models.limits)
                 signature = parsed.get("signature_name") or DEFAULT_SIGNATURE
                 labels["signature"] = signature
                 inputs = read_inputs(parsed, loaded.specs(signature))
                 rows = len(parsed["instances"]) if "instances" in parsed else None
                 del parsed
-            outputs = served.predict(loaded, signature, inputs, until - time.monotonic())
+            outputs = served.predict(
+                loaded, signature, inputs, until - time.monotonic(), held.queued
+            )
             with _json_turn(until):
-                return json.dumps(write_outputs(outputs, rows))
+                return json.dumps(write_outputs(outputs, rows)).encode()
 
     return work
 

@@ -1,16 +1,21 @@
 """`kerasseg serve`: both protocols over one folder of models, until SIGTERM."""
 
+import asyncio
+import os
 import signal
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasseg.errors import UserError
-from kerasseg.serving.protocol import missing_extra, serving_apis
+from kerasseg.serving.protocol import missing_extra, serving_apis, version_number
 from kerasseg.serving.server.limits import Limits
+
+if TYPE_CHECKING:
+    from kerasseg.serving.server.models import Models
 
 _GRACE_SECONDS = 60.0
 """How long running requests may take after SIGTERM; a second SIGTERM ends the server at once."""
@@ -52,13 +57,10 @@ def serve(
         UserError: For a folder without models, a port that is taken, and a missing extra.
     """
     check_models_folder(root)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a client's mistake is not the server's news
     try:
-        import uvicorn
-
-        from kerasseg.serving.server.grpc import grpc_server
-        from kerasseg.serving.server.metrics import Metrics
-        from kerasseg.serving.server.models import LoadedVersion, Models
-        from kerasseg.serving.server.rest import rest_app
+        from kerasseg.serving.server.loaded_version import LoadedVersion
+        from kerasseg.serving.server.models import Models
     except ImportError as error:
         raise missing_extra(error) from error
     if address.host not in _LOCAL:
@@ -69,54 +71,34 @@ def serve(
     stop = threading.Event()
     _stop_on_signals(stop)
     models = Models(root, limits, LoadedVersion, say)
-    metrics = Metrics(models)
-    over_grpc = grpc_server(models, metrics)
-    grpc_port = _bind_grpc(over_grpc, address)
-    listener = _listen(address)
-    config = uvicorn.Config(
-        rest_app(models, metrics),
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(_GRACE_SECONDS),
-        ssl_certfile=address.certificate,
-        ssl_keyfile=address.key,
-    )
-    over_http = uvicorn.Server(config)
-    http_thread = threading.Thread(target=over_http.run, kwargs={"sockets": [listener]})
-    over_grpc.start()
-    http_thread.start()
-    try:
-        models.update()
+    with Servers(models, address) as servers:
         models.watch(poll_seconds)
         scheme = "https" if address.certificate else "http"
         say(
-            f"Serving {root}: gRPC {address.host}:{grpc_port}, REST "
-            f"{scheme}://{address.host}:{listener.getsockname()[1]}. Ctrl-C stops."
+            f"Serving {root}: gRPC {address.host}:{servers.grpc_port}, REST "
+            f"{scheme}://{address.host}:{servers.rest_port}. Ctrl-C stops."
         )
         stop.wait()
         say("Stopping: what runs is finished first.")
-    finally:
-        ended = over_grpc.stop(_GRACE_SECONDS)
-        over_http.should_exit = True
-        models.close(_GRACE_SECONDS)
-        ended.wait(_GRACE_SECONDS)
-        http_thread.join(_GRACE_SECONDS)
 
 
 def check_models_folder(root: Path) -> None:
     """Raise `UserError` if there is no model, and name the folder that was meant if it is seen."""
     if not root.is_dir():
         raise UserError(f"MODELS_DIR: {root} is no folder (looked from {Path.cwd()}).")
-    if any(path.parent.name.isdecimal() for path in root.glob("*/*/saved_model.pb")):
+    if any(_is_version(path.parent) for path in root.glob("*/*/saved_model.pb")):
         return
     meant = None
     if (root / "saved_model.pb").is_file():
         meant = root.resolve().parent.parent
-    elif any(path.parent.name.isdecimal() for path in root.glob("*/saved_model.pb")):
+    elif any(_is_version(path.parent) for path in root.glob("*/saved_model.pb")):
         meant = root.resolve().parent
     hint = f"name {meant} instead" if meant else "make one with kerasseg export"
     raise UserError(f"MODELS_DIR: {root} holds no NAME/VERSION/saved_model.pb: {hint}.")
+
+
+def _is_version(folder: Path) -> bool:
+    return version_number(folder.name) is not None
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -127,6 +109,90 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+
+
+class Servers:
+    """Both servers of some models, in one thread with an event loop, while the block runs.
+
+    At its end what runs is finished first, for up to a minute.
+
+    Args:
+        models: The models.
+        address: Where to listen.
+
+    Attributes:
+        grpc_port, rest_port: The ports, also where `address` asks for any.
+
+    Raises:
+        UserError: For a port that is taken, and a missing extra.
+    """
+
+    def __init__(self, models: "Models", address: Address) -> None:
+        try:
+            import uvicorn  # noqa: F401
+        except ImportError as error:
+            raise missing_extra(error) from error
+        self._models, self._address = models, address
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._listener = _listen(address)
+        self.rest_port: int = self._listener.getsockname()[1]
+        self._thread.start()
+        try:
+            self.grpc_port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        except BaseException:
+            self._listener.close()
+            self._end_thread()
+            raise
+
+    def __enter__(self) -> "Servers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._end_thread()
+
+    async def _start(self) -> int:
+        import uvicorn
+
+        from kerasseg.serving.server.connections import limited
+        from kerasseg.serving.server.grpc import grpc_server
+        from kerasseg.serving.server.requests import Metrics, Requests
+        from kerasseg.serving.server.rest import rest_app
+
+        address, limits = self._address, self._models.limits
+        metrics, requests = Metrics(self._models), Requests(limits)
+        self._over_grpc = grpc_server(self._models, metrics, requests)
+        port = _bind_grpc(self._over_grpc, address)
+        config = uvicorn.Config(
+            rest_app(self._models, metrics, requests),
+            http=limited(limits),
+            ws="none",
+            lifespan="off",
+            log_level="critical",  # the application writes down its mistakes itself
+            access_log=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=int(_GRACE_SECONDS),
+            ssl_certfile=address.certificate,
+            ssl_keyfile=address.key,
+        )
+        await self._over_grpc.start()
+        self._over_http = uvicorn.Server(config)
+        self._http = self._loop.create_task(self._over_http.serve(sockets=[self._listener]))
+        return port
+
+    async def _stop(self) -> None:
+        self._over_http.should_exit = True
+        await asyncio.gather(
+            self._over_grpc.stop(_GRACE_SECONDS),
+            asyncio.to_thread(self._models.close, _GRACE_SECONDS),
+            self._http,
+        )
+
+    def _end_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 def _bind_grpc(server: Any, address: Address) -> int:

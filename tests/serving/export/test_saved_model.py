@@ -230,7 +230,9 @@ def test_metadata(loaded, runs):
         "cleaned": {"test": {"WT": 0.9}}
     }
     assert said["limits"]["voxels"] == 20_000 and said["runs"] == ["cleaned"]
-    assert yaml.safe_load(said["config"])["model"]["target"] == "regions"
+    config = yaml.safe_load(said["config"])
+    assert config["model"]["target"] == "regions"
+    assert '"/' not in json.dumps(config), "no absolute path of the machine that exported it"
     assert said["versions"]["tensorflow"] == tf.__version__
     assert tell(loaded, "labels") == {"labels": said["labels"]}
     with pytest.raises(tf.errors.InvalidArgumentError, match="request is nonsense, expected"):
