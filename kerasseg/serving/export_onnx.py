@@ -26,6 +26,7 @@ from kerasseg import __version__, anatomy
 from kerasseg.errors import UserError, storage_error
 from kerasseg.evaluation.evaluate import dice_of_cases
 from kerasseg.evaluation.scores import mean_scores
+from kerasseg.inference.postprocessing import channel_thresholds
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.build import float32_twin
 from kerasseg.pipeline.batches import validation_batches
@@ -35,19 +36,49 @@ from kerasseg.records.store import RecordStore
 from kerasseg.run import Run, read_run
 from kerasseg.serving.export import served_ids
 from kerasseg.serving.export_contents import label_names
+from kerasseg.serving.onnx_check import (
+    INPUT,
+    OUTPUT,
+    OnnxNetwork,
+    check_patches,
+    exact_twin,
+    largest_difference,
+)
+from kerasseg.targets import WRITES
 
 Precision = Literal["float32", "float16", "int8"]
 
-INPUT, OUTPUT = "patches", "probabilities"
 DICE_TOLERANCE: Final = 0.01
 LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"float32": 1e-3, "float16": 5e-2}
-"""How far a probability may be from the network's. int8 is judged by its Dice alone."""
+"""How far a probability may be from that of the network with exact means. int8 is judged by its
+Dice alone."""
 _CALIBRATION_CASES = 16
 """Training cases, `pipeline.validation_patches_per_volume` patches of each."""
 _NORMALISATION = (
     "Each modality by itself: subtract the mean and divide by the standard deviation of the scan's "
     "voxels that are not 0; voxels that are 0 (air) stay 0. Over the whole scan, before patches "
     "are cut."
+)
+_WINDOWS = (
+    "Windows lie over the smallest box around all voxels that are not 0 in every channel "
+    "(evaluation.brain_box; else over the whole volume), spread evenly along each axis: with slack "
+    "= length - window and step = int(window * (1 - evaluation.overlap)) there are ceil(slack / "
+    "step) + 1, the i-th begins at round(i * slack / (number - 1)). Where the box is smaller than "
+    "the window there is one, which begins floor(-slack / 2) before it. What is outside of the "
+    "volume is 0. Probabilities are averaged with the weight exp(-0.5 * (offset from the centre / "
+    "(window / 8)) ** 2) of each axis, multiplied, divided by the largest, at least 0.001 "
+    "(evaluation.weighting=gaussian; else 1). Each window goes through the network in every one of "
+    "orientations (axis i of the input is axis order[i] of the window, backwards if mirrored[i]), "
+    "and the results, brought back, are averaged. In windows of 0 alone, and outside of the box, "
+    "probabilities are those of outside. A 2-D network takes windows of one plane of slice_axis, "
+    "which is moved to the front, with context planes on both sides as channels."
+)
+_CLEAN_UP = (
+    "From the masks, channel by channel in the order of regions: components (26 neighbours) below "
+    "minimum_volume mm3 are removed, then all but the largest of those in keep_largest, then holes "
+    "of those in fill_holes are filled; what is removed from a region is removed from those inside "
+    "it, what is added to it is added to those around it. Then, if enhancing tumour is below "
+    "minimum_enhancing mm3, all of it becomes necrosis. docs/inference.md has the rules."
 )
 _ADVICE = (
     'In OpenVINO compile it with {"INFERENCE_PRECISION_HINT": "f32"}: on processors with bfloat16 '
@@ -114,52 +145,6 @@ def export_onnx(
     return places, contents
 
 
-class OnnxNetwork:
-    """A written ONNX file, run by onnxruntime on the processor.
-
-    Attributes:
-        runtime: Name and version of onnxruntime.
-        shape: Shape of the input; None where any size is taken.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        (patches,) = self._session.get_inputs()
-        self.runtime = f"onnxruntime {onnxruntime.__version__}"
-        self.shape = tuple(size if isinstance(size, int) else None for size in patches.shape)
-
-    @property
-    def any_size(self) -> bool:
-        """True if patches of any size are taken."""
-        return all(size is None for size in self.shape[1:-1])
-
-    def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Return the probabilities (B, …, K) float32 of patches (B, …, C) float32."""
-        return np.asarray(self._session.run([OUTPUT], {INPUT: patches})[0])
-
-    def as_keras(self, network: keras.Model) -> keras.Model:
-        """Return a Keras model with the shapes of `network` that computes in onnxruntime."""
-        patches = keras.Input(batch_shape=network.inputs[0].shape, dtype="float32")
-        layer = _OnnxLayer(self, network.outputs[0].shape[-1])
-        return keras.Model(patches, layer(patches), name=f"{network.name}_exported")
-
-
-class _OnnxLayer(keras.layers.Layer):
-    def __init__(self, exported: OnnxNetwork, channels: int) -> None:
-        super().__init__(dtype="float32")
-        self.exported = exported
-        self.channels = channels
-
-    def call(self, patches: Any) -> Any:
-        found = tf.numpy_function(self.exported.predict, [patches], tf.float32, stateful=False)
-        return tf.ensure_shape(found, self.compute_output_shape(patches.shape))
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        return (*input_shape[:-1], self.channels)
-
-
 def write_onnx(
     network: keras.Model, path: Path, precision: Precision, calibration: Sequence[np.ndarray] = ()
 ) -> None:
@@ -188,11 +173,47 @@ def write_onnx(
         for names in (node.input, node.output):
             names[:] = [OUTPUT if name == found.name else name for name in names]
     found.name = OUTPUT
+    _split_means(model)
     if precision == "float16":
         model = _to_float16(model)
     onnx.save(model, path)
     if precision == "int8":
         _to_int8(path, calibration)
+
+
+def _split_means(model: Any) -> None:
+    """Let each mean over several axes be one of means over single axes.
+
+    The float32 sum over all voxels of a patch that is mostly air loses digits, and the mean is
+    divided by a small deviation afterwards: probabilities were off by 0.01.
+    """
+    from onnx import helper, numpy_helper
+
+    factors = ("twice", "half")
+    for name, value in zip(factors, (2, 0.5), strict=True):
+        constant = numpy_helper.from_array(np.float32(value), name)
+        model.graph.initializer.append(constant)
+    nodes = []
+    for node in model.graph.node:
+        attributes = {each.name: each for each in node.attribute}
+        axes = sorted(attributes["axes"].ints) if "axes" in attributes else []
+        kept = "keepdims" not in attributes or attributes["keepdims"].i
+        if node.op_type != "ReduceMean" or len(axes) < 2 or not kept:
+            nodes.append(node)
+            continue
+        (source,), (result,) = node.input, node.output
+        for index, axis in enumerate(axes):
+            # Between two means stands a factor, which is exact, and undone by the next: OpenVINO
+            # would make a single mean of them again.
+            names = [f"{result}/{part}{index}" for part in ("mean", "times")]
+            if index == len(axes) - 1:
+                names[index % 2 :] = [result] * (2 - index % 2)
+            nodes.append(helper.make_node("ReduceMean", [source], [names[0]], axes=[axis]))
+            if names[0] != result:
+                nodes.append(helper.make_node("Mul", [names[0], factors[index % 2]], [names[1]]))
+            source = names[1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _to_float16(model: Any) -> Any:
@@ -232,34 +253,13 @@ def _to_int8(path: Path, calibration: Sequence[np.ndarray]) -> None:
     whole.unlink()
 
 
-def largest_difference(
-    network: keras.Model, exported: OnnxNetwork, shapes: Sequence[tuple[int, ...]]
-) -> float:
-    """Return the largest difference of a probability over random patches of the given shapes.
-
-    The patches are normal noise, as z-scored scans have about that size. The result is infinite
-    where a value is not finite or where the shapes of the probabilities differ.
-    """
-    random = np.random.default_rng(0)
-    worst = 0.0
-    for shape in shapes:
-        patches = random.standard_normal(shape, np.float32)
-        expected = keras.ops.convert_to_numpy(network(patches, training=False))
-        found = exported.predict(patches)
-        if found.shape != expected.shape or not np.isfinite(found).all():
-            return float("inf")
-        worst = max(worst, float(np.abs(found - expected).max()))
-    return worst
-
-
 def _check(
     network: keras.Model, exported: OnnxNetwork, predictor: Predictor, precision: Precision
 ) -> dict[str, Any]:
-    patch, channels = tuple(predictor.pipeline.patch_size), network.inputs[0].shape[-1]
-    shapes = [(1, *patch, channels), (2, *patch, channels)]
-    if exported.any_size:
-        shapes.append((1, 2 * patch[0], *patch[1:], channels))
-    found = largest_difference(network, exported, shapes)
+    patches = check_patches(
+        tuple(predictor.pipeline.patch_size), network.inputs[0].shape[-1], exported.any_size
+    )
+    found = largest_difference(exact_twin(network), exported, patches)
     allowed = LARGEST_DIFFERENCE.get(precision)
     if allowed is not None and not found <= allowed:
         raise UserError(
@@ -268,9 +268,10 @@ def _check(
             + ("take --precision float32." if precision != "float32" else "export a SavedModel.")
         )
     return {
-        "patches": [list(shape) for shape in shapes],
+        "patches": [list(patch.shape) for patch in patches],
         "largest_difference": found,
         "allowed": allowed,
+        "largest_difference_from_keras": largest_difference(network, exported, patches),
     }
 
 
@@ -381,6 +382,9 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
         "slices": {"axis": pipeline.slices.axis, "neighbours": neighbours} if flat else None,
         "spacing": list(data.spacing) if data.spacing else None,
         "size": list(data.size) if data.size else None,
+        "evaluation": run.experiment.evaluation.model_dump(mode="json"),
+        "inference": _describe_inference(run, ids),
+        "postprocessing": run.experiment.postprocessing.model_dump(mode="json"),
         "target": run.target,
         "activation": f"{anatomy.ACTIVATIONS[run.target]}, in the model",
         "regions": list(anatomy.TARGETS[run.target]),
@@ -398,6 +402,33 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
         },
         "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "run": run.folder.name,
+    }
+
+
+def _describe_inference(run: LoadedRun, ids: Mapping[int, int]) -> dict[str, Any]:
+    """Return what makes a label of a normalised volume; `examples/onnx_predict.py` does it."""
+    predictor, experiment = run.predictor, run.experiment
+    limits = channel_thresholds(
+        run.target, experiment.evaluation.threshold, experiment.postprocessing
+    )
+    softmax = anatomy.ACTIVATIONS[run.target] == "softmax"
+    return {
+        "window": list(predictor.window),
+        "slice_axis": predictor.slice_axis,
+        "context": predictor.context,
+        "windows": _WINDOWS,
+        "outside": list(predictor.background),
+        "orientations": [
+            {"order": list(each.order), "mirrored": list(each.mirrored)}
+            for each in predictor.orientations
+        ],
+        "masks": "the most probable channel" if softmax else "each channel from its threshold on",
+        "thresholds": None if softmax else limits,
+        "label": {
+            "background": int(ids[anatomy.BACKGROUND]),
+            "written_over": [[name, int(ids[own])] for name, own in WRITES[run.target].items()],
+        },
+        "postprocessing": _CLEAN_UP,
     }
 
 

@@ -1,6 +1,7 @@
 """`kerasseg export --format onnx` against the Keras network, and what it refuses."""
 
 import builtins
+import importlib.util
 import json
 
 import keras
@@ -9,9 +10,15 @@ import pytest
 
 from kerasseg import anatomy
 from kerasseg.cli.serving import export
+from kerasseg.config.model import ModelSettings
+from kerasseg.datasets.phantom import make_phantom
 from kerasseg.errors import UserError
+from kerasseg.models.build import build_network
+from kerasseg.prediction.model import load
 from kerasseg.serving import export_onnx as module
-from kerasseg.serving.export_onnx import OnnxOptions, export_onnx
+from kerasseg.serving.export_onnx import OnnxOptions, export_onnx, write_onnx
+from kerasseg.serving.onnx_check import OnnxNetwork, check_patches, exact_twin, largest_difference
+from tests.serving.export.test_export_runs import changed
 from tests.test_cli import kerasseg
 
 
@@ -40,10 +47,18 @@ def patches_of(run, shape):
 
 
 @pytest.mark.parametrize(
-    "name, shape", [("other", (3, 16, 32, 12, 4)), ("stored", (3, 24, 48, 12))]
+    "name, shape",
+    [
+        ("other", (3, 16, 32, 12, 4)),
+        ("stored", (3, 24, 48, 12)),
+        ("labels", (1, 10, 20, 16, 4)),
+    ],
 )
 def test_onnxruntime_and_openvino_give_what_the_network_gives(runs, tmp_path, name, shape):
     output = tmp_path / "models" / "tiny.onnx"
+    if name == "labels":
+        flips = ("evaluation.flips=[depth,width]", "evaluation.weighting=constant")
+        runs = {name: changed(runs[name], tmp_path / "run", *flips)}
     (model, sheet), contents = export_onnx([runs[name]], output)
     assert model == output and sheet == tmp_path / "models" / "tiny.json"
     assert set((tmp_path / "models").iterdir()) == {model, sheet}
@@ -53,12 +68,61 @@ def test_onnxruntime_and_openvino_give_what_the_network_gives(runs, tmp_path, na
     np.testing.assert_allclose(in_openvino(output, patches), expected, atol=1e-4)
     assert json.loads(sheet.read_text()) == contents
     assert contents["dynamic_batch"] and contents["dynamic_size"]
-    assert contents["check"]["largest_difference"] < 1e-4 and len(contents["check"]["patches"]) == 3
+    assert contents["check"]["largest_difference"] < 1e-4 and len(contents["check"]["patches"]) == 4
     assert contents["modalities"] == list(anatomy.MODALITIES)
-    assert contents["regions"] == ["WT", "TC", "ET"] and contents["input"]["name"] == "patches"
-    assert contents["dimensions"] == (3 if name == "other" else 2)
+    assert contents["regions"] == list(anatomy.TARGETS["labels" if name == "labels" else "regions"])
+    assert contents["input"]["name"] == "patches"
+    assert contents["dimensions"] == (2 if name == "stored" else 3)
+    check_the_script(runs[name], output)
     with pytest.raises(UserError, match="is there already"):
         export_onnx([runs[name]], output)
+
+
+def check_the_script(run, output):
+    """A stranger with the two files, numpy and onnxruntime gets what `predict` gives."""
+    volume = make_phantom((20, 27, 25), seed=5, index=1)[0].astype(np.float32)
+    spec = importlib.util.spec_from_file_location("stranger", "examples/onnx_predict.py")
+    stranger = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stranger)
+    probabilities, label = stranger.predict(output, volume)
+    expected = load(run).predict(volume)
+    np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-3)
+    near = np.abs(expected.probabilities - 0.5).min(axis=-1) < 2e-3  # may be either
+    assert 0 < (label > 0).mean() < 1 and near.mean() < 0.1
+    np.testing.assert_array_equal(label[~near], expected.own_label({0: 0, 1: 1, 2: 2, 3: 3})[~near])
+
+
+@pytest.mark.parametrize("norm", ["instance", pytest.param("group", marks=pytest.mark.all_only)])
+def test_patches_of_mostly_air_are_exact(tmp_path, norm):
+    """Keras's own sums over such a patch lose digits; those of the file do not."""
+    groups = {"norm_groups": 2} if norm == "group" else {}
+    settings = ModelSettings(features=(4,), bottleneck=6, norm=norm, **groups)
+    keras.utils.set_random_seed(0)
+    network = build_network(settings, 4)
+    random = np.random.default_rng(0)
+    for weight in network.weights:
+        if len(weight.shape) == 1:  # biases and scales, as after a training
+            weight.assign(weight + random.normal(0, 0.3, weight.shape))
+    write_onnx(network, tmp_path / "a.onnx", "float32")
+    patches = check_patches((16, 20, 18), 4, any_size=True)
+    assert [patch.shape for patch in patches[1:]] == [
+        (1, 16, 20, 18, 4), (1, 32, 20, 18, 4), (1, 24, 30, 27, 4)
+    ]  # fmt: skip
+    assert all(0.3 < (patch == 0).mean() < 0.95 for patch in patches[1:])
+    twin, exported = exact_twin(network), OnnxNetwork(tmp_path / "a.onnx")
+    assert largest_difference(twin, exported, patches) < 1e-4
+    assert largest_difference(twin, exported, [in_air(48)]) < 1e-3
+    found = in_openvino(tmp_path / "a.onnx", in_air(48))
+    assert np.abs(found - np.asarray(twin(in_air(48)))).max() < 1e-3
+    with_noise = np.asarray(network(patches[0], training=False))
+    np.testing.assert_allclose(np.asarray(twin(patches[0])), with_noise, atol=1e-4)
+
+
+def in_air(size):
+    """A patch (1, size, size, size, 4) that holds brain in a corner only."""
+    patch = np.zeros((1, size, size, size, 4), np.float32)
+    patch[0, -20:, -20:, -20:] = np.random.default_rng(2).standard_normal((20, 20, 20, 4))
+    return patch
 
 
 @pytest.mark.all_only  # int8 goes the same way
