@@ -22,7 +22,6 @@ COMMON = (
     "data.size=[128,128]",
     "pipeline.patch_size=[128,128]",
     "training.early_stopping_patience=null",
-    "training.freeze_encoder_epochs=0",
     "evaluation.window_batch=16",
 )
 PLAIN = (

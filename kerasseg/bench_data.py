@@ -122,11 +122,11 @@ def _measure_stages(
         return PatchReader(store, case_ids, settings, target, chosen, cache, later)
 
     slots = tf.data.Dataset.from_tensor_slices(
-        (tf.range(volumes) % len(case_ids), seeds_of(seed, volumes))
+        (tf.range(volumes) % len(case_ids), seeds_of(seed, volumes), [per_volume] * volumes)
     )
 
     def drawn(chosen: tuple[Transform, ...], later: bool = False) -> tf.data.Dataset:
-        return reader(chosen, later).patches(slots, per_volume, volumes=1)
+        return reader(chosen, later).patches(slots, volumes=1)
 
     later = settings.augment_on == "device"
     jobs: dict[str, Callable[[], tf.data.Dataset]] = {}

@@ -37,6 +37,8 @@ from kerasseg.run import (
 )
 from kerasseg.train_summary import (
     elapsed_and_peak_memory,
+    end_of_fit,
+    log_settings,
     print_result,
     print_start,
     summarise_run,
@@ -89,7 +91,8 @@ def run_experiment(
         # Settings: whatever can be refused is refused before anything is converted.
         policy, reason = choose_precision(experiment.training.precision)
         check_precision(experiment, policy)
-        if warning := memory_warning(experiment, policy, devices):
+        memory = memory_warning(experiment, policy, devices)
+        for warning in [*experiment.warnings, *([memory] if memory else [])]:
             say(f"Warning    {warning}", style="bold yellow")
         build_optimizer(experiment.optimizer, experiment.training.epochs, 1)  # or refuse it now
         callbacks = user_callbacks(experiment, writing=devices.chief, workers=devices.workers)
@@ -152,6 +155,8 @@ def run_experiment(
             callbacks=[*callbacks, *extra_callbacks],
             last_epoch=last_epoch,
         )
+        if ended := end_of_fit(experiment.training, progress, last_epoch):
+            say(ended)
         if not devices.chief:
             print(f"Worker {devices.worker} is done and waits for the chief, which evaluates.")
             devices.barrier()
@@ -164,10 +169,19 @@ def run_experiment(
             cases = {"validation": split.validation, "test": split.test}
             results = score_cases(predictor, store, cases, experiment.metrics)
         summary = summarise_run(
-            experiment, store, split, damaged, network, progress, results, policy
+            experiment,
+            store,
+            split,
+            damaged,
+            network,
+            progress,
+            Run(folder, experiment).history,
+            results,
+            policy,
         ) | elapsed_and_peak_memory(started)
         if evaluated:
             report = write_training_report(Run(folder, experiment), store, results, summary)
+            log_settings(folder / "tensorboard", experiment, summary)
             print_result(say, summary, report)
         else:
             write_json(folder / "summary.json", summary)

@@ -1,7 +1,7 @@
 """The lines that a training run prints about itself, and the `summary.json` that it keeps."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,19 @@ import keras
 
 from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import flat_settings
+from kerasseg.config.training import TrainingSettings
 from kerasseg.datasets.discovery import knows_patients
 from kerasseg.evaluation.report import describe_scores, evaluation_summary
 from kerasseg.evaluation.results import Results
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
 from kerasseg.tensorflow_setup import peak_memory
+from kerasseg.training.callbacks import taken_by_one_class
 from kerasseg.training.devices import Devices, device_name
 from kerasseg.training.optimizers import warmup_epochs
 from kerasseg.training.state import Progress
+from kerasseg.training.tensorboard import HPARAMS_SUFFIX, write_hparams
 
 
 def print_start(
@@ -69,6 +73,25 @@ def print_start(
     say(f"Run        {folder} (watch: tensorboard --logdir {folder}/tensorboard)")
 
 
+def end_of_fit(
+    training: TrainingSettings, progress: Progress, last_epoch: int | None = None
+) -> str | None:
+    """Return the line that says why a fit ended before `last_epoch` or the last of its epochs.
+
+    It is None where the fit did not end before.
+    """
+    if progress.epochs >= min(last_epoch or training.epochs, training.epochs):
+        return None
+    reached = f"Stopped    after epoch {progress.epochs} of {training.epochs}: "
+    if not progress.stopped_early:
+        return reached + "a callback asked for it."
+    return (
+        f"{reached}the smoothed validation Dice was not better than {progress.best_score:.4f}, "
+        f"that of epoch {progress.best_epoch}, for {training.early_stopping_patience} epoch(s) "
+        "(training.early_stopping_patience)."
+    )
+
+
 def summarise_run(
     experiment: Experiment,
     store: RecordStore,
@@ -76,6 +99,7 @@ def summarise_run(
     damaged: dict[str, str],
     network: keras.Model,
     progress: Progress,
+    history: Sequence[Mapping[str, str]],
     results: Mapping[str, Results],
     policy: str,
 ) -> dict[str, Any]:
@@ -88,7 +112,11 @@ def summarise_run(
         "run": experiment.run_name,
         "task": "; ".join(_describe_task(experiment).values()),
         "overfit_check": split.overfit_check,
-        "warnings": warnings_about_scores(experiment, store),
+        "warnings": [
+            *experiment.warnings,
+            *warnings_about_scores(experiment, store),
+            *taken_by_one_class(history).values(),
+        ],
         "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
         "damaged_records": damaged,
         "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",
@@ -109,6 +137,29 @@ def summarise_run(
         "settings_fingerprint": store.manifest.fingerprint,
         "data_fingerprint": store.manifest.data_fingerprint,
     }
+
+
+_SEARCHED = ("pipeline", "augment", "model", "loss", "optimizer", "training")
+"""The sections whose settings are compared on TensorBoard's HParams page."""
+
+
+def log_settings(folder: Path, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+    """Write a run's settings and scores for TensorBoard's HParams page of the folder of all runs.
+
+    Args:
+        folder: The run's folder of TensorBoard's files.
+        summary: What `summary.json` holds.
+    """
+    for earlier in folder.glob(f"*{HPARAMS_SUFFIX}"):  # of a run that is evaluated once more
+        earlier.unlink()
+    scores = {
+        f"{side}_dice/{name}": value
+        for side, means in summary["dice"].items()
+        for name, value in means.items()
+        if value is not None
+    }
+    settings = flat_settings(experiment, _SEARCHED)
+    write_hparams(folder, settings, scores, folder.parent.name)  # runs may have one name
 
 
 def elapsed_and_peak_memory(started: float) -> dict[str, float]:
@@ -165,12 +216,5 @@ def warnings_about_scores(experiment: Experiment, store: RecordStore) -> list[st
             f"The cases have {len(spacings)} voxel sizes, from {' to '.join(sizes)} mm (depth x "
             "height x width), which a network cannot tell apart: bring them to one with "
             "data.spacing."
-        )
-    model = experiment.model
-    pretrained = model.network == "pretrained_unet" and model.pretrained.weights != "none"
-    if experiment.training.freeze_encoder_epochs and not (pretrained or model.init_from):
-        warnings.append(
-            "training.freeze_encoder_epochs holds an encoder of random weights still: set it to 0, "
-            "or give the encoder weights with model.init_from or model.pretrained."
         )
     return warnings

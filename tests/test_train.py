@@ -20,6 +20,7 @@ from kerasseg.records.store import open_store
 from kerasseg.run import check_same_data, latest_run_folder
 from kerasseg.train import run_experiment
 from kerasseg.train_summary import warnings_about_scores
+from kerasseg.training.state import Progress
 from tests.conftest import LPS, SHAPE, TINY, phantom_experiment, write_brats, write_h5_volume
 
 FILES = {
@@ -144,6 +145,28 @@ def test_resume_refuses_another_split_and_other_data(finished):
         check_same_data(folder, other, fingerprint)
     with pytest.raises(UserError, match="was trained on a store with data fingerprint"):
         check_same_data(folder, split, "another")
+
+
+def test_a_run_that_ends_early_says_why(phantom_store, tmp_path, capsys, monkeypatch):
+    store = f"records.root={phantom_store.root}"
+    done = Progress(epochs=7, best_epoch=3, best_score=0.81234, stopped_early=True)
+    monkeypatch.setattr("kerasseg.train.fit", lambda *job, **options: done)
+    for stopped, epochs, reason in (
+        (
+            True,
+            9,
+            "the smoothed validation Dice was not better than 0.8123, that of epoch 3, for 4",
+        ),
+        (False, 9, "a callback asked for it."),
+        (True, 7, None),
+    ):
+        done.stopped_early = stopped
+        options = (f"training.epochs={epochs}", "training.early_stopping_patience=4")
+        experiment = phantom_experiment(tmp_path, store, *options)
+        run_experiment(experiment, evaluated=False)
+        shown = [line for line in capsys.readouterr().out.splitlines() if "Stopped" in line]
+        assert len(shown) == (reason is not None)
+        assert reason is None or f"Stopped    after epoch 7 of 9: {reason}" in shown[0]
 
 
 def damage(store, case_id):

@@ -39,11 +39,26 @@ OutputOption = Annotated[
 ]
 
 
-def read_experiment(config: Path | None, overrides: list[str] | None) -> "Experiment":
-    """Load the experiment of a config file, or the demo if none is named, and apply overrides."""
+def read_experiment(
+    config: Path | None, overrides: list[str] | None, *, warn: bool = True
+) -> "Experiment":
+    """Load the experiment of a config file, or the demo if none is named, and apply overrides.
+
+    What its settings make one wonder about is written to standard error, unless the verb has a
+    place of its own for it.
+    """
     from kerasseg.config.load import DEMO_CONFIG, load_experiment
 
-    return load_experiment(config or DEMO_CONFIG, overrides or ())
+    experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
+    if warn:
+        say_warnings(experiment)
+    return experiment
+
+
+def say_warnings(experiment: "Experiment") -> None:
+    """Write what the settings of an experiment make one wonder about to standard error."""
+    for warning in experiment.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
 
 
 def output_folder(experiment: "Experiment", output: Path | None) -> Path:

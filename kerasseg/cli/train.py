@@ -38,7 +38,7 @@ def train(
 
     Without --config: the demo on generated phantoms.
     """
-    experiment = read_experiment(config, overrides)
+    experiment = read_experiment(config, overrides, warn=False)  # the run says it
     if fold is not None:
         # A split file may have folds of its own; everything else is cut into split.folds.
         method = "file" if experiment.split.method == "file" else "kfold"
@@ -48,7 +48,7 @@ def train(
                 "apart: give it a column fold instead, or leave --fold out."
             )
         chosen = [f"split.method={method}", f"split.fold={fold}"]
-        experiment = read_experiment(config, [*(overrides or ()), *chosen])
+        experiment = read_experiment(config, [*(overrides or ()), *chosen], warn=False)
 
     def choose() -> "Devices":
         from kerasseg.training.devices import choose_devices

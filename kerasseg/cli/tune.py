@@ -10,7 +10,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kerasseg.cli.options import FOUND_ERRORS, INTERRUPTED, TERMINATED, Overrides
+from kerasseg.cli.options import (
+    FOUND_ERRORS,
+    INTERRUPTED,
+    TERMINATED,
+    Overrides,
+    say_warnings,
+)
 from kerasseg.errors import UserError
 
 # KerasTuner's own names, so that its scripts for clusters serve here, too.
@@ -60,6 +66,7 @@ def tune(
     from kerasseg.tuning.search import load_search
 
     search = load_search(config, overrides or ())
+    say_warnings(search.base)
     _start_tensorflow_without_gpus()
     from kerasseg.tuning.tune import tune as tune_here
     from kerasseg.tuning.tune import tune_as_chief, tune_as_worker

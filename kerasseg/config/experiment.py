@@ -15,7 +15,13 @@ from kerasseg.config.evaluation import (
     PostprocessingSettings,
     check_postprocessing,
 )
-from kerasseg.config.loss import DiceTerm, FocalTerm, LossTerm, check_terms
+from kerasseg.config.loss import (
+    DiceTerm,
+    FocalTerm,
+    LossTerm,
+    background_warning,
+    check_terms,
+)
 from kerasseg.config.model import ModelSettings
 from kerasseg.config.pipeline import PipelineSettings, RecordSettings, SliceSettings, SplitSettings
 from kerasseg.config.training import OptimizerSettings, TrainingSettings
@@ -102,6 +108,50 @@ class Experiment(Section):
                 f"use {-(-steps // accumulation) * accumulation}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _follow_the_encoder(self) -> "Experiment":
+        """Put numbers where settings of the encoder are null, so that a saved config has them."""
+        pretrained = self._encoder_has_weights and self.model.init_from is None
+        for section, name, of_pretrained, of_others in (
+            ("optimizer", "encoder_factor", 0.1, 1.0),
+            ("training", "freeze_encoder_epochs", 3, 0),
+        ):
+            settings = getattr(self, section)
+            if getattr(settings, name) is None:
+                value = of_pretrained if pretrained else of_others
+                object.__setattr__(self, section, settings.model_copy(update={name: value}))
+        return self
+
+    @property
+    def _encoder_has_weights(self) -> bool:
+        """True if the encoder does not start from random weights."""
+        pretrained = self.model.network == "pretrained_unet"
+        return bool(
+            self.model.init_from or (pretrained and self.model.pretrained.weights != "none")
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about settings that are allowed, but hardly meant."""
+        warnings = []
+        if background := background_warning(self.loss, self.model.target):
+            warnings.append(background)
+        held = [
+            name
+            for name, is_held in (
+                ("training.freeze_encoder_epochs", bool(self.training.freeze_encoder_epochs)),
+                ("optimizer.encoder_factor", self.optimizer.encoder_factor != 1),
+            )
+            if is_held
+        ]
+        if held and not self._encoder_has_weights:
+            warnings.append(
+                f"{' and '.join(held)} hold{'' if len(held) > 1 else 's'} back an encoder of "
+                f"random weights: leave {'them' if len(held) > 1 else 'it'} out, or give the "
+                "encoder weights with model.init_from or model.pretrained."
+            )
+        return warnings
 
     def _check_albumentations(self) -> None:
         if not self.augment.albumentations:

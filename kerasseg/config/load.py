@@ -139,18 +139,26 @@ def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> li
 
     Losses with the same terms are compared option by option, other losses as a whole.
     """
+    same_terms = _term_names(old.loss) == _term_names(new.loss)
+    before, after = (flat_settings(e, sections, single_terms=same_terms) for e in (old, new))
+    return [f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key]]
+
+
+def flat_settings(
+    experiment: Experiment, sections: Iterable[str], *, single_terms: bool = True
+) -> dict[str, Any]:
+    """Return the settings of `sections` by their dotted names, as they stand in a file.
+
+    Args:
+        single_terms: Whether each option of each term of the loss has an entry, or all have one.
+    """
     keys = list(known_keys())
     leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
-    before, after = (json.loads(e.model_dump_json()) for e in (old, new))
-    terms = [_term_names(e["loss"]) for e in (before, after)]
-    if terms[0] == terms[1]:
+    values = json.loads(experiment.model_dump_json())
+    if single_terms:
         at = leaves.index("loss")
-        leaves[at : at + 1] = [f"loss.{i}.{k}" for i, t in enumerate(after["loss"]) for k in t]
-    return [
-        f"{key}: {look_up(before, key)} -> {look_up(after, key)}"
-        for key in leaves
-        if key.split(".")[0] in sections and look_up(before, key) != look_up(after, key)
-    ]
+        leaves[at : at + 1] = [f"loss.{i}.{k}" for i, t in enumerate(values["loss"]) for k in t]
+    return {key: look_up(values, key) for key in leaves if key.split(".")[0] in sections}
 
 
 def _term_names(loss: Sequence[Any]) -> list[str]:

@@ -151,6 +151,47 @@ LossTerm = Annotated[
 ]
 
 
+_LEAST_OF_OVERLAP, _LEAST_OF_VOXELS = 0.015, 0.001
+"""Shares of the loss that the background needs, of means over classes and of cross-entropies: with
+less of it small networks (`tests/losses/test_build.py`) gave all of the background to one class."""
+
+
+def background_warning(terms: Sequence[LossTerm], target: str) -> str | None:
+    """Return a sentence where one class may take everything that is not tumour, or None.
+
+    With softmax some channel has to have the background. A loss that does not count it pushes the
+    channels of tumour out of it one by one, until a single one holds all and has no gradient left.
+    """
+    if anatomy.ACTIVATIONS[target] != "softmax":
+        return None
+    total = sum(getattr(term, term_name(term) or "") for term in terms)
+    for term in terms:
+        share = getattr(term, term_name(term) or "") * _background_share(term, target) / total
+        if share >= (_LEAST_OF_OVERLAP if isinstance(term, OverlapTerm) else _LEAST_OF_VOXELS):
+            return None
+    return (
+        f"loss counts the background of model.target={target} not at all or hardly, so that one "
+        "class may take everything that is not tumour: add a term that sees it, such as "
+        "{cross_entropy: 1}, or give it a weight of its own, such as {dice: 1, weights: [0.1, 1, "
+        "1, 1]}."
+    )
+
+
+def _background_share(term: LossTerm, target: str) -> float:
+    """Return the part that the background has in a term of a softmax target, 0 to 1."""
+    weights, channels = getattr(term, "weights", None), len(anatomy.TARGETS[target])
+    if isinstance(term, BoundaryTerm):
+        return 0.0  # a class that fills the patch has no outline
+    if isinstance(term, OverlapTerm) and (weights is None or len(weights) < channels):
+        return 0.0
+    if weights is not None:
+        return float(weights[0] / sum(weights))
+    alpha = getattr(term, "alpha", None)
+    if isinstance(term, FocalTerm) and alpha is not None:
+        return float(alpha[0] / sum(alpha) if isinstance(alpha, tuple) else 1 - alpha)
+    return 1.0
+
+
 def check_terms(
     terms: Sequence[LossTerm], target: str, patch_size: tuple[int, ...], supervision: int
 ) -> None:

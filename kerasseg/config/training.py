@@ -107,9 +107,10 @@ class OptimizerSettings(Section):
         gt=0.0,
         lt=1.0,
     )
-    encoder_factor: float = setting(
-        1.0,
-        "Learning rate of the encoder relative to the rest's (discriminative learning rates).",
+    encoder_factor: float | None = setting(
+        None,
+        "Learning rate of the encoder relative to the rest's (discriminative learning rates). "
+        "null: 0.1 where model.pretrained gives it weights, else 1.",
         gt=0.0,
         le=1.0,
     )
@@ -195,7 +196,8 @@ class TrainingSettings(Section):
     )
     steps_per_epoch: int | None = setting(
         None,
-        "Batches per epoch. Default: pipeline.patches_per_volume patches of every training case.",
+        "Batches per epoch. Default: as many as hold pipeline.patches_per_volume patches of every "
+        "training case, rounded up to whole updates.",
         ge=1,
         le=10_000_000,
     )
@@ -242,10 +244,18 @@ class TrainingSettings(Section):
         unit="epochs",
         ge=1,
     )
-    freeze_encoder_epochs: int = setting(
-        0,
+    histograms_every: int | None = setting(
+        None,
+        "Epochs from one histogram of all weights and of their last gradients on TensorBoard to "
+        "the next; null: none.",
+        unit="epochs",
+        ge=1,
+    )
+    freeze_encoder_epochs: int | None = setting(
+        None,
         "Epochs at the start in which the encoder is not trained; then it is, at "
-        "optimizer.encoder_factor of the learning rate.",
+        "optimizer.encoder_factor of the learning rate. null: 3 where model.pretrained gives it "
+        "weights, else 0.",
         unit="epochs",
         ge=0,
     )

@@ -8,6 +8,14 @@ from pydantic import Field, model_validator
 from kerasseg.config.base import Folder, Section, setting
 
 
+def known_direction(objective: str) -> str | None:
+    """Return in which direction a column of history.csv is better, None of one that is not ours."""
+    name = objective.removeprefix("val_").removeprefix("volume_")
+    if name == "loss":
+        return "min"
+    return "max" if name.split("_")[0] in ("dice", "iou", "precision", "recall") else None
+
+
 class SearchSettings(Section):
     """Section `search`: what is tried, how, how long, and where it is kept."""
 
@@ -28,7 +36,11 @@ class SearchSettings(Section):
         "A column of history.csv; a trial's score is its best epoch's.",
         pattern=r"^\w+$",
     )
-    direction: Literal["max", "min"] = setting("max", "Whether the objective is to rise or fall.")
+    direction: Literal["max", "min"] = setting(
+        lambda values: known_direction(values.get("objective", "")),
+        "Whether the objective is to rise or fall. Default: that of the column, min of losses and "
+        "max of scores; a column of a callback of your own has none.",
+    )
     max_trials: int | None = setting(
         lambda values: 20 if values.get("tuner") in ("random", "bayesian") else None,
         "Most trials. Default: 20, of grid and hyperband null: all there are.",

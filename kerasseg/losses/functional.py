@@ -2,7 +2,9 @@
 
 All take masks y_true (B, ..., K) of 0 and 1 (one-hot with softmax). Those made of sums over voxels
 take probabilities (B, ..., K), the cross-entropies take logits (B, ..., K) and the activation that
-belongs to them. Options have no defaults here; the settings have them (`kerasseg/config/loss.py`).
+belongs to them. `sample_weight` (B,) weighs the samples: one of weight 2 counts as two of weight 1,
+one of weight 0 as none; None weighs all alike. Options have no defaults here; the settings have
+them (`kerasseg/config/loss.py`).
 
     weights:    one number per class, None for equal ones; only their ratios count
     smooth:     voxels added to numerator and denominator
@@ -14,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from keras import ops
 
@@ -30,6 +32,7 @@ _SMALLEST_POWER_BASE = 1e-7
 def dice(
     y_true: Any,
     y_pred: Any,
+    sample_weight: Any = None,
     *,
     weights: Weights,
     smooth: float,
@@ -45,13 +48,17 @@ def dice(
     prediction, near 1 for some voxels, and its gradient pushes false positives down.
     """
     y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    overlap = _class_sums(y_true * y_pred, reduction)
-    true = _class_sums(ops.square(y_true) if squared else y_true, reduction)
-    predicted = _class_sums(ops.square(y_pred) if squared else y_pred, reduction)
-    return _class_mean(1.0 - (2.0 * overlap + smooth) / (true + predicted + smooth), weights)
+    samples = Samples(reduction, sample_weight)
+    overlap = samples.sums(y_true * y_pred)
+    true = samples.sums(ops.square(y_true) if squared else y_true)
+    predicted = samples.sums(ops.square(y_pred) if squared else y_pred)
+    losses = 1.0 - (2.0 * overlap + smooth) / (true + predicted + smooth)
+    return _class_mean(samples.mean(losses), weights)
 
 
-def generalised_dice(y_true: Any, y_pred: Any, *, smooth: float, reduction: Reduction) -> Any:
+def generalised_dice(
+    y_true: Any, y_pred: Any, sample_weight: Any = None, *, smooth: float, reduction: Reduction
+) -> Any:
     """Return 1 - (2 sum_c w_c sum(t p) + s) / (sum_c w_c (sum(t) + sum(p)) + s).
 
     One ratio over all classes, each weighted by 1 / (voxels of truth)^2: Sudre et al. 2017
@@ -64,18 +71,24 @@ def generalised_dice(y_true: Any, y_pred: Any, *, smooth: float, reduction: Redu
     sum(p) / (sum(p) + smooth), as with `dice`.
     """
     y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    true, predicted = _class_sums(y_true, reduction), _class_sums(y_pred, reduction)
-    overlap = _class_sums(y_true * y_pred, reduction)
+    samples = Samples(reduction, sample_weight)
+    true, predicted, overlap = map(samples.sums, (y_true, y_pred, y_true * y_pred))
     present = true > 0
     rarest = ops.min(ops.where(present, true, float("inf")), axis=-1, keepdims=True)
     weights = ops.where(present, ops.square(rarest / ops.maximum(true, 1.0)), 1.0)
     numerator = 2.0 * ops.sum(weights * overlap, axis=-1) + smooth
     denominator = ops.sum(weights * (true + predicted), axis=-1) + smooth
-    return ops.mean(1.0 - numerator / denominator)
+    return samples.mean(1.0 - numerator / denominator)
 
 
 def jaccard(
-    y_true: Any, y_pred: Any, *, weights: Weights, smooth: float, reduction: Reduction
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any = None,
+    *,
+    weights: Weights,
+    smooth: float,
+    reduction: Reduction,
 ) -> Any:
     """Return the mean over classes of 1 - (sum(t p) + s) / (sum(t) + sum(p) - sum(t p) + s).
 
@@ -85,14 +98,16 @@ def jaccard(
     Empty class: as with `dice`, sum(p) / (sum(p) + smooth).
     """
     y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    overlap = _class_sums(y_true * y_pred, reduction)
-    union = _class_sums(y_true, reduction) + _class_sums(y_pred, reduction) - overlap
-    return _class_mean(1.0 - (overlap + smooth) / (union + smooth), weights)
+    samples = Samples(reduction, sample_weight)
+    true, predicted, overlap = map(samples.sums, (y_true, y_pred, y_true * y_pred))
+    losses = 1.0 - (overlap + smooth) / (true + predicted - overlap + smooth)
+    return _class_mean(samples.mean(losses), weights)
 
 
 def tversky(
     y_true: Any,
     y_pred: Any,
+    sample_weight: Any = None,
     *,
     weights: Weights,
     smooth: float,
@@ -108,12 +123,15 @@ def tversky(
     Empty class: without a voxel of truth the loss is alpha sum(p) / (alpha sum(p) + smooth), so 0
     for an empty prediction; with alpha 0 false positives of such a class cost nothing.
     """
-    return _class_mean(_tversky_losses(y_true, y_pred, smooth, reduction, alpha, beta), weights)
+    samples = Samples(reduction, sample_weight)
+    losses = _tversky_losses(y_true, y_pred, samples, smooth, alpha, beta)
+    return _class_mean(samples.mean(losses), weights)
 
 
 def focal_tversky(
     y_true: Any,
     y_pred: Any,
+    sample_weight: Any = None,
     *,
     weights: Weights,
     smooth: float,
@@ -130,17 +148,19 @@ def focal_tversky(
 
     Empty class: the loss of `tversky` to the power of gamma.
     """
-    losses = _tversky_losses(y_true, y_pred, smooth, reduction, alpha, beta)
-    return _class_mean(ops.power(ops.maximum(losses, _SMALLEST_POWER_BASE), gamma), weights)
+    samples = Samples(reduction, sample_weight)
+    losses = _tversky_losses(y_true, y_pred, samples, smooth, alpha, beta)
+    losses = ops.power(ops.maximum(losses, _SMALLEST_POWER_BASE), gamma)
+    return _class_mean(samples.mean(losses), weights)
 
 
 def _tversky_losses(
-    y_true: Any, y_pred: Any, smooth: float, reduction: Reduction, alpha: float, beta: float
+    y_true: Any, y_pred: Any, samples: "Samples", smooth: float, alpha: float, beta: float
 ) -> Any:
     y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    overlap = _class_sums(y_true * y_pred, reduction)
-    false_positives = _class_sums((1.0 - y_true) * y_pred, reduction)
-    false_negatives = _class_sums(y_true * (1.0 - y_pred), reduction)
+    overlap = samples.sums(y_true * y_pred)
+    false_positives = samples.sums((1.0 - y_true) * y_pred)
+    false_negatives = samples.sums(y_true * (1.0 - y_pred))
     wrong = alpha * false_positives + beta * false_negatives
     # As 1 - index this could be slightly negative by rounding where nothing is wrong.
     return wrong / (overlap + wrong + smooth)
@@ -149,6 +169,7 @@ def _tversky_losses(
 def boundary(
     y_true: Any,
     y_pred: Any,
+    sample_weight: Any = None,
     *,
     weights: Weights,
     smooth: float,
@@ -169,17 +190,19 @@ def boundary(
     outline: this loss needs `dice` or a cross-entropy beside it.
     """
     y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+    samples = Samples(reduction, sample_weight)
 
     def outline(masks: Any) -> Any:
         return _max_around(1.0 - masks, width) - (1.0 - masks)
 
     def share_near(line: Any, other: Any) -> Any:
-        near = _class_sums(line * _max_around(other, tolerance), reduction)
-        return (near + smooth) / (_class_sums(line, reduction) + smooth)
+        near = samples.sums(line * _max_around(other, tolerance))
+        return (near + smooth) / (samples.sums(line) + smooth)
 
     true, predicted = outline(y_true), outline(y_pred)
     precision, recall = share_near(predicted, true), share_near(true, predicted)
-    return _class_mean(1.0 - 2.0 * precision * recall / (precision + recall), weights)
+    losses = 1.0 - 2.0 * precision * recall / (precision + recall)
+    return _class_mean(samples.mean(losses), weights)
 
 
 def _max_around(masks: Any, size: int) -> Any:
@@ -192,7 +215,14 @@ def _max_around(masks: Any, size: int) -> Any:
     return masks
 
 
-def cross_entropy(y_true: Any, logits: Any, activation: Activation, *, weights: Weights) -> Any:
+def cross_entropy(
+    y_true: Any,
+    logits: Any,
+    activation: Activation,
+    sample_weight: Any = None,
+    *,
+    weights: Weights,
+) -> Any:
     """Return the mean over voxels of -log p, p being the probability given to the truth.
 
     With sigmoid each channel has a p (binary cross-entropy), and the mean is over the channels too,
@@ -204,11 +234,13 @@ def cross_entropy(y_true: Any, logits: Any, activation: Activation, *, weights: 
     """
     log_p, _ = log_likelihood(y_true, logits, activation)
     if weights is None:
-        return -ops.mean(log_p)
+        return -_mean(log_p, sample_weight)
     weight = _normalised(weights, y_true.shape[-1])
     if activation == "sigmoid":
-        return -ops.sum(weight * ops.mean(log_p, axis=tuple(range(len(log_p.shape) - 1))))
+        return -ops.sum(weight * _mean(log_p, sample_weight, per_channel=True))
     voxel_weight = ops.sum(ops.cast(y_true, "float32") * weight, axis=-1, keepdims=True)
+    if sample_weight is not None:
+        voxel_weight *= _like(sample_weight, voxel_weight)
     # The mean before the ratio: a sum of millions of equal numbers loses digits in float32.
     mean_weight = _batch_mean(voxel_weight)
     return -ops.mean(voxel_weight * log_p) / ops.where(mean_weight > 0, mean_weight, 1.0)
@@ -218,6 +250,7 @@ def focal(
     y_true: Any,
     logits: Any,
     activation: Activation,
+    sample_weight: Any = None,
     *,
     gamma: float,
     alpha: float | Sequence[float] | None,
@@ -234,7 +267,7 @@ def focal(
     log_p, log_not_p = log_likelihood(y_true, logits, activation)
     losses = -ops.exp(gamma * log_not_p) * log_p
     if alpha is None:
-        return ops.mean(losses)
+        return _mean(losses, sample_weight)
     channels = y_true.shape[-1]
     factors = list(alpha) if isinstance(alpha, Sequence) else [alpha] * channels
     if len(factors) != channels:
@@ -244,10 +277,12 @@ def focal(
         balance = y_true * factor + (1.0 - y_true) * (1.0 - factor)
     else:
         balance = ops.sum(y_true * factor, axis=-1, keepdims=True)
-    return ops.mean(balance * losses)
+    return _mean(balance * losses, sample_weight)
 
 
-def top_k(y_true: Any, logits: Any, activation: Activation, *, share: float) -> Any:
+def top_k(
+    y_true: Any, logits: Any, activation: Activation, sample_weight: Any = None, *, share: float
+) -> Any:
     """Return the mean of the largest `share` of the batch's cross-entropies, at least of one.
 
     With softmax there is one cross-entropy per voxel, with sigmoid one per voxel and channel. Wu et
@@ -263,7 +298,17 @@ def top_k(y_true: Any, logits: Any, activation: Activation, *, share: float) -> 
     else:  # the size is a tensor where the shape is known only when the step runs
         count = ops.maximum(1, ops.cast(share * ops.cast(size, "float64"), "int32"))
         count = ops.minimum(count, size)  # a batch may be empty
-    return ops.mean(ops.top_k(ops.reshape(-log_p, (-1,)), count, sorted=False)[0])
+    if sample_weight is None:
+        return ops.mean(ops.top_k(ops.reshape(-log_p, (-1,)), count, sorted=False)[0])
+    weight = ops.cast(sample_weight, "float32")
+    counted = ops.sum(ops.cast(weight > 0, "float32"))
+    weight = weight * counted / ops.maximum(ops.sum(weight), _SMALLEST_POWER_BASE)
+    worst = ops.top_k(ops.reshape(-log_p * _like(weight, log_p), (-1,)), count)[0]
+    per_sample = ops.cast(size, "float32") / ops.cast(ops.shape(log_p)[0], "float32")
+    # A little more, as the product may lie just below the whole number that it stands for.
+    count = ops.maximum(1.0, ops.floor(share * counted * per_sample + 1e-4))
+    first = ops.cast(ops.cumsum(ops.ones_like(worst)) <= count, "float32")
+    return ops.sum(worst * first) / ops.maximum(ops.sum(first), 1.0)
 
 
 _sum_over_replicas: ContextVar[Callable[[Any], Any] | None] = ContextVar(
@@ -286,14 +331,43 @@ def batch_over_replicas(sum_over_replicas: Callable[[Any], Any] | None) -> Itera
         _sum_over_replicas.reset(token)
 
 
-def _class_sums(masks: Any, reduction: Reduction) -> Any:
-    """Return the sums of (B, ..., K) over voxels: (1, K) for `batch`, (B, K) for `sample`."""
-    axes = tuple(range(0 if reduction == "batch" else 1, len(masks.shape) - 1))
-    sums = ops.sum(masks, axis=axes)
-    if reduction == "sample":
-        return sums
-    over_replicas = _sum_over_replicas.get()
-    return ops.expand_dims(over_replicas(sums) if over_replicas else sums, 0)
+class Samples(NamedTuple):
+    """The samples of a batch, whose sums over voxels are `reduction`s, and their weights (B,)."""
+
+    reduction: Reduction
+    weight: Any = None
+
+    def sums(self, masks: Any) -> Any:
+        """Return the sums of (B, ..., K) over voxels: (1, K) for `batch`, (B, K) for `sample`."""
+        axes = tuple(range(0 if self.reduction == "batch" else 1, len(masks.shape) - 1))
+        if self.reduction == "sample":
+            return ops.sum(masks, axis=axes)
+        if self.weight is not None:
+            masks = masks * _like(self.weight, masks)
+        sums, over_replicas = ops.sum(masks, axis=axes), _sum_over_replicas.get()
+        return ops.expand_dims(over_replicas(sums) if over_replicas else sums, 0)
+
+    def mean(self, losses: Any) -> Any:
+        """Return the mean of (1, ...) or (B, ...) over its first axis."""
+        if self.reduction == "batch" or self.weight is None:
+            return ops.mean(losses, axis=0)
+        weight = _like(self.weight, losses)
+        total = ops.sum(weight)
+        return ops.sum(losses * weight, axis=0) / ops.where(total > 0, total, 1.0)
+
+
+def _like(sample_weight: Any, values: Any) -> Any:
+    """Return weights (B,) as float32 (B, 1, ...), to be multiplied with values (B, ...)."""
+    weight = ops.cast(sample_weight, "float32")
+    return ops.reshape(weight, (-1, *[1] * (len(values.shape) - 1)))
+
+
+def _mean(values: Any, sample_weight: Any, *, per_channel: bool = False) -> Any:
+    """Return the weighted mean over the samples and voxels of (B, ..., K), or K of them."""
+    axes = tuple(range(len(values.shape) - per_channel))
+    if sample_weight is None:
+        return ops.mean(values, axis=axes)
+    return Samples("sample", sample_weight).mean(ops.mean(values, axis=axes[1:]))
 
 
 def _batch_mean(values: Any) -> Any:
@@ -307,9 +381,8 @@ def _batch_mean(values: Any) -> Any:
     return total / size
 
 
-def _class_mean(losses: Any, weights: Weights) -> Any:
-    """Return the mean over samples of (B, K), then the weighted mean over classes."""
-    per_class = ops.mean(losses, axis=0)
+def _class_mean(per_class: Any, weights: Weights) -> Any:
+    """Return the weighted mean over classes of (K,)."""
     if weights is None:
         return ops.mean(per_class)
     return ops.sum(per_class * _normalised(weights, per_class.shape[0]))

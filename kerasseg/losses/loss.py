@@ -43,7 +43,8 @@ class SegmentationLoss(keras.losses.Loss):
 
     Masks are 0 and 1 of any type, one-hot with softmax. Masks and predictions are made float32
     before anything is summed, whatever the precision of the network. The result is one float32
-    number. Weights per sample are refused, because sums over a batch have no samples.
+    number. `sample_weight` (B,) weighs samples, so that the fillers of our validation batches,
+    whose weight is 0, do not count in Keras's `fit`; weights of single voxels are refused.
 
     Example:
         SegmentationLoss([{"dice": 0.5, "smooth": 2}, {"focal": 0.5}], activation="softmax")
@@ -77,13 +78,20 @@ class SegmentationLoss(keras.losses.Loss):
         self.activation: Any = activation
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        if sample_weight is not None:
+        if sample_weight is None:
+            return super().__call__(y_true, y_pred)
+        sample_weight = ops.convert_to_tensor(sample_weight, "float32")
+        found = tuple(sample_weight.shape)
+        if any(size != 1 for size in found[1:]):
             raise ValueError(
-                f"{self.name}: weights per sample are not supported; use class weights"
+                f"{self.name}: sample_weight: expected one number for each sample, of shape (B,), "
+                f"found {found}; weights of classes are an option of the terms"
             )
-        return super().__call__(y_true, y_pred)
+        # Keras would multiply them with a loss that has no samples any more.
+        return super().__call__((y_true, ops.reshape(sample_weight, (-1,))), y_pred)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        y_true, sample_weight = y_true if isinstance(y_true, tuple) else (y_true, None)
         _check_shapes(y_true, y_pred)
         total: Any = 0.0
         for term in self.terms:
@@ -94,10 +102,10 @@ class SegmentationLoss(keras.losses.Loss):
             function, of_logits = LOSSES[name]
             if of_logits:
                 logits = y_pred if self.from_logits else logits_of(y_pred, self.activation)
-                value = function(y_true, logits, self.activation, **options)
+                value = function(y_true, logits, self.activation, sample_weight, **options)
             else:
                 p = probabilities(y_pred, self.activation) if self.from_logits else y_pred
-                value = function(y_true, p, **options)
+                value = function(y_true, p, sample_weight, **options)
             total += weight * value
         # Keras divides a loss by the number of replicas, unless it is a scalar already.
         return ops.reshape(total, (1,))

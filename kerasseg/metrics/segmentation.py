@@ -58,15 +58,21 @@ class SegmentationMetrics(keras.metrics.Metric):
         )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count masks y_true (B, ..., K), 0 or 1, against probabilities y_pred of that shape."""
+        """Count masks y_true (B, ..., K), 0 or 1, against probabilities y_pred of that shape.
+
+        Voxels are counted whole or not at all: samples whose `sample_weight` (B,) is 0, as the
+        fillers of our validation batches have it, do not count, all others do.
+        """
+        counted: Any = 1.0
         if sample_weight is not None:
-            raise ValueError("SegmentationMetrics counts voxels and takes no sample_weight")
+            kept = ops.cast(ops.not_equal(sample_weight, 0), "float32")
+            counted = ops.reshape(kept, (-1, *[1] * (len(y_pred.shape) - 2)))
         # Channel by channel: sums along the last axis are several times as fast on a CPU.
         probabilities = ops.unstack(y_pred, len(self.channels), axis=-1)
         counts = []
         for channel in self._scored:
-            truth = ops.cast(y_true[..., channel], "float32")
-            prediction = ops.cast(self._chosen(probabilities, channel), "float32")
+            truth = ops.cast(y_true[..., channel], "float32") * counted
+            prediction = ops.cast(self._chosen(probabilities, channel), "float32") * counted
             hits = truth * prediction
             counts += [*_count(hits), *_count(prediction - hits), *_count(truth - hits)]
         by_channel = ops.reshape(ops.stack(counts), (len(self._scored), 3, 2))

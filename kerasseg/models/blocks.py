@@ -12,8 +12,9 @@ from keras import ops
 from kerasseg.config.model import ModelSettings
 
 _EPSILON = 1e-5
-_BATCH_NORM_MOMENTUM = 0.9
-"""Keras's 0.99 needs hundreds of steps until validation sees the statistics of the data."""
+BATCH_NORM_MOMENTUM = 0.9
+"""Of every network, whoever designed it: Keras's 0.99 needs hundreds of steps until validation sees
+the statistics of the data, and the 0.999 of MobileNetV2 thousands."""
 
 
 class DimensionLayers(NamedTuple):
@@ -149,7 +150,7 @@ def _normalised(x: keras.KerasTensor, settings: ModelSettings, name: str) -> ker
         return x
     if settings.norm == "batch":
         return keras.layers.BatchNormalization(
-            momentum=_BATCH_NORM_MOMENTUM, epsilon=_EPSILON, name=name
+            momentum=BATCH_NORM_MOMENTUM, epsilon=_EPSILON, name=name
         )(x)
     groups = settings.norm_groups if settings.norm == "group" else -1  # -1: one for each channel
     return keras.layers.GroupNormalization(groups=groups, epsilon=_EPSILON, name=name)(x)

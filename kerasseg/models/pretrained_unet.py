@@ -18,7 +18,7 @@ import numpy as np
 
 from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError, storage_error
-from kerasseg.models.blocks import dropout
+from kerasseg.models.blocks import BATCH_NORM_MOMENTUM, dropout
 from kerasseg.models.unet import decoder, pad_to_stride, with_output
 from kerasseg.private_hooks import downloads_of_applications
 
@@ -47,7 +47,11 @@ class PretrainedEncoder(NamedTuple):
         with warnings.catch_warnings():
             # It warns of any channel count but 1 and 3: MRI has as many as there are modalities.
             warnings.filterwarnings("ignore", message="This model usually expects")
-            return self.constructor(include_top=False, **self.options, **arguments)
+            network = self.constructor(include_top=False, **self.options, **arguments)
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = BATCH_NORM_MOMENTUM
+        return network
 
 
 _NO_PREPROCESSING: Final = MappingProxyType({"include_preprocessing": False})

@@ -31,9 +31,10 @@ class TrainingBatches:
     `anatomy.TARGETS[target]`.
 
     A batch takes its patches from `batch_size` different volumes; each volume, once decoded,
-    gives `patches_per_volume` of them to consecutive batches. Every epoch shuffles all cases
-    anew by (seed, epoch) and has exactly `steps_per_epoch` batches. Records are read at their
-    offsets, so shuffling needs no buffer and memory does not grow with the number of cases.
+    gives `patches_per_volume` of them to consecutive batches, or the few that are left of the
+    epoch. Every epoch shuffles all cases anew by (seed, epoch) and has exactly `steps_per_epoch`
+    batches. Records are read at their offsets, so shuffling needs no buffer and memory does not
+    grow with the number of cases.
 
     Args:
         store: The store that the cases lie in.
@@ -42,7 +43,8 @@ class TrainingBatches:
         target: What is predicted, a key of `anatomy.TARGETS`.
         batch_size: Patches B in a batch of all workers together.
         seed: Seed of shuffling, sampling and augmentation.
-        steps_per_epoch: Batches in an epoch; None: as many as it takes to see every case.
+        steps_per_epoch: Batches in an epoch; None: as many as hold `patches_per_volume` patches
+            of every case.
         steps_multiple: A number that the default of `steps_per_epoch` is rounded up to.
         transforms: Augmentations of each patch (`pipeline/augment/compose.py`).
         worker: Number of this worker, from 0.
@@ -78,7 +80,7 @@ class TrainingBatches:
         self._worker = worker
         self.settings = settings
         per_volume = settings.patches_per_volume
-        default = -(-len(self.case_ids) // batch_size) * per_volume
+        default = -(-len(self.case_ids) * per_volume // batch_size)
         self.steps_per_epoch = steps_per_epoch or -(-default // steps_multiple) * steps_multiple
         self._groups = -(-self.steps_per_epoch // per_volume)
         self._seed = tf.constant([seed, _TRAINING])
@@ -93,29 +95,22 @@ class TrainingBatches:
         Both are counted from 0.
         """
         per_volume = self.settings.patches_per_volume
-        of_epoch = self._groups * per_volume
         skipped_groups = first_batch // per_volume
         slots = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(
             lambda epoch: tf.data.Dataset.from_tensor_slices(self._own_slots(epoch))
         )
         slots = slots.skip(skipped_groups * self._share)  # before anything is read
-        patches = self._reader.patches(slots, per_volume, volumes=self._share)
-        batches = patches.batch(self._share, drop_remainder=True)
-        if of_epoch > self.steps_per_epoch:
-            batches = batches.enumerate(skipped_groups * per_volume).filter(
-                lambda index, _: index % of_epoch < self.steps_per_epoch
-            )
-            batches = batches.map(lambda _, batch: batch)
-        batches = batches.skip(first_batch % per_volume)
+        patches = self._reader.patches(slots, volumes=self._share)
+        batches = patches.batch(self._share, drop_remainder=True).skip(first_batch % per_volume)
         return _finish(batches, self.settings.prefetch, tf.data.INFINITE_CARDINALITY)
 
     def batch_case_ids(self, epoch: int, step: int) -> list[str]:
         """Return the cases in batch `step` of `epoch`, both counted from 0."""
-        indices, _ = self._slots(tf.constant(epoch, tf.int64))
+        indices, *_ = self._slots(tf.constant(epoch, tf.int64))
         first = step // self.settings.patches_per_volume * self.batch_size
         return [self.case_ids[i] for i in indices.numpy()[first : first + self.batch_size]]
 
-    def _own_slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _own_slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return this worker's part of `_slots`."""
         start = self._worker * self._share
 
@@ -123,11 +118,11 @@ class TrainingBatches:
             groups = tf.reshape(slots, [self._groups, self.batch_size, *rest])
             return tf.reshape(groups[:, start : start + self._share], [-1, *rest])
 
-        indices, seeds = self._slots(epoch)
-        return own(indices), own(seeds, 2)
+        indices, seeds, counts = self._slots(epoch)
+        return own(indices), own(seeds, 2), own(counts)
 
-    def _slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the volumes of an epoch in order: case index (N,) and a seed for each (N, 2)."""
+    def _slots(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return the volumes of an epoch in order: case index (N,), seed (N, 2), patches (N,)."""
         count, cases = self._groups * self.batch_size, len(self.case_ids)
         epoch_seed = tf.random.fold_in(self._seed, tf.cast(epoch, tf.int32))
         rounds = [
@@ -137,7 +132,10 @@ class TrainingBatches:
             for round_index in range(-(-count // cases))
         ]
         seeds = seeds_of(tf.random.fold_in(epoch_seed, -1), count)
-        return tf.concat(rounds, axis=0)[:count], seeds
+        per_volume = self.settings.patches_per_volume
+        left = self.steps_per_epoch - per_volume * tf.range(self._groups)
+        counts = tf.repeat(tf.minimum(left, per_volume), self.batch_size)
+        return tf.concat(rounds, axis=0)[:count], seeds, counts
 
 
 @tf.autograph.experimental.do_not_convert
@@ -167,8 +165,9 @@ def validation_batches(
     weight = tf.constant(1.0)
     reader = PatchReader(store, case_ids, settings, target, cache=cache)
     seeds = seeds_of(tf.constant([seed, _VALIDATION]), count)
-    slots = (tf.range(count)[worker::workers], seeds[worker::workers])
-    patches = reader.patches(tf.data.Dataset.from_tensor_slices(slots), per_volume, volumes=1)
+    counts = tf.fill([len(own)], per_volume)
+    slots = (tf.range(count)[worker::workers], seeds[worker::workers], counts)
+    patches = reader.patches(tf.data.Dataset.from_tensor_slices(slots), volumes=1)
     patches = patches.map(lambda image, target: (image, target, weight))
     missing = batches * share - len(own) * per_volume
     if missing:
@@ -185,7 +184,7 @@ def _finish(batches: tf.data.Dataset, prefetch: int, cardinality: int) -> tf.dat
 
 
 class PatchReader:
-    """Turns slots (case index, seed) into patches of the case, in the graph.
+    """Turns slots (case index, seed, number of patches) into patches of the case, in the graph.
 
     A patch is image (*size, C) float16 and target (*size, K) uint8. With `augment_later` the
     device's augmentations are left out, and their seed (2,) follows as a third tensor.
@@ -215,22 +214,22 @@ class PatchReader:
         self._sizes = TableSizes.of(store.rows.values())
 
     @tf.autograph.experimental.do_not_convert  # converting takes seconds and finds nothing
-    def patches(self, slots: tf.data.Dataset, count: int, volumes: int) -> tf.data.Dataset:
-        """Return `count` patches of each slot; those of `volumes` consecutive slots take turns."""
+    def patches(self, slots: tf.data.Dataset, volumes: int) -> tf.data.Dataset:
+        """Return the patches of each slot; those of `volumes` consecutive slots take turns."""
         records = self.records(slots)
         # The smaller thing waits for its turn: a volume rather than all its patches, but slices
         # rather than their volume.
         if len(self._settings.patch_size) == 3:
             turns = records.interleave(
-                lambda record, seed: tf.data.Dataset.from_tensor_slices(seeds_of(seed, count)).map(
-                    lambda patch_seed: (record, patch_seed)
-                ),
+                lambda record, seed, count: tf.data.Dataset.from_tensor_slices(
+                    seeds_of(seed, count)
+                ).map(lambda patch_seed: (record, patch_seed)),
                 cycle_length=volumes,
                 block_length=1,
             )
             return turns.map(self._draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         slices = records.map(
-            lambda record, seed: self._draw_all(record, seeds_of(seed, count)),
+            lambda record, seed, count: self._draw_all(record, seeds_of(seed, count)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -241,22 +240,22 @@ class PatchReader:
         )
 
     def records(self, slots: tf.data.Dataset) -> tf.data.Dataset:
-        """Return the record and the seed of each slot."""
+        """Return the record of each slot, and what else the slot has."""
         cached = self._cached
         if cached is not None:
             return slots.map(
-                lambda index, seed: (cached(index), seed),
+                lambda index, *rest: (cached(index), *rest),
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
         return self.serialized(slots).map(
-            lambda serialized, seed: (parse_record(serialized, self._channels, self._sizes), seed),
+            lambda data, *rest: (parse_record(data, self._channels, self._sizes), *rest),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
 
     def serialized(self, slots: tf.data.Dataset) -> tf.data.Dataset:
-        """Return the bytes of the record and the seed of each slot."""
+        """Return the bytes of the record of each slot, and what else the slot has."""
         return slots.interleave(
             self._read,
             cycle_length=_READ_AHEAD,
@@ -288,7 +287,7 @@ class PatchReader:
             ),
         )
 
-    def _read(self, index: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
+    def _read(self, index: tf.Tensor, *rest: tf.Tensor) -> tf.data.Dataset:
         # The public TFRecordDataset starts at a file's head; the op beneath can start at a record.
         record = tf.data.experimental.from_variant(
             tf.raw_ops.TFRecordDatasetV2(
@@ -299,9 +298,9 @@ class PatchReader:
             ),
             tf.TensorSpec([], tf.string),
         )
-        return record.take(1).map(lambda serialized: (serialized, seed))
+        return record.take(1).map(lambda serialized: (serialized, *rest))
 
 
-def seeds_of(seed: tf.Tensor, count: int) -> tf.Tensor:
+def seeds_of(seed: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
     """Derive `count` seeds (count, 2) from one."""
     return tf.map_fn(lambda i: tf.random.fold_in(seed, i), tf.range(count))

@@ -4,22 +4,18 @@ import csv
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 from keras import ops
 
-from kerasseg import anatomy
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
 from kerasseg.models.build import float32_twin
 from kerasseg.run import read_history
-from kerasseg.targets import masks_to_label, probabilities_to_masks
 from kerasseg.training.state import Progress
 from kerasseg.training.step import FINITE, LOSS_NOT_FINITE
 
@@ -200,6 +196,52 @@ class History(keras.callbacks.Callback):
             writer.writerows(self.rows)
 
 
+_EPOCHS_IN_A_ROW = 3
+_RECALL_OF_ALL, _PRECISION_OF_ALL = 0.9, 0.1
+
+
+def taken_by_one_class(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return a sentence for each class that has taken nearly everything, by the class's name.
+
+    Its recall on the validation patches is near 1 while its precision is near 0, in each of the
+    last three rows of a `history.csv`.
+    """
+    last, sentences = rows[-_EPOCHS_IN_A_ROW:], {}
+    for column in last[-1] if len(last) == _EPOCHS_IN_A_ROW else ():
+        name = column.removeprefix("val_recall_")
+        if name == column:
+            continue
+        recall = min(float(row.get(column) or 0) for row in last)
+        precision = max(float(row.get(f"val_precision_{name}") or 1) for row in last)
+        if recall >= _RECALL_OF_ALL and precision <= _PRECISION_OF_ALL:
+            sentences[name] = (
+                f"{name} takes nearly everything: on the validation patches of epochs "
+                f"{last[0]['epoch']} to {last[-1]['epoch']} its recall is at least {recall:.2f} "
+                f"and its precision at most {precision:.3f}. If that stays so, let the loss count "
+                "what is not tumour, such as by {cross_entropy: 1}, or lower "
+                "optimizer.learning_rate."
+            )
+    return sentences
+
+
+class SayTakenByOneClass(keras.callbacks.Callback):
+    """Prints the sentence of `taken_by_one_class` when a class has first done so.
+
+    It must stand behind `history` in the list, whose rows it reads.
+    """
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+        self._said: set[str] = set()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for name, sentence in taken_by_one_class(self.history.rows).items():
+            if name not in self._said:
+                print(f"Warning    {sentence}")
+                self._said.add(name)
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
     """Raises `UserError` when loss or gradient is not finite, with the cases of the batches.
 
@@ -266,88 +308,6 @@ class SkippedUpdates(keras.callbacks.Callback):
         if logs is not None and loss_scale.dynamic:
             logs["loss_scale"] = float(loss_scale.scale.numpy())
             logs["skipped_updates"] = int(loss_scale.skipped.numpy())
-
-
-class ValidationImages(keras.callbacks.Callback):
-    """Writes one strip per validation patch after each epoch: every modality, truth, prediction.
-
-    A volume is shown by its axial slice with most tumour, neighbouring slices that are channels by
-    the middle one. Where target channels overlap, the innermost is shown. Probabilities count from
-    0.5 on, or where they are the largest, as in the metrics of training.
-
-    Args:
-        folder: The folder of TensorBoard's files.
-        batches: Yields image (B, D, H, W, C), masks (B, D, H, W, K), or (B, H, W, …) for a 2-D
-            network, and weight (B,), which is 0 for fillers. The first batch is shown.
-        modalities: The number of modalities.
-        target: A row of `anatomy.TARGETS`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        network: keras.Model,
-        batches: tf.data.Dataset,
-        *,
-        modalities: int,
-        target: str,
-    ) -> None:
-        super().__init__()
-        self.folder = folder
-        self.network = network
-        self.batches = batches
-        self.modalities = modalities
-        self.target = target
-        self._writer: Any = None
-        self._image: Any = None
-        self._label: Any = None
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._writer = tf.summary.create_file_writer(str(self.folder / "validation"))
-        image, masks, weight = (t.numpy() for t in next(iter(self.batches.take(1))))
-        self._image, masks = image[weight > 0], masks[weight > 0]
-        self._label = masks_to_label(masks, self.target)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if not len(self._image):
-            return  # this machine of several has no validation case
-        # Slice by slice through a 3-D network would change the norms; whole patches are exact.
-        probabilities = np.asarray(self.network(self._image, training=False))
-        masks = probabilities_to_masks(probabilities, self.target)
-        prediction = masks_to_label(masks, self.target)
-        strips = [
-            self._strip(*patch) for patch in zip(self._image, self._label, prediction, strict=True)
-        ]
-        with self._writer.as_default(step=epoch):
-            tf.summary.image("modalities, truth, prediction", np.stack(strips), max_outputs=4)
-        self._writer.flush()
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self._writer.close()
-
-    def _strip(self, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Draw a patch without its batch axis: (H, (modalities + 2) W, 3) RGB in 0..1."""
-        if image.ndim == 4:
-            index = int(np.count_nonzero(label, axis=(1, 2)).argmax())
-            image, label, prediction = image[index], label[index], prediction[index]
-        first = (image.shape[-1] - self.modalities) // 2
-        middle = image[..., first : first + self.modalities]
-        panels = [np.repeat(_grey(middle[..., c]), 3, -1) for c in range(self.modalities)]
-        panels += [self._coloured(label), self._coloured(prediction)]
-        return np.concatenate(panels, axis=1)
-
-    def _coloured(self, label: np.ndarray) -> np.ndarray:
-        rgb = np.zeros((*label.shape, 3))
-        for name in anatomy.tumour_channels(self.target):
-            code = anatomy.COLOURS[name].lstrip("#")
-            held = np.isin(label, anatomy.TARGETS[self.target][name])
-            rgb[held] = [int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-        return rgb
-
-
-def _grey(values: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(values.astype(np.float32), (1, 99))
-    return np.clip((values[..., None] - low) / max(high - low, 1e-6), 0, 1)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -27,18 +27,19 @@ from kerasseg.training.callbacks import (
     FreezeEncoder,
     History,
     ReduceOnPlateau,
+    SayTakenByOneClass,
     SkippedUpdates,
     StopOnInterrupt,
     StopOnNonFinite,
     Stopped,
     StopTogether,
-    ValidationImages,
 )
 from kerasseg.training.checks import out_of_memory
 from kerasseg.training.devices import Devices
 from kerasseg.training.optimizers import averaged_weights, build_optimizer
-from kerasseg.training.state import FILE_NAME, Progress, load_state, save_state
+from kerasseg.training.state import FILE_NAME, Progress, load_state, read_progress, save_state
 from kerasseg.training.step import Logs, TrainingModel, vary_dropout
+from kerasseg.training.tensorboard import Histograms, ValidationImages
 
 _ONE_DEVICE = Devices(tf.distribute.get_strategy(), "one device")
 
@@ -86,7 +87,7 @@ def fit(
         target=experiment.model.target,
         batch_size=training.batch_size,
         seed=experiment.run.seed,
-        steps_per_epoch=training.steps_per_epoch,
+        steps_per_epoch=_steps_per_epoch(experiment, len(split.train), state),
         steps_multiple=training.gradient_accumulation,
         transforms=transforms_of(experiment.augment),
         cache=cache,
@@ -109,7 +110,7 @@ def fit(
     updates_per_epoch = batches.steps_per_epoch // accumulation
     with devices.strategy.scope():
         model = compile_for_training(experiment, network, updates_per_epoch)
-    progress = load_state(state, model) if state else Progress()
+    progress = load_state(state, model) if state else Progress(counts_patches=True)
     epochs = min(last_epoch or training.epochs, training.epochs)
     if progress.stopped_early or progress.epochs >= epochs:
         return progress
@@ -127,7 +128,7 @@ def fit(
     def save() -> None:
         save_state(folder / "checkpoints" / FILE_NAME, model, progress, writing=devices.chief)
 
-    frozen = FreezeEncoder(encoder_layers(network), training.freeze_encoder_epochs)
+    frozen = FreezeEncoder(encoder_layers(network), training.freeze_encoder_epochs or 0)
     try:
         with StopOnInterrupt(devices.any_worker) as interrupt, frozen:
             run_epochs(
@@ -144,7 +145,9 @@ def fit(
                         StopOnNonFinite(case_ids),
                         frozen,
                         *validators,
-                        *_epoch_callbacks(experiment, network, validation, folder, progress),
+                        *_epoch_callbacks(
+                            experiment, network, validation, folder, progress, devices.chief
+                        ),
                         *callbacks,
                         StopTogether(devices.any_worker),
                     ],
@@ -169,6 +172,19 @@ def fit(
     return progress
 
 
+def _steps_per_epoch(experiment: Experiment, cases: int, state: Path | None) -> int | None:
+    """Return the batches of an epoch where they are given, None where they follow from the cases.
+
+    A run that an earlier version began goes on with epochs of its length, that of whole batches of
+    cases, as schedule and unfinished epoch are those of such epochs.
+    """
+    training = experiment.training
+    if training.steps_per_epoch or state is None or read_progress(state).counts_patches:
+        return training.steps_per_epoch
+    steps = -(-cases // training.batch_size) * experiment.pipeline.patches_per_volume
+    return -(-steps // training.gradient_accumulation) * training.gradient_accumulation
+
+
 def compile_for_training(
     experiment: Experiment, network: keras.Model, updates_per_epoch: int
 ) -> TrainingModel:
@@ -186,6 +202,7 @@ def compile_for_training(
         training.gradient_accumulation,
         experiment.optimizer.clip_norm,
         _augmentation(experiment) if on_device else None,
+        keep_gradients=training.histograms_every is not None,
     )
     optimizer = build_optimizer(
         experiment.optimizer,
@@ -217,9 +234,11 @@ def _epoch_callbacks(
     validation: tf.data.Dataset,
     folder: Path,
     progress: Progress,
+    chief: bool,
 ) -> list[keras.callbacks.Callback]:
     """Return the callbacks that act after each epoch, in their order."""
     settings, tensorboard = experiment.optimizer, folder / "tensorboard"
+    history = History(folder / "history.csv")
     callbacks: list[keras.callbacks.Callback] = [
         Checkpoints(
             network,
@@ -229,8 +248,9 @@ def _epoch_callbacks(
             experiment.training.score_smoothing,
         ),
         SkippedUpdates(),
-        History(folder / "history.csv"),  # shows the learning rate of the epoch, before it falls
+        history,  # shows the learning rate of the epoch, before it falls
         EpochLine(),
+        *([SayTakenByOneClass(history)] if chief else []),
         keras.callbacks.TensorBoard(tensorboard, write_graph=False),
         ValidationImages(
             tensorboard,
@@ -240,6 +260,8 @@ def _epoch_callbacks(
             target=experiment.model.target,
         ),
     ]
+    if every := experiment.training.histograms_every:
+        callbacks.append(Histograms(tensorboard, every))
     if settings.schedule == "plateau":
         lowest = settings.learning_rate * settings.final_fraction
         factor, patience = settings.plateau_factor, settings.plateau_patience

@@ -52,7 +52,7 @@ def build_optimizer(
         learning_rate=learning_rate_schedule(settings, epochs, updates_per_epoch),
         weight_decay=settings.weight_decay,
         encoder=encoder,
-        encoder_factor=settings.encoder_factor,
+        encoder_factor=settings.encoder_factor or 1.0,  # None outside of an experiment
         average_momentum=settings.ema,
     )
     return optimizer

@@ -29,6 +29,8 @@ class Progress:
         step: Updates done of the unfinished epoch.
         logs: Metrics of the unfinished epoch, once all its updates are done.
         score_sum: Running sum of the smoothed validation Dice.
+        counts_patches: Whether an epoch has the patches of every case, and not as many batches as
+            earlier versions made of them.
     """
 
     epochs: int = 0
@@ -39,6 +41,7 @@ class Progress:
     step: int = 0
     logs: dict[str, float] = field(default_factory=dict)
     score_sum: float = 0.0
+    counts_patches: bool = False
 
 
 def save_state(
@@ -67,10 +70,19 @@ def load_state(path: Path, model: TrainingModel) -> Progress:
     Raises:
         UserError: If the file is damaged or of another network.
     """
+    return _load(path, model)
+
+
+def read_progress(path: Path) -> Progress:
+    """Return how far the run of a state has come; raises as `load_state` does."""
+    return _load(path, None)
+
+
+def _load(path: Path, model: TrainingModel | None) -> Progress:
     try:
         with np.load(path) as arrays:
             progress = Progress(**json.loads(str(arrays["progress"])))
-            for prefix, variables in _parts(model, progress).items():
+            for prefix, variables in _parts(model, progress).items() if model else ():
                 _assign(variables, prefix, arrays, path)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):

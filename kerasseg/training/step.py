@@ -46,9 +46,12 @@ class TrainingModel(keras.Model):
         clip_norm: Largest global norm of that gradient; None for no limit.
         augmentation: Called as augmentation(image, masks, seeds) on each batch; returns image and
             masks. None where batches come augmented.
+        keep_gradients: Keep the gradients of the last update.
 
     Attributes:
         failure: Why the last update was not made: FINITE, LOSS_NOT_FINITE or GRADIENT_NOT_FINITE.
+        kept_gradients: The gradient of each trained variable in the last update, by its path, if
+            they are kept; 0 before its first.
         loss_scale: The factor that keeps float16 gradients from vanishing.
         moving_statistics: Of batch normalisation; each update makes them one over all replicas.
     """
@@ -62,6 +65,8 @@ class TrainingModel(keras.Model):
         accumulation: int = 1,
         clip_norm: float | None = None,
         augmentation: Callable[..., tuple[Any, Any]] | None = None,
+        *,
+        keep_gradients: bool = False,
     ) -> None:
         self.train_function: Any  # a step, or None before it is made
         self.test_function: Any
@@ -84,6 +89,10 @@ class TrainingModel(keras.Model):
         ]
         self.loss_scale = LossScale(keras.config.dtype_policy().compute_dtype == "float16")
         self.failure = _replicated_variable(0, tf.int32, "failure")
+        self.kept_gradients = {
+            v.path: _replicated_variable(tf.zeros(v.shape), tf.float32, "last_gradient")
+            for v in (self.trainable_variables if keep_gradients else ())
+        }
         self._results_of_all = tf.function(self.get_metrics_result, autograph=False)
 
     @property
@@ -138,6 +147,9 @@ class TrainingModel(keras.Model):
                     parallel_iterations=1,
                 )
             gradients, norm, loss = strategy.run(self._reduce, (totals,))
+            if self.kept_gradients:
+                kept = [self.kept_gradients[v.path] for v in self.trainable_variables]
+                _assign(kept, _of_first_replica(strategy, gradients))
             gradients_are_finite = tf.math.is_finite(_of_first_replica(strategy, norm))
             loss_is_finite = tf.math.is_finite(_of_first_replica(strategy, loss))
 
@@ -352,7 +364,7 @@ def vary_dropout(model: TrainingModel) -> None:
     strategy.run(tf.function(vary, autograph=False))
 
 
-def _replicated_variable(value: float, dtype: tf.DType, name: str) -> Any:
+def _replicated_variable(value: Any, dtype: tf.DType, name: str) -> Any:
     return tf.Variable(
         value,
         trainable=False,

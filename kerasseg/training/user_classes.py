@@ -7,19 +7,55 @@ from typing import Any
 import keras
 
 from kerasseg.config.experiment import Experiment
+from kerasseg.config.load import flat_settings
 from kerasseg.errors import UserError
+
+_RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+_WATCHERS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.ReduceLROnPlateau,
+)
+
+
+class WeightsAndBiases(keras.callbacks.Callback):
+    """Sends the logs of each epoch, and at the start the settings, to Weights & Biases.
+
+    wandb's own `WandbMetricsLogger` expects a run that was begun by `wandb.init`; this one begins
+    it. A run that goes on after a stop stays one run there with `id: NAME, resume: allow`.
+
+    Args:
+        **arguments: Arguments of `wandb.init`, such as `project`, or `mode: offline`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        try:
+            self.wandb: Any = importlib.import_module("wandb")
+        except ImportError:
+            raise UserError(
+                "training.callbacks: WeightsAndBiases needs the package wandb: pip install wandb, "
+                "or leave the callback out."
+            ) from None
+        self.arguments = arguments
+        self.settings: dict[str, Any] = {}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.run = self.wandb.init(**{"config": self.settings, **self.arguments})
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self.run.log({"epoch": epoch + 1, **(logs or {})})
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.run.finish()
+
 
 _WRITERS = (
     keras.callbacks.BackupAndRestore,
     keras.callbacks.CSVLogger,
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.TensorBoard,
-)
-_RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
-_WATCHERS = (
-    keras.callbacks.EarlyStopping,
-    keras.callbacks.ModelCheckpoint,
-    keras.callbacks.ReduceLROnPlateau,
+    WeightsAndBiases,
 )
 
 
@@ -29,8 +65,8 @@ def user_callbacks(
     """Make the callbacks of `training.callbacks`.
 
     Args:
-        writing: False, on a machine that is not the chief: leave out Keras's callbacks that write
-            files.
+        writing: False, on a machine that is not the chief: leave out callbacks that write files or
+            send logs.
         workers: The number of machines.
 
     Raises:
@@ -44,6 +80,8 @@ def user_callbacks(
             kind = import_class(setting, path, base, "keras.callbacks.Callback")
             callback = make_instance(setting, path, kind, arguments)
             _check(callback, experiment, workers)
+            if isinstance(callback, WeightsAndBiases):
+                callback.settings = flat_settings(experiment, type(experiment).model_fields)
             made.append(callback)
     return [c for c in made if writing or not isinstance(c, _WRITERS)]
 

@@ -23,7 +23,7 @@ from kerasseg.config.load import (
     read_yaml,
 )
 from kerasseg.config.messages import explain
-from kerasseg.config.tuning import SearchSettings, TuneFile
+from kerasseg.config.tuning import SearchSettings, TuneFile, known_direction
 from kerasseg.errors import UserError
 from kerasseg.evaluation.scores import score_columns
 from kerasseg.files import atomic_write
@@ -115,6 +115,18 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     space = read_space(settings.space, str(file), settings.tuner)
     search = Search(file, settings, space, base_values)
     _check_objective(settings.objective, search.base, str(file))
+    known = known_direction(settings.objective)
+    if known is None and "direction" not in settings.model_fields_set:
+        raise UserError(
+            f"{file}: search.direction is needed, as nothing is known here of "
+            f"{settings.objective}: set it to max where more is better, or to min."
+        )
+    if known not in (None, settings.direction):
+        raise UserError(
+            f"{file}: search.direction is {settings.direction}, but {settings.objective} is better "
+            f"the {'lower' if known == 'min' else 'higher'} it is: leave search.direction out, or "
+            f"set it to {known}."
+        )
     check_space(space, base_values, str(file))
     return search
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kerasseg.cli.options import read_experiment
 from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
 
@@ -111,3 +112,38 @@ def test_what_else_is_refused(override, words):
     message = refuse(override)
     assert message.startswith(f"override: {override.partition('=')[0]}: found ")
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs", "factor"),
+    [
+        ([], 3, 0.1),
+        (["model.pretrained.weights=none"], 0, 1.0),
+        (["model.pretrained.weights=encoder.h5"], 3, 0.1),
+        (["model.init_from=runs/other"], 0, 1.0),
+        (["training.freeze_encoder_epochs=0", "optimizer.encoder_factor=0.5"], 0, 0.5),
+        (["model={dimensions: 2, target: binary}"], 0, 1.0),
+    ],
+)
+def test_the_encoder_is_held_back_where_it_has_pretrained_weights(overrides, epochs, factor):
+    """One setting makes the weights random ones; the others follow."""
+    experiment = load_experiment("configs/lgg_2d.yaml", overrides)
+    assert experiment.training.freeze_encoder_epochs == epochs
+    assert experiment.optimizer.encoder_factor == factor
+    assert experiment.warnings == []
+    saved = dump_experiment(experiment)
+    assert f"freeze_encoder_epochs: {epochs}" in saved and f"encoder_factor: {factor}" in saved
+
+
+def test_an_encoder_of_random_weights_that_is_held_back_is_warned_of(capsys):
+    held = ["optimizer.encoder_factor=0.1", "training.freeze_encoder_epochs=3"]
+    read_experiment(None, ["run.name=none"])
+    assert capsys.readouterr().err == ""
+    (warning,) = read_experiment(None, held).warnings
+    assert warning.startswith(
+        "training.freeze_encoder_epochs and optimizer.encoder_factor hold back an encoder of "
+        "random weights: leave them out"
+    )
+    assert capsys.readouterr() == ("", f"Warning: {warning}\n")
+    (warning,) = load_experiment(None, held[:1]).warnings
+    assert warning.startswith("optimizer.encoder_factor holds back") and "leave it out" in warning

@@ -12,6 +12,7 @@ from kerasseg.models.pretrained_unet import PRETRAINED_ENCODERS
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.store import open_store
 from kerasseg.train import build_network, run_experiment
+from kerasseg.tuning.search import load_search
 from tests.conftest import write_brats, write_h5_volume, write_nifti
 from tests.datasets.test_dataset_json import write_msd, write_nnunet
 from tests.datasets.test_lgg import write_scan
@@ -46,6 +47,12 @@ def test_the_network_is_built(path):
         network = build_network(load_experiment(path, overrides))
     assert network.input_shape[-1] == experiment.input_channels
     assert len(network.input_shape) == experiment.model.dimensions + 2
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_no_setting_is_warned_of(path):
+    tuned = path.stem.startswith("tune")
+    assert (load_search(path).base if tuned else load_experiment(path)).warnings == []
 
 
 def write_data(layout, root, phantoms):

@@ -4,8 +4,10 @@ import inspect
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from pydantic_core import PydanticUndefined
 
 from kerasseg import anatomy
@@ -99,6 +101,72 @@ def test_the_weighted_sum_leaves_out_terms_of_weight_0(monkeypatch):
     )
     np.testing.assert_allclose(loss(truth, logits), expected, rtol=2e-5)
     check_config(loss, activation, 3)
+
+
+SEEN = ("[{dice: 1}, {cross_entropy: 1}]", "[{dice: 1, weights: [0.1, 4, 1, 1]}]")
+UNSEEN = ("[{dice: 1}]", "[{dice: 1, weights: [0.01, 1, 1, 1]}]")
+
+
+@pytest.mark.parametrize("loss", [*SEEN, *UNSEEN])
+def test_a_config_is_warned_of_where_one_class_takes_the_background(loss):
+    """A small network learns to tell four kinds of voxels, 19 of 20 of which are background."""
+    experiment = load_experiment(None, ["model.target=labels", f"loss={loss}"])
+    if loss in SEEN:
+        assert experiment.warnings == []
+    else:
+        assert "background of model.target=labels" in experiment.warnings[0]
+        assert "{cross_entropy: 1}" in experiment.warnings[0]
+    chosen = _classes_of_a_trained_network(build_loss(experiment.loss, "labels"))
+    assert (np.mean(chosen == 0) > 0.9) == (loss in SEEN), np.bincount(chosen, minlength=4)
+
+
+def _classes_of_a_trained_network(loss):
+    random = np.random.default_rng(1)
+    label = random.choice(4, size=1000, p=(0.95, 0.007, 0.03, 0.013))
+    means = np.random.default_rng(100).normal(0, 1, (4, 4))
+    image = (means[label] + random.normal(0, 0.7, (1000, 4))).astype(np.float32)
+    masks = np.eye(4, dtype=np.float32)[label][None]
+    keras.utils.set_random_seed(1)
+    hidden = [keras.layers.Dense(16, "relu") for _ in range(2)]
+    network = keras.Sequential([keras.Input((4,)), *hidden, keras.layers.Dense(4)])
+    optimizer = keras.optimizers.Adam(1e-2)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            value = loss(masks, network(image)[None])
+        gradients = tape.gradient(value, network.trainable_variables)
+        optimizer.apply(gradients, network.trainable_variables)
+
+    for _ in range(100):
+        step()
+    return np.asarray(network(image)).argmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("target", "loss", "warned"),
+    [
+        ("subregions", "[{dice: 1}]", False),
+        ("labels", "[{tversky: 1}]", True),
+        ("labels", "[{jaccard: 1}]", True),
+        ("labels", "[{dice: 1}, {focal: 1, alpha: 1}]", True),
+        ("labels", "[{dice: 1}, {cross_entropy: 1, weights: [0, 1, 1, 1]}]", True),
+        ("labels", "[{dice: 1}, {top_k: 1}]", False),
+        ("labels", "[{dice: 0.5}, {focal: 0.5}]", False),
+        ("labels", "[{generalised_dice: 1}]", False),
+        ("labels", "[{boundary: 1, weights: [1, 1, 1, 1]}]", True),
+        ("labels", "[{dice: 1}, {cross_entropy: 0}]", True),
+        ("labels", "[{dice: 1}, {cross_entropy: 1e-4}]", True),
+        ("labels", "[{dice: 1}, {focal: 1, alpha: [0, 1, 1, 1]}]", True),
+        ("labels", "[{dice: 1}, {focal: 1, alpha: 0.8}]", False),
+        ("labels", "[{dice: 1, weights: [4, 1, 1]}]", True),
+        ("labels", "[{dice: 1, weights: [4, 1, 1]}, {jaccard: 1, weights: [1, 1, 1, 1]}]", False),
+    ],
+)
+def test_which_terms_see_the_background(target, loss, warned):
+    warnings = load_experiment(None, [f"model.target={target}", f"loss={loss}"]).warnings
+    assert any("background" in warning for warning in warnings) == warned
 
 
 REPLICAS = """

@@ -367,3 +367,29 @@ def test_networks_compiled_with_an_earlier_version_load(tmp_path, saved):
     )
     assert float(loaded.loss(truth, logits)) == pytest.approx(expected, rel=1e-6)
     np.testing.assert_array_equal(loaded(logits), network(logits))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(activation):
+    channels = ACTIVATIONS[activation]
+    truth = masks((3, 5, 4, channels), activation, seed=3)
+    logits = np.random.default_rng(4).normal(0, 2, truth.shape).astype(np.float32)
+    for name, options in cases():
+        for key in ("weights", "alpha"):
+            if isinstance(options.get(key), tuple):
+                options[key] = options[key][:channels]
+        loss = loss_of(name, True, activation, **options)
+        # Of twice the voxels the worst share would be others, so there only their ratio counts.
+        weight, counted = ([3, 0, 3], [0, 2]) if name == "top_k" else ([2, 0, 1], [0, 0, 2])
+        expected, where = loss(truth[counted], logits[counted]), f"{name} {options}"
+        weight = np.array(weight, np.float32)
+        np.testing.assert_allclose(loss(truth, logits, weight), expected, rtol=1e-5, err_msg=where)
+        found = loss(truth, logits, weight[:, None])
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=where)
+        assert float(loss(truth, logits, np.zeros(3))) == pytest.approx(0, abs=1e-4), where
+
+
+def test_weights_of_voxels_are_refused():
+    truth = masks((3, 5, 4, 3), "sigmoid")
+    with pytest.raises(ValueError, match=r"one number for each sample, of shape \(B,\), found"):
+        loss_of("dice")(truth, truth, np.ones((3, 5, 4)))

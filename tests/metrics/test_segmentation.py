@@ -264,5 +264,14 @@ def test_its_settings():
         SegmentationMetrics(("background",))
     with pytest.raises(ValueError, match="softmax two"):
         SegmentationMetrics(("tumour",), softmax=True)
-    with pytest.raises(ValueError, match="sample_weight"):
-        metric.update_state(np.ones((1, 2, 4)), np.ones((1, 2, 4)), np.ones(1))
+
+
+def test_samples_of_weight_0_do_not_count():
+    random = np.random.default_rng(0)
+    truth, prediction = random.integers(0, 2, (3, 5, 4, 2)), random.random((3, 5, 4, 2))
+    weighed, kept = SegmentationMetrics(("a", "b")), SegmentationMetrics(("a", "b"))
+    weighed.update_state(truth, prediction, np.array([0.3, 0, 1]))
+    kept.update_state(truth[[0, 2]], prediction[[0, 2]])
+    assert {k: float(v) for k, v in weighed.result().items()} == {
+        k: float(v) for k, v in kept.result().items()
+    }

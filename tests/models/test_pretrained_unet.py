@@ -13,6 +13,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
@@ -29,6 +30,9 @@ from kerasseg.models.unet import encoder_layers
 from tests.models.check_model import check_model
 
 ENCODERS = ("resnet50v2", "efficientnetv2b0", "efficientnetv2s", "mobilenetv2", "densenet121")
+
+STEPS = 16
+"""Of training: after so many the statistics are 0.9^16, 19 %, those of the beginning."""
 
 PARAMETERS = {
     "resnet50v2": (23_567_936, 28_206_595),
@@ -148,6 +152,39 @@ def test_skips_are_the_last_layers_of_their_resolution(encoder, network):
     for layer in skips:
         consumers = _consumers(layer)
         assert len(consumers) == 1 and consumers[0].strides in (2, (2, 2)), layer.name
+
+
+def test_every_norm_has_our_momentum(encoder, network):
+    """Whoever designed it: our statistics are those of the last dozens of updates."""
+    norms = [n for n in network.layers if isinstance(n, keras.layers.BatchNormalization)]
+    assert len(norms) > 20 and {norm.momentum for norm in norms} == {0.9}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        name if name == "mobilenetv2" else pytest.param(name, marks=pytest.mark.all_only)
+        for name in ENCODERS
+    ],
+)
+def test_trained_briefly_it_predicts_as_it_did_in_training(chosen):
+    """Running statistics that lag behind would let it predict as if it had not been trained."""
+    keras.utils.set_random_seed(0)
+    network = build_network(_settings(chosen, norm="batch", target="binary"), 4)
+    masks = np.zeros((4, 32, 32, 1), np.float32)
+    masks[:, :, 16:] = 1
+    noise = np.random.default_rng(0).normal(0, 0.2, (4, 32, 32, 4))
+    image = tf.constant(2 * masks - 1 + noise, tf.float32)
+    for _ in range(STEPS):
+        with tf.GradientTape() as tape:
+            trained = network(image, training=True)
+            loss = tf.reduce_mean(keras.losses.binary_crossentropy(masks, trained))
+        gradients = tape.gradient(loss, network.trainable_variables)
+        for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
+            variable.assign_sub(0.1 * gradient)
+    predicted = np.asarray(network(image, training=False))
+    assert np.mean((np.asarray(trained) > 0.5) == masks) > 0.9
+    assert np.mean((predicted > 0.5) == masks) > 0.9
 
 
 def _consumers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,7 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kerasseg.config.augment import transforms_of
-from kerasseg.pipeline.batches import TrainingBatches, validation_batches
+from kerasseg.losses.loss import SegmentationLoss
+from kerasseg.metrics.segmentation import SegmentationMetrics
+from kerasseg.pipeline.batches import PatchReader, TrainingBatches, validation_batches
 from tests.conftest import phantom_experiment
 
 PATCHES = ()
@@ -122,6 +125,45 @@ def test_every_epoch_uses_every_case_equally(phantom_store, tmp_path):
         assert {used.count(case) for case in phantom_store.rows} == {2}
     orders = {tuple(c for s in range(8) for c in batches.batch_case_ids(e, s)) for e in range(3)}
     assert len(orders) == 3, "shuffled anew"
+
+
+@pytest.mark.parametrize(
+    ("cases", "per_volume", "batch_size", "multiple", "steps"),
+    [(3, 16, 16, 1, 3), (8, 2, 3, 1, 6), (7, 5, 4, 2, 10), (1, 2, 8, 1, 1), (8, 2, 2, 1, 8)],
+)
+def test_an_epoch_has_the_patches_of_every_case_rounded_up_to_whole_batches(
+    phantom_store, tmp_path, cases, per_volume, batch_size, multiple, steps
+):
+    ids = list(phantom_store.rows)[:cases]
+    pipeline = phantom_experiment(tmp_path, f"pipeline.patches_per_volume={per_volume}").pipeline
+    options = {"target": "binary", "seed": 1, "steps_multiple": multiple}
+    batches = TrainingBatches(phantom_store, ids, pipeline, batch_size=batch_size, **options)
+    assert batches.steps_per_epoch == steps
+    assert steps * batch_size - cases * per_volume < batch_size * multiple
+    used = [case for step in range(steps) for case in batches.batch_case_ids(1, step)]
+    assert set(used) == set(ids)
+
+
+@both
+def test_no_patch_is_drawn_that_no_batch_has(kind, phantom_store, tmp_path, monkeypatch):
+    """Three cases fill one group of slots, whose volumes give a third of their patches."""
+    drawn = []
+    draw = PatchReader._draw
+
+    def count(self, record, seed):
+        tf.py_function(lambda: drawn.append(1), [], [])
+        return draw(self, record, seed)
+
+    monkeypatch.setattr(PatchReader, "_draw", count)
+    overrides = (*kind, "pipeline.patches_per_volume=6", "pipeline.prefetch=0")
+    pipeline = phantom_experiment(tmp_path, *overrides).pipeline
+    ids = list(phantom_store.rows)[:3]
+    batches = TrainingBatches(phantom_store, ids, pipeline, batch_size=9, target="binary", seed=1)
+    slots = tf.data.Dataset.from_tensors(0).flat_map(
+        lambda _: tf.data.Dataset.from_tensor_slices(batches._own_slots(tf.constant(0, tf.int64)))
+    )
+    patches = batches._reader.patches(slots, volumes=9)
+    assert sum(1 for _ in patches) == batches.steps_per_epoch * 9 == 18 == len(drawn)
 
 
 @one_of_both
@@ -281,3 +323,24 @@ def test_an_epoch_is_the_same_with_any_number_of_threads(kind, phantom_store, tm
         for a, b in zip(one, many, strict=True):
             np.testing.assert_array_equal(a, b)
     assert len({image.tobytes() for image, _ in epochs[0]}) == batches.steps_per_epoch
+
+
+def test_validation_batches_serve_kerass_own_evaluation(phantom_store, tmp_path):
+    """Their weights reach loss and metric, so that the filler of the last batch does not count."""
+    dataset = make_validation(
+        phantom_store, tmp_path, *SLICES, "pipeline.validation_patches_per_volume=3", batch_size=5
+    )
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((*SIZE[SLICES], 4)), keras.layers.Conv2D(3, 1)])
+    loss = SegmentationLoss([{"dice": 1}, {"cross_entropy": 1}, {"top_k": 1}], from_logits=True)
+    metric = SegmentationMetrics(("NCR", "ED", "ET"), threshold=0.0)
+    network.compile(loss=loss, weighted_metrics=[metric], run_eagerly=True)
+    found = network.evaluate(dataset, return_dict=True, verbose=0)
+    losses, alone = [], SegmentationMetrics(("NCR", "ED", "ET"), threshold=0.0)
+    for image, masks, weight in dataset:
+        kept = weight.numpy() > 0
+        logits = network(image.numpy()[kept])
+        losses.append(float(loss(masks.numpy()[kept], logits)))
+        alone.update_state(masks.numpy()[kept], logits)
+    assert not kept.all() and found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found["dice_ED"] == pytest.approx(float(alone.result()["dice_ED"]), rel=1e-6)

@@ -5,17 +5,21 @@ import itertools
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
 from kerasseg.train import build_network
+from kerasseg.training.callbacks import SayTakenByOneClass, taken_by_one_class
 from kerasseg.training.fit import compile_for_training, fit, run_epochs
 from kerasseg.training.state import Progress
 from kerasseg.training.user_classes import user_callbacks
@@ -524,3 +528,101 @@ def test_only_the_chief_writes(tmp_path):
     stopping, recorder = user_callbacks(experiment, writing=False)
     assert isinstance(stopping, keras.callbacks.EarlyStopping)
     assert isinstance(recorder, Recorder)
+
+
+def history_rows(recalls, precisions):
+    """Rows of a history.csv with the scores of one class, besides another that is as it should."""
+    return [
+        {
+            "epoch": str(epoch),
+            "val_recall": "0.7",
+            "val_precision": "0.01",
+            "val_recall_ET": str(recall),
+            "val_precision_ET": str(precision),
+            "val_recall_ED": "0.95",
+            "val_precision_ED": "0.9",
+        }
+        for epoch, (recall, precision) in enumerate(zip(recalls, precisions, strict=True), start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recalls", "precisions", "said"),
+    [
+        ([0.2, 0.99, 1, 0.98], [0.5, 0.02, 0.019, 0.018], True),
+        ([0.99, 1, 0.98], [0.02, 0.2, 0.018], False),
+        ([0.99, 0.5, 0.98], [0.02, 0.02, 0.018], False),
+        ([0.99, 1], [0.02, 0.02], False),
+        ([], [], False),
+        ([1, 1, 1, 0.9], [0.02, 0.02, 0.02, 0.8], False),
+    ],
+)
+def test_a_class_that_takes_everything_for_three_epochs_is_named(recalls, precisions, said):
+    sentences = taken_by_one_class(history_rows(recalls, precisions))
+    assert list(sentences) == (["ET"] if said else [])
+    if said:
+        words = "epochs 2 to 4 its recall is at least 0.98 and its precision at most 0.020"
+        assert words in sentences["ET"]
+
+
+def test_a_class_that_takes_everything_is_said_once_on_the_screen(capsys):
+    history = SimpleNamespace(rows=[])
+    callback = SayTakenByOneClass(history)
+    for epoch in range(5):
+        history.rows = history_rows([1.0] * (epoch + 1), [0.02] * (epoch + 1))
+        callback.on_epoch_end(epoch)
+    shown = capsys.readouterr().out
+    assert shown.count("Warning    ET takes nearly everything") == 1 and "epochs 1 to 3" in shown
+
+
+def test_weights_and_their_last_gradients_are_drawn_every_second_epoch(phantom_store, tmp_path):
+    """Plain SGD at rate 1: the last gradient is what the last update took from the weights."""
+    steps = []
+
+    class Before(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            steps.append([v.numpy() for v in self.model.trainable_variables])
+
+    options = ("training.histograms_every=2", FREE_RATE, "optimizer.learning_rate=1.0")
+    job = prepare(tmp_path, phantom_store, *options)
+    fit(*job, callbacks=[Before()], last_epoch=2)
+    events = EventAccumulator(str(job[-1] / "tensorboard" / "histograms"), {"tensors": 0}).Reload()
+    tags = events.Tags()["tensors"]
+    names = [variable.path for variable in job[1].trainable_variables]
+    assert set(tags) == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
+    for index, variable in enumerate(job[1].trainable_variables):
+        values = {"weights": variable.numpy(), "gradients": steps[-1][index] - variable.numpy()}
+        for kind, expected in values.items():
+            (event,) = events.Tensors(f"{kind}/{variable.path}")
+            buckets = tf.make_ndarray(event.tensor_proto)
+            assert event.step == 1 and buckets[:, 2].sum() == expected.size
+            assert buckets[0, 0] == pytest.approx(expected.min(), abs=1e-5)
+            assert buckets[-1, 1] == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_one_line_sends_a_run_to_weights_and_biases(tmp_path, monkeypatch):
+    """With a stand-in of the package, which is called as docs/training.md says."""
+    line = next(
+        line
+        for line in Path("docs/training.md").read_text().splitlines()
+        if "user_classes.WeightsAndBiases: {" in line
+    ).strip("` ")
+    calls = []
+    run = SimpleNamespace(
+        log=lambda logs: calls.append(("log", logs)), finish=lambda: calls.append(("finish",))
+    )
+    package = SimpleNamespace(init=lambda **given: calls.append(("init", given)) or run)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    experiment = load_experiment(None, [line.replace(": ", "=", 1), "run.seed=7"])
+    (callback,) = user_callbacks(experiment, writing=True)
+    assert user_callbacks(experiment, writing=False, workers=2) == [], "the chief alone sends"
+    callback.on_train_begin()
+    callback.on_epoch_end(0, {"val_dice": 0.5})
+    callback.on_train_end()
+    (_, given), *rest = calls
+    assert given["project"] == "brats" and given["config"]["run.seed"] == 7
+    assert given["config"]["loss.0.dice"] == 0.5
+    assert rest == [("log", {"epoch": 1, "val_dice": 0.5}), ("finish",)]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="needs the package wandb: pip install wandb"):
+        user_callbacks(experiment, writing=True)

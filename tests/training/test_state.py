@@ -1,11 +1,15 @@
+import json
+
 import keras
 import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.losses.loss import SegmentationLoss
-from kerasseg.training.state import Progress, load_state, save_state
+from kerasseg.training.fit import _steps_per_epoch
+from kerasseg.training.state import Progress, load_state, read_progress, save_state
 from kerasseg.training.step import TrainingModel
+from tests.conftest import phantom_experiment
 
 
 def model(units=4, seed=0, layers=1):
@@ -84,3 +88,26 @@ def test_another_network_and_a_cut_file_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match="cannot be read as the state"):
         load_state(path, model())
+
+
+def test_a_run_of_an_older_version_keeps_the_length_of_its_epochs(tmp_path):
+    """It made whole batches of the cases first: four times as many patches of three cases."""
+    experiment = phantom_experiment(
+        tmp_path,
+        "training={batch_size: 12, gradient_accumulation: 2}",
+        "pipeline.patches_per_volume=7",
+    )
+    state = tmp_path / "state.npz"
+    for counts_patches, steps in ((True, None), (False, 8)):
+        save_state(state, model(), Progress(epochs=1, counts_patches=counts_patches))
+        assert _steps_per_epoch(experiment, 3, state) == steps
+    with np.load(state) as arrays:
+        stored = dict(arrays)
+    progress = json.loads(str(stored["progress"]))
+    del progress["counts_patches"]
+    np.savez(state, **stored | {"progress": np.array(json.dumps(progress))})
+    assert not read_progress(state).counts_patches
+    assert _steps_per_epoch(experiment, 3, state) == 8
+    assert _steps_per_epoch(experiment, 3, None) is None
+    given = phantom_experiment(tmp_path, "training.steps_per_epoch=4")
+    assert _steps_per_epoch(given, 3, state) == 4

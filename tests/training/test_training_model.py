@@ -182,3 +182,41 @@ def test_it_trains_in_mixed_precision(tmp_path, policy, scale, rounding):
     assert float(model.loss_scale.scale) == scale
     size = np.linalg.norm(moved[0])
     assert 0 < np.linalg.norm(moved[1] - moved[0]) < rounding * size
+
+
+SGD = (
+    "optimizer={name: sgd, learning_rate: 0.1, momentum: 0, nesterov: false, schedule: constant, "
+    "warmup_epochs: 0}"
+)
+"""Its steps are in proportion to the gradient; Adam's blow up the last digit of a small one."""
+TINY_LEVELS = ("model.features=[3,4]", "model.bottleneck=5")
+KINDS = {
+    "3-D": (3, "model.norm=instance"),
+    "heads": (3, "model.residual=both", "model.downsampling=strided", "model.deep_supervision=1"),
+}
+"""Kinds of networks and steps: their dimensions and overrides."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_compiled_by_xla_is_the_plain_step(tmp_path, kind):
+    """As every user with one GPU gets it, for two updates from the same weights and batches."""
+    dimensions, *options = KINDS[kind]
+    after, losses = [], []
+    for compiled in (False, True):
+        choice = f"training.jit_compile={str(compiled).lower()}"
+        experiment, _, model = make(
+            tmp_path, *TINY_LEVELS, SGD, *options, choice, dimensions=dimensions
+        )
+        assert model.compiled_by_xla == compiled
+        start = model.get_weights()
+        batches = [make_batch(experiment, seed) for seed in range(4)]
+        parts = (np.stack(part) for part in zip(*batches, strict=True))
+        iterator = iter(tf.data.Dataset.from_tensor_slices(tuple(parts)))
+        model.make_train_function()
+        losses.append([float(model.train_function(iterator)["loss"]) for _ in range(2)])
+        after.append(model.get_weights())
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for plain, compiled in zip(*after, strict=True):
+        np.testing.assert_allclose(compiled, plain, atol=1e-5)
+    moved = [np.abs(new - old).max() for new, old in zip(after[0], start, strict=True)]
+    assert max(moved) > 1e-3, "or there was nothing to compare"

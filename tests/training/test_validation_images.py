@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.targets import label_to_masks
-from kerasseg.training.callbacks import ValidationImages
+from kerasseg.training.tensorboard import ValidationImages
 
 SIZE = (6, 10)
 

@@ -13,8 +13,11 @@ from tensorboard.plugins.hparams import (
     list_session_groups,
 )
 
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.tuning.tensorboard import write_hparams, write_hparams_config
+from kerasseg.train_summary import log_settings
+from kerasseg.training.tensorboard import write_hparams
+from kerasseg.tuning.tensorboard import write_hparams_config
 
 SPACE = {
     "optimizer.learning_rate": {"float": [1e-5, 1e-2], "log": True},
@@ -119,3 +122,22 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Writing TensorBoard's files"):
         write_hparams(tmp_path / "file" / "run", VALUES, {}, "a")
+
+
+def test_single_runs_are_compared_by_their_settings_and_scores(tmp_path: Path) -> None:
+    """Two runs of one name, in folders of their own; one was evaluated twice."""
+    for folder, rate, dice in (("tiny", 0.01, 0.5), ("tiny_2", 0.02, 0.75), ("tiny_2", 0.02, 0.7)):
+        experiment = load_experiment(None, [f"optimizer.learning_rate={rate}"])
+        summary = {"run": "tiny", "dice": {"test": {"ET": dice, "mean": None}}}
+        log_settings(tmp_path / folder / "tensorboard", experiment, summary)
+    found = {
+        group.hparams["optimizer.learning_rate"].number_value: group
+        for group in _groups(tmp_path, "test_dice/ET")
+    }
+    assert set(found) == {0.01, 0.02}
+    for rate, dice in ((0.01, 0.5), (0.02, 0.7)):
+        (metric,) = found[rate].metric_values
+        assert metric.value == pytest.approx(dice)
+        assert found[rate].hparams["model.features"].string_value == "[32, 64, 128, 256]"
+        assert found[rate].hparams["loss.1.gamma"].number_value == 2.0
+        assert "data.root" not in found[rate].hparams

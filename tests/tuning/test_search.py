@@ -5,7 +5,12 @@ import yaml
 
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
-from kerasseg.tuning.search import load_search
+from kerasseg.tuning.search import (
+    check_folder,
+    load_search,
+    read_search_file,
+    write_search_file,
+)
 from tests.tuning.searches import SPACE, make_search, write_files
 
 
@@ -103,6 +108,16 @@ def test_a_large_space_is_drawn_from_and_still_finds_the_value_that_is_wrong(tmp
         (["search.tuner=bayes"], 'search.tuner: found "bayes" (text), allowed: one of random'),
         (["search.max_trial=3"], "search.max_trial: unknown setting. Did you mean search.max_tr"),
         (["search.direction=up"], "search.direction"),
+        (
+            ["search.objective=val_loss", "search.direction=max"],
+            "search.direction is max, but val_loss is better the lower it is: leave "
+            "search.direction out, or set it to min.",
+        ),
+        (["search.direction=min"], "val_dice_smoothed is better the higher it is"),
+        (
+            ["search.objective=sharpness", "training.callbacks=[{keras.callbacks.Callback: {}}]"],
+            "search.direction is needed, as nothing is known here of sharpness",
+        ),
         (["search.factor=4"], "search.factor is for tuner: hyperband, but it is random"),
         (["search.name=a/b"], "search.name"),
         (["search.objective=val_dise"], "search.objective: val_dise is not logged"),
@@ -136,9 +151,22 @@ def test_a_file_without_a_search_and_a_base_that_is_missing(tmp_path):
 
 
 def test_metrics_that_are_logged_may_be_the_objective(tmp_path):
-    for name in ("val_dice", "val_loss", "val_dice_ET", "val_recall"):
-        assert make_search(tmp_path, SPACE, objective=name).settings.objective == name
+    for name in ("val_dice", "val_loss", "val_dice_ET", "val_recall", "loss"):
+        settings = make_search(tmp_path, SPACE, objective=name).settings
+        assert settings.objective == name
+        assert settings.direction == ("min" if name.endswith("loss") else "max")
     with pytest.raises(UserError, match="val_volume_dice_mean is not logged"):
         make_search(tmp_path, SPACE, objective="val_volume_dice_mean")
     overrides = ["training.validate_volumes_every=1"]
-    make_search(tmp_path, SPACE, overrides=overrides, objective="val_volume_dice_mean")
+    search = make_search(tmp_path, SPACE, overrides=overrides, objective="val_volume_dice_mean")
+    assert search.settings.direction == "max"
+
+
+def test_a_search_of_an_older_version_that_went_the_wrong_way_is_still_read(tmp_path):
+    search = make_search(tmp_path, SPACE, objective="val_loss")
+    write_search_file(search)
+    path = search.folder / "search.yaml"
+    path.write_text(path.read_text().replace("direction: min", "direction: max"))
+    assert read_search_file(search.folder)[0].direction == "max"
+    with pytest.raises(UserError, match=r"search\.direction: max -> min"):
+        check_folder(search)

@@ -68,7 +68,7 @@ def test_a_base_that_no_trial_beats_is_the_best(tmp_path, capsys):
 
 
 def test_the_lowest_wins_where_the_objective_is_to_fall(tmp_path):
-    search = make_search(tmp_path, max_trials=4, objective="val_loss", direction="min")
+    search = make_search(tmp_path, max_trials=4, objective="val_loss")
     best = load_experiment(tune(search, run_job=fake_job))
     lowest = min(records(search), key=lambda record: record["score"])
     assert best.optimizer.learning_rate == lowest["values"]["optimizer.learning_rate"]
