@@ -49,6 +49,14 @@ _NORMALISATION = (
     "voxels that are not 0; voxels that are 0 (air) stay 0. Over the whole scan, before patches "
     "are cut."
 )
+_NOT_STRIPPED = (
+    " The scans are not skull-stripped: voxels that are 0, and all that is outside of the scan, "
+    "get the z-score of the modality's lowest value instead."
+)
+_AIR = (
+    "A voxel in which every modality is air (0, or the lowest value of scans that are not "
+    "skull-stripped) is background, whatever the model says."
+)
 _ADVICE = (
     'In OpenVINO compile it with {"INFERENCE_PRECISION_HINT": "f32"}: on processors with bfloat16 '
     "OpenVINO computes in it by itself, which changes the probabilities."
@@ -375,7 +383,8 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
     return {
         "modalities": list(data.modalities),
         "channels": channels,
-        "normalisation": _NORMALISATION,
+        "normalisation": _NORMALISATION + ("" if data.skull_stripped else _NOT_STRIPPED),
+        "air": _AIR if run.experiment.evaluation.air_is_background else "as the model says",
         "dimensions": 2 if flat else 3,
         "axes": ["superior", "posterior", "left"],
         "slices": {"axis": pipeline.slices.axis, "neighbours": neighbours} if flat else None,
