@@ -65,10 +65,11 @@ _PLACES = 17
 @lru_cache(maxsize=4)
 def _terms(dimensions: int, order: int) -> np.ndarray:
     """Return every term (T,) of the polynomial at all places (P, T) float32."""
-    line = np.linspace(-1.0, 1.0, _PLACES, dtype=np.float32)
+    line = np.linspace(-1.0, 1.0, _PLACES)
     grid = np.stack(np.meshgrid(*[line] * dimensions), axis=-1).reshape(-1, dimensions)
     exponents = _exponents(dimensions, order)
-    return np.stack([np.prod(grid**powers, axis=-1) for powers in exponents], axis=-1)
+    terms = [np.prod(grid**powers, axis=-1) for powers in exponents]
+    return np.stack(terms, axis=-1).astype(np.float32)
 
 
 @compiled
