@@ -60,7 +60,7 @@ def planes_at(
     planes = []
     for axis, name in enumerate(("axial", "coronal", "sagittal")):
         rows, columns = (a for a in range(3) if a != axis)
-        title = f"{name} slice {place[axis] + offset[axis]}"
+        title = f"{name} {place[axis] + offset[axis]}"
         aspect = spacing[rows] / spacing[columns]
         planes.append(Plane(title, axis, int(place[axis]), (box[rows], box[columns]), aspect))
     return planes
