@@ -29,8 +29,13 @@ def predict(path, scan):
     volume, axis = np.zeros(scan.shape, np.float32), rules["slice_axis"]
     for channel, signal in enumerate(np.moveaxis(scan != 0, -1, 0)):
         values = scan[signal, channel].astype(np.float64)
-        volume[signal, channel] = (values - values.mean()) / (values.std() + 1e-8)
+        mean, deviation = values.mean(), values.std() + 1e-8
+        if not sheet["skull_stripped"]:
+            volume[..., channel] = (scan[..., channel].min() - mean) / deviation
+        volume[signal, channel] = (values - mean) / deviation
     volume = np.moveaxis(volume.astype(np.float16).astype(np.float32), axis or 0, 0)
+    darkest = np.float32(0) if sheet["skull_stripped"] else volume.min((0, 1, 2))
+    volume = volume - darkest  # so that air is 0 for all but the network
     window, context = np.array(rules["window"]), rules["context"]
     inside = np.argwhere((volume != 0).any(-1) | (not options["brain_box"]))
     first, length = inside.min(0), np.ptp(inside, 0) + 1
@@ -54,6 +59,7 @@ def predict(path, scan):
         patch = padded[(slice(low[0] - context, low[0] + window[0] + context), *place[1:])]
         found = np.broadcast_to(np.float64(rules["outside"]), (*window, total.shape[-1] - 1))
         if patch.any():
+            patch = patch + darkest
             patch = patch if axis is None else np.concatenate(patch, axis=-1)
             results = []
             for turn in rules["orientations"]:
@@ -71,6 +77,8 @@ def predict(path, scan):
     there = tuple(slice(b.start + n, b.stop + n) for b, n in zip(box, edge, strict=True))
     probabilities = np.zeros((*volume.shape[:3], total.shape[-1] - 1)) + rules["outside"]
     probabilities[box] = total[there][..., :-1] / total[there][..., -1:]
+    if options["air_is_background"]:
+        probabilities[(volume == 0).all(-1)] = rules["outside"]
     probabilities = np.moveaxis(probabilities.astype(np.float32), 0, axis or 0)
     masks = np.arange(total.shape[-1] - 1) == probabilities.argmax(-1)[..., np.newaxis]
     if rules["thresholds"] is not None:

@@ -61,6 +61,9 @@ ONE_CHANNEL: Final = frozenset({"CLAHE", "ColorJitter", "Equalize"})
 """Right for one channel; of three they take them for colours, and others they refuse."""
 
 
+_OF_PYTORCH: Final = frozenset({"ToTensorV2", "ToTensor3D"})
+"""Albumentations has them only where PyTorch happens to be installed."""
+
 SETTING = "augment.albumentations"
 
 
@@ -117,7 +120,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def names() -> list[str]:
-    """Return every transform that the installed version has."""
+    """Return every transform that the installed version has, whatever else is installed."""
     package = import_albumentations()
     base = package.BasicTransform
     abstract = {base, package.DualTransform, package.ImageOnlyTransform, package.Transform3D}
@@ -125,6 +128,7 @@ def names() -> list[str]:
         name
         for name, kind in vars(package).items()
         if inspect.isclass(kind) and issubclass(kind, base) and kind not in abstract
+        if name not in _OF_PYTORCH
     )
 
 
@@ -132,6 +136,8 @@ def _kind(name: str) -> Any:
     package = import_albumentations()
     if name in REFUSED:
         raise ValueError(f"{SETTING}: {name} cannot be used: {REFUSED[name]}")
+    if name in _OF_PYTORCH:
+        raise ValueError(f"{SETTING}: {name} cannot be used: it makes tensors of PyTorch")
     if name in (known := names()):
         return getattr(package, name)
     lower = {other.lower(): other for other in known}
@@ -186,9 +192,20 @@ class SliceTransforms:
         self._runs()
 
     def __call__(
-        self, image: np.ndarray, label: np.ndarray, seed: int
+        self, image: np.ndarray, label: np.ndarray, seed: int, background: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Image float32 and label; the ones given stay as they are. `seed` from 0 to 2**64 - 1."""
+        """Return the image, float32, and the label; the ones given stay as they are.
+
+        Args:
+            image: z-scores (H, W, C).
+            label: (H, W) uint8.
+            seed: from 0 to 2**64 - 1.
+            background: values (M,) of the modalities where the slice is turned or shifted away, by
+                default 0.
+        """
+        outside = np.zeros(1, np.float32)
+        if background is not None:
+            outside = np.tile(background, image.shape[-1] // self._modalities)
         image, label = np.array(image, np.float32, order="C"), np.array(label, order="C")
         number = 0
         for of_intensities, run in self._runs():
@@ -199,8 +216,9 @@ class SliceTransforms:
             if of_intensities:
                 image = self._in_unit_range(run, image)
             else:
-                changed = run(image=image, mask=label)
-                image, label = changed["image"], changed["mask"]
+                # They fill with 0, so what is to be filled in is 0 for them.
+                changed = run(image=image - outside, mask=label)
+                image, label = changed["image"] + outside, changed["mask"]
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
     def _runs(self) -> list[tuple[bool, Any]]:

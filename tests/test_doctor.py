@@ -62,7 +62,9 @@ def test_a_small_run_by_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
     machine, _, run = done.stdout.partition(f"\nThis run: {config}\n")
-    assert "oneDNN" in machine and "Nothing is wrong" in machine
+    # What is free on this machine at the moment decides whether something is wrong with it.
+    assert "oneDNN" in machine
+    assert re.search(r"^(Nothing is wrong\.|wrong: less than \d+ GB of )", machine, re.MULTILINE)
     words = said(run)
     assert list(words) == [
         *("Network", "Update", "Strategy", "Precision", "Memory", "Batch", "Cases", "Time")
@@ -73,11 +75,31 @@ def test_a_small_run_by_the_command_line(tmp_path):
     assert re.match(
         r"a step needs about 0\.4 GB of the [\d.]+ GB available on this", words["Memory"]
     )
-    batch = re.match(r"([\d.]+) s on random data \(3 measured", words["Batch"])
-    assert batch and 0 < float(batch[1]) < 20
+    # On a busy machine batches may take so long that fewer than three are measured.
+    batch = re.match(r"([\d.]+) s on random data \((3|2|one) measured", words["Batch"])
+    assert batch and float(batch[1]) > 0
     assert words["Cases"].startswith("2 train, 1 validate (")
     assert "for an epoch of 1 update," in words["Time"] and "for 2 epochs" in run
     assert "Reading the data, validation and the evaluation at the end come on top." in run
+
+
+@pytest.mark.parametrize(("memory", "disk"), [(8, 50), (7, 50), (8, 49), (7, 49)])
+def test_what_is_free_decides_whether_something_is_wrong(monkeypatch, capsys, memory, disk):
+    monkeypatch.setattr(
+        module.psutil,
+        "virtual_memory",
+        lambda: SimpleNamespace(available=memory * 1e9, total=16e9),
+    )
+    monkeypatch.setattr(
+        module.shutil, "disk_usage", lambda _: SimpleNamespace(free=disk * 1e9, total=99e9)
+    )
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    module.examine()
+    text = capsys.readouterr().out
+    assert ("less than 8 GB of memory are free" in text) == (memory < 8)
+    assert ("less than 50 GB of disk are free" in text) == (disk < 50)
+    assert ("Nothing is wrong." in text) == (memory == 8 and disk == 50)
 
 
 def test_too_large_a_patch_is_reported_and_a_mistake_is_refused(tmp_path):

@@ -66,7 +66,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path, python):
         "print(list(parallel_map(abs, range(3), 2, str)))\n"
     )
     result = subprocess.run(
-        [python, script], capture_output=True, text=True, timeout=120, check=False
+        [python, script], capture_output=True, text=True, timeout=600, check=False
     )
     assert result.returncode != 0
     assert "lacks `if __name__ == '__main__':`" in result.stderr.splitlines()[-1]

@@ -41,7 +41,24 @@ class Transform(Section):
         return self
 
 
-class Flip(Transform):
+class OfAxes(Transform):
+    """A transform along some of the axes."""
+
+    axes: tuple[Axis, ...]
+
+    @model_validator(mode="after")
+    def _check_axes(self) -> "OfAxes":
+        if not self.axes:
+            raise ValueError(
+                "augment.transforms: axes [] leaves nothing to do: name some of depth, height, "
+                "width, or leave the transform out"
+            )
+        if len(set(self.axes)) < len(self.axes):
+            raise ValueError(f"augment.transforms: axes {list(self.axes)} names an axis twice")
+        return self
+
+
+class Flip(OfAxes):
     """Mirroring, each axis by itself."""
 
     axes: tuple[Axis, ...] = setting(("depth", "height", "width"), "Axes that are mirrored.")
@@ -51,7 +68,10 @@ class Flip(Transform):
 class Rotate90(Transform):
     """Quarter turns in the plane of two axes, which must be of the same size in the patch."""
 
-    axes: tuple[Axis, Axis] = setting(("height", "width"), "The plane.")
+    axes: tuple[Axis, Axis] = setting(
+        ("height", "width"),
+        "The plane. Its voxels should be as long as wide: they are turned, not resampled.",
+    )
     p: float = chance(0.5)
 
 
@@ -59,10 +79,19 @@ class Spatial(Transform):
     """Rotation, scaling, shift and elastic deformation, as one resampling."""
 
     rotation: float = setting(
-        30.0, "Largest angle about each axis, either way.", unit="degrees", ge=0.0, le=180.0
+        30.0,
+        "Largest angle about each axis, either way, in millimetres: a head of thick slices keeps "
+        "its form.",
+        unit="degrees",
+        ge=0.0,
+        le=180.0,
     )
     p_rotation: float = chance(0.2)
-    scale: tuple[Positive, Positive] = span(0.7, 1.4, "Factor by which the patch is enlarged")
+    scale: tuple[Positive, Positive] = setting(
+        (0.7, 1.4),
+        "Factor by which the patch is enlarged; its logarithm is drawn evenly between those of the "
+        "two, so that twice as large is as likely as half as large.",
+    )
     p_scale: float = chance(0.2)
     stretch: float = setting(
         0.0,
@@ -92,6 +121,16 @@ class Spatial(Transform):
         "nearest: the label of the nearest voxel. linear: the label with most of the weight of a "
         "linear interpolation; smoother edges, slower.",
     )
+
+    @model_validator(mode="after")
+    def _check_elastic(self) -> "Spatial":
+        given = sorted(self.model_fields_set & {"p_elastic", "knots"})
+        if given and "elastic" not in self.model_fields_set:
+            raise ValueError(
+                f"augment.transforms: spatial has {' and '.join(given)} without elastic, which is "
+                "0 by itself and bends nothing: set elastic, too, such as elastic: 0.02"
+            )
+        return self
 
 
 class Gamma(Transform):
@@ -168,12 +207,18 @@ class LowResolution(Transform):
 class BiasField(Transform):
     """A smooth field of the receiver coil: intensities times the exponential of a polynomial."""
 
-    strength: float = setting(0.3, "Largest logarithm of the field, either way.", gt=0.0, le=3.0)
+    strength: float = setting(
+        0.3,
+        "Largest logarithm of the field in a patch, either way; that of each patch is drawn evenly "
+        "up to it.",
+        gt=0.0,
+        le=3.0,
+    )
     order: int = setting(3, "Degree of the polynomial of the coordinates.", ge=1, le=5)
     p: float = chance(0.15)
 
 
-class Ghosting(Transform):
+class Ghosting(OfAxes):
     """Periodic motion: lines of k-space along one axis weakened at a regular distance, which gives
     faint copies of the image."""
 

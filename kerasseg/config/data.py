@@ -109,6 +109,12 @@ class DataSettings(Section):
         "map it to 0 or 1 yourself.",
     )
     pairs: PairSettings = PairSettings()
+    skull_stripped: bool = setting(
+        lambda values: values.get("layout") not in _PICTURES,
+        "Whether air, and all that is not brain, is exactly 0; it stays 0 when intensities are "
+        "normalised. false (default of lgg and image_pairs): 0 is a dark value among others, so "
+        "what is 0, or lies outside of the picture, has its darkest value.",
+    )
     size: tuple[Pixels, Pixels] | None = setting(
         None,
         "lgg and image_pairs: height and width that pictures and masks are resized to; null: as "

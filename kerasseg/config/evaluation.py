@@ -30,6 +30,12 @@ class EvaluationSettings(Section):
         "Lay the windows over the smallest box around the brain (everything but 0) only; outside "
         "of it everything is background. false: over the whole volume.",
     )
+    air_is_background: bool = setting(
+        True,
+        "Voxels where every modality is air are background, whatever the network says; of scans "
+        "that are not skull-stripped those with the darkest value of every modality. false: the "
+        "network decides there, too.",
+    )
     flips: tuple[Literal["depth", "height", "width"], ...] = setting(
         (),
         "Test-time augmentation: axes along which each window is mirrored, too. Probabilities are "
@@ -82,7 +88,10 @@ class MetricsSection(Section):
         "GLI", "Challenge of BraTS 2023 whose rules of lesion-wise scores hold."
     )
     resamples: int = setting(
-        2000, "Bootstrap resamples of the means' intervals.", ge=100, le=1_000_000
+        2000,
+        "Bootstrap resamples of the means' intervals, which are widened for few patients.",
+        ge=100,
+        le=1_000_000,
     )
     confidence: float = setting(
         0.95, "Confidence of the means' intervals.", unit="fraction", gt=0.0, lt=1.0

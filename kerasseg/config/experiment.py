@@ -88,7 +88,7 @@ class Experiment(Section):
         self._check_flips()
         self._check_rotations()
         check_postprocessing(self.postprocessing, self.model.target)
-        self._check_quarter_turns()
+        self._check_axes_of_transforms()
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
         stride = self.model.stride
         bad = [size for size in self.pipeline.patch_size if size % stride]
@@ -211,9 +211,17 @@ class Experiment(Section):
             del names[("axial", "coronal", "sagittal").index(self.pipeline.slices.axis)]
         return dict(zip(names, self.pipeline.patch_size, strict=True))
 
-    def _check_quarter_turns(self) -> None:
+    def _check_axes_of_transforms(self) -> None:
         sizes = self._patch_sizes()
         for term in self.augment.transforms or ():
+            mirrored = term.flip or term.ghosting
+            if mirrored is not None and not set(mirrored.axes) & set(sizes):
+                raise ValueError(
+                    f"augment.transforms: axes {list(mirrored.axes)} of "
+                    f"{'flip' if term.flip else 'ghosting'} do nothing in slices of "
+                    f"pipeline.slices.axis={self.pipeline.slices.axis}, whose axes are "
+                    f"{' and '.join(sizes)}: name one of them"
+                )
             if term.rotate90 is None:
                 continue
             turned = [sizes.get(name) for name in term.rotate90.axes]

@@ -75,6 +75,13 @@ _Loader.add_implicit_resolver(
 )
 
 _OVERRIDE = re.compile(r"^[a-z_]+(\.\w+)+=")
+_BEFORE: dict[str, dict[str, Any]] = {
+    "data": {"skull_stripped": True},
+    "evaluation": {"air_is_background": False},
+}
+"""What a setting stood for before there was one. A run folder's config.yaml holds every setting of
+its time, so a run that lacks one of these goes on as it was trained and scored."""
+
 _BAD_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 """A date such as 2020-13-45 is a ValueError, a list as a key a TypeError, and lists in lists in
 lists, thousands of them, are a RecursionError."""
@@ -181,6 +188,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config is sections of `key: value`, found {show(values)}.")
+    if (path.parent / "environment.json").is_file():
+        for name, before in _BEFORE.items():
+            if isinstance(section := values.get(name), dict):
+                values[name] = before | section
     return values
 
 

@@ -69,9 +69,9 @@ _PLACES_IN_PICTURES = (
 )
 _SLICE_PRESENCE = (
     "Heights at which no slice has tumour are heights that a 2-D network sees as background only. "
-    "Over all heights {} of the slices have tumour; pipeline.slices.empty_share sets how many "
-    "without are trained on."
+    "Over all heights {} of the slices have tumour"
 )
+_EMPTY_SHARE = "; pipeline.slices.empty_share sets how many without are trained on"
 _INTENSITIES = (
     "Voxels of 0 (air) are not counted. Left: curves that differ much are scanners with other "
     "gains, which is why a network never sees these values. Right: after the z-score the curves "
@@ -212,6 +212,8 @@ def _draw(
         yield Drawing("tumour_places", "tumours", caption, draw_tumour_places(data_set))
         if data_set.sliced:
             caption = _SLICE_PRESENCE.format(format_percent(data_set.tumour_slices))
+            # Volumes of a 3-D network have no section `pipeline.slices`.
+            caption += f"{_EMPTY_SHARE if experiment.model.dimensions == 2 else ''}."
             yield Drawing("slice_presence", "tumours", caption, draw_slice_presence(data_set))
     yield Drawing("intensities", "intensities", _INTENSITIES, draw_intensities(data_set))
 

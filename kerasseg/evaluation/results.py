@@ -77,7 +77,7 @@ class SegmentedCase:
         good.
         """
         case = self.stored.case
-        inside = (case.image != 0).any(axis=-1) | (self.label > 0)
+        inside = (case.image != self.stored.background).any(axis=-1) | (self.label > 0)
         return CasePair(
             case_id=case.case_id,
             split=self.split,

@@ -14,6 +14,17 @@ Means = dict[str, dict[str, MeanInterval]]
 """Class, or `mean` over the channels -> metric -> mean over cases and its interval."""
 
 
+_SHARES = frozenset(
+    ("dice", "iou", "precision", "recall", "specificity", "surface_dice", "lesion_wise_dice")
+)
+_SIGNED = frozenset(("volume_error", "volume_error_relative"))
+
+
+def limits_of(metric: str) -> tuple[float, float]:
+    """Return the least and the largest value that a metric can have."""
+    return -math.inf if metric in _SIGNED else 0.0, 1.0 if metric in _SHARES else math.inf
+
+
 def summarise(scores: Sequence[CaseScore], settings: MetricsSection, seed: int = 0) -> Means:
     """Compute mean and interval of each metric, over patients where they are known.
 
@@ -30,6 +41,7 @@ def summarise(scores: Sequence[CaseScore], settings: MetricsSection, seed: int =
                 resamples=settings.resamples,
                 confidence=settings.confidence,
                 seed=seed,
+                limits=limits_of(metric),
             )
             for metric in next(iter(scores[0].classes.values())).values
         }

@@ -137,7 +137,11 @@ def tune_run(folder: Path) -> Tuned:
     store = run.open_store()
     target, threshold = experiment.model.target, experiment.evaluation.threshold
     predictor = Predictor(
-        run.load_network(), experiment.pipeline, experiment.evaluation, target=target
+        run.load_network(),
+        experiment.pipeline,
+        experiment.evaluation,
+        target=target,
+        skull_stripped=experiment.data.skull_stripped,
     )
     with tempfile.TemporaryDirectory(prefix="kerasseg-tune-") as folder_of_cases:
         paths = []

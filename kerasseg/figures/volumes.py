@@ -4,7 +4,7 @@ Labels are canonical ids (D, H, W), masks are (D, H, W, K) with the channels of 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib import colors
@@ -22,9 +22,9 @@ from kerasseg.targets import label_to_masks, masks_to_label
 _ERROR_OPACITY = 0.85
 _MARGIN = 3
 """Voxels around what is shown."""
-_LEAST_DEPTH = 0.25
-"""Depth over height from which planes across the slices show something. Pictures have less, and so
-have most of LGG's stacks, because their files do not say how far apart the slices lie."""
+_LEAST_DEPTH = 0.4
+"""Depth over height from which planes across the slices look like a head. Pictures have less, and
+so have LGG's stacks, because their files do not say how far apart the slices lie."""
 _WIDEST_PLANE = 1.6
 """Largest width of a plane over its height."""
 
@@ -92,7 +92,8 @@ def planes_through(
         areas = np.count_nonzero(tumour, axis=tuple(a for a in range(3) if a != axis))
         place.append(int(areas.argmax()) if areas.any() else size // 2)
     planes = planes_at(place, box, spacing, offset)
-    return planes[:1] if tumour.shape[0] == 1 else planes
+    # A picture has no other slice that a number would tell it apart from.
+    return [replace(planes[0], title="")] if tumour.shape[0] == 1 else planes
 
 
 def error_kinds(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
@@ -108,10 +109,11 @@ def error_kinds(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarr
 
 def has_depth(stored: StoredCase) -> bool:
     """Return True if a case is thick enough for three planes."""
-    depth, height = (
-        n * mm for n, mm in zip(stored.full_shape[:2], stored.case.spacing[:2], strict=True)
-    )
-    return stored.full_shape[0] > 1 and depth >= _LEAST_DEPTH * height
+    return _is_thick(stored.full_shape, stored.case.spacing)
+
+
+def _is_thick(shape: Sequence[int], spacing: Sequence[float]) -> bool:
+    return shape[0] > 1 and shape[0] * spacing[0] >= _LEAST_DEPTH * shape[1] * spacing[1]
 
 
 def draw_overlay(stored: StoredCase, prediction: np.ndarray, target: str, title: str) -> Figure:
@@ -204,6 +206,8 @@ def draw_case_planes(
 ) -> Figure:
     """Draw a column per plane: outlines of the truth, outlines of the prediction, the errors.
 
+    Of a volume that is too thin for the others to show anything there is the axial plane only.
+
     Args:
         image: One modality (D, H, W) with air 0, or None for a dark ground.
         truth: Label (D, H, W).
@@ -218,6 +222,8 @@ def draw_case_planes(
     ground = np.zeros(truth.shape, np.float32) if image is None else image
     shown = _around(tumour) if image is None else ground != 0
     planes = planes_through(tumour, shown, spacing)
+    if not _is_thick(truth.shape, spacing):
+        planes = planes[:1]
     shapes = [plane.cut(ground).shape for plane in planes]
     # Few slices make planes of a small height. As wide as that asks for, they would crowd out the
     # axial one.
@@ -373,7 +379,8 @@ def draw_same_slices(cases: Sequence[ComparedCase], target: str) -> Figure:
                 title = f"{title}\n{case.remarks[name]}".strip()
             style.show_slice(axes, plane.cut(ground), title, plane.aspect)
             style.show_contours(axes, plane.cut(masks), target)
-        panels[row, 0].set_ylabel(f"{case.case_id}\n{plane.title}", fontsize=style.REMARK)
+        beside = f"{case.case_id}\n{plane.title}".strip()
+        panels[row, 0].set_ylabel(beside, fontsize=style.REMARK)
     style.figure_legend(figure, style.class_handles(target))
     return figure
 

@@ -16,7 +16,12 @@ from kerasseg.inference.test_time_augmentation import (
     mean_over_orientations,
     orientations,
 )
-from kerasseg.inference.windows import HostAccumulator, choose_accumulator, sliding_window
+from kerasseg.inference.windows import (
+    HostAccumulator,
+    choose_accumulator,
+    clear_air,
+    sliding_window,
+)
 from kerasseg.pipeline.augment.patch import AXES
 from kerasseg.targets import air_probabilities
 
@@ -34,8 +39,10 @@ class Predictor:
     slice along `pipeline.slices.axis`, each with its n neighbours on both sides as channels: all
     modalities of the first neighbour, then of the next one, and zeros outside the volume.
 
-    Air is 0 in every channel. Outside the smallest box around the brain (`evaluation.brain_box`),
-    and in windows of air alone, everything is certainly background.
+    Air is 0 in every channel, or the darkest value of each channel if scans are not skull-stripped.
+    It lies outside the volume, too. Outside the smallest box around the brain
+    (`evaluation.brain_box`), in windows of air alone and, with `evaluation.air_is_background`, in
+    every voxel of air everything is certainly background.
 
     Attributes:
         network: the network. Its weights may still change: validation in training uses it, too.
@@ -45,6 +52,7 @@ class Predictor:
         context: the number of planes that the network sees beyond both sides of a window.
         orientations: the orientations of the test-time augmentation, one without it.
         background: the K probabilities of air.
+        skull_stripped: whether air is 0 in a volume; else it is the darkest value of each channel.
     """
 
     def __init__(
@@ -55,12 +63,14 @@ class Predictor:
         *,
         target: str,
         postprocessing: PostprocessingSettings = PostprocessingSettings(),  # noqa: B008 (frozen)
+        skull_stripped: bool = True,
     ) -> None:
         self.network = network
         self.pipeline = pipeline
         self.settings = settings
         self.target = target
         self.postprocessing = postprocessing
+        self.skull_stripped = skull_stripped
         patch = pipeline.patch_size
         self.slice_axis = AXES[pipeline.slices.axis] if len(patch) == 2 else None
         self.context = 0 if self.slice_axis is None else pipeline.slices.neighbours
@@ -115,9 +125,16 @@ class Predictor:
         gpus = len(tf.config.list_logical_devices("GPU"))
         voxels = int(np.prod(volume.shape[:3]))
         accumulator = choose_accumulator(voxels, len(self.background), settings.device_memory, gpus)
+        darkest: np.ndarray | None = None
+        if not self.skull_stripped:
+            # Air is 0 for all that follows, and what it is for the network alone.
+            darkest = volume.min(axis=(0, 1, 2))
+            volume = volume - darkest
 
         def predict(windows: np.ndarray) -> Any:
             """Map (B, d + 2 context, h, w, C) to (B, d, h, w, K)."""
+            if darkest is not None:
+                windows = windows + darkest
             if axis is not None:
                 windows = neighbours_as_channels(windows, np)
             found = self._predict(windows, chosen)
@@ -139,7 +156,11 @@ class Predictor:
             brain_box=settings.brain_box,
             accumulator=accumulator,
         )
-        return result if axis is None else np.moveaxis(result, 0, axis)
+        if axis is not None:
+            result = np.moveaxis(result, 0, axis)
+        if settings.air_is_background:
+            clear_air(result, volume, self.background)
+        return result
 
     def _predict(self, windows: np.ndarray, chosen: Sequence[Orientation]) -> Any:
         return mean_over_orientations(self._forward, aligned_tensor(windows), chosen)
@@ -153,6 +174,7 @@ def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
         experiment.evaluation,
         target=experiment.model.target,
         postprocessing=experiment.postprocessing,
+        skull_stripped=experiment.data.skull_stripped,
     )
 
 

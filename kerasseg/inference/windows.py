@@ -133,6 +133,21 @@ def find_brain_box(volume: np.ndarray) -> Box:
     return d, h, w
 
 
+def clear_air(probabilities: np.ndarray, volume: np.ndarray, background: Sequence[float]) -> None:
+    """Make voxels background, in place, that are 0 in every channel of a volume (D, H, W, C).
+
+    Args:
+        probabilities: (D, H, W, K).
+        volume: The image, in which air is 0.
+        background: The K probabilities of air.
+    """
+    for found, plane in zip(probabilities, volume, strict=True):
+        signal = plane[..., 0] != 0
+        for channel in range(1, plane.shape[-1]):
+            signal |= plane[..., channel] != 0
+        found[~signal] = background
+
+
 class HostAccumulator:
     """A weighted sum of windows over a box of a volume, in the computer's memory.
 

@@ -269,7 +269,8 @@ class PatchReader:
         image, label = draw(record, self._settings, seed, self._transforms)
         own = tf.random.fold_in(seed, _AUGMENT)
         where = HOST if self._augment_later else ANYWHERE
-        image, label = augment(self._transforms, image, label, self._patch, own, where)
+        background = record.voxels.values[0]
+        image, label = augment(self._transforms, image, label, self._patch, own, where, background)
         masks = target_masks(label, self._target)
         return (image, masks, own) if self._augment_later else (image, masks)
 

@@ -23,7 +23,7 @@ def cut(
     transforms: Sequence[Transform] = (),
     seed: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cut the patch that begins at a voxel of the volume; air lies outside the volume.
+    """Cut the patch that begins at a voxel of the volume; background lies outside the volume.
 
     Flips and the warp take place here: a warped patch is resampled out of the volume, so nothing
     is lost at its edges.
@@ -53,7 +53,8 @@ def cut(
     spatial = next((t for t in transforms if isinstance(t, Spatial)), None)
     if spatial is None:
         return straight()
-    warp = draw_spatial(tf.random.fold_in(seed, _WARP), patch.size, spatial)
+    spacing = tf.gather(voxels.spacing, patch.inside)
+    warp = draw_spatial(tf.random.fold_in(seed, _WARP), patch.size, spatial, spacing)
     moves = tf.reduce_any(warp.matrix != tf.eye(len(patch.size))) | tf.reduce_any(warp.shift != 0.0)
     bends = tf.reduce_any(warp.displacement != 0.0)
     warp = warp._replace(matrix=warp.matrix * tf.where(flips, -1.0, 1.0))

@@ -20,6 +20,7 @@ _BYTES = (
 )
 _FEATURES = {
     "shape": tf.io.FixedLenFeature([4], tf.int64),
+    "spacing": tf.io.FixedLenFeature([3], tf.float32),
     **{key: tf.io.FixedLenFeature([], tf.string) for key in _BYTES},
 }
 
@@ -42,6 +43,7 @@ class Voxels(NamedTuple):
     """The stored voxels of a case (`records/schema.py`); no dense volume is ever made of them.
 
     shape:      (3,) int32, D, H, W of the brain box
+    spacing:    (3,) float32, mm along D, H, W
     bits:       (b,) uint8, a bit per voxel of the box, rows of W padded to bytes
     byte_start: (b,) int32, voxels stored before each byte
     values:     (n, C) float16; the first is background
@@ -49,6 +51,7 @@ class Voxels(NamedTuple):
     """
 
     shape: tf.Tensor
+    spacing: tf.Tensor
     bits: tf.Tensor
     byte_start: tf.Tensor
     values: tf.Tensor
@@ -118,6 +121,7 @@ def parse_record(serialized: tf.Tensor, channels: int, sizes: TableSizes | None 
     record = Record(
         voxels=Voxels(
             shape=shape,
+            spacing=features["spacing"],
             bits=bits,
             byte_start=byte_start,
             values=tf.bitcast(tf.reshape(values, [-1, channels]), tf.float16),
@@ -143,10 +147,10 @@ def filled(record: Record, sizes: TableSizes) -> Record:
         return tf.ensure_shape(padded, [size, *part.shape[1:]])
 
     voxels = record.voxels
-    shape = tf.ensure_shape(voxels.shape, [3])
     return record._replace(
         voxels=Voxels(
-            shape=shape,
+            shape=tf.ensure_shape(voxels.shape, [3]),
+            spacing=tf.ensure_shape(voxels.spacing, [3]),
             bits=fill(voxels.bits, sizes.bytes),
             byte_start=fill(voxels.byte_start, sizes.bytes),
             values=fill(voxels.values, sizes.rows),

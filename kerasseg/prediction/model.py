@@ -19,9 +19,9 @@ from kerasseg.errors import UserError
 from kerasseg.inference.ensemble import EnsembleRun, build_ensemble
 from kerasseg.inference.predictor import Predictor, build_predictor
 from kerasseg.inference.uncertainty import uncertainty as measure_uncertainty
-from kerasseg.inference.windows import find_brain_box
+from kerasseg.inference.windows import clear_air, find_brain_box
 from kerasseg.prediction.prediction import Prediction, array_case
-from kerasseg.records.normalise import z_score
+from kerasseg.records.normalise import normalise
 from kerasseg.run import read_run
 
 
@@ -91,17 +91,23 @@ class LoadedRun:
             image = image[..., [scan.modalities.index(name) for name in needed]]
         case = dataclasses.replace(scan, image=image, label=None, modalities=needed, signal=None)
         case = to_grid(case, self.experiment.data)
-        box = find_brain_box(case.image)
-        image = np.zeros(case.image.shape, np.float32)
-        # The store's precision, so that a raw case gives what its record gives.
-        image[box] = z_score(case.image[box])[0].astype(np.float16)
+        image = normalise(
+            case.image,
+            find_brain_box(case.image),
+            skull_stripped=self.experiment.data.skull_stripped,
+        )
         return dataclasses.replace(case, image=image)
 
     def _restore(self, prepared: Case, scan: Case, probabilities: np.ndarray) -> np.ndarray:
         shape = scan.image.shape[:3]
         if probabilities.shape[:3] == shape and np.allclose(prepared.affine, scan.affine):
             return probabilities
-        return resample_probabilities(probabilities, prepared.affine, shape, scan.affine)
+        found = resample_probabilities(probabilities, prepared.affine, shape, scan.affine)
+        if self.predictor.settings.air_is_background:
+            # Interpolation has brought tissue's probabilities into the air beside it.
+            needed = [scan.modalities.index(name) for name in self.experiment.data.modalities]
+            clear_air(found, scan.image[..., needed], self.predictor.background)
+        return found
 
 
 def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:

@@ -111,7 +111,14 @@ class Prediction:
         Args:
             path: the file, such as label.nii.gz.
             ids: canonical label -> the id that is written.
+
+        Raises:
+            UserError: the name does not end in .nii or .nii.gz, or the file cannot be written.
         """
+        if not str(path).endswith((".nii", ".nii.gz")):
+            raise UserError(
+                f"{path}: a label is written as NIfTI: name a file that ends in .nii.gz or .nii."
+            )
         label = restore_label(self.own_label(ids), self.affine, self.case.grid)
         write_nifti(Path(path), label, self.case.grid, "--output")
 

@@ -76,7 +76,12 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
             )
         files = describe(source.files, experiment.data.root)
         records = experiment.records
-        encoded = encode(case, records.foreground_voxels, records.compression)
+        encoded = encode(
+            case,
+            records.foreground_voxels,
+            records.compression,
+            skull_stripped=experiment.data.skull_stripped,
+        )
     except UserError as error:
         return Converted(source, None, b"", str(error))
     except MemoryError:

@@ -211,6 +211,8 @@ def store_settings(experiment: Experiment) -> dict[str, Any]:
         keys.append("interpolation")
     if data.size is not None:
         keys.append("size")
+    if not data.skull_stripped:  # stores of before do not name it
+        keys.append("skull_stripped")
     keys += {
         "brats_h5": ["h5_image_channels", "h5_mask_channels", "h5_slices"],
         "nifti": ["files", "segmentation"],

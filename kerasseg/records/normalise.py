@@ -1,5 +1,7 @@
 """Cropping to the brain and z-scoring, which every volume goes through before training."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kerasseg.datasets.case import Box, bounding_box
@@ -74,6 +76,53 @@ def z_score(
         means.append(mean)
         deviations.append(deviation)
     return normalised, means, deviations
+
+
+def fill_background(
+    normalised: np.ndarray,
+    image: np.ndarray,
+    lowest: Sequence[float],
+    means: Sequence[float],
+    deviations: Sequence[float],
+) -> np.ndarray:
+    """Give the voxels of a z-scored image that are 0 its darkest value, in place.
+
+    That is for scans that are not skull-stripped: there 0 is no tissue of mean intensity, which a
+    z-score of 0 would make of it, but the darkest of the background.
+
+    Args:
+        normalised: The z-scores (..., C) of `z_score`.
+        image: The intensities (..., C).
+        lowest: The lowest intensity (C,) of the whole scan.
+        means: Those of `z_score`.
+        deviations: Likewise.
+
+    Returns:
+        The darkest z-scores (C,) float32, which stand for all that is outside of the scan.
+    """
+    darkest = np.empty(len(lowest), np.float32)
+    for channel, (low, mean, deviation) in enumerate(zip(lowest, means, deviations, strict=True)):
+        # In the precision and the order of `z_score`, so that the darkest voxels are equal to it.
+        value = (np.float32(low) - np.float32(mean)) / np.float32(deviation + EPSILON)
+        normalised[..., channel][image[..., channel] == 0] = value
+        darkest[channel] = value
+    return darkest
+
+
+def normalise(image: np.ndarray, box: Box, *, skull_stripped: bool) -> np.ndarray:
+    """Return a scan (D, H, W, C) z-scored, float32 rounded to float16 as a store's values are.
+
+    Outside of `box` it is 0. Air stays 0 if the scan is skull-stripped, else it gets the darkest
+    value (`fill_background`).
+    """
+    result = np.zeros(image.shape, np.float32)
+    inner, means, deviations = z_score(image[box])
+    if skull_stripped:
+        result[box] = inner.astype(np.float16)
+        return result
+    result[box] = inner
+    fill_background(result, image, image.min(axis=(0, 1, 2)), means, deviations)
+    return result.astype(np.float16).astype(np.float32)
 
 
 def _union(first: Box, second: Box) -> Box:

@@ -2,7 +2,8 @@
 
 Only voxels of the brain are stored: those of the brain box (D, H, W) that have a value other than
 0 in any channel, or a label. There are n of them, in row-major order; voxel 0 is background, so
-that an index of 0 means "not stored".
+that an index of 0 means "not stored". Its values are 0, or the darkest ones of a scan that is not
+skull-stripped, whose box is the whole volume.
 
 | feature | kind | content |
 |---|---|---|
@@ -13,7 +14,7 @@ that an index of 0 means "not stored".
 | mask | bytes | (D, H, ceil(W / 8)) bits, the lowest first: is the voxel stored? |
 | row_start | bytes | (D, H) int32: voxels stored before this row |
 | compression | bytes | how `values` and `labels` are packed: none or zlib |
-| values | bytes | (n + 1, C) float16, z-scored; the first row is 0 |
+| values | bytes | (n + 1, C) float16, z-scored; the first row is background |
 | labels | bytes | (n + 1,) uint8 canonical ids; the first is 0 |
 | shape | int64 x 4 | D, H, W, C of the box |
 | full_shape | int64 x 3 | D, H, W before the crop |
@@ -38,7 +39,7 @@ import numpy as np
 from kerasseg import anatomy
 from kerasseg.datasets.case import Case, Grid, bounding_box
 from kerasseg.records import tfrecord as example
-from kerasseg.records.normalise import brain_mask, z_score
+from kerasseg.records.normalise import brain_mask, fill_background, z_score
 
 FORMAT = 2
 """Raised when a store of an older version can no longer be read."""
@@ -54,12 +55,14 @@ class StoredCase:
     """A record in memory.
 
     `case` is cropped to the brain and z-scored; `offset` and `full_shape` place it in the volume
-    it was cut from, whose grid `case.affine` still describes.
+    it was cut from, whose grid `case.affine` still describes. `background` (C,) are the values of
+    air and of all that is outside of the box.
     """
 
     case: Case
     offset: tuple[int, int, int]
     full_shape: tuple[int, int, int]
+    background: np.ndarray
 
 
 @dataclass
@@ -81,8 +84,16 @@ class EncodedCase:
     stored_voxels: int
 
 
-def encode(case: Case, foreground_voxels: int, compression: str = "none") -> EncodedCase:
+def encode(
+    case: Case,
+    foreground_voxels: int,
+    compression: str = "none",
+    *,
+    skull_stripped: bool = True,
+) -> EncodedCase:
     """Crop, normalise and serialize a labelled case; `compression` is none or zlib.
+
+    A case that is not `skull_stripped` is not cropped: what is 0 in it belongs to the picture.
 
     Keeps up to `foreground_voxels` coordinates per class, drawn without replacement from a seed
     that depends on the case id alone.
@@ -90,18 +101,25 @@ def encode(case: Case, foreground_voxels: int, compression: str = "none") -> Enc
     if case.label is None:
         raise ValueError(f"{case.case_id} has no label")
     box, mask = brain_mask(case.image, case.label, case.box, case.signal)
+    if not skull_stripped:
+        brain, mask = mask, np.zeros(case.image.shape[:3], bool)
+        mask[box] = brain
+        box = (slice(None), slice(None), slice(None))
     stored = np.flatnonzero(mask)
     channels = case.image.shape[-1]
     shape = (*mask.shape, channels)
     raw = _voxels_at(case.image[box], mask)
     values = np.zeros((stored.size + 1, channels), "<f2")
     _, mean, std = z_score(raw, out=values[1:])
+    if not skull_stripped:
+        lowest = case.image.min(axis=(0, 1, 2))
+        values[0] = fill_background(values[1:], raw, lowest, mean, std)
     label = np.ascontiguousarray(case.label[box])
     labels = np.zeros(stored.size + 1, np.uint8)
     labels[1:] = label.ravel().take(stored)
     in_row = np.count_nonzero(mask, axis=-1)
     row_start = np.cumsum(in_row).reshape(in_row.shape) - in_row
-    offset = tuple(s.start for s in box)
+    offset = tuple(s.start or 0 for s in box)
     features: dict[str, list[bytes] | list[float] | list[int]] = {
         "case_id": [case.case_id.encode()],
         "patient_id": [case.patient_id.encode()],
@@ -158,8 +176,10 @@ def decode(payload: bytes) -> StoredCase:
     compression = features["compression"][0].decode()
     values = np.frombuffer(_unpack(features["values"][0], compression), "<f2")
     labels = np.frombuffer(_unpack(features["labels"][0], compression), np.uint8)
-    image = np.zeros((*box, channels), np.float32)
-    image[mask] = values.reshape(-1, channels)[1:]
+    values = values.reshape(-1, channels).astype(np.float32)
+    image = np.empty((*box, channels), np.float32)
+    image[...] = values[0]
+    image[mask] = values[1:]
     label = np.zeros(box, np.uint8)
     label[mask] = labels[1:]
     d, h, w = features["spacing"]
@@ -177,7 +197,9 @@ def decode(payload: bytes) -> StoredCase:
         attributes=json.loads(features["attributes"][0]),
     )
     offset, full = features["offset"], features["full_shape"]
-    return StoredCase(case, (offset[0], offset[1], offset[2]), (full[0], full[1], full[2]))
+    return StoredCase(
+        case, (offset[0], offset[1], offset[2]), (full[0], full[1], full[2]), values[0].copy()
+    )
 
 
 def _voxels_at(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

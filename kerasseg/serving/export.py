@@ -123,7 +123,7 @@ def accepted_by(model: Model, largest: int) -> Accepted:
     first, *others = model.runs
     data = first.experiment.data
     for other in others:
-        for name in ("modalities", "spacing", "size", "interpolation"):
+        for name in ("modalities", "skull_stripped", "spacing", "size", "interpolation"):
             mine, theirs = getattr(data, name), getattr(other.experiment.data, name)
             if mine != theirs:
                 raise UserError(

@@ -59,6 +59,14 @@ _NORMALISATION = (
     "voxels that are not 0; voxels that are 0 (air) stay 0. Over the whole scan, before patches "
     "are cut."
 )
+_NOT_STRIPPED = (
+    " The scans are not skull-stripped: voxels that are 0, and all that is outside of the scan, "
+    "get the z-score of the modality's lowest value instead, which takes the place of 0 in windows."
+)
+_AIR = (
+    "A voxel in which every modality is air (0, or the lowest value of scans that are not "
+    "skull-stripped) is background, whatever the model says."
+)
 _WINDOWS = (
     "Windows lie over the smallest box around all voxels that are not 0 in every channel "
     "(evaluation.brain_box; else over the whole volume), spread evenly along each axis: with slack "
@@ -345,6 +353,7 @@ def _compare_dice(
         predictor.settings,
         target=predictor.target,
         postprocessing=predictor.postprocessing,
+        skull_stripped=predictor.skull_stripped,
     )
     before, count = cases.mean_dice(predictor)
     after, _ = cases.mean_dice(in_onnx)
@@ -376,7 +385,9 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
     return {
         "modalities": list(data.modalities),
         "channels": channels,
-        "normalisation": _NORMALISATION,
+        "skull_stripped": data.skull_stripped,
+        "normalisation": _NORMALISATION + ("" if data.skull_stripped else _NOT_STRIPPED),
+        "air": _AIR if run.experiment.evaluation.air_is_background else "as the model says",
         "dimensions": 2 if flat else 3,
         "axes": ["superior", "posterior", "left"],
         "slices": {"axis": pipeline.slices.axis, "neighbours": neighbours} if flat else None,

@@ -107,6 +107,12 @@ def signal_of(volume: Any) -> Any:
     return result
 
 
+def clear_air(probabilities: Any, volume: Any, background: Sequence[float]) -> Any:
+    """Return (D, H, W, K), `background` (K,) where a volume (D, H, W, C) is 0 in every channel."""
+    signal = signal_of(volume)[..., tf.newaxis]
+    return tf.where(signal, probabilities, tf.constant(background, tf.float32))
+
+
 class OnGrid(NamedTuple):
     """A volume (D, H, W, C) on the grid of the training, and the way back.
 
@@ -303,10 +309,11 @@ def box_filter(x: Any) -> Any:
     return tf.cast((x > -0.5) & (x <= 0.5), tf.float64)
 
 
-def z_score(image: Any) -> Any:
+def z_score(image: Any, lowest: Any = None) -> Any:
     """Return (d, h, w, C) float32 with each channel z-scored over its voxels that are not 0.
 
-    Those that are 0 stay 0. As in `records.normalise`, sums are float64 and results float32.
+    Those that are 0 stay 0, or get the z-score of the intensities `lowest` (C,) of a scan that is
+    not skull-stripped. As in `records.normalise`, sums are float64 and results float32.
     """
     depth, height, width, channels = tf.unstack(tf.shape(image))
     # In rows that hold all channels, and each channel's value repeated along a row: taking the
@@ -327,5 +334,9 @@ def z_score(image: Any) -> Any:
     centred = tf.where(signal, rows - repeated(shift), 0)
     squares = total(tf.square(tf.cast(centred, tf.float64)))
     variance = squares / count - tf.square(mean - tf.cast(shift, tf.float64))
-    deviation = tf.sqrt(tf.maximum(variance, 0))
-    return tf.reshape(centred / repeated(deviation + EPSILON), tf.shape(image))
+    divisor = tf.sqrt(tf.maximum(variance, 0)) + EPSILON
+    scores = centred / repeated(divisor)
+    if lowest is not None:
+        darkest = (lowest - shift) / tf.cast(divisor, tf.float32)
+        scores = tf.where(signal, scores, repeated(darkest))
+    return tf.reshape(scores, tf.shape(image))

@@ -28,7 +28,14 @@ from kerasseg.serving.graph_input import (
     require,
 )
 from kerasseg.serving.graph_postprocessing import label_from_masks, postprocessed_masks
-from kerasseg.serving.graph_volume import Box, cut_to_brain, in_volume, to_grid, z_score
+from kerasseg.serving.graph_volume import (
+    Box,
+    clear_air,
+    cut_to_brain,
+    in_volume,
+    to_grid,
+    z_score,
+)
 from kerasseg.serving.graph_window import sliding_window
 from kerasseg.targets import channel_masks
 
@@ -183,11 +190,12 @@ class ExportedModel:
 
         Everything outside of the box is background.
         """
-        scan, grid = tf.shape(volume)[:3], None
+        raw, scan, grid = volume, tf.shape(volume)[:3], None
         if self._accepted.size is not None or self._accepted.spacing is not None:
             grid = to_grid(volume, spacing, self._accepted)
             volume = grid.volume
-        image, brain = normalised(volume)
+        stripped = self._runs[0].predictor.skull_stripped  # of all of them: `export.accepted_by`
+        image, brain = normalised(volume, skull_stripped=stripped)
         shape = tf.shape(volume)[:3]
         whole: Any = self._model.segmenter
         # Runs with and without the brain box do not give the same box, so the sum is of the whole.
@@ -200,6 +208,10 @@ class ExportedModel:
                 box = Box(tf.zeros_like(scan), scan)
             if grid is not None:
                 found = grid.restore(found)
+                if run.predictor.settings.air_is_background:
+                    # Interpolation has brought tissue's probabilities into the air beside it.
+                    cleared = clear_air(found, raw, run.predictor.background)
+                    found = tf.where(grid.same, found, cleared)
             if not isinstance(whole, Ensemble):
                 return found, run.masks(found, spacing, scan), box
             if self._votes:
@@ -256,13 +268,20 @@ class RunGraph:
 
         The returned box is the brain's or the whole scan; outside of it all is background.
         """
+        darkest: Any = None
+        if not self.predictor.skull_stripped:
+            darkest = tf.reduce_min(image, (0, 1, 2))
+            image -= darkest  # as in Python, air is 0 for all but the network
         if self.predictor.settings.brain_box:
             image, inner = cut_to_brain(image)
             box = Box(box.begin + inner.begin, inner.size)
         else:
             image = in_volume(image, box, shape, [0.0] * image.shape[-1])
             box = Box(tf.zeros_like(shape), shape)
-        return self._slide(image), box
+        found = self._slide(image, darkest)
+        if self.predictor.settings.air_is_background:
+            found = clear_air(found, image, self.predictor.background)
+        return found, box
 
     def masks(self, probabilities: Any, spacing: Any, shape: Any) -> list[Any]:
         """Return K post-processed masks (d, h, w) bool; `shape` (3,) is that of the whole scan."""
@@ -289,14 +308,14 @@ class RunGraph:
         masks = list(channel_masks(channels, predictor.target, thresholds, tf.maximum))
         return tf.cast(tf.stack(masks, axis=-1), tf.float32)
 
-    def _slide(self, image: Any) -> Any:
+    def _slide(self, image: Any, darkest: Any) -> Any:
         predictor, axis = self.predictor, self.predictor.slice_axis
         # Windows go along the first axis, so the axis of the slices becomes it.
         order = [0, 1, 2] if axis is None else [axis, *(a for a in range(3) if a != axis)]
         if order != [0, 1, 2]:
             image = tf.transpose(image, [*order, 3])
         found = sliding_window(
-            self._predict,
+            self._predict if darkest is None else lambda windows: self._predict(windows + darkest),
             image,
             predictor.window,
             predictor.background,
@@ -318,13 +337,20 @@ class RunGraph:
         return found[:, tf.newaxis] if flat else found
 
 
-def normalised(volume: Any) -> tuple[Any, Box]:
+def normalised(volume: Any, *, skull_stripped: bool = True) -> tuple[Any, Box]:
     """Return a raw scan (D, H, W, C) z-scored and cut to the box around the brain, and the box.
 
-    The values are rounded to float16, as those of a store are.
+    A scan that is not skull-stripped stays whole, and what is 0 in it gets its darkest value. The
+    values are rounded to float16, as those of a store are.
     """
-    image, box = cut_to_brain(volume)
-    return tf.cast(tf.cast(z_score(image), tf.float16), tf.float32), box
+    if skull_stripped:
+        image, box = cut_to_brain(volume)
+        scores = z_score(image)
+    else:
+        shape = tf.shape(volume)[:3]
+        box = Box(tf.zeros_like(shape), shape)
+        scores = z_score(volume, tf.reduce_min(volume, (0, 1, 2)))
+    return tf.cast(tf.cast(scores, tf.float16), tf.float32), box
 
 
 def _scalar(value: Any, name: str) -> Any:

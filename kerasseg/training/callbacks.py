@@ -75,10 +75,15 @@ def save_network(network: keras.Model, path: Path) -> None:
 
 _NOT_PRINTED = ("iou", "precision", "recall")
 """They are in `history.csv` and TensorBoard; with three classes they would fill four lines."""
+_MEAN_ALONE = "dice_tumour"
+"""The Dice of the only channel of a target: the mean beside it is the same number."""
 
 
 class EpochLine(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar with loss, Dice per class and learning rate only: it fits a screen."""
+    """Keras's progress bar with loss, Dice and learning rate only: it fits a screen.
+
+    The Dice of each class is that of validation; training's are in `history.csv`, too.
+    """
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, _without_long_scores(logs))
@@ -96,7 +101,9 @@ def _without_long_scores(logs: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         name: value
         for name, value in logs.items()
-        if name.removeprefix("val_").split("_")[0] not in _NOT_PRINTED
+        if (score := name.removeprefix("val_")).split("_")[0] not in _NOT_PRINTED
+        and score != _MEAN_ALONE
+        and (name != score or not score.startswith("dice_"))
     }
 
 

@@ -10,6 +10,7 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import differences, dump_experiment, load_experiment
 from kerasseg.config.messages import json_schema, known_keys
 from kerasseg.errors import UserError
+from kerasseg.records.manifest import store_settings
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("[!t]*.yaml"))  # not tune_*.yaml
 
@@ -338,6 +339,41 @@ def test_refused_settings_of_the_model_and_the_optimiser_in_one_line(override, w
 )
 def test_mistakes_within_lists_and_mappings_say_what_is_allowed_there(override, message):
     assert message in refuse(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("[{flip: {axes: []}}]", "axes [] leaves nothing to do: name some of depth, height, width"),
+        ("[{ghosting: {axes: []}}]", "axes [] leaves nothing to do"),
+        ("[{flip: {axes: [width, width]}}]", "names an axis twice"),
+        ("[{spatial: {p_elastic: 0.5, knots: 8}}]", "has knots and p_elastic without elastic"),
+        ("[{flip: {axes: [depth]}}]", "axes ['depth'] of flip do nothing in slices of"),
+        ("[{ghosting: {axes: [depth]}}]", "whose axes are height and width: name one of them"),
+    ],
+)
+def test_transforms_that_would_do_nothing_are_refused(override, message):
+    slices = ("model.dimensions=2", "pipeline.patch_size=[32,32]")
+    assert message in refuse(f"augment.transforms={override}", *slices)
+
+
+def test_a_run_of_before_means_what_it_meant(tmp_path):
+    """Its config.yaml has every setting of its time, so what it lacks was not there."""
+    path = tmp_path / "config.yaml"
+    text = dump_experiment(load_experiment(None, ["data.layout=lgg", "data.root=.", *FLAT_BINARY]))
+    kept = [line for line in text.splitlines() if "skull_" not in line and "air_is" not in line]
+    path.write_text("\n".join(kept))
+    now = load_experiment(path)
+    assert not now.data.skull_stripped and now.evaluation.air_is_background
+    assert store_settings(now)["data.skull_stripped"] is False
+    (tmp_path / "environment.json").write_text("{}")
+    before = load_experiment(path)
+    assert before.data.skull_stripped and not before.evaluation.air_is_background
+    assert "data.skull_stripped" not in store_settings(before), "stores of before do not name it"
+    assert load_experiment(path, ["evaluation.air_is_background=true"]).evaluation.air_is_background
+
+
+FLAT_BINARY = ("model.dimensions=2", "pipeline.patch_size=[32,32]", "model.target=binary")
 
 
 def test_an_optimiser_that_is_no_name_is_answered_with_the_names():

@@ -379,7 +379,7 @@ def test_it_needs_no_tensorflow(python):
         "kerasseg.data_report.table, kerasseg.data_report.table; "
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
-    subprocess.run([python, "-c", code], check=True, timeout=60)
+    subprocess.run([python, "-c", code], check=True, timeout=600)
 
 
 def test_label_3_in_one_case_and_4_in_another_is_wrong_about_the_set(tmp_path, phantoms):

@@ -152,22 +152,26 @@ def test_the_weights_are_the_current_ones_of_the_network(networks):
 
 
 def test_outside_the_brain_is_background_for_certain(networks):
-    """A softmax network: background 1; without evaluation.brain_box windows with brain in them
-    are looked at as a whole."""
+    """A softmax network: background 1. Without evaluation.brain_box windows with brain in them are
+    looked at as a whole, and without evaluation.air_is_background their air, too."""
     image = keras.Input((None, None, 2))
     head = keras.layers.Conv2D(4, 1, activation="softmax")(image)
     network = keras.Model(image, head)
     volume = np.zeros((6, 16, 24, 2), np.float32)
     volume[2:4, 3:7, 5:9] = np.random.default_rng(0).normal(size=(2, 4, 4, 2))
-    boxed, whole = (
+    volume[3, 4, 6, 0] = volume[3, 5] = 0  # a voxel without one modality, and air in the brain
+    boxed, whole, ruled = (
         Predictor(
-            network, pipeline(), EvaluationSettings(brain_box=box, overlap=0.0), target="labels"
+            network,
+            pipeline(),
+            EvaluationSettings(brain_box=box, air_is_background=rule, overlap=0.0),
+            target="labels",
         ).probabilities(volume)
-        for box in (True, False)
+        for box, rule in ((True, False), (False, False), (False, True))
     )
     box = (slice(2, 4), slice(3, 7), slice(5, 9))
     looked_at = (slice(2, 4), slice(0, 8), slice(0, 12))
-    for found, inside in ((boxed, box), (whole, looked_at)):
+    for found, inside in ((boxed, box), (whole, looked_at), (ruled, (volume != 0).any(axis=-1))):
         certain = np.ones(volume.shape[:3], bool)
         certain[inside] = False
         np.testing.assert_allclose(found[certain], [[1, 0, 0, 0]] * certain.sum(), atol=1e-6)

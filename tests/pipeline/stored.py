@@ -12,10 +12,14 @@ SIZES = TableSizes(bytes=800, rows=6100)
 
 
 def record_and_volumes(
-    case: Case, compression: str = "none", foreground_voxels: int = 1000
+    case: Case,
+    compression: str = "none",
+    foreground_voxels: int = 1000,
+    *,
+    skull_stripped: bool = True,
 ) -> tuple[Record, np.ndarray, np.ndarray]:
     """The parsed record, and image (D, H, W, C) float32 and label (D, H, W) out of `decode`."""
-    payload = encode(case, foreground_voxels, compression).payload
+    payload = encode(case, foreground_voxels, compression, skull_stripped=skull_stripped).payload
     stored = decode(payload).case
     assert stored.label is not None
     record = parse_record(tf.constant(payload), case.image.shape[-1], SIZES)

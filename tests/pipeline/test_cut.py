@@ -10,7 +10,7 @@ from scipy import ndimage
 from kerasseg.config.augment import Flip, Spatial
 from kerasseg.pipeline.augment.patch import AXES, Patch
 from kerasseg.pipeline.augment.spatial import Warp, draw_spatial
-from kerasseg.pipeline.cut import cut, cut_straight, cut_warped
+from kerasseg.pipeline.cut import _WARP, cut, cut_straight, cut_warped
 from tests.pipeline.augment.test_spatial import STRONG, brute_force_sources
 from tests.pipeline.stored import dense_crop, record_and_volumes
 from tests.records.random_case import random_case
@@ -121,6 +121,46 @@ def test_a_warp_that_mirrors_is_the_mirrored_warp(bent, stored):
     found, found_ids = cut_warped(voxels, first, mirrored, patch, "nearest", bent=bent)
     np.testing.assert_allclose(found, np.flip(plain, (1, 2)), atol=4e-3)
     assert np.mean(found_ids.numpy() == np.flip(ids, (1, 2))) > 0.99
+
+
+@pytest.mark.parametrize("patch", [PATCHES[0], PATCHES[3]])
+def test_a_patch_is_turned_in_the_millimetres_of_its_record(patch, stored):
+    voxels, *_ = stored
+    spacing = np.array([3.0, 2.0, 1.0])[list(patch.inside)]  # of `random_case`
+    first, seed = tf.constant([1, 2, 3]), tf.constant([4, 5])
+    settings = Spatial(rotation=60.0, p_rotation=1.0, p_scale=0.0)
+    found = cut(voxels, first, patch, [settings], seed)
+    own = tf.random.fold_in(seed, _WARP)
+    warp = draw_spatial(own, patch.size, settings, tf.constant(spacing, tf.float32))
+    expected = cut_warped(voxels, first, warp, patch, "nearest", bent=False)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    in_mm = warp.matrix.numpy() * spacing[:, np.newaxis] / spacing
+    np.testing.assert_allclose(in_mm @ in_mm.T, np.eye(len(spacing)), atol=1e-5)
+
+
+def test_outside_of_a_picture_is_its_darkest_value():
+    """A scan that is not skull-stripped: what is 0, padded or turned in has its darkest value."""
+    case = random_case((5, 9, 11), seed=4)
+    case.image[case.image != 0] += 1000.0  # the darkest tissue is far from 0, and 0 is darker
+    record, image, label = record_and_volumes(case, skull_stripped=False)
+    assert image.shape == case.image.shape, "nothing is cropped: what is 0 belongs to the picture"
+    darkest = image.min(axis=(0, 1, 2))
+    assert (darkest < -2).all() and (image[case.image == 0] < -2).all()
+    tissue = image[case.image != 0]
+    assert tissue.mean() == pytest.approx(0, abs=0.01)
+    assert tissue.std() == pytest.approx(1, abs=0.01)
+    patch, first = Patch((8, 16, 16), 2), tf.constant([-2, -4, -3])
+    straight, ids = cut(record.voxels, first, patch)
+    np.testing.assert_array_equal(straight[2:7, 4:13, 3:14], image)
+    np.testing.assert_array_equal(ids[2:7, 4:13, 3:14], label)
+    beside = np.ones(patch.size, bool)
+    beside[2:7, 4:13, 3:14] = False
+    np.testing.assert_array_equal(straight.numpy()[beside], [darkest] * beside.sum())
+    settings = Spatial(rotation=45.0, p_rotation=1.0, p_scale=0.0)
+    turned, _ = cut(record.voxels, first, patch, [settings], tf.constant([1, 1]))
+    np.testing.assert_array_equal(turned[0, 0, 0], darkest)
+    assert turned.numpy().min() >= darkest.min() - 0.01
 
 
 @pytest.mark.parametrize("axis", AXES)

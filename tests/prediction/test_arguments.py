@@ -1,9 +1,11 @@
-"""RUN [RUN…] INPUT [SECTION.KEY=VALUE…]."""
+"""RUN [RUN…] INPUT [SECTION.KEY=VALUE…], and the file that a prediction is saved as."""
 
+import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.prediction.predict import split_arguments
+from kerasseg.prediction.prediction import Prediction, array_case
 
 
 def test_runs_inputs_and_settings(tmp_path, monkeypatch):
@@ -23,3 +25,14 @@ def test_runs_inputs_and_settings(tmp_path, monkeypatch):
         split_arguments(["a"])
     with pytest.raises(UserError, match="nowhere does not exist"):
         split_arguments(["a", "nowhere"])
+
+
+def test_a_label_is_saved_as_nifti_and_under_no_other_name(tmp_path):
+    case = array_case(np.ones((2, 3, 4, 1), np.float32), (1, 1, 1), ("t1",))
+    label = np.ones((2, 3, 4), np.uint8)
+    prediction = Prediction(case, "binary", label, label[..., np.newaxis].astype(np.float32))
+    with pytest.raises(UserError, match=r"x\.foo: a label is written as NIfTI: .* ends in .nii.gz"):
+        prediction.save(tmp_path / "x.foo")
+    assert not list(tmp_path.iterdir())
+    prediction.save(tmp_path / "x.nii")
+    assert (tmp_path / "x.nii").stat().st_size > 300

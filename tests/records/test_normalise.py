@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kerasseg.records.normalise import brain_mask, z_score
+from kerasseg.records.normalise import brain_mask, normalise, z_score
+from kerasseg.records.schema import decode, encode
+from tests.records.random_case import random_case
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (120,)])
@@ -62,3 +64,16 @@ def test_a_known_box_saves_looking_outside_it_but_for_labels():
     assert brain_mask(image, None, known)[0] == (slice(2, 3), slice(3, 4), slice(4, 5))
     box, mask = brain_mask(image, label, known)
     assert box == (slice(0, 3), slice(1, 4), slice(1, 5)) and mask.sum() == 2
+
+
+def test_a_raw_scan_that_is_not_skull_stripped_is_its_record():
+    """Whatever is 0 gets the darkest value, which no other voxel has or is below."""
+    case = random_case((4, 5, 6), seed=2)
+    case.image[0], case.label[0] = 0, 0  # would be cropped
+    stored = decode(encode(case, 5, skull_stripped=False).payload)
+    box, _ = brain_mask(case.image)
+    found = normalise(case.image, box, skull_stripped=False)
+    np.testing.assert_array_equal(stored.case.image, found)
+    darkest = found.min(axis=(0, 1, 2))
+    np.testing.assert_array_equal(stored.background, darkest)
+    np.testing.assert_array_equal(found == darkest, case.image == 0)

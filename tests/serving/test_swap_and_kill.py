@@ -101,7 +101,7 @@ def test_the_client_says_that_the_server_died_and_asks_again(tmp_path, volume):
         time.sleep(1)
         assert asking.is_alive(), "the request was to take longer"
         server.stop(signal.SIGKILL)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 300
         while not said and time.monotonic() < until:
             time.sleep(0.05)
         assert re.search(

@@ -115,3 +115,14 @@ def test_albumentations_itself_clips_z_scores():
     assert {"RandomBrightnessContrast", "GaussNoise", "RandomGamma"} <= clipped
     geometric = {n for n in clipped if issubclass(getattr(package, n), package.DualTransform)}
     assert geometric == set()
+
+
+def test_pytorch_that_happens_to_be_installed_changes_nothing(monkeypatch):
+    """Albumentations offers ToTensorV2 and ToTensor3D then."""
+    package, before = import_albumentations(), names()
+    for name in ("ToTensorV2", "ToTensor3D"):
+        kind = type(name, (package.BasicTransform,), {})
+        monkeypatch.setattr(package, name, kind, raising=False)
+        with pytest.raises(ValueError, match=f"{name} cannot be used: it makes tensors of PyTorch"):
+            build(name, {})
+    assert names() == before

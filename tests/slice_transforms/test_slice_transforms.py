@@ -88,3 +88,20 @@ def test_threads_do_not_disturb_each_other_and_seeds_differ():
     for a, b in zip(alone, together, strict=True):
         assert np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
     assert len({a[0].tobytes() for a in alone}) > 30
+
+
+def test_what_is_turned_in_has_the_value_of_the_background():
+    """Two slices of two modalities that are not skull-stripped: no bright frame."""
+    background = np.array([-1.5, -0.5], np.float32)
+    random = np.random.default_rng(3)
+    image = random.uniform(0.5, 1.0, (12, 12, 4)).astype(np.float32)
+    shift = {"ShiftScaleRotate": {"shift_limit": [0.3, 0.3], "rotate_limit": [0, 0], "p": 1.0}}
+    label = np.ones((12, 12), np.uint8)
+    changed, moved = SliceTransforms([shift], 2)(image, label, 5, background)
+    away = moved == 0
+    assert 0.1 < away.mean() < 0.9
+    dark = np.isclose(changed[away], [-1.5, -0.5, -1.5, -0.5], atol=1e-6).all(axis=-1)
+    assert dark.mean() > 0.7, "the others are between it and the edge of the slice"
+    assert (changed[away] < 0.5).mean() > 0.9
+    zero = SliceTransforms([shift], 2)(image, label, 5)[0][away] == 0
+    np.testing.assert_array_equal(zero.all(axis=-1), dark)

@@ -19,7 +19,11 @@ from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
 from kerasseg.train import build_network
-from kerasseg.training.callbacks import SayTakenByOneClass, taken_by_one_class
+from kerasseg.training.callbacks import (
+    SayTakenByOneClass,
+    _without_long_scores,
+    taken_by_one_class,
+)
 from kerasseg.training.fit import compile_for_training, fit, run_epochs
 from kerasseg.training.state import Progress
 from kerasseg.training.user_classes import user_callbacks
@@ -626,3 +630,17 @@ def test_one_line_sends_a_run_to_weights_and_biases(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="needs the package wandb: pip install wandb"):
         user_callbacks(experiment, writing=True)
+
+
+def test_the_line_of_an_epoch_names_every_dice_once():
+    """A single class has the mean's Dice; of several the screen shows validation's."""
+    single = {"dice": 0.5, "dice_tumour": 0.5, "iou": 0.3, "loss": 1.0}
+    logs = single | {f"val_{name}": value for name, value in single.items()}
+    assert list(_without_long_scores(logs)) == ["dice", "loss", "val_dice", "val_loss"]
+    several = {"dice": 0.5, "dice_ET": 0.4, "dice_ED": 0.6, "recall_ET": 0.3, "loss": 1.0}
+    logs = several | {f"val_{name}": value for name, value in several.items()}
+    logs |= {"val_volume_dice_tumour": 0.4}
+    assert list(_without_long_scores(logs)) == [
+        *("dice", "loss", "val_dice", "val_dice_ET", "val_dice_ED", "val_loss"),
+        "val_volume_dice_tumour",
+    ]

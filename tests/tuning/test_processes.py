@@ -32,7 +32,7 @@ main()
 
 
 def until(condition, *processes):
-    end = time.monotonic() + 100
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         for process in processes:

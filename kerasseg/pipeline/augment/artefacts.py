@@ -6,6 +6,7 @@ a fraction of the time of a convolution's shifted sums, and edges are part of th
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,10 +45,31 @@ def along_axes(image: tf.Tensor, matrices: Sequence[tf.Tensor | None]) -> tf.Ten
 
 
 def draw_bias_field(seed: tf.Tensor, dimensions: int, settings: BiasField) -> tf.Tensor:
-    """Draw a coefficient for each term of the polynomial (T,), within +- strength / T^(1/2)."""
-    count = len(_exponents(dimensions, settings.order))
-    strength = settings.strength / count**0.5
-    return uniform(seed, 0, [count], -strength, strength)
+    """Draw a coefficient for each term of the polynomial (T,).
+
+    They are drawn evenly and scaled, so that the largest absolute value of the polynomial is drawn
+    evenly between 0 and the strength.
+    """
+    terms = tf.constant(_terms(dimensions, settings.order))
+    coefficients = uniform(seed, 0, [terms.shape[1]], -1.0, 1.0)
+    largest = tf.reduce_max(tf.abs(tf.linalg.matvec(terms, coefficients)))
+    # Between two places of the grid the polynomial may be a little larger.
+    between = 1.0 + dimensions * (settings.order / (_PLACES - 1)) ** 2
+    return coefficients * uniform(seed, 1, [], 0.0, settings.strength) / (largest * between)
+
+
+_PLACES = 17
+"""Places along each axis at which the largest value of the polynomial is looked for."""
+
+
+@lru_cache(maxsize=4)
+def _terms(dimensions: int, order: int) -> np.ndarray:
+    """Return every term (T,) of the polynomial at all places (P, T) float32."""
+    line = np.linspace(-1.0, 1.0, _PLACES)
+    grid = np.stack(np.meshgrid(*[line] * dimensions), axis=-1).reshape(-1, dimensions)
+    exponents = _exponents(dimensions, order)
+    terms = [np.prod(grid**powers, axis=-1) for powers in exponents]
+    return np.stack(terms, axis=-1).astype(np.float32)
 
 
 @compiled

@@ -55,6 +55,7 @@ def augment(
     patch: Patch,
     seed: tf.Tensor,
     where: str = ANYWHERE,
+    background: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the image and the label of a patch, varied by each transform in turn.
 
@@ -69,6 +70,8 @@ def augment(
         seed: (2,); it alone decides what happens.
         where: ANYWHERE for all transforms, HOST for those that only the host can do, DEVICE for
             the others.
+        background: Values (M,) of what is outside of the picture, by default 0; what Albumentations
+            turn or shift in gets them.
     """
     chosen = [(i, t) for i, t in enumerate(transforms) if _is_applied(t, where)]
     if not chosen:
@@ -79,7 +82,9 @@ def augment(
         if isinstance(transform, settings.Rotate90):
             pixels, label = _turn(transform, pixels, label, patch, own)
         elif isinstance(transform, settings.Albumentations):
-            pixels, label = apply_albumentations(transform, pixels, label, patch.modalities, own)
+            pixels, label = apply_albumentations(
+                transform, pixels, label, patch.modalities, own, background
+            )
         else:
             pixels = _change(transform, pixels, patch, own)
     return tf.cast(pixels, tf.float16), label
@@ -93,7 +98,12 @@ def _is_applied(transform: settings.Transform, where: str) -> bool:
 
 
 def apply_albumentations(
-    settings: Albumentations, image: tf.Tensor, label: tf.Tensor, modalities: int, seed: tf.Tensor
+    settings: Albumentations,
+    image: tf.Tensor,
+    label: tf.Tensor,
+    modalities: int,
+    seed: tf.Tensor,
+    background: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply Albumentations' transforms to an image (h, w, C) float32 and its label (h, w) uint8.
 
@@ -103,17 +113,22 @@ def apply_albumentations(
         label: Their label map.
         modalities: Channels of one slice.
         seed: (2,); it alone decides what happens, in whichever thread.
+        background: Values (M,) of what is outside of the slice, by default 0.
     """
     transforms = SliceTransforms(settings.terms, modalities)
+    outside = tf.zeros([modalities]) if background is None else background
 
-    def apply(image: np.ndarray, label: np.ndarray, seed: np.ndarray) -> tuple:
+    def apply(image: np.ndarray, label: np.ndarray, seed: np.ndarray, outside: np.ndarray) -> tuple:
         first, second = (int(half) for half in seed.astype(np.uint32))
-        changed, moved = transforms(image, label, first << 32 | second)
+        changed, moved = transforms(image, label, first << 32 | second, outside)
         return changed.astype(np.float32, copy=False), moved.astype(np.uint8, copy=False)
 
     # Not stateful: under op determinism tf.data would call it one patch at a time.
     changed, moved = tf.numpy_function(
-        apply, [image, label, seed], [tf.float32, tf.uint8], stateful=False
+        apply,
+        [image, label, seed, tf.cast(outside, tf.float32)],
+        [tf.float32, tf.uint8],
+        stateful=False,
     )
     return tf.ensure_shape(changed, image.shape), tf.ensure_shape(moved, label.shape)
 

@@ -50,8 +50,14 @@ class Warp(NamedTuple):
     displacement: tf.Tensor
 
 
-def draw_spatial(seed: tf.Tensor, size: tuple[int, ...], settings: Spatial) -> Warp:
-    """Draw a warp for patches of `size` (n,) voxels."""
+def draw_spatial(
+    seed: tf.Tensor, size: tuple[int, ...], settings: Spatial, spacing: tf.Tensor | None = None
+) -> Warp:
+    """Draw a warp for patches of `size` (n,) voxels.
+
+    `spacing` (n,) is the size of a voxel in mm, by default the same along all axes. A rotation is
+    one of millimetres: turned by voxels, a head of thick slices would be sheared.
+    """
     n = len(size)
     rotates = tf.cast(happens(seed, 0, settings.p_rotation, []), tf.float32)
     scales = tf.cast(happens(seed, 1, settings.p_scale, []), tf.float32)
@@ -70,8 +76,11 @@ def draw_spatial(seed: tf.Tensor, size: tuple[int, ...], settings: Spatial) -> W
     grid = [settings.knots] * n
     knots = tf.random.stateless_normal([*grid, n], tf.random.fold_in(seed, 7))
     knots = tf.clip_by_value(knots, -_LARGEST_DEVIATION, _LARGEST_DEVIATION)
+    rotation = _rotation(angles)
+    if spacing is not None:
+        rotation *= spacing / spacing[:, tf.newaxis]
     return Warp(
-        matrix=_rotation(angles) * factors,
+        matrix=rotation * factors,
         shift=shift,
         displacement=knots * settings.elastic * extent * bends,
     )

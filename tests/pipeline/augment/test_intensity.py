@@ -220,6 +220,20 @@ def test_a_bias_field_is_a_smooth_factor(shape):
     np.testing.assert_allclose(still, pixels, atol=1e-6)
 
 
+def test_a_bias_field_keeps_to_its_strength():
+    """The largest logarithm of a patch is drawn evenly up to the strength, which none exceeds."""
+    chosen = settings.BiasField(strength=0.5, order=3)
+    pixels = np.full((9, 12, 14, 1), 2.0, np.float32)
+    pixels[4, 6, 7] = 1.0  # the lowest, from which the field is measured
+    largest = []
+    for index in range(40):
+        coefficients = draw_bias_field(tf.constant([2, index]), 3, chosen)
+        changed = multiply_bias_field(pixels, coefficients, 3)
+        largest.append(np.abs(np.log(changed.numpy()[pixels > 1] - 1)).max())
+    assert max(largest) <= 0.5
+    assert max(largest) > 0.3 and np.mean(largest) > 0.12
+
+
 def test_dropouts_set_to_zero_and_leave_something():
     pixels = scan((9, 12, 14, 3), air=False)
     kept = tf.constant([True, False, True])

@@ -57,6 +57,17 @@ def test_rotations_are_rotations_and_as_often_and_as_far_as_asked(dimensions):
         assert -30 <= min(angles) < -25 and 25 < max(angles) <= 30
 
 
+def test_a_rotation_of_thick_slices_is_one_of_millimetres():
+    """In mm it keeps angles and lengths, whatever the voxels; so a head is turned, not sheared."""
+    spacing = np.array([5.0, 0.5, 0.9], np.float32)
+    settings = Spatial(rotation=40.0, p_rotation=1.0, p_scale=0.0)
+    matrix = draw_spatial(tf.constant([9, 1]), SIZES[3], settings, spacing).matrix.numpy()
+    in_mm = matrix * spacing[:, np.newaxis] / spacing
+    np.testing.assert_allclose(in_mm @ in_mm.T, np.eye(3), atol=1e-5)
+    assert np.abs(in_mm - np.eye(3)).max() > 0.1
+    assert np.abs(matrix @ matrix.T - np.eye(3)).max() > 0.1, "in voxels it is no rotation"
+
+
 def test_scales_lie_between_their_limits_evenly_in_their_logarithm():
     settings = Spatial(p_rotation=0.0, p_scale=1.0, scale=(0.5, 2.0))
     factors = [
@@ -65,6 +76,8 @@ def test_scales_lie_between_their_limits_evenly_in_their_logarithm():
     ]
     assert 0.5 <= min(factors) < 0.55 and 1.8 < max(factors) <= 2.0
     assert np.mean(np.log(factors)) == pytest.approx(0.0, abs=0.08)
+    described = Spatial.model_fields["scale"].description
+    assert "logarithm is drawn evenly" in described
 
 
 def test_shift_and_stretch_act_without_rotation_and_scaling():

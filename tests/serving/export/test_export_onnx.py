@@ -56,9 +56,12 @@ def patches_of(run, shape):
 )
 def test_onnxruntime_and_openvino_give_what_the_network_gives(runs, tmp_path, name, shape):
     output = tmp_path / "models" / "tiny.onnx"
-    if name == "labels":
-        flips = ("evaluation.flips=[depth,width]", "evaluation.weighting=constant")
-        runs = {name: changed(runs[name], tmp_path / "run", *flips)}
+    options = {
+        "labels": ("evaluation.flips=[depth,width]", "evaluation.weighting=constant"),
+        "stored": ("data.skull_stripped=false",),
+    }
+    if name in options:
+        runs = {name: changed(runs[name], tmp_path / "run", *options[name])}
     (model, sheet), contents = export_onnx([runs[name]], output)
     assert model == output and sheet == tmp_path / "models" / "tiny.json"
     assert set((tmp_path / "models").iterdir()) == {model, sheet}
@@ -72,6 +75,8 @@ def test_onnxruntime_and_openvino_give_what_the_network_gives(runs, tmp_path, na
     assert contents["modalities"] == list(anatomy.MODALITIES)
     assert contents["regions"] == list(anatomy.TARGETS["labels" if name == "labels" else "regions"])
     assert contents["input"]["name"] == "patches"
+    assert contents["air"].startswith("A voxel in which every modality is air")
+    assert ("not skull-stripped" in contents["normalisation"]) == (name == "stored")
     assert contents["dimensions"] == (2 if name == "stored" else 3)
     check_the_script(runs[name], output)
     with pytest.raises(UserError, match="is there already"):
