@@ -26,9 +26,7 @@ CONFIGS = sorted(Path("configs").glob("[!t]*.yaml"))  # tune_*.yaml: tests/tunin
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_the_heading_says_data_cost_expected_score_and_command(path):
     heading = path.read_text().partition("\nrun:")[0]
-    assert all(word in heading for word in ("Data:", "Cost:", "Command:"))
-    if path.stem not in LAYOUTS_ONLY:
-        assert "Expected:" in heading
+    assert all(word in heading for word in ("Data:", "Cost:", "Expected:", "Command:"))
     if "phantom" not in path.stem:
         assert f"python train.py --config {path} data.root=FOLDER" in heading
 
