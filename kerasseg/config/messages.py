@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -27,8 +27,14 @@ def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterato
     """Yield every setting by its dotted name, sections included."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_model(field.annotation):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Say whether an annotation is a section; to Python 3.10 `tuple[int, ...]` is a type, too."""
+    is_class = isinstance(annotation, type) and get_origin(annotation) is None
+    return is_class and issubclass(annotation, BaseModel)
 
 
 def look_up(values: Any, key: str, default: Any = None) -> Any:
@@ -231,7 +237,7 @@ def _locate(
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     """Find the groups of settings in a type such as `tuple[Flip | Blur, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_model(annotation):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections(part)]
 
