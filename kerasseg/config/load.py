@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from kerasseg.config.base import is_import_path
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.loss import term_name
 from kerasseg.config.messages import explain, known_keys, look_up, nearest, show
@@ -140,7 +141,8 @@ def dump_experiment(experiment: Experiment) -> str:
 def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
     """Return the settings of `sections` in which two experiments differ: 'key: old -> new'.
 
-    Losses with the same terms are compared option by option, other losses as a whole.
+    Losses with the same terms are compared option by option, other losses as a whole, and so are
+    those with a term of the user, in whose name dots stand.
     """
     same_terms = _term_names(old.loss) == _term_names(new.loss)
     before, after = (flat_settings(e, sections, single_terms=same_terms) for e in (old, new))
@@ -158,7 +160,7 @@ def flat_settings(
     keys = list(known_keys())
     leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
     values = json.loads(experiment.model_dump_json())
-    if single_terms:
+    if single_terms and not any(map(is_import_path, _term_names(experiment.loss))):
         at = leaves.index("loss")
         leaves[at : at + 1] = [f"loss.{i}.{k}" for i, t in enumerate(values["loss"]) for k in t]
     return {key: look_up(values, key) for key in leaves if key.split(".")[0] in sections}

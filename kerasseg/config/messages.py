@@ -262,8 +262,9 @@ _LIMITS = {
 
 def _describe(node: dict[str, Any]) -> str:
     """Describe the JSON schema of one setting: 'a whole number, at least 1, at most 64'."""
-    if "anyOf" in node:
-        parts = [_describe(option) for option in node["anyOf"]]
+    if "anyOf" in node or "oneOf" in node:
+        options = node.get("anyOf") or node["oneOf"]
+        parts = list(dict.fromkeys(_describe(option) for option in options))
         joint = "; or " if any(", " in part for part in parts) else " or "
         return joint.join(part for part in parts if part)
     if "enum" in node:

@@ -11,7 +11,7 @@ from kerasseg.config.load import load_experiment
 from kerasseg.models.pretrained_unet import PRETRAINED_ENCODERS
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.store import open_store
-from kerasseg.train import build_network, run_experiment
+from kerasseg.run_experiment import build_network, run_experiment
 from kerasseg.tuning.search import load_search
 from tests.conftest import write_brats, write_h5_volume, write_nifti
 from tests.datasets.test_dataset_json import write_msd, write_nnunet
