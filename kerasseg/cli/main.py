@@ -6,7 +6,16 @@ from contextlib import contextmanager
 
 import typer
 
-from kerasseg.cli.data import bench_data, convert, doctor, explore, show_batch, show_config, verify
+from kerasseg.cli.data import (
+    bench_data,
+    convert,
+    doctor,
+    explore,
+    list_configs,
+    show_batch,
+    show_config,
+    verify,
+)
 from kerasseg.cli.evaluate import compare, evaluate, predict
 from kerasseg.cli.options import USER_MISTAKE
 from kerasseg.cli.serving import export, segment, serve
@@ -40,6 +49,7 @@ for verb in (
     app.command()(verb)
 app.command(name="tune-report")(tune_report)
 app.command(name="config")(show_config)
+app.command(name="configs")(list_configs)
 app.command()(doctor)
 
 bench = typer.Typer(help="Measure parts of kerasseg on this machine.", no_args_is_help=True)

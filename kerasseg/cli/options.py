@@ -28,7 +28,11 @@ Labels = Literal["brats", "brats23", "msd"]
 Combine = Literal["mean", "vote"]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="YAML file of the experiment [the demo]."),
+    typer.Option(
+        "--config",
+        "-c",
+        help="YAML file of the experiment, or a name that kerasseg configs lists [the demo].",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Overrides.")

@@ -56,7 +56,7 @@ def train(
         return choose_devices(experiment.training)
 
     devices = with_tensorflow(choose)
-    from kerasseg.train import run_experiment
+    from kerasseg.run_experiment import run_experiment
 
     try:
         run_experiment(experiment, resume=resume, devices=devices)

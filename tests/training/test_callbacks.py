@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training.callbacks import (
     SayTakenByOneClass,
     _without_long_scores,

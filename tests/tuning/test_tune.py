@@ -39,7 +39,7 @@ def test_a_search_ends_with_a_table_a_figure_and_a_config_that_trains(tmp_path, 
     assert f"the base as it is: {gain:+.4f} by the search" in shown
     for record in found[1:]:
         assert re.search(rf"Trial {record['number']}/4 .*{record['score']:.4f}", shown)
-    assert f"python train.py --config {best}" in shown
+    assert f"kerasseg train --config {best}" in shown
     experiment = load_experiment(best)
     assert experiment.optimizer.learning_rate == top["values"]["optimizer.learning_rate"]
     assert list(experiment.model.features) == top["values"]["model.features"]
