@@ -14,7 +14,7 @@ DEFAULT_MODALITIES: dict[str, tuple[str, ...]] = {
 }
 """Modalities of the layouts whose files do not hold the four of BraTS."""
 
-_PICTURES = ("lgg", "image_pairs")
+PICTURES = ("lgg", "image_pairs")
 """Layouts of pictures: their masks know tumour only, and nothing says how large a pixel is."""
 
 
@@ -97,7 +97,7 @@ class DataSettings(Section):
         max_length=16,
     )
     classes: Literal["subregions", "tumour"] = setting(
-        lambda values: "tumour" if values.get("layout") in _PICTURES else "subregions",
+        lambda values: "tumour" if values.get("layout") in PICTURES else "subregions",
         "What the segmentations tell apart: NCR, ED and ET, or only tumour (1) from healthy (0). "
         "Default of lgg and image_pairs: tumour.",
     )
@@ -189,7 +189,7 @@ class DataSettings(Section):
             raise ValueError(
                 f"data.files and data.segmentation belong to data.layout=nifti, not {self.layout}"
             )
-        if self.size is not None and self.layout not in _PICTURES:
+        if self.size is not None and self.layout not in PICTURES:
             raise ValueError(
                 f"data.size is for pictures, and data.layout={self.layout} holds volumes: set "
                 "data.spacing"
@@ -203,7 +203,7 @@ class DataSettings(Section):
     @property
     def knows_spacing(self) -> bool:
         """True if the files say how large a voxel is."""
-        return self.layout not in _PICTURES
+        return self.layout not in PICTURES
 
     def _check_channels(self) -> None:
         known = {
@@ -227,9 +227,9 @@ class DataSettings(Section):
             )
 
     def _check_classes(self) -> None:
-        if self.layout in _PICTURES and self.classes != "tumour":
+        if self.layout in PICTURES and self.classes != "tumour":
             raise ValueError(f"data.classes: {self.layout} knows tumour only")
-        if self.layout in (*_PICTURES, "brats_h5", "phantom") and self.label_map:
+        if self.layout in (*PICTURES, "brats_h5", "phantom") and self.label_map:
             raise ValueError(f"data.label_map is not used by data.layout={self.layout}")
         if self.layout in ("phantom", "brats_h5") and self.classes != "subregions":
             raise ValueError(

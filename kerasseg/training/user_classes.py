@@ -1,6 +1,8 @@
 """Callbacks and optimisers of Keras, or of the user, that a config names by their import path."""
 
+import difflib
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,8 +136,10 @@ def import_class(setting: str, path: str, base: type, base_path: str) -> type:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
+        near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
+        hint = f" Did you mean {module}.{near[0]}?" if near else ""
         raise UserError(
-            f"{setting}: {path} cannot be imported ({error}): give the import path of a "
+            f"{setting}: {path} cannot be imported ({error}).{hint} Give the import path of a "
             f"{base_path}; the folder of a module of your own must be in the environment variable "
             "PYTHONPATH."
         ) from None

@@ -3,7 +3,7 @@
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.prediction.predict import split_arguments
+from kerasseg.prediction.predict import claim_folder, split_arguments
 
 
 def test_runs_inputs_and_settings(tmp_path, monkeypatch):
@@ -23,3 +23,16 @@ def test_runs_inputs_and_settings(tmp_path, monkeypatch):
         split_arguments(["a"])
     with pytest.raises(UserError, match="nowhere does not exist"):
         split_arguments(["a", "nowhere"])
+
+
+def test_a_folder_in_which_every_case_failed_is_not_taken(tmp_path):
+    first, other = (
+        {"networks": [name], "combine": "mean", "settings": [], "labels": None, "runs": [name]}
+        for name in ("a", "b")
+    )
+    claim_folder(tmp_path, first, overwrite=False)
+    claim_folder(tmp_path, other, overwrite=False)
+    (tmp_path / "case.nii.gz").touch()
+    claim_folder(tmp_path, other, overwrite=False)
+    with pytest.raises(UserError, match=r"made otherwise \(with runs \['b'\]\)"):
+        claim_folder(tmp_path, first, overwrite=False)

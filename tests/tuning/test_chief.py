@@ -168,7 +168,7 @@ def test_two_workers_share_the_trials_of_a_chief(tmp_path, address, quick, capfd
     together = threading.Barrier(2, timeout=30)
 
     def job(job, environment, stop):
-        if job.experiment.run.name in ("trial_baseline", "trial_0000"):
+        if job.experiment.run.name in ("trial_baseline", "trial_0001"):
             together.wait()  # passed if both workers are there
         return fake_job(job, environment, stop)
 

@@ -149,6 +149,12 @@ def test_hyperband_promotes_the_best_of_each_round(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
+def test_hyperband_announces_what_a_small_space_allows(tmp_path):
+    space = {"model.features": {"choice": [[4, 6], [6, 8]]}}
+    search = make_search(tmp_path, space, **settings_of("hyperband"))
+    assert build_oracle(search).total == 2 == len(records(run(search) and search))
+
+
 def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path, lost):
     """Of a first round of 4 that some of fail, KerasTuner itself would let fewer or none go on."""
     search = make_search(tmp_path, **settings_of("hyperband"), stop_after_failures=None)
@@ -236,7 +242,7 @@ def test_a_finished_trial_is_not_run_again(tmp_path):
         return fake_job(job, environment, stop)
 
     run(more, job)
-    assert done == ["trial_0004", "trial_0005"]
+    assert done == ["trial_0005", "trial_0006"]
 
 
 def test_time_is_counted_over_all_starts(tmp_path):
