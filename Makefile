@@ -1,16 +1,20 @@
-# make demo · make test · make lint · make bench — each sets up .venv itself when it is missing or stale.
+# make demo · make test · make lint · make docs · make bench — each sets up .venv itself when it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv/.bench-ready
+LOWEST := .venv-lowest
+PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all lint bench lock clean
+.PHONY: help setup demo test test-all test-lowest lint docs bench lock clean
 
 help:
 	@echo "make demo    train and evaluate a small 3-D U-Net on the built-in phantom (minutes on 2 cores)"
 	@echo "make test    run the tests"
 	@echo "make test-all the same with the slow repetitions that only CI runs, weekly"
-	@echo "make lint    ruff, mypy, import-linter, the measures of the house"
+	@echo "make test-lowest the tests in the oldest versions that pyproject.toml allows"
+	@echo "make lint    ruff, mypy, import-linter, hadolint, the measures of the house"
+	@echo "make docs    the pages of docs/ as a site in build/site"
 	@echo "make bench   measure the claims of the README (installs PyTorch as the peer)"
 	@echo "make lock    renew requirements.lock from pyproject.toml"
 
@@ -34,18 +38,32 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m tests.own_environment
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(PYTEST)
 
 test-all: $(READY)
 	$(BIN)/python -m tests.own_environment
-	KERASSEG_TEST_KILLS=20 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m ""
+	KERASSEG_TEST_KILLS=20 $(BIN)/python $(PYTEST) -m ""
+
+$(LOWEST)/.ready: pyproject.toml
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	@touch $@
+
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python scripts/house.py
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(BENCH_READY)
 	$(BIN)/python -m benchmarks
@@ -55,4 +73,4 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url -o requirements.lock
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf .venv $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

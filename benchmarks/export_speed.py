@@ -100,8 +100,8 @@ def prepare(folder: Path) -> dict[str, str]:
     from kerasseg import anatomy
     from kerasseg.config.load import dump_experiment, load_experiment
     from kerasseg.datasets.discovery import discover
+    from kerasseg.run_experiment import build_network
     from kerasseg.serving.export import export_runs
-    from kerasseg.train import build_network
 
     if CASE.is_dir():
         options = ["data.layout=brats_nifti", f"data.root={CASE}"]

@@ -58,7 +58,7 @@ def main(what: str, cases: str, folder: str) -> None:
         print("{}")
         return
     start_tensorflow()
-    from kerasseg.train import build_network
+    from kerasseg.run_experiment import build_network
     from kerasseg.training.fit import fit
 
     run = Path(folder) / f"run-{cases}"

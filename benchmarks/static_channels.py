@@ -30,7 +30,7 @@ def main(word: str) -> None:
     import tensorflow as tf
 
     from kerasseg.config.load import load_experiment
-    from kerasseg.train import build_network
+    from kerasseg.run_experiment import build_network
     from kerasseg.training.fit import compile_for_training
 
     settings = ["model.features=[8,16,32]", "model.bottleneck=64"]

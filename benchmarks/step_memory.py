@@ -64,7 +64,7 @@ def main(patch: str, batch: str, features: str, bottleneck: str, *others: str) -
     import tensorflow as tf
 
     from kerasseg.config.load import load_experiment
-    from kerasseg.train import build_network
+    from kerasseg.run_experiment import build_network
     from kerasseg.training.checks import step_bytes
     from kerasseg.training.fit import compile_for_training
 

@@ -49,7 +49,7 @@ def kerasseg_step() -> Callable[[], object]:
     import tensorflow as tf
 
     from kerasseg.config.load import load_experiment
-    from kerasseg.train import build_network
+    from kerasseg.run_experiment import build_network
     from kerasseg.training.fit import compile_for_training
 
     loss = f"loss=[{{dice: 0.5, weights: {list(CLASS_WEIGHTS)}}}, {{focal: 0.5}}]"

@@ -62,7 +62,7 @@ def steps(overrides: tuple[str, ...], clip: str) -> tuple[Callable[[], float], .
 
     from kerasseg.config.load import DEMO_CONFIG, load_experiment
     from kerasseg.losses.loss import build_loss
-    from kerasseg.train import build_network
+    from kerasseg.run_experiment import build_network
     from kerasseg.training.fit import compile_for_training
     from kerasseg.training.step import TrainingModel
 

@@ -28,9 +28,9 @@ from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.manifest import read_manifest
 from kerasseg.records.splits import FOLDER, Split, open_split
 from kerasseg.records.store import RecordStore, open_store
+from kerasseg.run_experiment import build_network
 from kerasseg.targets import label_to_masks
 from kerasseg.tensorflow_setup import FLAGS
-from kerasseg.train import build_network
 from kerasseg.training.checks import (
     check_precision,
     choose_precision,

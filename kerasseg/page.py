@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kerasseg.files import atomic_write
-from kerasseg.metrics.case_metrics import UNITS
+from kerasseg.metrics.case_metrics import unit_of
 
 MISSING = "\N{EN DASH}"
 """Stands where there is no number."""
@@ -66,7 +66,7 @@ def format_metric_name(metric: str, *, unit: bool = True) -> str:
     name = " ".join(_SPELLINGS.get(part, part) for part in metric.split("_"))
     name = name.replace("lesion wise", "lesion-wise")
     name = name[0].upper() + name[1:]
-    return f"{name} [{UNITS[metric]}]" if unit and UNITS[metric] else name
+    return f"{name} [{unit_of(metric)}]" if unit and unit_of(metric) else name
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import psutil
 import yaml
 from pydantic import ValidationError
 
+from kerasseg.config.base import import_object, is_import_path
 from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import (
@@ -162,8 +163,23 @@ class Run:
         return store
 
     def load_network(self) -> "keras.Model":
-        """Load the best network. Raises `UserError` if its file is damaged or of other versions."""
-        return load_network(self.checkpoint)
+        """Load the best network.
+
+        Raises:
+            UserError: Its file is damaged or of other versions, or it has layers of the user's own
+                that cannot be imported.
+        """
+        missing: UserError | None = None
+        if is_import_path(self.experiment.model.network):
+            # Layers that it registers with Keras are known only when it has been imported.
+            try:
+                import_object("model.network", self.experiment.model.network, "a function")
+            except UserError as error:
+                missing = error
+        try:
+            return load_network(self.checkpoint)
+        except UserError as error:
+            raise (UserError(f"{error} {missing}") if missing else error) from None
 
     def _read_json(self, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
         path = self.folder / name
@@ -387,10 +403,14 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+def own_version() -> str:
+    """Return the version of kerasseg."""
+    # Not by an import: the package itself imports what reads runs, for its public names.
+    return str(sys.modules["kerasseg"].__version__)
+
+
 def _versions() -> dict[str, str]:
-    # Not by an import: the package itself imports what reads runs for `kerasseg.load`.
-    own = sys.modules["kerasseg"].__version__
-    return {"kerasseg": own, **{name: metadata.version(name) for name in _PACKAGES}}
+    return {"kerasseg": own_version(), **{name: metadata.version(name) for name in _PACKAGES}}
 
 
 def _other_versions(folder: Path) -> str:

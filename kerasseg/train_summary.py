@@ -119,7 +119,7 @@ def summarise_run(
         ],
         "skipped_cases": {case.case_id: case.reason for case in store.manifest.skipped},
         "damaged_records": damaged,
-        "case_kind": "picture" if experiment.data.layout == "image_pairs" else "volume",
+        "case_kind": "picture" if experiment.data.facts.single_pictures else "volume",
         "best_epoch": progress.best_epoch,
         "best_validation_patch_dice": round(progress.best_score, 6),
         "epochs": progress.epochs,
@@ -204,13 +204,13 @@ def warnings_about_scores(experiment: Experiment, store: RecordStore) -> list[st
             "both sides of the split and the scores may be too high: set data.patient_pattern or "
             "data.patient_csv."
         )
-    if not experiment.data.knows_spacing:
+    if not experiment.data.facts.knows_spacing:
         warnings.append(
             "The files do not tell the size of a pixel or the distance of slices: each counts as "
             "1 mm in the original files, so distances in mm and volumes in mL are not real ones."
         )
     spacings = sorted({tuple(round(s, 2) for s in row.spacing) for row in store.rows.values()})
-    if experiment.data.knows_spacing and len(spacings) > 1:
+    if experiment.data.facts.knows_spacing and len(spacings) > 1:
         sizes = (" x ".join(f"{s:g}" for s in spacing) for spacing in (spacings[0], spacings[-1]))
         warnings.append(
             f"The cases have {len(spacings)} voxel sizes, from {' to '.join(sizes)} mm (depth x "

@@ -51,6 +51,7 @@ LONGEST = (
     "training/test_replicas.py",
     "training/test_resume.py",
     "test_cli.py",
+    "test_wheel.py",
     "models/test_networks.py",
     "training/test_kill.py",
     "tuning/test_kill.py",

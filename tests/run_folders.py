@@ -9,7 +9,7 @@ from kerasseg.config.load import dump_experiment
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
 from kerasseg.run import new_run_folder, write_inputs
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 
 SMALL = (
     "model.features=[4]",

@@ -202,6 +202,20 @@ def test_config_prints_the_experiment_that_train_runs(capsys):
     assert printed == dump_experiment(options.read_experiment(None, ["training.epochs=3"]))
 
 
+def test_configs_lists_every_ready_config_with_its_heading(capsys):
+    data.list_configs()
+    printed = capsys.readouterr().out
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        _, _, listed = f"\n{printed}".partition(f"\n{path.stem}\n")
+        listed = listed.partition("\n\n")[0]
+        assert all(f"\n    {word}:" in listed for word in ("Data", "Cost", "Expected", "Command"))
+        verb = "tune" if path.stem.startswith("tune_") else "train"
+        named = "" if path.stem in ("phantom_3d", "tune_phantom") else f" --config {path.stem}"
+        assert f"kerasseg {verb}{named}" in listed
+    assert ".py" not in printed and "configs/" not in printed
+    assert printed.endswith(f"from its file in {ROOT / 'configs'}.\n")
+
+
 def test_train_py_is_kerasseg_train():
     done = subprocess.run(
         [sys.executable, "train.py", "training.epoch=3"],

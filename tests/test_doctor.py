@@ -14,7 +14,7 @@ from kerasseg.errors import UserError
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training import checks as memory
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments

@@ -66,6 +66,8 @@ def test_a_folder_that_is_missing_or_is_no_run(run):
 def test_a_run_of_an_older_version_that_used_its_own_muon(run):
     values = yaml.safe_load((run / "config.yaml").read_text())
     values["optimizer"] |= {"name": "muon", "momentum": 0.95}
+    values["run"]["root"] = str(run.parent)
+    run = run.rename(run.with_name("tiny"))
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     assert read_run(run).experiment.optimizer.name == "keras.optimizers.Muon"
     again = load_experiment(run / "config.yaml")

@@ -1,4 +1,4 @@
-"""scripts/: what they start, with stand-ins for Slurm, Kubernetes and train.py."""
+"""scripts/: what they start, with stand-ins for Slurm, Kubernetes and train.py; files for CI."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import kerasseg
 from kerasseg.training.multi_worker import read_cluster
 
 SCRIPTS = Path("scripts")
@@ -152,3 +153,19 @@ def test_the_printed_json_is_what_it_should_be(place):
         "cluster": {"worker": ["a:1", "b:2"]},
         "task": {"type": "worker", "index": 1},
     }
+
+
+def test_one_version_everywhere():
+    assert f'\nversion = "{kerasseg.__version__}"\n' in Path("pyproject.toml").read_text()
+    cited = yaml.safe_load(Path("CITATION.cff").read_text())
+    assert str(cited["version"]) == kerasseg.__version__
+
+
+def test_github_runs_ci_for_every_python_and_for_the_oldest_versions():
+    jobs = yaml.safe_load(Path(".github/workflows/ci.yml").read_text())["jobs"]
+    pythons = jobs["test"]["strategy"]["matrix"]["python"]
+    assert 'requires-python = ">=3.10,<3.14"' in Path("pyproject.toml").read_text()
+    assert pythons == [f"3.{minor}" for minor in range(10, 14)]
+    commands = {name: [s["run"] for s in job["steps"] if "run" in s] for name, job in jobs.items()}
+    assert commands["test"] == ["bash .ci/run"] and commands["weekly"] == ["bash .ci/weekly"]
+    assert commands["lowest"] == ["make test-lowest"]

@@ -18,7 +18,7 @@ from kerasseg.metrics.overlap import dice
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
 from kerasseg.run import check_same_data, latest_run_folder
-from kerasseg.train import run_experiment
+from kerasseg.run_experiment import run_experiment
 from kerasseg.train_summary import warnings_about_scores
 from kerasseg.training.state import Progress
 from tests.conftest import LPS, SHAPE, TINY, phantom_experiment, write_brats, write_h5_volume
@@ -150,7 +150,7 @@ def test_resume_refuses_another_split_and_other_data(finished):
 def test_a_run_that_ends_early_says_why(phantom_store, tmp_path, capsys, monkeypatch):
     store = f"records.root={phantom_store.root}"
     done = Progress(epochs=7, best_epoch=3, best_score=0.81234, stopped_early=True)
-    monkeypatch.setattr("kerasseg.train.fit", lambda *job, **options: done)
+    monkeypatch.setattr("kerasseg.run_experiment.fit", lambda *job, **options: done)
     for stopped, epochs, reason in (
         (
             True,

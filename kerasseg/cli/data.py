@@ -1,6 +1,8 @@
-"""Verbs for data and settings: bench data, config, convert, doctor, explore, show-batch, verify."""
+"""Verbs for data and settings: bench data, config, configs, convert, doctor, explore, …"""
 
 import json
+import re
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,6 +59,17 @@ def show_config(
         typer.echo(json.dumps(json_schema(), indent=2))
     else:
         typer.echo(dump_experiment(read_experiment(config, overrides)), nl=False)
+
+
+def list_configs() -> None:
+    """List the ready configs: what each trains, on which data, its cost and expected score."""
+    from kerasseg.config.load import READY_CONFIGS, ready_configs
+
+    for name, heading in ready_configs().items():
+        text = re.sub(r"python (train|tune)\.py", r"kerasseg \1", heading)
+        text = re.sub(r"(configs/)?\b(\w+)\.yaml\b", r"\2", text)
+        typer.echo(f"{name}\n{textwrap.indent(text, '    ')}\n")
+    typer.echo(f"A config is used by its name or from its file in {READY_CONFIGS.resolve()}.")
 
 
 def convert(

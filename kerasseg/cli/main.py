@@ -71,6 +71,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "kerasseg config training.epochs=10 > mine.yaml",
         "kerasseg config --schema > schema.json",
     ),
+    "configs": ("kerasseg configs",),
     "doctor": ("kerasseg doctor", "kerasseg doctor --config configs/brats20_3d.yaml"),
     "bench data": ("kerasseg bench data --config configs/brats20_3d.yaml --seconds 20",),
 }
@@ -178,6 +179,7 @@ def build_program() -> "typer.Typer":
         "segment": serving.segment,
         "tune-report": tune.tune_report,
         "config": data.show_config,
+        "configs": data.list_configs,
         "doctor": data.doctor,
         "bench data": data.bench_data,
     }

@@ -37,8 +37,8 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="YAML file of the experiment [the demo, or neutral settings "
-        "for the data set that data.layout and data.root name].",
+        help="YAML file of the experiment, or a name that kerasseg configs lists [the demo, or "
+        "neutral settings for the data set that data.layout and data.root name].",
     ),
 ]
 Overrides = Annotated[

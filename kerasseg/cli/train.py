@@ -53,7 +53,7 @@ def train(
         return choose_devices(experiment.training)
 
     devices = with_tensorflow(choose)
-    from kerasseg.train import run_experiment
+    from kerasseg.run_experiment import run_experiment
     from kerasseg.training.callbacks import Stopped
 
     try:

@@ -20,7 +20,12 @@ _WORKER = "KERASTUNER_TUNER_ID"
 def tune(
     overrides: Overrides = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML file of the search.")
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="YAML file of the search, or a name that kerasseg configs lists [tune_phantom].",
+        ),
     ] = None,
     role: Annotated[
         str | None,

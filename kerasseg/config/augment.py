@@ -3,9 +3,22 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from kerasseg.config.base import Section, setting
+from kerasseg.config.base import (
+    IMPORT_PATH,
+    Section,
+    imported_entry,
+    is_import_path,
+    setting,
+)
 
 Axis = Literal["depth", "height", "width"]
 Positive = Annotated[float, Field(gt=0)]
@@ -202,6 +215,14 @@ class CoarseDropout(Transform):
     p: float = chance(0.1)
 
 
+class Imported(Transform):
+    """A function of the user, called as function(image, label, seed, **options)."""
+
+    path: str
+    p: float = chance(1.0)
+    options: dict[str, Any] = setting({}, "Its other arguments.")
+
+
 class Term(Section):
     """One transform of a list, by its name: `{blur: {p: 0.1}}`."""
 
@@ -238,6 +259,52 @@ class Term(Section):
         return self
 
 
+def _schema_of_imported(schema: dict[str, Any]) -> None:
+    schema.clear()
+    entry = {IMPORT_PATH["pattern"]: {"type": "object"}}
+    schema |= {"type": "object", "patternProperties": entry, "minProperties": 1}
+    schema["additionalProperties"] = False
+
+
+class ImportedTerm(Term):
+    """One function of the user by its import path: `{my_transforms.invert: {p: 0.1, strength: 2}}`.
+
+    `p` is the share of the patches that it changes, 1 by default; it gets the other options.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_schema_of_imported)
+
+    @property
+    def transform(self) -> Transform:
+        """The function with its options."""
+        path, options = imported_entry("augment.transforms", self.model_extra)
+        share = {"p": options["p"]} if "p" in options else {}
+        others = {name: value for name, value in options.items() if name != "p"}
+        return Imported(path=path, options=others, **share)
+
+    @model_validator(mode="after")
+    def _check(self) -> "ImportedTerm":
+        given = {name: value for name, value in self if value is not None}
+        imported_entry("augment.transforms", given | (self.model_extra or {}))
+        try:
+            _ = self.transform
+        except ValidationError as error:
+            raise ValueError(f"augment.transforms: {error.errors()[0]['msg']} for p") from None
+        return self
+
+
+def _kind_of_term(entry: Any) -> str:
+    keys = entry.model_extra or {} if isinstance(entry, Term) else entry
+    return _IMPORTED if isinstance(keys, dict) and any(map(is_import_path, keys)) else _NAMED
+
+
+_NAMED, _IMPORTED = "by name", "by import path"
+AnyTerm = Annotated[
+    Annotated[Term, Tag(_NAMED)] | Annotated[ImportedTerm, Tag(_IMPORTED)],
+    Discriminator(_kind_of_term),
+]
+
+
 class Albumentations(Transform):
     """Albumentations' transforms, one after the other (`slice_transforms/`)."""
 
@@ -253,10 +320,11 @@ class AugmentSettings(Section):
         "(slices only): flips left to right, rotation, scaling, shift and elastic deformation in "
         "one resampling, gamma, contrast, brightness, noise.",
     )
-    transforms: tuple[Term, ...] | None = setting(
+    transforms: tuple[AnyTerm, ...] | None = setting(
         None,
         "A list of your own in the preset's place, such as [{flip: {axes: [width]}}, {blur: {p: "
-        "0.1}}]; they are applied in this order, spatial before all others.",
+        "0.1}}]; they are applied in this order, spatial before all others. A function of your own "
+        "is named by its import path (docs/extending.md).",
     )
     albumentations: tuple[dict[str, dict[str, Any]], ...] = setting(
         (),

@@ -3,26 +3,43 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from kerasseg import anatomy
-from kerasseg.config.base import Folder, Millimetres, Modality, Pixels, Section, setting
-
-DEFAULT_MODALITIES: dict[str, tuple[str, ...]] = {
-    "lgg": (anatomy.T1, anatomy.FLAIR, anatomy.T1CE),
-    "image_pairs": ("grey",),
-}
-"""Modalities of the layouts whose files do not hold the four of BraTS."""
-
-PICTURES = ("lgg", "image_pairs")
-"""Layouts of pictures: their masks know tumour only, and nothing says how large a pixel is."""
+from kerasseg.config.base import (
+    IMPORT_PATH,
+    Folder,
+    Millimetres,
+    Modality,
+    Pixels,
+    Section,
+    name_or_path,
+    setting,
+)
+from kerasseg.config.layouts import LAYOUTS, Layout, layout_of
+from kerasseg.errors import UserError
 
 
 def _modalities_of_layout(values: dict[str, Any]) -> tuple[str, ...]:
-    layout = values.get("layout", "phantom")
-    if layout == "nifti" and values.get("files"):
+    facts = layout_of(values.get("layout", "phantom"))
+    if "files" in facts.settings and values.get("files"):
         return tuple(values["files"])
-    return DEFAULT_MODALITIES.get(layout, anatomy.MODALITIES)
+    return facts.modalities
+
+
+def _importable(layout: str) -> str:
+    try:
+        layout_of(layout)
+    except UserError as error:
+        raise ValueError(str(error).rstrip(".")) from None
+    return layout
 
 
 class PhantomSettings(Section):
@@ -68,15 +85,19 @@ class PairSettings(Section):
 class DataSettings(Section):
     """Which scans, and how their files are laid out."""
 
-    layout: Literal[
-        "phantom", "brats_nifti", "brats_h5", "msd", "nnunet", "nifti", "lgg", "image_pairs"
+    layout: Annotated[
+        str,
+        BeforeValidator(name_or_path("data.layout", LAYOUTS, "a layout")),
+        AfterValidator(_importable),
+        WithJsonSchema({"anyOf": [{"enum": list(LAYOUTS)}, IMPORT_PATH]}),
     ] = setting(
         "phantom",
         "phantom: generated. brats_nifti: BraTS 2020, 2021, 2023 and later as .nii or .nii.gz. "
         "brats_h5: Kaggle BraTS2020 slices volume_<id>_slice_<s>.h5. msd: Medical Segmentation "
         "Decathlon, 4-D NIfTI + dataset.json. nnunet: nnU-Net raw, imagesTr/CASE_0000.nii.gz. "
         "nifti: any NIfTI files, by the patterns of data.files. lgg: Kaggle LGG, "
-        "kaggle_3m/<patient>/<patient>_<n>.tif. image_pairs: pictures and masks (data.pairs).",
+        "kaggle_3m/<patient>/<patient>_<n>.tif. image_pairs: pictures and masks (data.pairs). Or "
+        "the import path of a layout of your own (docs/extending.md).",
     )
     root: Folder | None = setting(None, "Folder of the raw scans (not used by phantom).")
     files: dict[Modality, Annotated[str, Field(min_length=1)]] = setting(
@@ -97,7 +118,7 @@ class DataSettings(Section):
         max_length=16,
     )
     classes: Literal["subregions", "tumour"] = setting(
-        lambda values: "tumour" if values.get("layout") in PICTURES else "subregions",
+        lambda values: layout_of(values.get("layout", "phantom")).classes[0],
         "What the segmentations tell apart: NCR, ED and ET, or only tumour (1) from healthy (0). "
         "Default of lgg and image_pairs: tumour.",
     )
@@ -175,7 +196,8 @@ class DataSettings(Section):
             names = getattr(self, key)
             if len(set(names)) != len(names):
                 raise ValueError(f"data.{key} names a channel twice: {list(names)}")
-        if self.layout != "phantom" and self.root is None:
+        facts = self.facts
+        if facts.needs_root and self.root is None:
             raise ValueError(
                 f"data.layout={self.layout} needs the folder of the raw scans: set data.root"
             )
@@ -183,60 +205,60 @@ class DataSettings(Section):
         self._check_classes()
         if self.patient_pattern is not None and self.patient_csv is not None:
             raise ValueError("data.patient_pattern and data.patient_csv are both set: keep one")
-        if self.layout == "nifti":
+        if "files" in facts.settings:
             self._check_files()
         elif self.files or self.segmentation is not None:
+            owners = [name for name, layout in LAYOUTS.items() if "files" in layout.settings]
             raise ValueError(
-                f"data.files and data.segmentation belong to data.layout=nifti, not {self.layout}"
+                "data.files and data.segmentation belong to "
+                f"data.layout={' or '.join(owners)}, not {self.layout}"
             )
-        if self.size is not None and self.layout not in PICTURES:
+        if self.size is not None and facts.knows_spacing:
             raise ValueError(
                 f"data.size is for pictures, and data.layout={self.layout} holds volumes: set "
                 "data.spacing"
             )
-        if self.spacing is not None and not self.knows_spacing:
+        if self.spacing is not None and not facts.knows_spacing:
             raise ValueError(
                 f"data.spacing: the files of {self.layout} do not say how large a voxel is"
             )
         return self
 
     @property
-    def knows_spacing(self) -> bool:
-        """True if the files say how large a voxel is."""
-        return self.layout not in PICTURES
+    def facts(self) -> Layout:
+        """The facts of the layout."""
+        return layout_of(self.layout)
 
     def _check_channels(self) -> None:
-        known = {
-            "brats_h5": (self.h5_image_channels, "data.h5_image_channels"),
-            "phantom": (anatomy.MODALITIES, "a phantom"),
-            "lgg": (DEFAULT_MODALITIES["lgg"], "the files of lgg"),
-        }
-        channels, holder = known.get(self.layout, (self.modalities, ""))
-        missing = [m for m in self.modalities if m not in channels]
-        if missing:
+        facts = self.facts
+        groups, holder = facts.channels, facts.holder or self.layout
+        if facts.channels_setting:
+            groups = (getattr(self, facts.channels_setting),)
+            holder = f"data.{facts.channels_setting}"
+        if not groups or any(set(self.modalities) <= set(group) for group in groups):
+            return
+        if len(groups) == 1:
+            missing = [m for m in self.modalities if m not in groups[0]]
             raise ValueError(
-                f"data.modalities {missing} do not exist in {holder}: there are {list(channels)}"
+                f"data.modalities {missing} do not exist in {holder}: there are {list(groups[0])}"
             )
-        colours = ("red", "green", "blue")
-        if self.layout == "image_pairs" and (
-            set(self.modalities) - set(colours) and self.modalities != ("grey",)
-        ):
-            raise ValueError(
-                f"data.modalities {list(self.modalities)}: image_pairs has [grey], or some of "
-                f"{list(colours)}"
-            )
+        allowed = (f"{'some of ' * (len(group) > 1)}[{', '.join(group)}]" for group in groups)
+        raise ValueError(
+            f"data.modalities {list(self.modalities)}: {holder} has {', or '.join(allowed)}"
+        )
 
     def _check_classes(self) -> None:
-        if self.layout in PICTURES and self.classes != "tumour":
+        facts = self.facts
+        if self.classes not in facts.classes and facts.classes[0] == "tumour":
             raise ValueError(f"data.classes: {self.layout} knows tumour only")
-        if self.layout in (*PICTURES, "brats_h5", "phantom") and self.label_map:
+        if self.label_map and facts.label_map is None:
             raise ValueError(f"data.label_map is not used by data.layout={self.layout}")
-        if self.layout in ("phantom", "brats_h5") and self.classes != "subregions":
+        if self.classes not in facts.classes:
             raise ValueError(
                 f"data.classes: {self.layout} tells NCR, ED and ET apart; for a model that only "
                 "finds the whole tumour set model.target=binary"
             )
-        if self.classes == "tumour" and self.layout in ("nifti", "brats_nifti", "msd", "nnunet"):
+        if self.classes == "tumour" and facts.label_map is not None:
             if not self.label_map:
                 raise ValueError(
                     "data.classes=tumour needs data.label_map, such as {0: 0, 1: 1}, to say which "

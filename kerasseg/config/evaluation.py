@@ -1,12 +1,12 @@
 """Sections `evaluation`, `metrics` and `postprocessing`: predicting and scoring whole volumes."""
 
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kerasseg import anatomy
-from kerasseg.config.base import Section, setting
+from kerasseg.config.base import Section, imported_entry, setting
 
 PLANES: Final = MappingProxyType(
     {
@@ -64,6 +64,12 @@ class EvaluationSettings(Section):
 class MetricsSection(Section):
     """How whole cases are scored, and how sure the means are."""
 
+    further: tuple[dict[str, dict[str, Any]], ...] = setting(
+        (),
+        "Further metrics: functions of your own by their import paths, with their options, such as "
+        "[{my_metrics.extent: {axis: 0}}] (docs/extending.md).",
+    )
+
     tolerance: float = setting(
         1.0, "Distance within which two surfaces agree, for the surface Dice.", unit="mm", ge=0.0
     )
@@ -87,6 +93,15 @@ class MetricsSection(Section):
     confidence: float = setting(
         0.95, "Confidence of the means' intervals.", unit="fraction", gt=0.0, lt=1.0
     )
+
+    @field_validator("further", mode="before")
+    @classmethod
+    def _check_further(cls, entries: Any) -> Any:
+        listed = entries if isinstance(entries, list | tuple) else [entries]
+        names = [imported_entry("metrics.further", entry)[0].split(".")[-1] for entry in listed]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics.further {names}: give each function a name of its own")
+        return tuple(listed)
 
 
 Channel = Literal["NCR", "ED", "ET", "WT", "TC", "tumour"]

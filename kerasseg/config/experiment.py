@@ -79,10 +79,11 @@ class Experiment(Section):
             raise ValueError("augment.preset=classic_2d is for model.dimensions=2: use light")
         if dimensions == 3 and self.pipeline.slices != SliceSettings():
             raise ValueError("pipeline.slices is for model.dimensions=2, but it is 3")
-        if self.data.layout == "image_pairs" and dimensions == 3:
-            raise ValueError("data.layout=image_pairs holds single slices: set model.dimensions=2")
-        if self.data.layout == "image_pairs" and self.pipeline.slices.axis != "axial":
-            raise ValueError("data.layout=image_pairs has slices of one plane: axis must be axial")
+        layout = f"data.layout={self.data.layout}"
+        if self.data.facts.single_pictures and dimensions == 3:
+            raise ValueError(f"{layout} holds single slices: set model.dimensions=2")
+        if self.data.facts.single_pictures and self.pipeline.slices.axis != "axial":
+            raise ValueError(f"{layout} has slices of one plane: axis must be axial")
         self._check_albumentations()
         self._check_class_shares()
         self._check_flips()

@@ -1,6 +1,7 @@
 """Reading an experiment from YAML and `section.key=value` overrides, and writing it back."""
 
 import copy
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -11,14 +12,17 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from kerasseg.config.data import PICTURES
+from kerasseg.config.base import is_import_path
 from kerasseg.config.experiment import Experiment
+from kerasseg.config.layouts import LAYOUTS, layout_of
 from kerasseg.config.loss import term_name
 from kerasseg.config.messages import explain, known_keys, look_up, nearest, show
 from kerasseg.errors import UserError
 
-DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "phantom_3d.yaml"
-"""The config that `python train.py` runs without arguments."""
+READY_CONFIGS = Path(__file__).parents[1] / "configs"
+"""The folder of the ready configs: in the repository a link to `configs/`, in a wheel its files."""
+DEMO_CONFIG = READY_CONFIGS / "phantom_3d.yaml"
+"""The config that `kerasseg train` runs without arguments."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,7 +113,7 @@ def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> E
     """Read an experiment from a YAML file, then apply overrides in order.
 
     Args:
-        path: The file; without one the defaults stand.
+        path: The file, or the name of a ready config; without one the defaults stand.
         overrides: `section.key=value` texts.
 
     Raises:
@@ -173,10 +177,13 @@ def neutral_values(overrides: Sequence[str]) -> dict[str, Any] | None:
         return None
     name = re.sub(r"[^\w.-]+", "_", Path(str(root or layout)).expanduser().resolve().name)
     found: dict[str, Any] = {"run": {"name": name.lstrip(".-") or layout}}
-    if layout in PICTURES or look_up(values, "data.classes") == "tumour":
+    known = layout in tuple(LAYOUTS) or is_import_path(layout)  # else the config's check says it
+    facts = layout_of(layout) if known else None
+    only_tumour = facts is not None and facts.classes[0] == "tumour"
+    if only_tumour or look_up(values, "data.classes") == "tumour":
         found["model"] = {"target": "binary"}
-    if layout in PICTURES:
-        found["model"]["dimensions"] = 2
+    if facts is not None and not facts.knows_spacing:
+        found.setdefault("model", {})["dimensions"] = 2
         found["pipeline"] = {"patch_size": [128, 128]}
     return found
 
@@ -191,7 +198,8 @@ def dump_experiment(experiment: Experiment) -> str:
 def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
     """Return the settings of `sections` in which two experiments differ: 'key: old -> new'.
 
-    Losses with the same terms are compared option by option, other losses as a whole.
+    Losses with the same terms are compared option by option, other losses as a whole, and so are
+    those with a term of the user, in whose name dots stand.
     """
     same_terms = _term_names(old.loss) == _term_names(new.loss)
     before, after = (flat_settings(e, sections, single_terms=same_terms) for e in (old, new))
@@ -209,7 +217,7 @@ def flat_settings(
     keys = list(known_keys())
     leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
     values = json.loads(experiment.model_dump_json())
-    if single_terms:
+    if single_terms and not any(map(is_import_path, _term_names(experiment.loss))):
         at = leaves.index("loss")
         leaves[at : at + 1] = [f"loss.{i}.{k}" for i, t in enumerate(values["loss"]) for k in t]
     return {key: look_up(values, key) for key in leaves if key.split(".")[0] in sections}
@@ -219,8 +227,32 @@ def _term_names(loss: Sequence[Any]) -> list[str]:
     return [term_name(term) or "?" for term in loss]
 
 
+def find_config(path: Path) -> Path:
+    """Return the ready config that a bare name such as `brats20_3d` stands for, or else the path.
+
+    A file of that very name in the working folder comes first.
+    """
+    ready = READY_CONFIGS / f"{path}.yaml"
+    return ready if len(path.parts) == 1 and not path.is_file() and ready.is_file() else path
+
+
+def ready_configs() -> dict[str, str]:
+    """Return the heading of each ready config, without its comment signs, by the config's name."""
+    return {path.stem: _read_heading(path) for path in sorted(READY_CONFIGS.glob("*.yaml"))}
+
+
+def _read_heading(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in comments)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the sections of a YAML file. Raises `UserError` if it cannot be read as one."""
+    """Return the sections of a YAML file, or of the ready config of that name.
+
+    Raises `UserError` if it cannot be read as one.
+    """
+    path = find_config(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -246,9 +278,11 @@ def _problem(error: Exception, text: str) -> str:
 
 
 def _other_configs(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path("configs")
-    near = sorted(str(p) for p in folder.glob("*.yaml"))
-    return f"; there are {', '.join(near)}" if near else ""
+    near = sorted(str(p) for p in path.parent.glob("*.yaml"))
+    files = f"; there are {', '.join(near)}" if near else ""
+    if near and len(path.parts) > 1:
+        return files
+    return f"{files}; ready configs, found by their names, are {', '.join(ready_configs())}"
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:

@@ -1,12 +1,15 @@
 """Section `loss`: the terms of a weighted sum, `[{dice: 0.5}, {focal: 0.5, gamma: 2}]`."""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kerasseg import anatomy
-from kerasseg.config.base import Section, setting
+from kerasseg.config.base import Section, is_import_path, setting
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -111,6 +114,32 @@ class BoundaryTerm(OverlapTerm):
     )
 
 
+class ImportedTerm(Section):
+    """A function of the user by its import path: `{my_losses.log_cosh: 0.5, smooth: 2}`.
+
+    It is called as function(masks, probabilities, **options), or, if it has an argument
+    `activation`, as function(masks, logits, activation, **options) (docs/extending.md).
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra=lambda schema: schema.update(
+            {"not": {"anyOf": [{"required": [name]} for name in TERMS]}}
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _check_weight(self) -> "ImportedTerm":
+        name = str(term_name(self))
+        weight = (self.model_extra or {})[name]
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
+            raise ValueError(
+                f"loss: the weight of {name} is {json.dumps(weight, default=str)}, expected a "
+                "number of at least 0"
+            )
+        return self
+
+
 TERMS: dict[str, type[Section]] = {
     "dice": DiceTerm,
     "generalised_dice": GeneralisedDiceTerm,
@@ -122,13 +151,21 @@ TERMS: dict[str, type[Section]] = {
     "top_k": TopKTerm,
     "boundary": BoundaryTerm,
 }
-"""Name of a loss in the config -> its settings."""
+"""Name of a loss in the config -> its settings. Its function has the same name in
+`losses/functional.py`."""
 
 
 def term_name(term: Any) -> str | None:
-    """Return which loss a term of the config names; None where it names none or several."""
-    keys = type(term).model_fields if isinstance(term, Section) else term
-    names = [name for name in TERMS if isinstance(keys, Mapping) and name in keys]
+    """Return which loss a term of the config names, an import path for a function of the user.
+
+    It is None where it names none or several.
+    """
+    keys: Any = term
+    if isinstance(term, Section):
+        keys = {**type(term).model_fields, **(term.model_extra or {})}
+    if not isinstance(keys, Mapping):
+        return None
+    names = [name for name in keys if name in TERMS or is_import_path(name)]
     return names[0] if len(names) == 1 else None
 
 
@@ -137,18 +174,24 @@ def weighted_term(terms: Sequence[Any]) -> int | None:
     return next((i for i, term in enumerate(terms) if isinstance(term, OverlapTerm)), None)
 
 
-LossTerm = Annotated[
-    Annotated[DiceTerm, Tag("dice")]
-    | Annotated[GeneralisedDiceTerm, Tag("generalised_dice")]
-    | Annotated[JaccardTerm, Tag("jaccard")]
-    | Annotated[TverskyTerm, Tag("tversky")]
-    | Annotated[FocalTverskyTerm, Tag("focal_tversky")]
-    | Annotated[CrossEntropyTerm, Tag("cross_entropy")]
-    | Annotated[FocalTerm, Tag("focal")]
-    | Annotated[TopKTerm, Tag("top_k")]
-    | Annotated[BoundaryTerm, Tag("boundary")],
-    Discriminator(term_name),
-]
+def _tag(term: Any) -> str | None:
+    name = term_name(term)
+    return "imported" if is_import_path(name) else name
+
+
+if TYPE_CHECKING:
+    LossTerm = Section
+else:
+    _KINDS = {**TERMS, "imported": ImportedTerm}
+    LossTerm = Annotated[
+        reduce(or_, (Annotated[kind, Tag(tag)] for tag, kind in _KINDS.items())),
+        Discriminator(_tag),
+    ]
+
+
+def term_weight(term: LossTerm) -> float:
+    """Return the weight of a term in the sum."""
+    return float(getattr(term, str(term_name(term))))
 
 
 _LEAST_OF_OVERLAP, _LEAST_OF_VOXELS = 0.015, 0.001
@@ -199,12 +242,14 @@ def check_terms(
 
     supervision: heads at 1/2, 1/4, … of the resolution, for which the loss is computed too.
     """
-    if sum(getattr(term, term_name(term) or "") for term in terms) <= 0:
+    if sum(map(term_weight, terms)) <= 0:
         raise ValueError(
             "loss: every term has the weight 0, so there is nothing to learn: give one a weight, "
             "such as loss.0.dice=1"
         )
     for index, term in enumerate(terms):
+        if isinstance(term, ImportedTerm):
+            continue  # what its options mean is the function's own affair
         weights, alpha = getattr(term, "weights", None), getattr(term, "alpha", None)
         if weights is not None:
             _check_per_channel(f"loss.{index}.weights", weights, term, target)

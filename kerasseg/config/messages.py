@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -27,8 +27,14 @@ def known_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterato
     """Yield every setting by its dotted name, sections included."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_model(field.annotation):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Say whether an annotation is a section; to Python 3.10 `tuple[int, ...]` is a type, too."""
+    is_class = isinstance(annotation, type) and get_origin(annotation) is None
+    return is_class and issubclass(annotation, BaseModel)
 
 
 def look_up(values: Any, key: str, default: Any = None) -> Any:
@@ -237,7 +243,7 @@ def _locate(
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     """Find the groups of settings in a type such as `tuple[Flip | Blur, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_model(annotation):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections(part)]
 
@@ -269,8 +275,9 @@ _CHARACTERS = {
 
 def _describe(node: dict[str, Any]) -> str:
     """Describe the JSON schema of one setting: 'a whole number, at least 1, at most 64'."""
-    if "anyOf" in node:
-        parts = [_describe(option) for option in node["anyOf"]]
+    if "anyOf" in node or "oneOf" in node:
+        options = node.get("anyOf") or node["oneOf"]
+        parts = list(dict.fromkeys(_describe(option) for option in options))
         joint = "; or " if any(", " in part for part in parts) else " or "
         return joint.join(part for part in parts if part)
     if "enum" in node:

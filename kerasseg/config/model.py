@@ -1,11 +1,20 @@
 """Section `model`: what is predicted, and by which network."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from kerasseg.config.base import Folder, Section, setting
+from kerasseg.config.base import IMPORT_PATH, Folder, Section, name_or_path, setting
+
+NETWORKS: Final = MappingProxyType(
+    {
+        "unet": "kerasseg.models.unet.unet",
+        "pretrained_unet": "kerasseg.models.pretrained_unet.pretrained_unet",
+    }
+)
+"""Name of a network in `model.network` -> import path of the function that builds it."""
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Blocks = Annotated[int, Field(ge=1, le=32)]
@@ -53,11 +62,19 @@ class ModelSettings(Section):
         "What is predicted: labels (softmax over background, NCR, ED, ET), subregions (NCR, ED, "
         "ET, one sigmoid each), regions (WT, TC, ET, one sigmoid each) or binary (whole tumour).",
     )
-    network: Literal["unet", "pretrained_unet"] = setting(
+    network: Annotated[
+        str,
+        BeforeValidator(name_or_path("model.network", NETWORKS, "a network")),
+        WithJsonSchema({"anyOf": [{"enum": list(NETWORKS)}, IMPORT_PATH]}),
+    ] = setting(
         "unet",
         "unet: the settings below. pretrained_unet (2-D): encoder of model.pretrained; norm, "
         "activation, kernel, upsampling, decoder_blocks, attention_gates and dropout are its "
-        "decoder's.",
+        "decoder's. Or the import path of a function of your own that builds one "
+        "(docs/extending.md).",
+    )
+    options: dict[str, Any] = setting(
+        {}, "Keyword arguments of a network that network gives by its import path."
     )
     features: tuple[Channels, ...] = setting(
         (32, 64, 128, 256),
@@ -122,6 +139,11 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _check(self) -> "ModelSettings":
         defaults = type(self).model_fields
+        if self.options and self.network in NETWORKS:
+            raise ValueError(
+                "model.options is for a network that model.network gives by its import path, but "
+                f"it is {self.network}"
+            )
         if self.network == "pretrained_unet":
             if self.dimensions != 2:
                 raise ValueError("model.network=pretrained_unet is 2-D: set model.dimensions=2")

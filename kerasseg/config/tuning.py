@@ -115,7 +115,9 @@ class TuneFile(Section):
     """A whole tune file."""
 
     base: Path | None = setting(
-        None, "Config of the experiment that the trials start from, relative to this file."
+        None,
+        "Config of the experiment that the trials start from, relative to this file, or the name "
+        "of a ready one.",
     )
     overrides: tuple[str, ...] = setting((), "section.key=value overrides of the base.")
     search: SearchSettings

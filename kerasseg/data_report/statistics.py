@@ -254,7 +254,7 @@ class DataSet:
     @property
     def knows_space(self) -> bool:
         """True if the size of the voxels in mm is known."""
-        return self.settings.knows_spacing
+        return self.settings.facts.knows_spacing
 
     @cached_property
     def flat(self) -> bool:

@@ -229,7 +229,7 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
         check_enhancing_ids({case.enhancing_id: case.case_id for case in cases})
     except UserError as error:
         findings.append(Finding("error", "label ids", str(error)))
-    if not settings.knows_spacing:
+    if not settings.facts.knows_spacing:
         for case in cases:
             case.spacing = None  # the reader's 1 mm is not a measured size
     elif settings.spacing is None:

@@ -1,1 +1,1 @@
-"""File layouts -> `Case`. One file per layout; `discovery.LAYOUTS` names them."""
+"""File layouts -> `Case`: a file per layout, whose facts are a row of `config/layouts.py`."""

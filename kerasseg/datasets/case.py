@@ -116,7 +116,17 @@ def _miss(
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
     """Return the voxel size (D, H, W) in mm of an affine over (d, h, w)."""
-    d, h, w = (float(v) for v in affines.voxel_sizes(affine))
+    d, h, w = affines.voxel_sizes(affine)
+    return in_float32((d, h, w))
+
+
+def in_float32(spacing: Sequence[float]) -> tuple[float, float, float]:
+    """Return a voxel size (D, H, W) in the precision of headers, records and requests: float32.
+
+    0.9 mm of a header and 0.9 of an array differ in the eighth digit. That decides ties: how many
+    voxels a new grid has, and what of it is air.
+    """
+    d, h, w = (float(np.float32(size)) for size in spacing)
     return d, h, w
 
 

@@ -96,14 +96,18 @@ def read_label_ids(files: Sequence[Path], data: DataSettings) -> Mapping[int, in
     Returns:
         Canonical id -> the data set's own id, or None where the files do not tell.
     """
-    if data.layout == "brats_nifti":
-        return label_ids_of_names(files)
-    if data.layout in ("msd", "nnunet") and files:
-        return description_beside(files[0].parent, data)[1]
-    return None
+    if data.facts.label_ids is None:
+        return None
+    found: Mapping[int, int] | None = data.facts.function("label_ids")(files, data)
+    return found
 
 
-def label_ids_of_names(files: Sequence[Path]) -> Mapping[int, int] | None:
+def label_ids_beside(files: Sequence[Path], data: DataSettings) -> Mapping[int, int] | None:
+    """Return the label ids of a dataset.json near the files, and None where there is none."""
+    return description_beside(files[0].parent, data)[1] if files else None
+
+
+def label_ids_of_names(files: Sequence[Path], _: DataSettings) -> Mapping[int, int] | None:
     """Return the label ids of files that are named as in BraTS 2023, and None for other files."""
     return anatomy.BRATS_2023_LABEL_MAP if is_named_as_2023(files) else None
 

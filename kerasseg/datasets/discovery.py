@@ -3,49 +3,15 @@
 import csv
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets import brats_h5, brats_nifti, dataset_json, lgg, nifti, phantom, pictures
+from kerasseg.config.layouts import LAYOUTS
 from kerasseg.datasets.case import CaseSource, unique_sources
 from kerasseg.datasets.folders import files_below
+from kerasseg.datasets.nifti import pattern_regex
 from kerasseg.errors import UserError
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one layout is read.
-
-    discover:       finds its cases below `data.root`
-    files:          the files it looks for, for messages
-    recognised:     it can be recognised without further settings
-    knows_patients: names of files or folders tell which cases are of one patient
-    """
-
-    discover: Callable[[DataSettings], Sequence[CaseSource]]
-    files: str
-    recognised: bool = True
-    knows_patients: bool = True
-
-
-LAYOUTS = {
-    "phantom": Layout(phantom.discover, "generated", recognised=False),
-    "brats_nifti": Layout(brats_nifti.discover, "<case>_flair.nii.gz or <case>-t2f.nii.gz"),
-    "brats_h5": Layout(brats_h5.discover, "volume_<id>_slice_<s>.h5"),
-    "msd": Layout(dataset_json.discover_msd, "dataset.json and the 4-D NIfTI files that it names"),
-    "nnunet": Layout(dataset_json.discover_nnunet, "dataset.json and imagesTr/<case>_0000.nii.gz"),
-    "lgg": Layout(lgg.discover, "<patient>_<n>.tif and <patient>_<n>_mask.tif"),
-    "image_pairs": Layout(
-        pictures.discover,
-        "pictures in data.pairs.images below it",
-        recognised=False,
-        knows_patients=False,
-    ),
-    "nifti": Layout(nifti.discover, "the patterns of data.files", recognised=False),
-}
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
@@ -57,8 +23,8 @@ def discover(settings: DataSettings) -> list[CaseSource]:
         UserError: There is no case at all (the message names a layout that fits, if there is one),
             or `data.patient_pattern` or `data.patient_csv` leaves a case out.
     """
-    layout = LAYOUTS[settings.layout]
-    sources = unique_sources(layout.discover(settings))
+    layout = settings.facts
+    sources = unique_sources(layout.function("discover")(settings))
     if sources:
         return _with_patients(sources, settings)
     message = (
@@ -72,7 +38,7 @@ def discover(settings: DataSettings) -> list[CaseSource]:
 
 
 def _describe_files(settings: DataSettings) -> str:
-    """Describe what lies below `data.root`; for `nifti` also how many files each pattern fits."""
+    """Describe what lies below `data.root`, and how many files fit each pattern of a config."""
     if settings.root is None or not settings.root.is_dir():
         return "nothing"
     files = [
@@ -81,13 +47,13 @@ def _describe_files(settings: DataSettings) -> str:
         for name in names
     ]
     shown = f"{len(files)} file(s)" + (f", such as {', '.join(sorted(files)[:3])}" if files else "")
-    if settings.layout != "nifti":
+    if "files" not in settings.facts.settings:
         return shown
     patterns = {f"data.files.{name}": settings.files[name] for name in settings.modalities}
     if settings.segmentation is not None:
         patterns["data.segmentation"] = settings.segmentation
     fits = {
-        key: sum(bool(nifti.pattern_regex(pattern).fullmatch(name)) for name in files)
+        key: sum(bool(pattern_regex(pattern).fullmatch(name)) for name in files)
         for key, pattern in patterns.items()
     }
     counts = ", ".join(f"{key} {patterns[key]!r} fits {number}" for key, number in fits.items())
@@ -97,13 +63,13 @@ def _describe_files(settings: DataSettings) -> str:
 def knows_patients(settings: DataSettings) -> bool:
     """Return whether the patient of a case is known; if not, a split may leak."""
     given = settings.patient_pattern is not None or settings.patient_csv is not None
-    return LAYOUTS[settings.layout].knows_patients or given
+    return settings.facts.knows_patients or given
 
 
 def _fits(layout: str, settings: DataSettings) -> bool:
     other = settings.model_copy(update={"layout": layout})
     try:
-        return len(LAYOUTS[layout].discover(other)) > 0
+        return len(other.facts.function("discover")(other)) > 0
     except UserError:
         return True  # the files are there, if not in order
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasseg.config.data import DEFAULT_MODALITIES, DataSettings
+from kerasseg.config.base import is_import_path
+from kerasseg.config.data import DataSettings
+from kerasseg.config.layouts import H5, LAYOUTS, LGG, NIFTI, PICTURES, layout_of
 from kerasseg.datasets import brats_h5, lgg
 from kerasseg.datasets.case import Input, broken, unique_sources, with_printable_ids
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.nifti_inputs import nifti_inputs, nifti_pattern_inputs
-from kerasseg.datasets.pictures import SUFFIXES, PairSource
+from kerasseg.datasets.nifti_inputs import nifti_inputs
+from kerasseg.datasets.pictures import PairSource
 from kerasseg.errors import UserError
 
 _COLOURS = ("grey", "red", "green", "blue")
@@ -20,27 +22,31 @@ _MASK = "_mask"
 _SLICE = re.compile(r"_\d+\.tiff?$", re.IGNORECASE)
 
 
-def picture_inputs(
-    files: list[Path], paths: Sequence[Path], data: DataSettings, layout: str | None = None
-) -> list[Input]:
-    """Find the cases among pictures.
-
-    A run of grey values or colours takes each picture by itself; where `data.pairs.images` is
-    among the folders in `paths`, only pictures in it, and never those of `data.pairs.masks` nor
-    <name>_mask beside <name>. A run of t1, flair and t1ce takes TIFF slices as patients of LGG.
-    Raises `UserError` for a run of anything else.
-    """
-    if not files:
-        return []
+def picture_inputs(files: list[Path], paths: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Find the cases among pictures, as the modalities of the run demand."""
     colours = set(data.modalities) <= set(_COLOURS)
-    if colours and layout != "lgg":
-        return _pictures(files, paths, data)
-    slices = [path for path in files if _SLICE.search(path.name)]
-    if layout == "image_pairs" or not slices:
+    return (pair_inputs if colours else slice_inputs)(files, paths, data)
+
+
+def pair_inputs(files: list[Path], paths: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Take each picture by itself; their channels are grey or colours.
+
+    Where `data.pairs.images` is among the folders in `paths`, only pictures in it are taken, and
+    never those of `data.pairs.masks` nor <name>_mask beside <name>. Raises `UserError` for a run of
+    anything else.
+    """
+    if files and not set(data.modalities) <= set(_COLOURS):
         raise _refusal(files[0], "grey, or red, green and blue", data)
-    if not set(data.modalities) <= set(DEFAULT_MODALITIES["lgg"]):
-        channels = ", ".join(DEFAULT_MODALITIES["lgg"])
-        raise _refusal(slices[0], f"{channels}, if it is a slice of LGG", data)
+    return _pictures(files, paths, data)
+
+
+def slice_inputs(files: list[Path], _: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Take TIFF slices as patients of LGG. Raises `UserError` for a run of other modalities."""
+    slices = [path for path in files if _SLICE.search(path.name)]
+    if files and not slices:
+        raise _refusal(files[0], "grey, or red, green and blue", data)
+    if slices and not set(data.modalities) <= set(LGG):
+        raise _refusal(slices[0], f"{', '.join(LGG)}, if it is a slice of LGG", data)
     return [Input(source) for source in lgg.patients_among(slices, data, {}, masks=False)]
 
 
@@ -76,13 +82,7 @@ def _pictures(files: list[Path], paths: Sequence[Path], data: DataSettings) -> l
     return result
 
 
-_NIFTI = (".nii", ".nii.gz")
 _LABEL_FOLDERS = ("labelsTr", "labelsTs")
-_KINDS = {
-    "nifti": ("brats_nifti", "nnunet", "msd", "nifti"),
-    "h5": ("brats_h5",),
-    "pictures": ("lgg", "image_pairs"),
-}
 
 
 def find_inputs(
@@ -112,18 +112,8 @@ def find_inputs(
             of pictures.
     """
     files = _files(paths, leave_out)
-    kinds = {
-        "nifti": [p for p in files if p.name.lower().endswith(_NIFTI)],
-        "h5": [p for p in files if p.suffix.lower() == ".h5"],
-        "pictures": [p for p in files if p.suffix.lower() in SUFFIXES],
-    }
-    known = [name for names in _KINDS.values() for name in names]
-    if layout is not None and layout not in known:
-        raise UserError(f"layout is {layout!r}, expected one of {', '.join(known)}.")
-    for kind in _order(data.layout if layout is None else layout):
-        if layout is not None and layout not in _KINDS[kind]:
-            continue
-        found = _find(kind, kinds[kind], paths, data, layout)
+    for suffixes, find in _finders(data, layout):
+        found = find([p for p in files if p.name.lower().endswith(suffixes)], paths, data)
         if found:
             return _unique(found)
     where = " ".join(map(str, paths))
@@ -134,21 +124,22 @@ def find_inputs(
     )
 
 
-def _find(
-    kind: str, files: list[Path], paths: Sequence[Path], data: DataSettings, layout: str | None
-) -> list[Input]:
-    if kind == "nifti":
-        if data.layout == "nifti" and layout in (None, "nifti"):
-            found = nifti_pattern_inputs(files, paths, data)
-            if found:
-                return found
-        return [] if layout == "nifti" else nifti_inputs(files, data, layout)
-    if kind == "h5":
-        return _h5_inputs(files, data)
-    return picture_inputs(files, paths, data, layout)
+def _finders(data: DataSettings, layout: str | None) -> list[tuple[tuple[str, ...], Any]]:
+    """Return suffixes of files and functions that find cases among them, the first to try first."""
+    known = [name for name, facts in LAYOUTS.items() if facts.inputs is not None]
+    if layout is not None and layout not in known and not is_import_path(layout):
+        raise UserError(f"layout is {layout!r}, expected one of {', '.join(known)}.")
+    facts = data.facts if layout is None else layout_of(layout)
+    own = [] if facts.inputs is None else [(facts.suffixes, facts.function("inputs"))]
+    if layout is not None:
+        return own
+    general = [(NIFTI, nifti_inputs), (H5, h5_inputs), (PICTURES, picture_inputs)]
+    general.sort(key=lambda finder: finder[0] != facts.suffixes)
+    return general if facts.recognised else [*own, *general]
 
 
-def _h5_inputs(files: list[Path], data: DataSettings) -> list[Input]:
+def h5_inputs(files: list[Path], _: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Find the volumes among slices as Kaggle's BraTS2020 has them."""
     missing = [m for m in data.modalities if m not in data.h5_image_channels]
     sources = brats_h5.volumes_among(files, data, masks=False)
     if not missing:
@@ -175,10 +166,6 @@ def _files(paths: Sequence[Path], leave_out: Path | None) -> list[Path]:
     # The folder that is asked for counts, even if it lies in the one that is to be left out.
     without = leave_out.resolve()
     return [path for path in result if without not in path.resolve().parents]
-
-
-def _order(layout: str) -> list[str]:
-    return sorted(_KINDS, key=lambda kind: layout not in _KINDS[kind])
 
 
 def _unique(inputs: list[Input]) -> list[Input]:

@@ -25,8 +25,6 @@ CONVENTIONS: Final = MappingProxyType(
 
 _BRATS_2023 = re.compile(r"[_-](t1n|t1c|t2w|t2f)\.nii", re.IGNORECASE)
 
-_OF_LAYOUT: Final = MappingProxyType({"phantom": "brats23", "nnunet": "brats23", "msd": "msd"})
-
 _INTEGER_TOLERANCE = 1e-3
 """Label maps stored as float with a slope come back as 0.99999."""
 
@@ -193,7 +191,7 @@ def label_ids(
                 f"write with --labels {'|'.join(CONVENTIONS)}."
             )
         return own
-    return of_input or CONVENTIONS[_OF_LAYOUT.get(data.layout, "brats")]
+    return of_input or CONVENTIONS[data.facts.convention]
 
 
 def own_label(label: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:

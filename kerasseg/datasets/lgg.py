@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.config.data import DEFAULT_MODALITIES, DataSettings
+from kerasseg.config.data import DataSettings
+from kerasseg.config.layouts import LGG
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
 from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.datasets.pictures import read_mask_255, read_picture
@@ -39,7 +40,7 @@ class LggSource:
         return (*self.images, *self.masks)
 
     def load(self) -> Case:
-        order = [DEFAULT_MODALITIES["lgg"].index(m) for m in self.modalities]
+        order = [LGG.index(m) for m in self.modalities]
         slices = [read_picture(path) for path in self.images]
         height, width = slices[0].shape[:2]
         for path, pixels in zip(self.images, slices, strict=True):

@@ -23,16 +23,40 @@ _NO_SCAN = re.compile(r"(^|[_.-])(seg|segm|segmentation|labels?|[a-z]*mask)\.nii
 """Names of segmentations and of masks, such as the brain masks that skull-stripping leaves."""
 
 
-def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = None) -> list[Input]:
+_NAMED, _NUMBERS, _STACKED = "named", "numbers", "stacked"
+_FORMS = (_NAMED, _NUMBERS, _STACKED)
+
+
+def named_inputs(files: list[Path], _: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Find the cases of files that are named by their modality, as in BraTS."""
+    return _of_forms(files, data, (_NAMED,))
+
+
+def numbered_inputs(files: list[Path], _: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Find the cases of files that are numbered by their channel, as in nnU-Net."""
+    return _of_forms(files, data, (_NUMBERS,))
+
+
+def stacked_inputs(files: list[Path], _: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Find the cases of 4-D files, as in the Decathlon."""
+    return _of_forms(files, data, (_STACKED,))
+
+
+def nifti_inputs(files: list[Path], _: Sequence[Path], data: DataSettings) -> list[Input]:
+    """Find the cases among NIfTI files of all forms."""
+    return _of_forms(files, data, _FORMS)
+
+
+def _of_forms(files: list[Path], data: DataSettings, forms: Sequence[str]) -> list[Input]:
     """Find the cases among NIfTI files, folder by folder.
 
-    brats_nifti: `<case>_<modality>.nii.gz`, or `<modality>.nii.gz` in a folder of the case's name;
-                 modalities by all their names. Other 3-D files beside such a case are passed over
-    nnunet:      `<case>_0000.nii.gz`; the numbers are those of dataset.json in this folder or one
-                 of the two above, else the places of `data.modalities`, if there are as many
-    msd:         4-D files; channels likewise. A 3-D file is taken, too, by a run of one modality
+    _NAMED:   `<case>_<modality>.nii.gz`, or `<modality>.nii.gz` in a folder of the case's name;
+              modalities by all their names. Other 3-D files beside such a case are passed over
+    _NUMBERS: `<case>_0000.nii.gz`; the numbers are those of dataset.json in this folder or one of
+              the two above, else the places of `data.modalities`, if there are as many
+    _STACKED: 4-D files; channels likewise. A 3-D file is taken, too, by a run of one modality
 
-    Files that are not named as in brats_nifti are opened for their headers.
+    Files that are not named are opened for their headers.
     """
     folders: dict[Path, list[Path]] = {}
     for path in files:
@@ -40,12 +64,13 @@ def nifti_inputs(files: list[Path], data: DataSettings, layout: str | None = Non
     result: list[Input] = []
     for folder, paths in folders.items():
         scans = [path for path in paths if not _NO_SCAN.search(path.name)]
-        named = _named(folder, scans, data) if layout in (None, "brats_nifti") else {}
+        named = _named(folder, scans, data) if _NAMED in forms else {}
         result += [_of_names(case, kinds, folder, data) for case, kinds in named.items()]
         used = {path for kinds in named.values() for group in kinds.values() for path in group}
-        if layout != "brats_nifti":
+        others = [form for form in forms if form != _NAMED]
+        if others:
             rest = [path for path in scans if path not in used]
-            result += _others(rest, folder, data, layout, beside=bool(named))
+            result += _others(rest, folder, data, others, beside=bool(named))
     return result
 
 
@@ -72,11 +97,11 @@ def _of_names(case: str, kinds: dict[str, list[Path]], folder: Path, data: DataS
             first, second = kinds[kind][:2]
             return broken(case, files, f"{second}: {first.name} beside it is {kind} too: keep one.")
     source = nifti_source(data, case, [kinds[m][0] for m in data.modalities])
-    return Input(source, label_ids=label_ids_of_names(files))
+    return Input(source, label_ids=label_ids_of_names(files, data))
 
 
 def _others(
-    paths: list[Path], folder: Path, data: DataSettings, layout: str | None, *, beside: bool
+    paths: list[Path], folder: Path, data: DataSettings, forms: Sequence[str], *, beside: bool
 ) -> list[Input]:
     result: list[Input] = []
     numbered: dict[str, dict[int, Path]] = {}
@@ -89,11 +114,11 @@ def _others(
             result.append(broken(case, (path,), str(error)))
             continue
         match = _NUMBERED.match(path.name)
-        if len(shape) == 4 and layout != "nnunet":
+        if len(shape) == 4 and _STACKED in forms:
             result.append(_stacked(case, path, shape[3], description, ids, data))
-        elif match and layout in (None, "nnunet") and len(shape) == 3:
+        elif match and _NUMBERS in forms and len(shape) == 3:
             numbered.setdefault(match["case"], {})[int(match["number"])] = path
-        elif len(data.modalities) == 1 and layout != "nnunet" and not beside:
+        elif len(data.modalities) == 1 and _STACKED in forms and not beside:
             result.append(Input(nifti_source(data, case, [path]), label_ids=ids))
         elif not beside:
             reason = (

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kerasseg.config.data import DataSettings
+from kerasseg.config.layouts import PICTURES
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
 from kerasseg.datasets.folders import files_below
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the grey of a colour, after ITU-R BT.601."""
@@ -254,7 +254,7 @@ def _by_stem(root: Path, setting: str) -> dict[str, list[Path]]:
     for folder, names in files_below(root, setting):
         for name in names:
             path = folder / name
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in PICTURES:
                 stem = path.relative_to(root).with_suffix("").as_posix()
                 found.setdefault(unicodedata.normalize("NFC", stem), []).append(path)
     return found

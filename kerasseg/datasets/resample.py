@@ -16,8 +16,13 @@ from kerasseg.datasets.case import Case, Grid, spacing_of
 
 SAME_SPACING: Final = 1e-3
 """Relative difference up to which voxel sizes are equal; headers round them."""
-AIR_SHARE: Final = 0.5
-"""A voxel of a new grid is air, exactly 0, if less than this share of what it covers was signal."""
+TIE: Final = 2.0**-13
+"""Voxel sizes are float32, so what is a tie on paper (half of a new voxel was air, a grid would
+have 49.5 voxels) comes out a little above or below. What differs by less than this counts as a tie.
+It is a power of two, so that multiplying by it rounds nothing."""
+HALF: Final = 0.5 - TIE
+"""A voxel of a new grid is air, exactly 0, if less than this share of what it covers was signal,
+and a pixel of a mask is tumour from this share on. A tie is signal, and tumour."""
 
 
 def grid_step(old: Any, new: Any, shape: Any, library: Any) -> tuple[Any, Any]:
@@ -30,7 +35,9 @@ def grid_step(old: Any, new: Any, shape: Any, library: Any) -> tuple[Any, Any]:
         library: `numpy`, or `tensorflow` in the graph of an exported model.
     """
     scale = new / old
-    return scale, library.maximum(library.round(shape / scale), 1.0)
+    # A tie goes to the even number, whichever side of it the division has come out on.
+    length = library.round(shape / scale / TIE) * TIE
+    return scale, library.maximum(library.round(length), 1.0)
 
 
 def first_centre(scale: Any) -> Any:
@@ -109,7 +116,7 @@ def resample_image(
         new = _interpolate(values, affine, shape, new_affine, order)
         if not signal.all():
             covered = _interpolate(signal.astype(np.float32), affine, shape, new_affine, 1)
-            new[covered < AIR_SHARE] = 0
+            new[covered < HALF] = 0
         result[..., channel] = new
     return result
 
@@ -126,7 +133,7 @@ def resample_label(
     best = np.full(shape, -1.0, np.float32)
     for class_id in ids:
         share = _interpolate((label == class_id).astype(np.float32), affine, shape, new_affine, 1)
-        better = share > best + 1e-6
+        better = share > best + TIE
         result[better] = class_id
         best[better] = share[better]
     return result
@@ -186,12 +193,12 @@ def resize_case(case: Case, size: tuple[int, int]) -> Case:
         resized = _resize(values, size, Image.Resampling.BILINEAR)
         signal = values != 0
         if not signal.all():
-            resized[_resize(signal, size, Image.Resampling.BOX) < AIR_SHARE] = 0
+            resized[_resize(signal, size, Image.Resampling.BOX) < HALF] = 0
         image[index, ..., channel] = resized
     label = case.label
     if label is not None:
         label = np.stack(
-            [_resize(mask, size, Image.Resampling.BOX) >= 0.5 for mask in label > 0]
+            [_resize(mask, size, Image.Resampling.BOX) >= HALF for mask in label > 0]
         ).astype(np.uint8)
     scale = (1.0, height / size[0], width / size[1])
     spacing = tuple(old * factor for old, factor in zip(case.spacing, scale, strict=True))

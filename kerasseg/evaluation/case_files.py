@@ -71,7 +71,7 @@ class CaseFiles:
                     probabilities, case.affine, grid.our_shape, grid.our_affine
                 )
                 masks = predictor.masks_from_probabilities(probabilities, grid.spacing)
-        picture = self.data.layout == "image_pairs"
+        picture = self.data.facts.single_pictures
         if "probabilities" in self.kinds:
             files = OutputFiles(self._make_folder("probabilities"), case.case_id, picture)
             paths = files.probabilities(target)

@@ -21,7 +21,7 @@ from kerasseg.evaluation.statistics import Means, means_as_json, summarise
 from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
 from kerasseg.files import atomic_write, spreadsheet_row
-from kerasseg.metrics.case_metrics import UNITS
+from kerasseg.metrics.case_metrics import unit_of
 from kerasseg.metrics.statistics import MeanInterval, PairedDifference, compare_paired
 from kerasseg.page import Drawing, format_value, write_figures, write_page
 from kerasseg.run import Run
@@ -297,7 +297,7 @@ def _write_csv(path: Path, comparison: Comparison) -> None:
         for name in comparison.names:
             for c in comparison.classes:
                 for metric, value in comparison.means[name][c].items():
-                    row: list[Any] = [name, c, metric, UNITS[metric]]
+                    row: list[Any] = [name, c, metric, unit_of(metric)]
                     row += [f"{v:.6f}" for v in (value.mean, value.low, value.high)]
                     row.append(value.cases)
                     if name in comparison.differences:

@@ -13,11 +13,12 @@ import numpy as np
 
 from kerasseg import __version__, anatomy
 from kerasseg.config.evaluation import MetricsSection
+from kerasseg.config.layouts import PICTURES
 from kerasseg.datasets.case import Grid, bring_to, lps_grid
 from kerasseg.datasets.folders import files_below, unpacked
 from kerasseg.datasets.labels import CONVENTIONS, canonical_labels
 from kerasseg.datasets.nifti import read_nifti
-from kerasseg.datasets.pictures import SUFFIXES, as_channels, one_channel, read_mask, read_picture
+from kerasseg.datasets.pictures import as_channels, one_channel, read_mask, read_picture
 from kerasseg.errors import UserError, printable
 from kerasseg.evaluation.report import write_evaluation
 from kerasseg.evaluation.results import CasePair, Provenance, Results
@@ -26,7 +27,7 @@ from kerasseg.targets import label_to_masks
 
 _PREFERRED = ("flair", "t2f", "0000", "")
 """Parts of file names, the preferred scan first."""
-_ENDINGS = (".nii.gz", ".nii", *SUFFIXES)
+_ENDINGS = (".nii.gz", ".nii", *PICTURES)
 _MARKS = ("_seg", "-seg", "_pred", "-pred", "_prediction", "_label", "_mask")
 """Ends that a file name may have after the case id."""
 _MASKS = {0: 0, 1 << 16: anatomy.TUMOUR}
@@ -189,7 +190,7 @@ def _read(path: Path, label_map: Mapping[int, int]) -> tuple[np.ndarray, Grid]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in PICTURES
 
 
 def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
@@ -249,7 +250,7 @@ def _by_case(folder: Path, option: str) -> dict[str, Path]:
     if not files:
         raise UserError(
             f"{option} {folder}: holds no NIfTI file (.nii or .nii.gz) and no picture "
-            f"({', '.join(SUFFIXES)})."
+            f"({', '.join(PICTURES)})."
         )
     return files
 

@@ -139,7 +139,7 @@ def write_training_report(
         title=run.experiment.run_name,
         subtitle=str(summary["task"]),
         commands={
-            "Train again": f"python train.py --config {run.folder}/config.yaml",
+            "Train again": f"kerasseg train --config {run.folder}/config.yaml",
             "All figures on one page": f"kerasseg evaluate {run.folder}",
         },
         left_out={

@@ -33,7 +33,7 @@ from kerasseg.evaluation.statistics import (
 from kerasseg.figures.style import class_colours
 from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.metrics.calibration import calibration
-from kerasseg.metrics.case_metrics import UNITS
+from kerasseg.metrics.case_metrics import unit_of
 from kerasseg.metrics.lesions import LesionSettings
 from kerasseg.page import Drawing, format_value, write_figures, write_page
 from kerasseg.tensorflow_setup import peak_memory
@@ -159,7 +159,7 @@ def write_report(
         classes=list(scores[0].classes),
         dice_columns=score_columns(first.target),
         shades=class_colours(scores[0].classes),
-        units=dict(UNITS),
+        units={m: unit_of(m) for m in next(iter(scores[0].classes.values())).values},
         headline=HEADLINE,
         meaning=describe_columns(first.target),
         methods=describe_methods(first.settings),
@@ -216,7 +216,7 @@ def write_tables(folder: Path, results: Results, setting: str) -> None:
             numbers = (mean.mean, mean.low, mean.high, median, deviation)
             cells = [f"{number:.6f}" for number in numbers]
             decided = by_rule.get(f"{metric}_{name}", 0)
-            rows.append([name, metric, UNITS[metric], *cells, mean.cases, decided])
+            rows.append([name, metric, unit_of(metric), *cells, mean.cases, decided])
     heading = ["class", "metric", "unit", "mean", "low", "high", "median", "standard_deviation"]
     heading += ["cases", "decided_by_empty_rule"]
     _write_csv(folder / "summary.csv", heading, rows, setting)

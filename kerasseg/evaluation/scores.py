@@ -4,12 +4,15 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kerasseg import anatomy
+from kerasseg.config.base import check_arguments, import_object, imported_entry
 from kerasseg.config.evaluation import MetricsSection
+from kerasseg.errors import UserError
 from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.metrics.case_metrics import UNITS, CaseMetrics, MetricSettings, case_metrics
 from kerasseg.metrics.lesions import LesionSettings
@@ -17,12 +20,25 @@ from kerasseg.metrics.overlap import EmptyRule
 
 
 def metric_settings(section: MetricsSection) -> MetricSettings:
-    """Return settings for every metric at the tolerance, empty rule and challenge of a section."""
+    """Return settings for every metric at the tolerance, empty rule and challenge of a section.
+
+    Raises `UserError` for a metric of the user that cannot be imported or called.
+    """
     empty = EmptyRule(distance_one_empty=section.empty_distance)
     if section.empty == "skip":
         empty = EmptyRule(*(math.nan,) * 4)
     lesions = LesionSettings.of_challenge(section.lesions)
-    return MetricSettings(tuple(UNITS), section.tolerance, empty, lesions)
+    further = {}
+    for entry in section.further:
+        path, options = imported_entry("metrics.further", entry)
+        function = import_object("metrics.further", path, "a function of two masks")
+        arguments = ("truth", "prediction", "spacing")
+        check_arguments("metrics.further", path, function, arguments, options)
+        name = path.rpartition(".")[2]
+        if name in UNITS:
+            raise UserError(f"metrics.further: there is a metric {name} already: rename {path}.")
+        further[name] = partial(function, **options)
+    return MetricSettings(tuple(UNITS), section.tolerance, empty, lesions, further)
 
 
 def describe_empty_rule(section: MetricsSection) -> str:

@@ -1,5 +1,6 @@
-"""The Keras loss: a weighted sum of the functions in `functional.py`, and their table."""
+"""The Keras loss: a weighted sum of the functions in `functional.py`, or of the user's own."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -8,31 +9,30 @@ from keras import ops
 from pydantic import TypeAdapter
 
 from kerasseg import anatomy
-from kerasseg.config.base import Section
-from kerasseg.config.loss import LossTerm, OverlapTerm, term_name
+from kerasseg.config.base import Section, check_arguments, import_object
+from kerasseg.config.loss import TERMS, ImportedTerm, LossTerm, OverlapTerm, term_name, term_weight
 from kerasseg.losses import functional
 from kerasseg.losses.activation import Activation, logits_of, probabilities
 
 
-class LossFunction(NamedTuple):
-    """A function of `functional.py`, and whether it takes logits and their activation."""
+def loss_function(term: LossTerm) -> tuple[Callable[..., Any], bool, dict[str, Any]]:
+    """Return the function of a term, whether it takes logits and their activation, its options.
 
-    function: Callable[..., Any]
-    of_logits: bool = False
+    Raises:
+        UserError: A function of the user cannot be imported, or does not take the options.
+    """
+    name, options = str(term_name(term)), term.model_dump()
+    del options[name]
+    if name in TERMS:
+        function = getattr(functional, name)
+    else:
+        function = import_object("loss", name, "a function of masks and predictions")
+    of_logits = "activation" in inspect.signature(function).parameters
+    if name not in TERMS:
+        given = ("masks", "logits", "activation") if of_logits else ("masks", "probabilities")
+        check_arguments("loss", name, function, given, options)
+    return function, of_logits, options
 
-
-LOSSES: dict[str, LossFunction] = {
-    "dice": LossFunction(functional.dice),
-    "generalised_dice": LossFunction(functional.generalised_dice),
-    "jaccard": LossFunction(functional.jaccard),
-    "tversky": LossFunction(functional.tversky),
-    "focal_tversky": LossFunction(functional.focal_tversky),
-    "cross_entropy": LossFunction(functional.cross_entropy, of_logits=True),
-    "focal": LossFunction(functional.focal, of_logits=True),
-    "top_k": LossFunction(functional.top_k, of_logits=True),
-    "boundary": LossFunction(functional.boundary),
-}
-"""The name of a loss in the settings -> its function, whose options are the settings' others."""
 
 _TERM: TypeAdapter[LossTerm] = TypeAdapter(LossTerm)
 
@@ -95,17 +95,21 @@ class SegmentationLoss(keras.losses.Loss):
         _check_shapes(y_true, y_pred)
         total: Any = 0.0
         for term in self.terms:
-            options = term.model_dump()
-            weight = options.pop(name := str(term_name(term)))
+            weight = term_weight(term)
             if weight == 0:
                 continue
-            function, of_logits = LOSSES[name]
+            function, of_logits, options = loss_function(term)
+            weights: tuple[Any, ...] = (sample_weight,)
+            if isinstance(term, ImportedTerm):
+                if sample_weight is not None:
+                    raise ValueError(f"{self.name}: {term_name(term)} takes no sample_weight")
+                weights = ()
             if of_logits:
                 logits = y_pred if self.from_logits else logits_of(y_pred, self.activation)
-                value = function(y_true, logits, self.activation, sample_weight, **options)
+                value = function(y_true, logits, self.activation, *weights, **options)
             else:
                 p = probabilities(y_pred, self.activation) if self.from_logits else y_pred
-                value = function(y_true, p, sample_weight, **options)
+                value = function(y_true, p, *weights, **options)
             total += weight * value
         # Keras divides a loss by the number of replicas, unless it is a scalar already.
         return ops.reshape(total, (1,))
@@ -145,7 +149,7 @@ def _with_background(
             of_tumour = dict(zip(tumour, weights, strict=True))
             weights = tuple(of_tumour.get(name, 0.0) for name in channels)
         return term.model_copy(update={"weights": weights})
-    alpha = getattr(term, "alpha", None)
+    alpha = None if isinstance(term, ImportedTerm) else getattr(term, "alpha", None)
     if isinstance(alpha, float | int):
         per_channel = tuple(alpha if name in tumour else 1 - alpha for name in channels)
         return term.model_copy(update={"alpha": per_channel})
@@ -191,7 +195,7 @@ def _read_former_classes() -> None:
     """Let Keras find the classes of earlier versions under the names that files hold."""
     known = keras.saving.get_custom_objects()
     known["kerasseg>WeightedSum"] = _FormerSum
-    for name in LOSSES:
+    for name in TERMS:
         class_name = "".join(part.capitalize() for part in name.split("_"))
         known[f"kerasseg>{class_name}"] = _FormerLoss(name)
 

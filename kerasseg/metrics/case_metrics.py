@@ -1,7 +1,7 @@
 """Every metric of one mask of one case."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -40,6 +40,12 @@ UNITS: Final = MappingProxyType(
 )
 """Every metric and its unit; "" is a share, a ratio or a number of lesions."""
 
+
+def unit_of(metric: str) -> str:
+    """Return the unit of a metric; those of the user have none, or one in their names."""
+    return UNITS.get(metric, "")
+
+
 BY_RULE: Final = ("dice", "iou", "precision", "recall", "hd95", "assd", "surface_dice")
 """The metrics that `EmptyRule` decides where truth or prediction is empty."""
 
@@ -56,6 +62,7 @@ class MetricSettings:
     tolerance: mm within which two surfaces agree, for `surface_dice`
     empty:     values where a mask is empty
     lesions:   how `lesion_wise` finds lesions
+    further:   the user's metrics: name -> function(truth, prediction, spacing) -> number
 
     ValueError: an unknown metric, or a tolerance below 0.
     """
@@ -64,6 +71,7 @@ class MetricSettings:
     tolerance: float = 1.0
     empty: EmptyRule = field(default_factory=EmptyRule)
     lesions: LesionSettings = field(default_factory=LesionSettings)
+    further: Mapping[str, Callable[..., float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in UNITS]
@@ -110,6 +118,7 @@ def case_metrics(
     """
     settings = settings or MetricSettings()
     _check(truth, prediction, spacing)
+    further = {n: float(f(truth, prediction, spacing)) for n, f in settings.further.items()}
     voxels = truth.size
     empty = which_empty(truth, prediction)
     if empty != "both":
@@ -147,7 +156,7 @@ def case_metrics(
         values |= dict.fromkeys(BY_RULE, settings.empty.overlap(empty))
         values |= dict.fromkeys(("hd95", "assd"), settings.empty.distance(empty))
         by_rule = tuple(name for name in settings.metrics if name in BY_RULE)
-    chosen = {name: float(values[name]) for name in settings.metrics}
+    chosen = {name: float(values[name]) for name in settings.metrics} | further
     return CaseMetrics(chosen, empty, by_rule, lesions)
 
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import keras
 
-from kerasseg.config.model import ModelSettings
-from kerasseg.models.pretrained_unet import pretrained_unet
-from kerasseg.models.unet import unet
-
-_NETWORKS = {"unet": unet, "pretrained_unet": pretrained_unet}
+from kerasseg import anatomy
+from kerasseg.config.base import check_arguments, import_object
+from kerasseg.config.model import NETWORKS, ModelSettings
+from kerasseg.errors import UserError
 
 
 def build_network(settings: ModelSettings, input_channels: int) -> keras.Model:
@@ -19,9 +18,42 @@ def build_network(settings: ModelSettings, input_channels: int) -> keras.Model:
     `bottleneck`; then come `head`, `logits` and `probabilities`.
 
     Raises:
-        UserError: A weight file cannot be had.
+        UserError: A weight file cannot be had, or a network of the user lacks what training needs.
     """
-    return _NETWORKS[settings.network](settings, input_channels)
+    path = NETWORKS.get(settings.network, settings.network)
+    build = import_object("model.network", path, "a function that builds a network")
+    check_arguments("model.options", path, build, (settings, input_channels), settings.options)
+    network = build(settings, input_channels, **settings.options)
+    if settings.network not in NETWORKS:
+        _check_network(network, settings)
+    return network
+
+
+def _check_network(network: Any, settings: ModelSettings) -> None:
+    """Raise `UserError` where a network of the user lacks what training asks of it."""
+    if not isinstance(network, keras.Model):
+        raise UserError(
+            f"model.network: {settings.network} returned {network!r:.60}, expected a functional "
+            "keras.Model."
+        )
+    names = {layer.name for layer in network.layers}
+    needed = ["bottleneck", "logits"]
+    if settings.deep_supervision:
+        needed += ["head", *(f"decoder_{i + 2}" for i in range(settings.deep_supervision))]
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise UserError(
+            f"model.network: the network of {settings.network} has no layer "
+            f"{' and no layer '.join(missing)}, by whose name training finds it: give a layer the "
+            "name; kerasseg.models.unet.with_output adds head and logits."
+        )
+    channels, found = len(anatomy.TARGETS[settings.target]), tuple(network.outputs[0].shape)
+    if len(network.outputs) != 1 or len(found) != settings.dimensions + 2 or found[-1] != channels:
+        raise UserError(
+            f"model.network: the network of {settings.network} gives {found}, expected one output "
+            f"of {settings.dimensions + 2} axes, the last of the {channels} channel(s) of "
+            f"model.target={settings.target}."
+        )
 
 
 def float32_twin(network: keras.Model) -> keras.Model:

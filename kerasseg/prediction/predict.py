@@ -10,13 +10,12 @@ import google_crc32c
 from rich.console import Console
 from rich.table import Table
 
-from kerasseg import __version__
 from kerasseg.config.load import split_settings
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError, printable, storage_error
 from kerasseg.files import atomic_write
 from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
-from kerasseg.run import CHECKPOINT
+from kerasseg.run import CHECKPOINT, own_version
 
 if TYPE_CHECKING:
     from kerasseg.prediction.model import Model
@@ -74,7 +73,7 @@ def describe_origin(model: "Model", settings: list[str], labels: str | None) -> 
     """
     checkpoints = [run.folder / CHECKPOINT for run in model.runs]
     return {
-        "kerasseg": __version__,
+        "kerasseg": own_version(),
         "runs": [str(run.folder) for run in model.runs],
         "networks": [f"{google_crc32c.value(path.read_bytes()):08x}" for path in checkpoints],
         "combine": model.combine,

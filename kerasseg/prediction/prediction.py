@@ -12,7 +12,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets.case import Case, Grid
+from kerasseg.datasets.case import Case, Grid, in_float32
 from kerasseg.datasets.labels import own_label
 from kerasseg.datasets.nifti import write_nifti
 from kerasseg.datasets.resample import restore_label
@@ -51,7 +51,7 @@ def array_case(
             f"spacing is {tuple(spacing)}, expected the voxel size (depth, height, width) in mm."
         )
     depth, height, width = image.shape[:3]
-    d, h, w = (float(size) for size in spacing)
+    d, h, w = in_float32(spacing)
     grid = Grid((width, height, depth), np.diag([-w, -h, d, 1.0]))
     return Case(
         case_id=name,

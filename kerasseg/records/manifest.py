@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError, printable
 from kerasseg.files import atomic_write
@@ -211,21 +210,14 @@ def store_settings(experiment: Experiment) -> dict[str, Any]:
         keys.append("interpolation")
     if data.size is not None:
         keys.append("size")
-    keys += {
-        "brats_h5": ["h5_image_channels", "h5_mask_channels", "h5_slices"],
-        "nifti": ["files", "segmentation"],
-        "image_pairs": ["pairs"],
-        "phantom": ["phantom"],
-    }.get(data.layout, [])
+    keys += data.facts.settings
     settings: dict[str, Any] = {"format": FORMAT}
     for key in keys:
         if isinstance(values[key], dict):
             settings |= {f"data.{key}.{name}": value for name, value in values[key].items()}
         else:
             settings[f"data.{key}"] = values[key]
-    label_map = data.label_map
-    if data.layout in ("brats_nifti", "nifti"):
-        label_map = label_map or dict(anatomy.BRATS_LABEL_MAP)
+    label_map = data.label_map or data.facts.label_map
     if label_map:
         settings["data.label_map"] = {str(k): v for k, v in sorted(label_map.items())}
     for key in ("foreground_voxels", "compression"):

@@ -12,8 +12,9 @@ import numpy as np
 from isal import igzip
 from pydantic import ValidationError
 
-from kerasseg import __version__, anatomy
+from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
+from kerasseg.config.layouts import LAYOUTS
 from kerasseg.config.load import parse_yaml
 from kerasseg.datasets.case import Case, Input
 from kerasseg.datasets.checks import check_case
@@ -29,6 +30,7 @@ from kerasseg.prediction.predict_files import (
     write_prediction,
 )
 from kerasseg.prediction.prediction import Prediction, array_case
+from kerasseg.run import own_version
 from kerasseg.serving.client_transport import (
     Connection,
     GrpcTransport,
@@ -285,7 +287,7 @@ class Metadata:
         tumour = set(self.labels) == {"background", "tumour"}
         if not tumour:
             # The ids of a public data set are its layout's own; a scan's files may know better.
-            for layout in ("brats_nifti", "nnunet", "msd"):
+            for layout in (name for name, facts in LAYOUTS.items() if facts.label_ids):
                 likely = DataSettings.model_validate({**known, "layout": layout})
                 ids = label_ids(None, likely, self.target, None)
                 if all(ids[_CANONICAL[name]] == own for name, own in self.labels.items()):
@@ -422,7 +424,7 @@ def segment_files(
     inputs = find_inputs(paths, client.data, layout, output if inside else None)
     where = f"{client.connection.address}/{client.model}/{client.version or 'newest'}"
     origin = {
-        "kerasseg": __version__,
+        "kerasseg": own_version(),
         "runs": [where],
         "networks": [where],
         "combine": "mean",

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
 
-from kerasseg.datasets.resample import AIR_SHARE, first_centre, grid_step, same_spacing
+from kerasseg.datasets.resample import HALF, first_centre, grid_step, same_spacing
 from kerasseg.records.normalise import EPSILON
 from kerasseg.serving.graph_input import Accepted, require
 
@@ -221,7 +221,7 @@ def _with_air(volume: Any, resample: Callable[[Any], Any], cover: Callable[[Any]
     result = []
     for channel in tf.unstack(volume, axis=-1):
         covered = cover(tf.cast(channel != 0, tf.float32))
-        result.append(tf.where(covered < AIR_SHARE, 0.0, resample(channel)))
+        result.append(tf.where(covered < HALF, 0.0, resample(channel)))
     return tf.stack(result, axis=-1)
 
 

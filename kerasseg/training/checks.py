@@ -162,7 +162,9 @@ def step_bytes(
         batch_size: Patches that lie in one memory; None for all of `training.batch_size`.
     """
     settings, training = experiment.model, experiment.training
-    values, parameters = _values_and_parameters(settings, experiment.input_channels)
+    values, parameters = _values_and_parameters(
+        settings.model_dump_json(), experiment.input_channels
+    )
     padded = (-(-size // settings.stride) * settings.stride for size in patch_size)
     activations = values * math.prod(padded) * (batch_size or training.batch_size) * _LIVE_SHARE
     optimizer = experiment.optimizer
@@ -174,7 +176,8 @@ def step_bytes(
 
 def count_parameters(experiment: Experiment) -> int:
     """Return the number of parameters of the network, without building it."""
-    return _values_and_parameters(experiment.model, experiment.input_channels)[1]
+    settings = experiment.model.model_dump_json()
+    return _values_and_parameters(settings, experiment.input_channels)[1]
 
 
 def memory_warning(
@@ -220,8 +223,12 @@ def out_of_memory(
 
 
 @lru_cache(maxsize=16)
-def _values_and_parameters(settings: ModelSettings, input_channels: int) -> tuple[float, int]:
-    """Count the values that layers take and give per voxel of a patch, and the parameters."""
+def _values_and_parameters(section: str, input_channels: int) -> tuple[float, int]:
+    """Count the values that layers take and give per voxel of a patch, and the parameters.
+
+    `section` is section `model` as JSON, which can be hashed.
+    """
+    settings = ModelSettings.model_validate_json(section)
     settings = settings.model_copy(
         update={"pretrained": settings.pretrained.model_copy(update={"weights": "none"})}
     )

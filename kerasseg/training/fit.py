@@ -17,7 +17,7 @@ from kerasseg.models.unet import encoder_layers
 from kerasseg.pipeline.augment.compose import augment_batch
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
-from kerasseg.pipeline.record_cache import DiskCache, open_cache
+from kerasseg.pipeline.record_cache import DiskCache, RecordCache, open_cache
 from kerasseg.private_hooks import initial_epoch
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
@@ -81,31 +81,15 @@ def fit(
     training, pipeline = experiment.training, experiment.pipeline
     cases = dict.fromkeys([*split.train, *split.validation])
     cache = open_cache(pipeline, store, list(cases))
-    batches = TrainingBatches(
+    batches, validation = build_batches(
+        experiment,
         store,
-        split.train,
-        pipeline,
-        target=experiment.model.target,
-        batch_size=training.batch_size,
-        seed=experiment.run.seed,
+        split,
         steps_per_epoch=_steps_per_epoch(experiment, len(split.train), state),
-        steps_multiple=training.gradient_accumulation,
-        transforms=transforms_of(experiment.augment),
         cache=cache,
         augment_later=pipeline.augment_on == "device",
         worker=devices.worker,
         workers=devices.workers,
-    )
-    validation = validation_batches(
-        store,
-        split.validation,
-        pipeline,
-        target=experiment.model.target,
-        batch_size=training.batch_size,
-        seed=experiment.run.seed,
-        worker=devices.worker,
-        workers=devices.workers,
-        cache=cache,
     )
     accumulation = training.gradient_accumulation
     updates_per_epoch = batches.steps_per_epoch // accumulation
@@ -269,6 +253,51 @@ def _epoch_callbacks(
         factor, patience = settings.plateau_factor, settings.plateau_patience
         callbacks.append(ReduceOnPlateau(progress, factor, patience, lowest))
     return callbacks
+
+
+def build_batches(
+    experiment: Experiment,
+    store: RecordStore,
+    split: Split,
+    *,
+    steps_per_epoch: int | None = None,
+    cache: RecordCache = None,
+    augment_later: bool = False,
+    worker: int = 0,
+    workers: int = 1,
+) -> tuple[TrainingBatches, tf.data.Dataset]:
+    """Return the training batches of an experiment and its validation batches.
+
+    The arguments are those of `TrainingBatches`; `steps_per_epoch` is by default the setting's.
+    """
+    training, target = experiment.training, experiment.model.target
+    batches = TrainingBatches(
+        store,
+        split.train,
+        experiment.pipeline,
+        target=target,
+        batch_size=training.batch_size,
+        seed=experiment.run.seed,
+        steps_per_epoch=steps_per_epoch or training.steps_per_epoch,
+        steps_multiple=training.gradient_accumulation,
+        transforms=transforms_of(experiment.augment),
+        cache=cache,
+        augment_later=augment_later,
+        worker=worker,
+        workers=workers,
+    )
+    validation = validation_batches(
+        store,
+        split.validation,
+        experiment.pipeline,
+        target=target,
+        batch_size=training.batch_size,
+        seed=experiment.run.seed,
+        worker=worker,
+        workers=workers,
+        cache=cache,
+    )
+    return batches, validation
 
 
 def run_epochs(

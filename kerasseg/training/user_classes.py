@@ -1,16 +1,18 @@
 """Callbacks and optimisers of Keras, or of the user, that a config names by their import path."""
 
-import difflib
 import importlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from kerasseg.config.augment import Imported, transforms_of
+from kerasseg.config.base import import_object
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import flat_settings
 from kerasseg.errors import UserError
+from kerasseg.losses.loss import loss_function
+from kerasseg.pipeline.augment.compose import imported_function
 
 _RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 _WATCHERS = (
@@ -88,6 +90,15 @@ def user_callbacks(
     return [c for c in made if writing or not isinstance(c, _WRITERS)]
 
 
+def check_functions(experiment: Experiment) -> None:
+    """Raise `UserError` for a loss or a transform of the user that cannot be imported or called."""
+    for term in experiment.loss:
+        loss_function(term)
+    for transform in transforms_of(experiment.augment):
+        if isinstance(transform, Imported):
+            imported_function(transform)
+
+
 def _check(callback: keras.callbacks.Callback, experiment: Experiment, workers: int) -> None:
     """Raise `UserError` for a callback that cannot work with the rest of the experiment."""
     name, optimizer = type(callback).__name__, experiment.optimizer
@@ -132,17 +143,7 @@ def import_class(setting: str, path: str, base: type, base_path: str) -> type:
     Raises:
         UserError: If it cannot be imported or is another class.
     """
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
-        hint = f" Did you mean {module}.{near[0]}?" if near else ""
-        raise UserError(
-            f"{setting}: {path} cannot be imported ({error}).{hint} Give the import path of a "
-            f"{base_path}; the folder of a module of your own must be in the environment variable "
-            "PYTHONPATH."
-        ) from None
+    found = import_object(setting, path, f"a {base_path}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{setting}: {path} is not a {base_path}: name a subclass of it.")
     return found

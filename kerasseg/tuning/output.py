@@ -86,7 +86,7 @@ class SearchProgress:
         if record.status == "failed":
             return f"{name:<12} {values}  FAILED after {minutes}: {shorten_reason(record)}"
         if record.status == "stopped":
-            return f"{name:<12} {values}  stopped; python tune.py again goes on with it"
+            return f"{name:<12} {values}  stopped; kerasseg tune again goes on with it"
         best = ""
         if self.best is not None and not record.is_baseline:
             best = f"  best {self.best.score:.4f} (trial {self.best.number})"
@@ -133,7 +133,7 @@ def write_results(search: Search, why_ended: str | None) -> Path | None:
     say(f"Figure    {folder / 'figures' / 'score_by_trial.png'}")
     say(f"Look at   {page}")
     say(f"Watch     tensorboard --logdir {folder}  (HPARAMS)")
-    say(f"Next      python train.py --config {path}")
+    say(f"Next      kerasseg train --config {path}")
     return path
 
 

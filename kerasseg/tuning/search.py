@@ -18,6 +18,7 @@ from kerasseg.config.load import (
     DEMO_CONFIG,
     apply_override,
     differences,
+    find_config,
     make_experiment,
     parse_yaml,
     read_yaml,
@@ -33,7 +34,7 @@ FILE_NAME = "search.yaml"
 ORACLE_FILE = "oracle.json"
 """The tuner's state, beside `search.yaml`."""
 DEFAULT_FILE = DEMO_CONFIG.parent / "tune_phantom.yaml"
-"""The tune file of `python tune.py` without arguments."""
+"""The tune file of `kerasseg tune` without arguments."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     Raises `UserError` for anything that is wrong with it: unknown settings, values that their
     limits refuse, a space that no experiment takes.
     """
-    file = file or DEFAULT_FILE
+    file = find_config(file or DEFAULT_FILE)
     values = read_yaml(file)
     of_search = [text for text in overrides if re.match(r"\s*search\s*[.=]", text)]
     for override in of_search:
@@ -103,7 +104,8 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     except ValidationError as error:
         names = [text.partition("=")[0].strip() for text in of_search]
         raise UserError(explain(error, values, str(file), names, TuneFile)) from None
-    base = DEMO_CONFIG if tune_file.base is None else file.parent / tune_file.base
+    named = tune_file.base
+    base = DEMO_CONFIG if named is None else file.parent / find_config(named)
     base_values = read_yaml(base)
     for override in tune_file.overrides:
         try:
@@ -188,7 +190,7 @@ def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(
             f"{path}: there is no such file, so {folder} is no folder of a search; name one that "
-            "python tune.py wrote."
+            "kerasseg tune wrote."
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None

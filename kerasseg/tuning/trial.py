@@ -82,7 +82,7 @@ def _train(experiment: Experiment, run: Path, job: dict[str, Any]) -> TrialOutco
         return choose_devices(experiment.training)
 
     devices = start_tensorflow(choose, hide_optional_packages=True)
-    from kerasseg.train import run_experiment
+    from kerasseg.run_experiment import run_experiment
     from kerasseg.training.callbacks import StopAtDeadline
 
     deadline = StopAtDeadline(job["deadline"])

@@ -404,6 +404,24 @@ def test_refused_files(tmp_path):
     assert load_experiment(tmp_path / "experiment.yaml", ["training.epochs=7"]).training.epochs == 7
 
 
+def test_a_ready_config_is_found_by_its_name_in_any_folder(tmp_path, monkeypatch):
+    shipped = load_experiment("configs/msd_3d.yaml", ["data.root=FOLDER"])
+    monkeypatch.chdir(tmp_path)
+    assert load_experiment("msd_3d", ["data.root=FOLDER"]) == shipped
+    with pytest.raises(UserError, match=r"^override: training.epochs: "):
+        load_experiment("msd_3d", ["data.root=FOLDER", "training.epochs=many"])
+    (tmp_path / "msd_4d.yaml").touch()
+    with pytest.raises(UserError, match=r"there are msd_4d.yaml; ready configs.* msd_3d, nifti_3d"):
+        load_experiment("msd_2d")
+    with pytest.raises(UserError, match=r"no such config file; ready configs.* are brats20_3d, "):
+        load_experiment("configs/msd_3d.yaml")
+    (tmp_path / "msd_3d").mkdir()
+    assert load_experiment("msd_3d", ["data.root=FOLDER"]) == shipped, "a folder is no config"
+    (tmp_path / "msd_3d").rmdir()
+    (tmp_path / "msd_3d").write_text("run: {name: own}")
+    assert load_experiment("msd_3d").run.name == "own", "a file of this very name comes first"
+
+
 def test_several_mistakes_are_told_at_once():
     message = refuse("training.epochs=0", "pipeline.tumour_share=7")
     assert "training.epochs" in message and "pipeline.tumour_share" in message

@@ -11,7 +11,7 @@ from kerasseg.evaluation.scores import mean_scores
 from kerasseg.figures.runs import draw_training_curves
 from kerasseg.inference.predictor import Predictor
 from kerasseg.run import read_history
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training.callbacks import History
 from tests.conftest import phantom_experiment
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from kerasseg.losses.loss import LOSSES, SegmentationLoss
+from kerasseg.config.loss import TERMS
+from kerasseg.losses.loss import SegmentationLoss
 from tests.losses import brute_force
 from tests.losses.check_loss import as_probabilities, check_loss, loss_of, masks
 
@@ -84,11 +85,11 @@ def test_one_alpha_for_all_channels_of_a_sigmoid_target():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", TERMS)
 def test_battery(name, activation, tmp_path):
     loss = loss_of(name, True, activation)
     # A short training says the same of each activation: the losses take turns.
-    trained = activation == list(ACTIVATIONS)[list(LOSSES).index(name) % 2]
+    trained = activation == list(ACTIVATIONS)[list(TERMS).index(name) % 2]
     check_loss(loss, activation, ACTIVATIONS[activation], tmp_path if trained else None)
 
 
@@ -166,7 +167,7 @@ def test_a_softmax_cross_entropy_without_a_voxel_that_has_a_weight_is_0():
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"boundary"}))
+@pytest.mark.parametrize("name", sorted(set(TERMS) - {"boundary"}))
 def test_a_million_voxels_of_float16_do_not_overflow(name):
     truth = np.ones((1, 100, 100, 100, 1), np.float16)
     loss = loss_of(name, True)
@@ -206,7 +207,7 @@ def pair(draw):
 
 
 @settings(max_examples=50, deadline=None)
-@given(pair(), st.sampled_from(["batch", "sample"]), st.sampled_from(sorted(LOSSES)))
+@given(pair(), st.sampled_from(["batch", "sample"]), st.sampled_from(sorted(TERMS)))
 def test_what_holds_for_all_masks(masks_and_probabilities, reduction, name):
     truth, probability = masks_and_probabilities
     options = {} if name in ("cross_entropy", "focal", "top_k") else {"reduction": reduction}
@@ -263,7 +264,7 @@ def test_float32_whatever_the_policy():
     truth = masks((1, 3, 2, 3), "sigmoid")
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        for name in LOSSES:
+        for name in TERMS:
             value = loss_of(name, True)(truth, ops.ones(truth.shape, "float16"))
             assert keras.backend.standardize_dtype(value.dtype) == "float32"
     finally:

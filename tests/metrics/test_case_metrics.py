@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from kerasseg import anatomy
-from kerasseg.metrics import case_metrics as module
 from kerasseg.metrics.case_metrics import BY_RULE, UNITS, MetricSettings, case_metrics
 from kerasseg.metrics.lesions import Components, lesion_wise
 from kerasseg.metrics.overlap import EmptyRule, dice
@@ -125,7 +125,7 @@ def test_relative_volume_error_of_an_empty_truth():
 
 def test_only_what_is_asked_for_is_measured(monkeypatch):
     for name in ("SurfaceDistances", "LesionCounts", "lesion_wise", "Components"):
-        monkeypatch.setattr(module, name, None)
+        monkeypatch.setattr(sys.modules["kerasseg.metrics.case_metrics"], name, None)
     got = case_metrics(SOME, SOME, UNIT, MetricSettings(metrics=("iou", "dice")))
     assert list(got.values) == ["iou", "dice"] and got.lesions == ()
 

@@ -22,8 +22,8 @@ from kerasseg.config.training import OptimizerSettings, TrainingSettings
 from kerasseg.records.splits import Split
 from kerasseg.records.store import open_store
 from kerasseg.run import read_history
+from kerasseg.run_experiment import build_network
 from kerasseg.targets import label_to_masks
-from kerasseg.train import build_network
 from kerasseg.training.callbacks import Stopped
 from kerasseg.training.devices import Devices, choose_devices
 from kerasseg.training.fit import compile_for_training, fit

@@ -69,7 +69,7 @@ def test_pretrained_weights_are_not_read(tmp_path, monkeypatch):
         assert settings.pretrained.weights == "none" and settings.init_from is None
         raise Built
 
-    monkeypatch.setattr("kerasseg.train.models.build_network", build_network)
+    monkeypatch.setattr("kerasseg.run_experiment.models.build_network", build_network)
     experiment = phantom_experiment(
         tmp_path,
         "model.dimensions=2",

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasseg.doctor import _random_batch
 from kerasseg.errors import UserError
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training.checks import check_precision, choose_precision
 from kerasseg.training.fit import compile_for_training
 from tests.conftest import phantom_experiment

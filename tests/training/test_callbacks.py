@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training.callbacks import SayTakenByOneClass, taken_by_one_class
 from kerasseg.training.fit import compile_for_training, fit, run_epochs
 from kerasseg.training.state import Progress

@@ -10,7 +10,7 @@ import pytest
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
 from kerasseg.records.store import open_store
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training.fit import fit
 from kerasseg.training.state import FILE_NAME
 from tests.conftest import phantom_experiment

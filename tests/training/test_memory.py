@@ -9,7 +9,7 @@ import tensorflow as tf
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
-from kerasseg.train import build_network, run_experiment
+from kerasseg.run_experiment import build_network, run_experiment
 from kerasseg.training import checks as memory
 from kerasseg.training.devices import Devices
 from kerasseg.training.fit import fit
@@ -196,7 +196,7 @@ def test_an_estimate_warns_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
         assert "Warning    pipeline.patch_size [8, 16, 12] with" in capsys.readouterr().out
         raise UserError("far enough")
 
-    monkeypatch.setattr("kerasseg.train.open_store", converted)
+    monkeypatch.setattr("kerasseg.run_experiment.open_store", converted)
     with pytest.raises(UserError, match="far enough"):
         run_experiment(experiment)
 

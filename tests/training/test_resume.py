@@ -12,7 +12,7 @@ import pytest
 from kerasseg.models.unet import encoder_layers
 from kerasseg.pipeline.batches import validation_batches
 from kerasseg.records.splits import Split
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training.callbacks import Stopped
 from kerasseg.training.fit import compile_for_training, fit
 from kerasseg.training.state import FILE_NAME, save_state

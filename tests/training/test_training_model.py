@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from kerasseg import anatomy
 from kerasseg.losses.loss import build_loss
+from kerasseg.run_experiment import build_network
 from kerasseg.targets import label_to_masks
-from kerasseg.train import build_network
 from kerasseg.training.fit import compile_for_training
 from tests.conftest import phantom_experiment
 

@@ -50,13 +50,13 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     process.send_signal(signal.SIGTERM)
     code, shown = process.wait(120), process.stdout + process.stderr
     assert code == 143 and "The same command again goes on." in shown
-    assert "stopped; python tune.py again goes on with it" in shown
+    assert "stopped; kerasseg tune again goes on with it" in shown
 
     process = start(path, "--then-train")
     code, shown = process.wait(), process.stdout + process.stderr
     assert code == 0, shown
     assert (tmp_path / "full" / "toy_best" / "report.html").exists()
-    assert f"python train.py --config {folder / 'best.yaml'}" in shown
+    assert f"kerasseg train --config {folder / 'best.yaml'}" in shown
 
     found = records(load_search(path))
     assert [(r["status"], r["executions"][0]["epochs"]) for r in found] == [("completed", 8)]

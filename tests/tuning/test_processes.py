@@ -94,6 +94,6 @@ def test_trials_go_on_while_the_chief_is_away_and_none_is_lost_or_run_twice(tmp_
     assert {found[0]["worker"], found[1]["worker"]} == {"one", "two"}
     assert found[2]["worker"] == found[1]["worker"]
     assert "had trials, which are kept for them" in shown[-1]
-    assert "tune_report.html" in shown[-1] and "Next      python train.py" in shown[-1]
+    assert "tune_report.html" in shown[-1] and "Next      kerasseg train" in shown[-1]
     assert (search.folder / "tune_report.html").exists()
     assert load_experiment(search.folder / "best.yaml").run.name == "toy_best"

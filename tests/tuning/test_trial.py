@@ -14,7 +14,7 @@ from kerasseg.files import file_lock
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
 from kerasseg.run import read_history
-from kerasseg.train import run_experiment
+from kerasseg.run_experiment import run_experiment
 from kerasseg.tuning.trial import run_job
 from kerasseg.tuning.trial_process import TrialJob
 from tests.conftest import phantom_experiment
@@ -141,7 +141,7 @@ def test_a_full_disk_is_no_fault_of_the_trial(tmp_path, store, monkeypatch, caus
     def full(*arguments, **options):
         raise storage_error(FULL, "Writing last.keras", "run.root") from cause
 
-    monkeypatch.setattr("kerasseg.train.run_experiment", full)
+    monkeypatch.setattr("kerasseg.run_experiment.run_experiment", full)
     outcome = run_job(make_job(tmp_path, store, "trial").folder)
     assert outcome.status == "stopped" and "the disk is full" in outcome.reason
     assert "with search.root=FOLDER" in outcome.reason

@@ -39,7 +39,7 @@ def test_a_search_ends_with_a_table_a_figure_and_a_config_that_trains(tmp_path, 
     assert f"the base as it is: {gain:+.4f} by the search" in shown
     for record in found[1:]:
         assert re.search(rf"Trial {record['number']}/4 .*{record['score']:.4f}", shown)
-    assert f"python train.py --config {best}" in shown
+    assert f"kerasseg train --config {best}" in shown
     experiment = load_experiment(best)
     assert experiment.optimizer.learning_rate == top["values"]["optimizer.learning_rate"]
     assert list(experiment.model.features) == top["values"]["model.features"]
@@ -158,7 +158,7 @@ def test_a_record_that_is_gone_is_restored(tmp_path, capsys, tuner):
         curve = record["executions"][0]["curve"]
         rows = [f"{epoch},{score}" for epoch, score in enumerate(curve, 1)]
         (run / "history.csv").write_text("\n".join(["epoch,val_dice_smoothed", *rows]))
-    for trial in ("baseline", best["trial_id"]):
+    for trial in ("baseline", f"{best['number']:04d}"):
         (search.folder / "trials" / f"{trial}.json").unlink()
     capsys.readouterr()
 
@@ -170,7 +170,7 @@ def test_a_record_that_is_gone_is_restored(tmp_path, capsys, tuner):
     assert asked == ["trial_baseline"]
     shown = capsys.readouterr().out
     assert f"Best      trial {best['number']}: val_dice_smoothed {best['score']:.4f}" in shown
-    assert f"Restored   {search.folder}/trials/{best['trial_id']}.json" in shown
+    assert f"Restored   {search.folder}/trials/{best['number']:04d}.json" in shown
     kept = ("number", "status", "score", "values", "bracket", "round", "epochs_to")
     for old, new in zip(before, records(search), strict=True):
         assert [old[name] for name in kept] == [new[name] for name in kept]

@@ -1,5 +1,6 @@
 """The tune files in configs/: their heading, and that their space is one that trains."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,13 @@ def test_heading_name_and_space(path):
 
 def test_the_default_is_one_of_them():
     assert DEFAULT_FILE.samefile("configs/tune_phantom.yaml") and len(FILES) == 3
+
+
+def test_a_ready_search_and_a_ready_base_are_found_by_their_names(tmp_path, monkeypatch):
+    space = {"optimizer.learning_rate": {"float": [1e-4, 1e-3]}}
+    own = {"base": "lgg_2d", "search": {"name": "own", "space": space}}
+    (tmp_path / "own.yaml").write_text(json.dumps(own))
+    ready = Path("configs").resolve()
+    monkeypatch.chdir(tmp_path)
+    assert load(Path("tune_phantom")).file.samefile(ready / "tune_phantom.yaml")
+    assert load(tmp_path / "own.yaml").values["run"] == {"name": "lgg_2d"}

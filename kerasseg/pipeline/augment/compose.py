@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerasseg.config import augment as settings
 from kerasseg.config.augment import Albumentations, Transform
+from kerasseg.config.base import check_arguments, import_object
 from kerasseg.pipeline.augment.artefacts import (
     add_ghosts,
     blur,
@@ -80,6 +81,8 @@ def augment(
             pixels, label = _turn(transform, pixels, label, patch, own)
         elif isinstance(transform, settings.Albumentations):
             pixels, label = apply_albumentations(transform, pixels, label, patch.modalities, own)
+        elif isinstance(transform, settings.Imported):
+            pixels, label = _apply_imported(transform, pixels, label, own)
         else:
             pixels = _change(transform, pixels, patch, own)
     return tf.cast(pixels, tf.float16), label
@@ -132,6 +135,27 @@ def _turn(
         lambda: rotate90(image, label, (axes[0], axes[1]), quarters),
         lambda: (image, label),
     )
+
+
+def imported_function(transform: settings.Imported) -> Callable[..., Any]:
+    """Return the function of the user. Raises `UserError` where there is none of that form."""
+    setting, path = "augment.transforms", transform.path
+    function: Callable[..., Any] = import_object(setting, path, "a function of image and label")
+    check_arguments(setting, path, function, ("image", "label", "seed"), transform.options)
+    return function
+
+
+def _apply_imported(
+    transform: settings.Imported, image: tf.Tensor, label: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    function, draw = imported_function(transform), tf.random.fold_in(seed, _DRAW)
+
+    def apply() -> tuple[tf.Tensor, tf.Tensor]:
+        changed, moved = function(image, label, draw, **transform.options)
+        changed, moved = tf.cast(changed, image.dtype), tf.cast(moved, label.dtype)
+        return tf.ensure_shape(changed, image.shape), tf.ensure_shape(moved, label.shape)
+
+    return tf.cond(happens(seed, _CHANCE, transform.p, []), apply, lambda: (image, label))
 
 
 def _change(transform: Any, image: tf.Tensor, patch: Patch, seed: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ from kerasseg.pipeline.augment.compose import augment_batch
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.splits import Split
-from kerasseg.train import build_network
+from kerasseg.run_experiment import build_network
 from kerasseg.training.fit import fit
 from tests.conftest import phantom_experiment
 

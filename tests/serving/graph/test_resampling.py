@@ -1,12 +1,16 @@
 """A volume onto another grid and back, as SciPy and Pillow do it."""
 
+import dataclasses
+
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from kerasseg.datasets import resample
+from kerasseg.datasets.case import Grid
 from kerasseg.prediction.prediction import array_case
 from kerasseg.serving import graph_volume as graph
 from kerasseg.serving.graph_input import Accepted
@@ -88,6 +92,28 @@ def test_the_grid_of_a_scan_is_that_of_resample_case(shape, factor):
     assert bool(found.same) == (expected is case) == all(abs(f - 1) <= 1e-3 for f in factor)
     assert found.volume.shape == expected.image.shape
     np.testing.assert_allclose(found.volume.numpy(), expected.image, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("turned", [0.0, 0.3])
+def test_ties_fall_alike_in_arrays_files_and_requests(turned):
+    """0.9 mm is another number in float64, in float32 and in the matrix of an oblique file. It
+    decides whether 55 voxels of 0.9 mm are 49 or 50 of 1 mm, and every tenth voxel at an edge."""
+    volume = scan((55, 24, 24))
+    array = array_case(volume, (0.9, 0.9, 0.9), ACCEPTED.modalities)
+    assert array.spacing == (float(np.float32(0.9)),) * 3
+    cos, sin = np.cos(turned), np.sin(turned)
+    turn = np.array([[cos, -sin, 0, 50], [sin, cos, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
+    affine = (turn @ array.grid.affine).astype(np.float32).astype(float)
+    grid = Grid(array.grid.shape, affine)
+    file = dataclasses.replace(array, spacing=grid.spacing, affine=grid.our_affine, grid=grid)
+    expected = resample.resample_case(array, (1.0, 1.0, 1.0), 1).image
+    assert expected.shape == (50, 22, 22, 2), "49.5 voxels are a tie, which goes to the even number"
+    found = resample.resample_case(file, (1.0, 1.0, 1.0), 1).image
+    accepted = dataclasses.replace(ACCEPTED, spacing=(1.0, 1.0, 1.0))
+    served = graph.to_grid(tf.constant(volume), tf.constant([0.9] * 3, tf.float32), accepted)
+    for other in (found, served.volume.numpy()):
+        assert ((other == 0) == (expected == 0)).all(), "the same voxels are air"
+        np.testing.assert_allclose(other, expected, rtol=1e-4, atol=1e-2)
 
 
 @given(

@@ -80,7 +80,7 @@ def test_a_whole_search(tmp_path: Path) -> None:
     # A reason in full, and as text.
     assert "deep " * 40 + "&lt;script&gt;alert(1)&lt;/script&gt;</dd>" in text
     assert "<script>alert" not in text
-    assert f"python train.py --config {folder}/best.yaml" in text
+    assert f"kerasseg train --config {folder}/best.yaml" in text
     assert "Estimated from 12 trials" in text
     assert "keras-tuner" in text and "random" in text
     best = max(trials[:12], key=lambda trial: trial["score"])
@@ -143,7 +143,7 @@ def test_a_search_of_every_sort(
     assert len(_rows(text)) == len(trials)
     for expected in words:
         assert expected in text
-    assert "python train.py --config" in text or "No trial has a score" in text
+    assert "kerasseg train --config" in text or "No trial has a score" in text
 
 
 @pytest.mark.usefixtures("figures_not_rendered")

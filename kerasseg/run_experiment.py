@@ -17,7 +17,7 @@ from kerasseg.config.load import dump_experiment
 from kerasseg.evaluation.evaluate import VolumeValidation, score_cases
 from kerasseg.evaluation.evaluate_runs import write_training_report
 from kerasseg.evaluation.results import Results
-from kerasseg.evaluation.scores import score_columns
+from kerasseg.evaluation.scores import metric_settings, score_columns
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
@@ -53,7 +53,7 @@ from kerasseg.training.devices import Devices, choose_devices, device_name
 from kerasseg.training.fit import fit
 from kerasseg.training.optimizers import build_optimizer
 from kerasseg.training.state import FILE_NAME as STATE_FILE
-from kerasseg.training.user_classes import user_callbacks
+from kerasseg.training.user_classes import check_functions, user_callbacks
 
 
 def run_experiment(
@@ -95,6 +95,8 @@ def run_experiment(
         for warning in [*experiment.warnings, *([memory] if memory else [])]:
             say(f"Warning    {warning}", style="bold yellow")
         build_optimizer(experiment.optimizer, experiment.training.epochs, 1)  # or refuse it now
+        check_functions(experiment)
+        metric_settings(experiment.metrics)
         callbacks = user_callbacks(experiment, writing=devices.chief, workers=devices.workers)
         devices.check_same(
             "config",
