@@ -5,8 +5,7 @@ Without --config it trains the demo on generated phantoms. The same as `kerasseg
 
 import sys
 
-from kerasseg.cli.main import app, mistakes_as_sentences
+from kerasseg.cli.main import main
 
 if __name__ == "__main__":
-    with mistakes_as_sentences():
-        app(["train", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}")
+    main(["train", *sys.argv[1:]], f"python {sys.argv[0]}")

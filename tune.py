@@ -5,8 +5,7 @@ Without --config it searches on generated phantoms. The same as `kerasseg tune`.
 
 import sys
 
-from kerasseg.cli.main import app, mistakes_as_sentences
+from kerasseg.cli.main import main
 
 if __name__ == "__main__":
-    with mistakes_as_sentences():
-        app(["tune", *sys.argv[1:]], prog_name=f"python {sys.argv[0]}")
+    main(["tune", *sys.argv[1:]], f"python {sys.argv[0]}")

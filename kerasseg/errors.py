@@ -1,6 +1,7 @@
-"""The one error that is shown to a user as a sentence instead of a traceback."""
+"""The error that is shown to a user as a sentence instead of a traceback; the wish to stop."""
 
 import errno
+import signal
 import unicodedata
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -36,6 +37,19 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message, keep="\n"))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks this process to end.
+
+    Args:
+        number: The signal: SIGINT comes from Ctrl-C; SIGTERM from `kill`, Slurm, Kubernetes and the
+            pre-emption of clouds.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 _ANOTHER_FOLDER = "name another folder{option}"

@@ -84,12 +84,16 @@ def _alone(function: Callable[[T], R], item: T, killed: Callable[[T], R]) -> R:
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[T], R], item: T) -> Future[R]:
+    # A process that begins inherits the mask: in its first second nothing else keeps Ctrl-C away.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(function, item)
     except BrokenProcessPool as error:  # a process died since the last result was taken
         future: Future[R] = Future()
         future.set_exception(error)
         return future
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -1,6 +1,7 @@
 """Progress bars for everything that takes more than a few seconds."""
 
 import sys
+import time
 from collections.abc import Generator, Iterable
 from typing import TypeVar
 
@@ -15,11 +16,16 @@ from rich.progress import (
 )
 
 T = TypeVar("T")
+LINE_SECONDS = 30.0
+"""Time between two lines about work that goes on, where no terminal shows a bar."""
 
 
 def track(items: Iterable[T], total: int, description: str) -> Generator[T, None, None]:
-    """Yield `items` behind a bar on standard error; without a terminal, one line at the end."""
+    """Yield `items` behind a bar on standard error; without a terminal, a line now and then."""
     console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield from _with_lines(items, total, description)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -33,3 +39,19 @@ def track(items: Iterable[T], total: int, description: str) -> Generator[T, None
         for item in items:
             yield item
             progress.advance(task)
+
+
+def _with_lines(items: Iterable[T], total: int, description: str) -> Generator[T, None, None]:
+    started = said = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done, now = done + 1, time.monotonic()
+        if now - said >= LINE_SECONDS and done < total:
+            said, left = now, (now - started) / done * (total - done)
+            _say(f"{description}: {done}/{total} in {now - started:.0f} s, about {left:.0f} s left")
+    _say(f"{description}: {done}/{total} in {time.monotonic() - started:.0f} s")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

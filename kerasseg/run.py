@@ -32,7 +32,8 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import (
     differences,
     dump_experiment,
-    make_experiment,
+    load_experiment,
+    look_up,
     parse_yaml,
     read_yaml,
 )
@@ -223,7 +224,7 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
             f"it have one: {_names(runs_in(folder.parent))}."
         )
     try:
-        experiment = _read_config(config, overrides)
+        experiment = load_experiment(config, overrides)
     except UserError as error:
         raise UserError(f"{error}{_other_versions(folder)}") from error
     if trained and not any(override.startswith("postprocessing") for override in overrides):
@@ -241,21 +242,6 @@ def read_evaluated(folder: Path, overrides: Sequence[str] = ()) -> Run:
                 f"takes settings of {', '.join(_OF_EVALUATION)}."
             )
     return read_run(folder, overrides)
-
-
-def _read_config(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read a run's config.yaml, in which an older version may have named its own Muon.
-
-    It is read as Keras's, which took its place. That changes nothing for a trained network; the
-    training of such a run cannot go on, as the two keep other moments.
-    """
-    values = read_yaml(path)
-    optimizer = values.get("optimizer")
-    if isinstance(optimizer, dict) and optimizer.get("name") == "muon":
-        own = ("momentum", "nesterov", "beta_1", "beta_2")
-        kept = {key: value for key, value in optimizer.items() if key not in own}
-        values["optimizer"] = kept | {"name": "keras.optimizers.Muon"}
-    return make_experiment(values, overrides, str(path))
 
 
 def runs_in(root: Path) -> list[str]:
@@ -365,6 +351,11 @@ def latest_run_folder(experiment: Experiment) -> Path:
         folder = _newest(root, experiment.run.name, name)
     if folder is None:
         raise UserError(f"--resume: there is no run {name} in {root}: start it without --resume.")
+    if look_up(read_yaml(folder / "config.yaml"), "optimizer.name") == "muon":
+        raise UserError(
+            f"--resume: {folder} was trained with kerasseg's own muon, which is gone, and Keras's "
+            "keeps other moments: start anew without --resume."
+        )
     before = read_run(folder, trained=False).experiment
     changed = [
         d for d in differences(before, experiment, _MUST_MATCH) if not d.startswith(_MAY_CHANGE)
@@ -474,6 +465,6 @@ def _newest(root: Path, folder_name: str, run_name: str) -> Path | None:
     matches = [pattern.fullmatch(path.name) for path in root.iterdir()] if root.is_dir() else []
     for number in sorted((int(match[1] or 1) for match in matches if match), reverse=True):
         config = _folder(root, folder_name, number) / "config.yaml"
-        if config.exists() and _read_config(config).run_name == run_name:
+        if config.exists() and load_experiment(config).run_name == run_name:
             return config.parent
     return None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
+from kerasseg import __version__, progress
 from kerasseg.cli import data, options
+from kerasseg.cli import main as cli
+from kerasseg.cli.main import EXAMPLES, build_program, main
+from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import DEMO_CONFIG, dump_experiment, load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.store import open_store
@@ -53,6 +59,131 @@ def test_help_and_a_wrong_verb_answer_without_tensorflow():
         )
         assert done.returncode == code and "imported []" in done.stdout, done.stdout + done.stderr
     assert "No such command 'trian'" in kerasseg("trian").stderr
+
+
+def run_here(*arguments: str) -> int:
+    """The exit code of `kerasseg ARGUMENT…` in this process."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell's & has it ignored
+    try:
+        main(list(arguments), "kerasseg")
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    raise AssertionError("a command ends with an exit code")
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_help_has_examples_that_can_be_typed_and_keeps_its_brackets(verb, capsys):
+    assert run_here(*verb.split(), "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for example in EXAMPLES[verb]:
+        assert example in shown
+        words = shlex.split(example.partition(" > ")[0])
+        command = get_command(build_program())
+        for name in verb.split():
+            command = command.commands[name]
+        command.make_context(verb, words[1 + len(verb.split()) :])  # or a UsageError
+    if "--config" in shown and verb != "tune":
+        assert "[the demo, or neutral settings for the data set" in shown
+    if verb == "tune":
+        assert "[KERASTUNER_ORACLE_IP:KERASTUNER_ORACLE_PORT]" in shown
+
+
+def test_version_package_and_completion(capsys):
+    assert run_here("--version") == 0
+    assert capsys.readouterr().out == f"kerasseg {__version__}\n"
+    done = run_program(["-m", "kerasseg", "--version"])
+    assert done.stdout == f"kerasseg {__version__}\n" and done.returncode == 0
+    assert options.complete_setting("training.ep") == ["training.epochs="]
+    assert run_here("--help") == 0 and "--install-completion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explore"],
+        ["verify"],
+        ["show-batch"],
+        ["convert"],
+        ["config"],
+        ["doctor", "run.seed=1"],
+        ["bench", "data"],
+        ["evaluate", "run"],
+        ["compare", "run", "other"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_each_verb_answers_a_signal(arguments, number, monkeypatch, capsys):
+    def stop(*_):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    monkeypatch.setattr(data, "read_experiment", stop)
+    monkeypatch.setattr("kerasseg.run.read_evaluated", stop)
+    assert run_here(*arguments) == 128 + number
+    assert "\nStopped. The same command begins again.\n" in capsys.readouterr().err
+
+
+def test_a_signal_in_the_first_second(monkeypatch, capsys):
+    """Nothing that takes time to import comes before the answer."""
+    probe = "import sys, kerasseg.cli.main; print({'typer', 'yaml', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+    monkeypatch.setattr(cli, "build_program", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert run_here("train") == 143
+    assert capsys.readouterr().err == "\nStopped before it began.\n"
+
+
+def test_progress_in_a_pipe_is_a_line_every_so_often(monkeypatch, capsys):
+    assert list(progress.track("abc", 3, "Reading 3 letters")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "Reading 3 letters: 3/3 in 0 s\n"
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert list(progress.track("abc", 3, "Reading 3 letters")) == ["a", "b", "c"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Reading 3 letters: 1/3 in 0 s, about 0 s left" and len(lines) == 3
+
+
+def test_a_data_set_without_a_config_has_neutral_settings(tmp_path):
+    root = f"data.root={tmp_path / 'my scans'}"
+    found = options.read_experiment(None, ["data.layout=brats_nifti", root])
+    assert found.run.name == "my_scans" and str(found.store_root) == "tfrecords/my_scans"
+    assert found.pipeline == Experiment().pipeline and found.model == Experiment().model
+    for layout in ("lgg", "image_pairs"):
+        found = options.read_experiment(None, [f"data.layout={layout}", root])
+        assert (found.model.dimensions, found.model.target) == (2, "binary")
+    assert options.read_experiment(None, ["data.layout=phantom"]).run.name == "phantom_3d"
+    with pytest.raises(UserError, match=r"how are its files laid out\? Name data\.layout, too"):
+        options.read_experiment(None, [root])
+
+
+def test_settings_of_evaluate_and_compare(monkeypatch, capsys):
+    read = []
+
+    def remember(folder, overrides):
+        read.append((str(folder), list(overrides)))
+
+    def stop():
+        raise UserError("far enough")
+
+    monkeypatch.setattr("kerasseg.run.read_evaluated", remember)
+    monkeypatch.setattr("kerasseg.cli.evaluate.with_tensorflow", stop)
+    flips, tolerance = "evaluation.flips=[width]", "metrics.tolerance=2"
+    assert run_here("compare", tolerance, "a", "a", flips, "b") == 2
+    assert read == [("a", [tolerance]), ("a", [tolerance, flips]), ("b", [tolerance])]
+    read.clear()
+    assert run_here("evaluate", "a", "b", flips, "--set", "tolerance=2") == 2
+    assert read == [("a", [flips, tolerance]), ("b", [flips, tolerance])]
+    capsys.readouterr()
+    for arguments, words in (
+        (["compare", "a", tolerance, "b"], "name it before the first run"),
+        (["evaluate", "a", flips, "--tune-postprocessing"], f"leave {flips} out"),
+        (["evaluate", "--pred", "a", "--truth", "b", flips], "they take metrics.* only"),
+    ):
+        assert run_here(*arguments) == 2 and words in capsys.readouterr().err
 
 
 def test_config_prints_what_can_be_read_back(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.run import (
     POSTPROCESSING,
@@ -65,8 +66,14 @@ def test_a_folder_that_is_missing_or_is_no_run(run):
 def test_a_run_of_an_older_version_that_used_its_own_muon(run):
     values = yaml.safe_load((run / "config.yaml").read_text())
     values["optimizer"] |= {"name": "muon", "momentum": 0.95}
+    values["run"]["root"] = str(run.parent)
+    run = run.rename(run.with_name("tiny"))
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     assert read_run(run).experiment.optimizer.name == "keras.optimizers.Muon"
+    again = load_experiment(run / "config.yaml")
+    assert again.optimizer.name == "keras.optimizers.Muon", "kerasseg convert takes it, too"
+    with pytest.raises(UserError, match=r"trained with kerasseg's own muon, .*start anew"):
+        latest_run_folder(again)
 
 
 def test_a_config_of_another_version(run):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 import textwrap
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +10,12 @@ from rich.console import Console
 
 from kerasseg.cli.options import (
     FOUND_ERRORS,
-    INTERRUPTED,
     ConfigOption,
     OutputOption,
     Overrides,
     output_folder,
     read_experiment,
+    stopped,
     with_tensorflow,
 )
 
@@ -31,7 +30,10 @@ def bench_data(
         float, typer.Option("--seconds", min=0.1, help="How long the pipeline is run.")
     ] = 10.0,
 ) -> None:
-    """Measure the input pipeline: patches per second, its slowest stage, what would help."""
+    """Measure the input pipeline.
+
+    Says patches per second, the slowest stage and what would help.
+    """
     experiment = read_experiment(config, overrides)
     with_tensorflow()
     from kerasseg.bench_data import bench_data as measure
@@ -46,7 +48,10 @@ def show_config(
         bool, typer.Option("--schema", help="Write the JSON schema of a config file instead.")
     ] = False,
 ) -> None:
-    """Write the experiment that train would run as YAML, with every default filled in."""
+    """Write the experiment that train would run as YAML.
+
+    Every default is filled in.
+    """
     from kerasseg.config.load import dump_experiment
     from kerasseg.config.messages import json_schema
 
@@ -74,7 +79,7 @@ def convert(
         bool, typer.Option("--overwrite", help="Convert every case anew, in the store's place.")
     ] = False,
 ) -> None:
-    """Convert the scans to a record store, or bring the one there is up to date.
+    """Convert scans to a record store, or bring it up to date.
 
     A conversion that was stopped goes on. Only new and changed cases are converted.
     """
@@ -83,9 +88,9 @@ def convert(
     experiment = read_experiment(config, overrides)
     try:
         store = replace_store(experiment) if overwrite else update_store(experiment)
-    except KeyboardInterrupt:
-        print("\nStopped. kerasseg convert goes on after the last whole shard.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as interrupt:
+        advice = "kerasseg convert goes on after the last whole shard."
+        raise stopped(interrupt, advice) from None
     size = sum(store.manifest.shards.values()) / 1e6
     typer.echo(f"{store.root}: {len(store.rows)} cases, {size:.1f} MB.")
     for case in store.manifest.skipped:
@@ -117,7 +122,10 @@ def doctor(overrides: Overrides = None, config: ConfigOption = None) -> None:
 def explore(
     overrides: Overrides = None, config: ConfigOption = None, output: OutputOption = None
 ) -> None:
-    """Draw what is in the data: sizes, places, intensities, examples, on one page."""
+    """Draw what is in the data on one page.
+
+    It has sizes, places, intensities and examples.
+    """
     from kerasseg.data_report.explore import explore as explore_cases
 
     experiment = read_experiment(config, overrides)
@@ -135,7 +143,7 @@ def show_batch(
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Draw training patches as they are cut and as they are augmented, with their labels."""
+    """Draw training patches before and after augmentation."""
     experiment = read_experiment(config, overrides)
     with_tensorflow()
     from kerasseg.show_batch import show_batch as show_patches
@@ -153,7 +161,10 @@ def verify(
     ] = False,
     output: OutputOption = None,
 ) -> None:
-    """Check every case before training; the exit code is 1 if there is an error."""
+    """Check every case before training.
+
+    The exit code is 1 if there is an error.
+    """
     from kerasseg.data_report.table import print_verification, write_json
     from kerasseg.data_report.verify import verify as verify_cases
     from kerasseg.data_report.verify import verify_records

@@ -1,7 +1,6 @@
 """The commands on finished runs: `kerasseg evaluate`, `kerasseg compare` and `kerasseg predict`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +9,11 @@ from rich.console import Console
 
 from kerasseg.cli.options import (
     FOUND_ERRORS,
-    INTERRUPTED,
     Combine,
     Labels,
     Layout,
     check_split,
+    stopped,
     with_tensorflow,
 )
 from kerasseg.errors import UserError
@@ -24,7 +23,7 @@ def compare(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN [SECTION.KEY=VALUE]... RUN...",
+            metavar="RUN [SECTION.KEY=VALUE]... RUN",
             help="Run folders. Settings behind a run hold for it alone, those before the first "
             "run for all.",
         ),
@@ -36,7 +35,7 @@ def compare(
         Path, typer.Option("--output", "-o", help="Folder for what is written.")
     ] = Path("reports/compare"),
 ) -> None:
-    """Put finished runs next to each other: means, paired differences, the same slices.
+    """Put finished runs next to each other, with differences.
 
     A run may be compared with itself under other settings of evaluation or postprocessing.
     """
@@ -85,7 +84,7 @@ def evaluate(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]... [SECTION.KEY=VALUE]...",
+            metavar="RUN|SECTION.KEY=VALUE",
             help="Run folders; settings of evaluation, postprocessing and metrics that are to be "
             "others than in the runs.",
         ),
@@ -107,8 +106,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--labels",
-            help="Ids of NCR,ED,ET in the files, or of the tumour [as BraTS has them]; 1,2,3+4: "
-            "both are ET; 0+4,1,2,3: 4 is background.",
+            help="Ids of NCR,ED,ET in the files, or of the tumour [as BraTS has them], or "
+            "brats, brats23, msd; 1,2,3+4: both are ET; 0+4,1,2,3: 4 is background.",
         ),
     ] = None,
     output: Annotated[
@@ -141,7 +140,7 @@ def evaluate(
         typer.Option("--save-probabilities", help="Write their maps into probabilities/."),
     ] = False,
 ) -> None:
-    """Score whole volumes: of finished runs, or anybody's NIfTI files; a page of figures.
+    """Score whole volumes of finished runs, or anybody's files.
 
     A run gets a folder evaluation_<split>; with other settings than its own, one named after them.
     """
@@ -204,7 +203,7 @@ def predict(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN... INPUT [SECTION.KEY=VALUE]...",
+            metavar="RUN... INPUT [SECTION.KEY=VALUE]",
             help="Run folders; the scans: a case's folder, a folder of cases, or files; overrides.",
         ),
     ],
@@ -213,13 +212,7 @@ def predict(
         Layout | None,
         typer.Option(help="How the scans are laid out, if not as they look."),
     ] = None,
-    labels: Annotated[
-        Labels | None,
-        typer.Option(
-            help="Ids in the labels: brats NCR 1, ED 2, ET 4; brats23 1, 2, 3; msd 2, 1, 3. "
-            "Default: those of the run's data set, or of the scans'."
-        ),
-    ] = None,
+    labels: Labels = None,
     combine: Annotated[
         Combine, typer.Option(help="Several runs: mean of probabilities, or vote of masks.")
     ] = "mean",
@@ -237,7 +230,7 @@ def predict(
         bool, typer.Option("--overwrite", help="Predict finished cases anew.")
     ] = False,
 ) -> None:
-    """Segment scans with finished runs; labels come out in the scans' own grid.
+    """Segment scans with finished runs, in the scans' own grid.
 
     Needs nothing but the run folders. Exit code 1 if a case failed.
     """
@@ -254,9 +247,9 @@ def predict(
         outcome = predict_scans(
             arguments, output, combine=combine, layout=layout, overlays=overlays, options=options
         )
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on after the finished cases.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as interrupt:
+        advice = "The same command goes on after the finished cases."
+        raise stopped(interrupt, advice) from None
     show_outcome(outcome, output, Console())
     if outcome.stopped:
         raise UserError(f"{outcome.stopped} Finished cases are whole; the same command goes on.")

@@ -1,6 +1,8 @@
 """Options and exit codes that several verbs share, and how a verb starts TensorFlow."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -13,29 +15,39 @@ if TYPE_CHECKING:
     from kerasseg.config.experiment import Experiment
 
 
-USER_MISTAKE = 2
-"""Exit code after an error that the user can correct."""
 FOUND_ERRORS = 1
 """Exit code if `verify` found an error or a case of `predict` failed."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-TERMINATED = 143
-"""Exit code after SIGTERM, as shells have it."""
 
 
 Layout = Literal["brats_nifti", "nnunet", "msd", "nifti", "brats_h5", "lgg", "image_pairs"]
-Labels = Literal["brats", "brats23", "msd"]
 Combine = Literal["mean", "vote"]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Return the settings that begin with `incomplete`, for the shell's completion."""
+    from kerasseg.config.messages import known_keys
+
+    keys = list(known_keys())
+    leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
+    return [f"{key}=" for key in leaves if key.startswith(incomplete)]
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
         "-c",
-        help="YAML file of the experiment, or a name that kerasseg configs lists [the demo].",
+        help="YAML file of the experiment, or a name that kerasseg configs lists [the demo, or "
+        "neutral settings for the data set that data.layout and data.root name].",
     ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Overrides.")
+    list[str] | None,
+    typer.Argument(
+        metavar="SECTION.KEY=VALUE",
+        help="Settings that are to be others, such as training.epochs=10.",
+        autocompletion=complete_setting,
+    ),
 ]
 OutputOption = Annotated[
     Path | None,
@@ -43,17 +55,46 @@ OutputOption = Annotated[
 ]
 
 
+def _check_labels(text: str | None) -> str | None:
+    from kerasseg.datasets.labels import parse_ids
+
+    if text is not None:
+        parse_ids(text)
+    return text
+
+
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        callback=_check_labels,
+        help="Ids of NCR,ED,ET in label files: brats (1,2,4), brats23 (1,2,3), msd (2,1,3) or "
+        "three numbers; of tumour of any kind one number [what the data set has].",
+    ),
+]
+
+
 def read_experiment(
     config: Path | None, overrides: list[str] | None, *, warn: bool = True
 ) -> "Experiment":
-    """Load the experiment of a config file, or the demo if none is named, and apply overrides.
+    """Load the experiment of a config file and apply overrides.
 
+    Without a file it is the demo or, where the overrides name a data set, its neutral settings.
     What its settings make one wonder about is written to standard error, unless the verb has a
     place of its own for it.
     """
-    from kerasseg.config.load import DEMO_CONFIG, load_experiment
+    from kerasseg.config.load import (
+        DEMO_CONFIG,
+        load_experiment,
+        make_experiment,
+        neutral_values,
+    )
 
-    experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
+    neutral = neutral_values(overrides or ()) if config is None else None
+    if neutral is not None:
+        experiment = make_experiment(neutral, overrides or ())
+    else:
+        experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
     if warn:
         say_warnings(experiment)
     return experiment
@@ -70,6 +111,12 @@ def output_folder(experiment: "Experiment", output: Path | None) -> Path:
     folder = output or Path("reports") / experiment.run.name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def stopped(interrupt: KeyboardInterrupt, advice: str) -> typer.Exit:
+    """Say that a signal stopped the verb, and return the end of the program, as shells have it."""
+    print(f"\nStopped. {advice}", file=sys.stderr)
+    return typer.Exit(128 + getattr(interrupt, "number", signal.SIGINT))
 
 
 def check_split(split: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kerasseg.cli.options import FOUND_ERRORS, INTERRUPTED, Combine, Labels, Layout, with_tensorflow
+from kerasseg.cli.options import FOUND_ERRORS, Combine, Labels, Layout, stopped, with_tensorflow
 from kerasseg.errors import UserError
 
 Precision = Literal["float32", "float16", "int8"]
@@ -21,7 +21,7 @@ _FORMATS_NO_LONGER_WRITTEN = {
 def export(
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="RUN... [SECTION.KEY=VALUE]...", help="Run folders; overrides."),
+        typer.Argument(metavar="RUN... [SECTION.KEY=VALUE]", help="Run folders; overrides."),
     ],
     output: Annotated[
         Path,
@@ -32,13 +32,7 @@ def export(
             "--format onnx the file models/NAME.onnx.",
         ),
     ],
-    labels: Annotated[
-        Labels | None,
-        typer.Option(
-            help="Ids in the labels: brats NCR 1, ED 2, ET 4; brats23 1, 2, 3; msd 2, 1, 3. "
-            "Default: those of the run's data set."
-        ),
-    ] = None,
+    labels: Labels = None,
     combine: Annotated[
         Combine | None,
         typer.Option(help="Several runs: mean of probabilities [default], or vote of masks."),
@@ -75,10 +69,10 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write runs as one SavedModel that takes raw scans, with what a server needs.
+    """Write runs as one SavedModel that takes raw scans.
 
-    Several runs are one model. docs/serving.md says how it is started and asked. --format onnx
-    writes the network of one run instead.
+    Beside it lies what a server needs. Several runs are one model. docs/serving.md says how it is
+    started and asked. --format onnx writes the network of one run instead.
     """
     from kerasseg.config.load import split_settings
 
@@ -152,7 +146,7 @@ Compression = Literal["auto", "gzip", "none"]
 def segment(
     scans: Annotated[
         list[Path],
-        typer.Argument(metavar="CASE...", help="A case's folder, a folder of cases, or files."),
+        typer.Argument(metavar="CASE", help="A case's folder, a folder of cases, or files."),
     ],
     server: Annotated[
         str, typer.Option(help="HOST:PORT; TensorFlow Serving's are 8500 (gRPC), 8501 (REST).")
@@ -170,9 +164,7 @@ def segment(
     layout: Annotated[
         Layout | None, typer.Option(help="How the scans are laid out, if not as they look.")
     ] = None,
-    labels: Annotated[
-        Labels | None, typer.Option(help="Ids in the labels, as of kerasseg predict.")
-    ] = None,
+    labels: Labels = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write them, too (float16 of --rest).")
     ] = False,
@@ -199,9 +191,9 @@ def segment(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
 ) -> None:
-    """Segment scans on a TensorFlow Serving server; labels come out in the scans' own grid.
+    """Segment scans on a TensorFlow Serving server.
 
-    Exit code 1 if a case failed.
+    Labels come out in the scans' own grid. Exit code 1 if a case failed.
     """
     if (certificate is None) != (key is None):
         raise UserError("--certificate and --key belong together: give both, or neither.")
@@ -233,9 +225,9 @@ def segment(
             outcome = segment_files(
                 client, scans, output, options, layout=layout, overlays=overlays
             )
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on after the finished cases.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as interrupt:
+        advice = "The same command goes on after the finished cases."
+        raise stopped(interrupt, advice) from None
     show_outcome(outcome, output, Console())
     if client.sent is not None:
         print(client.format_sent())
@@ -278,7 +270,7 @@ def serve(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
 ) -> None:
-    """Serve exported models on this machine, in TensorFlow Serving's own protocols.
+    """Serve exported models in TensorFlow Serving's protocols.
 
     A convenience where TensorFlow Serving is not at hand; production is TensorFlow Serving. New
     versions are taken up as they appear.

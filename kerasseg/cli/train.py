@@ -1,17 +1,14 @@
 """`kerasseg train`: convert if needed, train, evaluate."""
 
-import signal
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kerasseg.cli.options import (
-    INTERRUPTED,
-    TERMINATED,
     ConfigOption,
     Overrides,
     read_experiment,
+    stopped,
     with_tensorflow,
 )
 from kerasseg.errors import UserError
@@ -34,9 +31,9 @@ def train(
     ] = False,
     fold: Fold = None,
 ) -> None:
-    """Convert the scans if needed, train, evaluate whole volumes, write a run folder.
+    """Convert scans if needed, train, and evaluate whole volumes.
 
-    Without --config: the demo on generated phantoms.
+    All is written into a run folder. Without --config: the demo on generated phantoms.
     """
     experiment = read_experiment(config, overrides, warn=False)  # the run says it
     if fold is not None:
@@ -57,12 +54,12 @@ def train(
 
     devices = with_tensorflow(choose)
     from kerasseg.run_experiment import run_experiment
+    from kerasseg.training.callbacks import Stopped
 
     try:
         run_experiment(experiment, resume=resume, devices=devices)
-    except KeyboardInterrupt as stop:
-        number = getattr(stop, "number", None)  # of a signal, if the state was saved
-        saved = "After the batch in progress; --resume goes on there."
-        unsaved = "If an epoch was finished, --resume goes on after it."
-        print(f"\nStopped. {saved if number else unsaved}", file=sys.stderr)
-        raise typer.Exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED) from None
+    except Stopped as stop:
+        raise stopped(stop, "After the batch in progress; --resume goes on there.") from None
+    except KeyboardInterrupt as interrupt:
+        advice = "If an epoch was finished, --resume goes on after it."
+        raise stopped(interrupt, advice) from None

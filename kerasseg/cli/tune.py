@@ -2,7 +2,6 @@
 
 import os
 import platform
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,13 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kerasseg.cli.options import (
-    FOUND_ERRORS,
-    INTERRUPTED,
-    TERMINATED,
-    Overrides,
-    say_warnings,
-)
+from kerasseg.cli.options import FOUND_ERRORS, Overrides, say_warnings, stopped
 from kerasseg.errors import UserError
 
 # KerasTuner's own names, so that its scripts for clusters serve here, too.
@@ -59,9 +52,10 @@ def tune(
         bool, typer.Option("--then-train", help="Train the best config fully when it is found.")
     ] = False,
 ) -> None:
-    """Search for better settings with KerasTuner, a process per trial.
+    """Search for better settings, a process per trial.
 
-    Without --config: a small search on generated phantoms. Again after a stop: goes on.
+    KerasTuner chooses them. Without --config: a small search on generated phantoms. Again after a
+    stop: goes on.
     """
     role, address, worker = resolve_role(role, address, worker)
     if role == "worker" and then_train:
@@ -75,16 +69,13 @@ def tune(
     _start_tensorflow_without_gpus()
     from kerasseg.tuning.tune import tune as tune_here
     from kerasseg.tuning.tune import tune_as_chief, tune_as_worker
-    from kerasseg.tuning.workers import SearchStopped
 
     try:
         if role == "worker":
             return tune_as_worker(search, address, worker, gpu=gpu)
         best = tune_as_chief(search, address) if role == "chief" else tune_here(search, gpu=gpu)
-    except SearchStopped as stop:
-        print("Stopped. The same command again goes on.", file=sys.stderr)
-        code = TERMINATED if stop.number == signal.SIGTERM else INTERRUPTED
-        raise typer.Exit(code) from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, "The same command again goes on.") from None
     if best is None:
         raise typer.Exit(FOUND_ERRORS)
     if then_train:
@@ -158,7 +149,10 @@ def _start_tensorflow_without_gpus() -> None:
 def tune_report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a search.")],
 ) -> None:
-    """Draw a search for settings: trials, parallel coordinates, importance, curves, time."""
+    """Draw a search for settings on one page.
+
+    It has trials, parallel coordinates, importance, curves and time.
+    """
     from kerasseg.tuning.report.write_tune_report import write_tune_report
 
     typer.echo(f"Look at {write_tune_report(folder)}")

@@ -1,8 +1,10 @@
 """The base class of all sections of settings, and the types that several of them share."""
 
+import difflib
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,10 +57,12 @@ def is_import_path(name: Any) -> bool:
 def name_or_path(setting: str, names: Iterable[str], kind: str) -> Callable[[Any], Any]:
     """Return a validator of a setting that takes one of `names`, or an import path of a `kind`."""
 
+    known = tuple(names)  # a value that cannot be hashed is looked for, too
+
     def check(name: Any) -> Any:
-        if name not in names and not is_import_path(name):
+        if name not in known and not is_import_path(name):
             raise ValueError(
-                f"{setting}: found {json.dumps(name)}, expected one of {', '.join(names)}, or the "
+                f"{setting}: found {json.dumps(name)}, expected one of {', '.join(known)}, or the "
                 f"import path of {kind} of your own (docs/extending.md)"
             )
         return name
@@ -82,9 +86,12 @@ def import_object(setting: str, path: str, kind: str, base: type | None = None) 
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
+        near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
+        hint = f" Did you mean {module}.{near[0]}?" if near else ""
         raise UserError(
-            f"{setting}: {path} cannot be imported ({error}): give the import path of {kind}; the "
-            "folder of a module of your own must be in the environment variable PYTHONPATH."
+            f"{setting}: {path} cannot be imported ({error}).{hint} Give the import path of "
+            f"{kind}; the folder of a module of your own must be in the environment variable "
+            "PYTHONPATH."
         ) from None
     if not (callable(found) if base is None else isinstance(found, base)):
         raise UserError(f"{setting}: {path} is {found!r:.60}, expected {kind}.")

@@ -1,9 +1,11 @@
 """Reading an experiment from YAML and `section.key=value` overrides, and writing it back."""
 
+import copy
 import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 
 from kerasseg.config.base import is_import_path
 from kerasseg.config.experiment import Experiment
+from kerasseg.config.layouts import LAYOUTS, layout_of
 from kerasseg.config.loss import term_name
 from kerasseg.config.messages import explain, known_keys, look_up, nearest, show
 from kerasseg.errors import UserError
@@ -35,18 +38,24 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
-        seen = set()
-        for key_node, _ in node.value:
+        seen: dict[Any, int] = {}
+        for key_node, value_node in node.value:
+            text = str(key_node.value)
+            if ":" in text.strip(":") and value_node.value == "" and node.flow_style:
+                wanted = text.replace(":", ": ", 1)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"write a space behind the colon: {wanted}", key_node.start_mark
+                )
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"a key must be a name, found {key!r}", key_node.start_mark
                 )
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands here a second time", key_node.start_mark
-                )
-            seen.add(key)
+                problem = f"key {key!r} stands here a second time, the first is in line {seen[key]}"
+                advice = f"{problem}: put both together, or remove one"
+                raise yaml.constructor.ConstructorError(None, None, advice, key_node.start_mark)
+            seen[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
@@ -103,8 +112,8 @@ def parse_yaml(text: str) -> Any:
     except _BAD_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1} " if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise ValueError(f"{line}is not valid YAML: {problem}") from None
+        wrong = "".join(text.splitlines()[mark.line : mark.line + 1]) if mark else ""
+        raise ValueError(f"{line}is not valid YAML: {_problem(error, wrong)}") from None
 
 
 def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> Experiment:
@@ -119,6 +128,13 @@ def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> E
             found, what is allowed and, for an unknown key, the nearest known one.
     """
     values = {} if path is None else read_yaml(Path(path))
+    optimizer = values.get("optimizer")
+    if isinstance(optimizer, dict) and optimizer.get("name") == "muon":
+        # An older version had a Muon of its own, whose place Keras's took. That changes nothing for
+        # a trained network; the training of such a run cannot go on (run.latest_run_folder).
+        own = ("momentum", "nesterov", "beta_1", "beta_2")
+        kept = {key: value for key, value in optimizer.items() if key not in own}
+        values["optimizer"] = kept | {"name": "keras.optimizers.Muon"}
     return make_experiment(values, overrides, "override" if path is None else str(path))
 
 
@@ -129,13 +145,54 @@ def make_experiment(
 
     Raises `UserError` as `load_experiment` does; `where` is the file that it names.
     """
+    before = copy.deepcopy(values)
     for override in overrides:
         apply_override(values, override)
     try:
-        return Experiment.model_validate_json(json.dumps(values, default=str), strict=True)
+        return _validate(values)
     except ValidationError as error:
         overridden = [text.partition("=")[0].strip() for text in overrides]
+        if overridden:
+            with suppress(ValidationError):
+                _validate(before)
+                where = "override"  # The file alone is right.
         raise UserError(explain(error, values, where, overridden)) from None
+
+
+def _validate(values: dict[str, Any]) -> Experiment:
+    return Experiment.model_validate_json(json.dumps(values, default=str), strict=True)
+
+
+def neutral_values(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """Return what a config of a data set would hold besides its defaults, or None without one.
+
+    It is for verbs without a config whose overrides name `data.layout` and `data.root`: the run is
+    called after the folder, and pictures are segmented in 2-D. Raises `UserError` for a folder
+    without a layout, which the demo would pass over.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        if override.split(".")[0].split("=")[0].strip() == "data":
+            apply_override(values, override)
+    layout, root = (look_up(values, key) for key in ("data.layout", "data.root"))
+    if layout is None and root is not None:
+        raise UserError(
+            f"data.root={root}: how are its files laid out? Name data.layout, too, such as "
+            "data.layout=brats_nifti, or a config with --config."
+        )
+    if layout in (None, "phantom"):
+        return None
+    name = re.sub(r"[^\w.-]+", "_", Path(str(root or layout)).expanduser().resolve().name)
+    found: dict[str, Any] = {"run": {"name": name.lstrip(".-") or layout}}
+    known = layout in tuple(LAYOUTS) or is_import_path(layout)  # else the config's check says it
+    facts = layout_of(layout) if known else None
+    only_tumour = facts is not None and facts.classes[0] == "tumour"
+    if only_tumour or look_up(values, "data.classes") == "tumour":
+        found["model"] = {"target": "binary"}
+    if facts is not None and not facts.knows_spacing:
+        found.setdefault("model", {})["dimensions"] = 2
+        found["pipeline"] = {"patch_size": [128, 128]}
+    return found
 
 
 def dump_experiment(experiment: Experiment) -> str:
@@ -224,6 +281,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def _problem(error: Exception, text: str) -> str:
+    """Return what is wrong with YAML, whose line `text` it is, and what to do where it is known."""
+    if "{case}" in text and "'{" not in text and '"{' not in text:
+        return "a pattern that begins with {case} needs quotes, such as '{case}_flair.nii.gz'"
+    return str(getattr(error, "problem", None) or error)
+
+
 def _other_configs(path: Path) -> str:
     near = sorted(str(p) for p in path.parent.glob("*.yaml"))
     files = f"; there are {', '.join(near)}" if near else ""
@@ -246,8 +310,9 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"override {override!r}: expected section.key=value.")
     try:
         value = parse_yaml(text)
-    except ValueError:
-        raise UserError(f"override {override!r}: the value is not valid YAML.") from None
+    except ValueError as error:
+        problem = str(error).rpartition("is not valid YAML: ")[2]
+        raise UserError(f"override {override!r}: the value is not valid YAML: {problem}.") from None
     node: Any = values
     *sections, last = key.split(".")
     for index, section in enumerate(sections):

@@ -89,6 +89,8 @@ def nearest(key: str, model: type[BaseModel] = Experiment, beside: Iterable[str]
         return f" Did you mean {match[0]}?"
     section = key.rpartition(".")[0]
     siblings = [n for n in known if n.rpartition(".")[0] == section]
+    if section.rpartition(".")[2].isdigit():  # a list's item
+        siblings = [name.rpartition(".")[2] for name in siblings]
     return f" Known here: {', '.join(siblings)}." if siblings else ""
 
 
@@ -165,9 +167,13 @@ def _explain(
     message = error["msg"].replace("Input should be", "should be")
     if error["loc"][-1] == "[key]":
         return f"{where}: {key}: the key {path[-1]} {message}."
-    quote = f" Quote it: {key}='\"…\"'." if error["type"] == "string_type" else ""
+    hint = f" Quote it: {key}='\"…\"'." if error["type"] == "string_type" else ""
     allowed = _allowed(path, values, model) or message
-    return f"{where}: {key}: found {show(found)}, allowed: {allowed}.{quote}"
+    if isinstance(found, str) and "," in found and allowed.startswith("a list"):
+        hint = f" Write [{found}]."
+    elif isinstance(found, str) and allowed == _KINDS["object"] and path[-1].isdigit():
+        hint = f" Write {{{found}: {{}}}} for one with its defaults."
+    return f"{where}: {key}: found {show(found)}, allowed: {allowed}.{hint}"
 
 
 def _explain_term(found: Any) -> str:
@@ -255,9 +261,16 @@ _LIMITS = {
     "exclusiveMinimum": "above {}",
     "maximum": "at most {}",
     "exclusiveMaximum": "under {}",
-    "pattern": "matching {}",
+    "pattern": "of {}",
     "maxLength": "at most {} long",
 }
+
+
+_CHARACTERS = {
+    r"^[\w][\w.-]*$": "letters, digits, _, . and -",
+    r"^[A-Za-z0-9]+$": "letters and digits",
+}
+"""What the patterns of our settings mean."""
 
 
 def _describe(node: dict[str, Any]) -> str:
@@ -278,5 +291,9 @@ def _describe(node: dict[str, Any]) -> str:
         each = _describe(items[0] if items else node.get("items", {}))
         least = f" of at least {node['minItems']}" if node.get("minItems") else ""
         return f"a list of {len(items)}, each {each}" if items else f"a list{least}, each {each}"
-    limits = [text.format(node[key]) for key, text in _LIMITS.items() if key in node]
+    limits = [
+        text.format(_CHARACTERS.get(node[key], node[key]))
+        for key, text in _LIMITS.items()
+        if key in node
+    ]
     return ", ".join(filter(None, [_KINDS.get(node.get("type", "")), *limits]))

@@ -9,6 +9,8 @@ from typing import Any
 from kerasseg.config.data import DataSettings
 from kerasseg.config.layouts import LAYOUTS
 from kerasseg.datasets.case import CaseSource, unique_sources
+from kerasseg.datasets.folders import files_below
+from kerasseg.datasets.nifti import pattern_regex
 from kerasseg.errors import UserError
 
 
@@ -26,12 +28,36 @@ def discover(settings: DataSettings) -> list[CaseSource]:
     if sources:
         return _with_patients(sources, settings)
     message = (
-        f"data.root: no {settings.layout} case ({layout.files}) anywhere below {settings.root}"
+        f"data.root: no {settings.layout} case ({layout.files}) anywhere below {settings.root}, "
+        f"which holds {_describe_files(settings)}"
     )
     for name, other in LAYOUTS.items():
         if other.recognised and name != settings.layout and _fits(name, settings):
             raise UserError(f"{message}, but there are {name} cases: set data.layout={name}.")
     raise UserError(f"{message}: set data.root to the folder that holds the cases.")
+
+
+def _describe_files(settings: DataSettings) -> str:
+    """Describe what lies below `data.root`, and how many files fit each pattern of a config."""
+    if settings.root is None or not settings.root.is_dir():
+        return "nothing"
+    files = [
+        (folder / name).relative_to(settings.root).as_posix()
+        for folder, names in files_below(settings.root)
+        for name in names
+    ]
+    shown = f"{len(files)} file(s)" + (f", such as {', '.join(sorted(files)[:3])}" if files else "")
+    if "files" not in settings.facts.settings:
+        return shown
+    patterns = {f"data.files.{name}": settings.files[name] for name in settings.modalities}
+    if settings.segmentation is not None:
+        patterns["data.segmentation"] = settings.segmentation
+    fits = {
+        key: sum(bool(pattern_regex(pattern).fullmatch(name)) for name in files)
+        for key, pattern in patterns.items()
+    }
+    counts = ", ".join(f"{key} {patterns[key]!r} fits {number}" for key, number in fits.items())
+    return f"{shown}; of these {counts}"
 
 
 def knows_patients(settings: DataSettings) -> bool:

@@ -125,6 +125,26 @@ def label_map_of_names(names: Mapping[int, str], where: Any) -> dict[int, int]:
     return {anatomy.BACKGROUND: anatomy.BACKGROUND, **result}
 
 
+def parse_ids(text: str) -> Mapping[int, int]:
+    """Return the ids that `--labels` means, canonical id -> id in the file, 0 included.
+
+    It is a key of `CONVENTIONS`, the ids of NCR, ED and ET such as `1,2,4`, or one number for
+    tumour of any kind. Raises `UserError` for anything else.
+    """
+    if text in CONVENTIONS:
+        return CONVENTIONS[text]
+    parts = [part.strip() for part in text.split(",")]
+    ids = [int(part) for part in parts if part.isdecimal()]
+    if len(ids) != len(parts) or len(ids) not in (1, 3) or len({0, *ids}) <= len(ids):
+        raise UserError(
+            f"--labels {text}: expected {', '.join(CONVENTIONS)}, the ids of "
+            f"{', '.join(anatomy.SUBREGIONS)} as three different numbers above 0, such as 1,2,4, "
+            "or one number for tumour of any kind."
+        )
+    canonical = anatomy.SUBREGIONS.values() if len(ids) == 3 else (anatomy.TUMOUR,)
+    return {0: 0, **dict(zip(canonical, ids, strict=True))}
+
+
 def label_ids(
     convention: str | None,
     data: DataSettings,
@@ -138,7 +158,7 @@ def label_ids(
     input's own files, the layout that the run was trained on.
 
     Args:
-        convention: A key of `CONVENTIONS`, or None.
+        convention: What `--labels` says, see `parse_ids`, or None.
         data: Section `data` of the run.
         target: What the run predicts, a key of `anatomy.TARGETS`.
         of_input: The ids that the input's files speak of (`read_label_ids`), or None.
@@ -147,14 +167,22 @@ def label_ids(
         Canonical id -> the id that is written.
 
     Raises:
-        UserError: `data.label_map` lacks an id.
+        UserError: `data.label_map` lacks an id, or one id is given for three classes.
     """
     own = inverse(data.label_map) if data.label_map else None
+    asked = parse_ids(convention) if convention is not None else None
+    if asked is not None and len(asked) == 2:  # tumour of any kind
+        if target != "binary":
+            raise UserError(
+                f"--labels {convention}: one id is for tumour of any kind, but the run's "
+                f"model.target={target} tells NCR, ED and ET apart: name three."
+            )
+        return asked
     if target == "binary":
         named = data.classes == "tumour" and convention is None and own is not None
         return own if named and own is not None and {0, 1} <= set(own) else {0: 0, 1: 1}
-    if convention is not None:
-        return CONVENTIONS[convention]
+    if asked is not None:
+        return asked
     if own is not None:
         missing = [name for i, name in anatomy.LABELS.items() if i not in own]
         if missing:

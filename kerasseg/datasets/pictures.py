@@ -64,7 +64,7 @@ def read_mask(path: Path, threshold: int | None) -> np.ndarray:
     Raises `UserError` for a coloured mask and, without a threshold, for more than one value
     besides 0.
     """
-    values = _one_channel(read_picture(path), path)
+    values = one_channel(read_picture(path), path)
     if threshold is not None:
         return values >= threshold
     found = np.unique(values[values != 0])
@@ -80,7 +80,7 @@ def read_mask(path: Path, threshold: int | None) -> np.ndarray:
 
 def read_mask_255(path: Path) -> np.ndarray:
     """Read a mask (H, W) bool. Raises `UserError` for values other than 0 and 255."""
-    values = _one_channel(read_picture(path), path)
+    values = one_channel(read_picture(path), path)
     wrong = np.unique(values[(values != 0) & (values != 255)])
     if wrong.size:
         raise UserError(
@@ -137,7 +137,8 @@ def _raw_modes(image: Image.Image) -> list[str]:
     return [str(found[0] if isinstance(found, tuple) else found) for found in arguments]
 
 
-def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
+def one_channel(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return the pixels (H, W) of a grey picture. Raises `UserError` for a coloured one."""
     if values.shape[-1] == 3 and (values != values[..., :1]).any():
         raise UserError(f"{path}: is a coloured picture, expected a mask in black and white.")
     return values[..., 0]

@@ -1,4 +1,4 @@
-"""`kerasseg evaluate --pred DIR --truth DIR`: anybody's segmentations, as NIfTI files.
+"""`kerasseg evaluate --pred DIR --truth DIR`: anybody's segmentations, as NIfTI files or pictures.
 
 TensorFlow is not needed here.
 """
@@ -13,10 +13,12 @@ import numpy as np
 
 from kerasseg import __version__, anatomy
 from kerasseg.config.evaluation import MetricsSection
-from kerasseg.datasets.case import Grid, bring_to
+from kerasseg.config.layouts import PICTURES
+from kerasseg.datasets.case import Grid, bring_to, lps_grid
 from kerasseg.datasets.folders import files_below, unpacked
-from kerasseg.datasets.labels import canonical_labels
+from kerasseg.datasets.labels import CONVENTIONS, canonical_labels
 from kerasseg.datasets.nifti import read_nifti
+from kerasseg.datasets.pictures import as_channels, one_channel, read_mask, read_picture
 from kerasseg.errors import UserError, printable
 from kerasseg.evaluation.report import write_evaluation
 from kerasseg.evaluation.results import CasePair, Provenance, Results
@@ -25,9 +27,15 @@ from kerasseg.targets import label_to_masks
 
 _PREFERRED = ("flair", "t2f", "0000", "")
 """Parts of file names, the preferred scan first."""
-_ENDINGS = (".nii.gz", ".nii")
+_ENDINGS = (".nii.gz", ".nii", *PICTURES)
 _MARKS = ("_seg", "-seg", "_pred", "-pred", "_prediction", "_label", "_mask")
 """Ends that a file name may have after the case id."""
+_MASKS = {0: 0, 1 << 16: anatomy.TUMOUR}
+"""Label map of pictures that are masks: their one value besides 0 is read as one no pixel has."""
+_NO_SIZE = (
+    "Pictures do not tell the size of a pixel: it counts as 1 mm, so distances in mm and volumes "
+    "in mL are not real ones."
+)
 _SAME_PLACE = 1e-2
 """Millimetres by which the corners of two grids may differ, as headers keep float32."""
 
@@ -40,7 +48,10 @@ def evaluate_files(
     settings: MetricsSection | None = None,
     images: Path | None = None,
 ) -> Path:
-    """Compare the NIfTI files of two folders, one pair in memory at a time.
+    """Compare the files of two folders, one pair in memory at a time.
+
+    Of pictures, such as masks of slices in PNG, every value but 0 is tumour, unless `labels` says
+    otherwise.
 
     Args:
         predictions: folder of predicted segmentations.
@@ -58,6 +69,9 @@ def evaluate_files(
     """
     label_map, target = parse_labels(labels)
     pairs = find_pairs(predictions, truths)
+    pictures = any(_is_picture(path) for pair in pairs for path in (pair.prediction, pair.truth))
+    if pictures and labels is None:
+        label_map, target = dict(_MASKS), "binary"
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images}: there is no such folder.")
     results = Results(target, settings or MetricsSection())
@@ -71,7 +85,11 @@ def evaluate_files(
             return None
         return read_scan(images, case_id, results.pairs[case_id].shape[:3])
 
-    names = {i: _class_name(canonical, target) for i, canonical in label_map.items()}
+    any_value = pictures and labels is None
+    names = {
+        "any other" if any_value and i else i: _class_name(canonical, target)
+        for i, canonical in label_map.items()
+    }
     provenance = Provenance(
         title=f"{predictions.resolve().name} against {truths.resolve().name}",
         subtitle="Segmentations from files",
@@ -81,6 +99,8 @@ def evaluate_files(
             "Truth": str(truths.resolve()),
             "Label values": ", ".join(f"{i} {name}" for i, name in names.items()),
         },
+        warnings=[_NO_SIZE] if pictures else (),
+        case_kind="picture" if pictures else "volume",
         image_of=image_of,
         environment={
             "python": sys.version.split()[0],
@@ -143,8 +163,8 @@ def read_pair(
         UserError: the files differ in shape, voxel size or place in space, or hold a label value
             that is not in `label_map`, or a 4 where another file has a 3.
     """
-    truth, grid = read_nifti(pair.truth)
-    prediction, other = read_nifti(pair.prediction)
+    truth, grid = _read(pair.truth, label_map)
+    prediction, other = _read(pair.prediction, label_map)
     _check_same_grid(pair, grid, other)
     labels = [
         canonical_labels(_known(values, label_map, path, enhancing), label_map, path, chosen=True)
@@ -157,15 +177,33 @@ def read_pair(
     return CasePair(pair.case_id, "files", labels[0], masks, grid.spacing)
 
 
+def _read(path: Path, label_map: Mapping[int, int]) -> tuple[np.ndarray, Grid]:
+    """Read label values (x, y, z) and their grid; pixels of a picture are 1 mm wide."""
+    if not _is_picture(path):
+        return read_nifti(path)
+    if label_map == _MASKS:
+        pixels = read_mask(path, None).astype(np.int32) << 16
+    else:
+        pixels = one_channel(read_picture(path), path)
+    height, width = pixels.shape
+    return pixels.T[..., np.newaxis], lps_grid((width, height, 1))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES
+
+
 def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
     """Return the label map and the target that `--labels` means.
 
-    `1,2,4` are the ids of NCR, ED and ET, a single number is the id of tumour of any kind, and None
-    stands for the ids of BraTS of any year. `1,2,3+4` says that two ids mean one class, and
-    `0+4,1,2,3` that 4 is background. Raises `UserError` for anything else.
+    It is one of `CONVENTIONS`, or `1,2,4` are the ids of NCR, ED and ET, a single number is the id
+    of tumour of any kind, and None stands for the ids of BraTS of any year. `1,2,3+4` says that two
+    ids mean one class, and `0+4,1,2,3` that 4 is background. Raises `UserError` for anything else.
     """
     if text is None:
         return dict(anatomy.BRATS_LABEL_MAP), "labels"
+    if text in CONVENTIONS:
+        return {own: canonical for canonical, own in CONVENTIONS[text].items()}, "labels"
     groups = [[part.strip() for part in group.split("+")] for group in text.split(",")]
     background = groups.pop(0) if "0" in groups[0] and len(groups) in (2, 4) else ["0"]
     parts = [part for group in (background, *groups) for part in group]
@@ -175,9 +213,10 @@ def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
         or len(set(map(int, parts))) < len(parts)
     ):
         raise UserError(
-            f"--labels {text}: expected the ids of {', '.join(anatomy.SUBREGIONS)} as three "
-            "different numbers above 0, such as 1,2,4, or one number for tumour of any kind; "
-            "1,2,3+4 if two ids are one class, 0+4,1,2,3 if 4 is background."
+            f"--labels {text}: expected {', '.join(CONVENTIONS)}, the ids of "
+            f"{', '.join(anatomy.SUBREGIONS)} as three different numbers above 0, such as 1,2,4, "
+            "or one number for tumour of any kind; 1,2,3+4 if two ids are one class, 0+4,1,2,3 if "
+            "4 is background."
         )
     canonical = anatomy.SUBREGIONS.values() if len(groups) == 3 else (anatomy.TUMOUR,)
     classes = zip([background, *groups], (anatomy.BACKGROUND, *canonical), strict=True)
@@ -185,15 +224,19 @@ def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
     return label_map, "labels" if len(groups) == 3 else "binary"
 
 
+def _without_ending(path: Path) -> str:
+    ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
 def _by_case(folder: Path, option: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{option} {folder}: there is no such folder.")
     files: dict[str, Path] = {}
     for path in sorted(below / name for below, names in files_below(folder) for name in names):
-        ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), None)
-        if ending is None:
+        name = printable(_without_ending(path))
+        if name == printable(path.name):
             continue
-        name = printable(path.name[: -len(ending)])
         for mark in _MARKS:
             if name.lower().endswith(mark) and len(name) > len(mark):
                 name = name[: -len(mark)]
@@ -205,7 +248,10 @@ def _by_case(folder: Path, option: str) -> dict[str, Path]:
             )
         files[name] = unpacked(path)
     if not files:
-        raise UserError(f"{option} {folder}: holds no NIfTI file (.nii or .nii.gz).")
+        raise UserError(
+            f"{option} {folder}: holds no NIfTI file (.nii or .nii.gz) and no picture "
+            f"({', '.join(PICTURES)})."
+        )
     return files
 
 
@@ -273,9 +319,9 @@ def scan_file(folder: Path, case_id: str) -> Path | None:
     """Find the scan of a case below `folder`: `case_id` or `case_id_…`, FLAIR if there is one."""
     found = [
         path
-        for path in sorted(folder.rglob("*.nii*"))
-        if path.name.split(".nii")[0] == case_id
-        or path.name.startswith((f"{case_id}_", f"{case_id}-"))
+        for path in sorted(folder.rglob("*"))
+        if path.name.lower().endswith(_ENDINGS)
+        and f"{_without_ending(path)}_".startswith((f"{case_id}_", f"{case_id}-"))
     ]
     found = [path for path in found if "seg" not in path.name[len(case_id) :].lower()]
     for part in _PREFERRED:
@@ -293,7 +339,11 @@ def read_scan(folder: Path, case_id: str, shape: tuple[int, ...]) -> np.ndarray 
     path = scan_file(folder, case_id)
     if path is None:
         return None
-    values, grid = read_nifti(path)
+    if _is_picture(path):
+        pixels = as_channels(read_picture(path), ("grey",))[..., 0]
+        values, grid = pixels.T[..., np.newaxis], lps_grid((*pixels.shape[::-1], 1))
+    else:
+        values, grid = read_nifti(path)
     if grid.our_shape != tuple(shape):
         raise UserError(
             f"{path}: has {grid.our_shape} voxels (depth, height, width), the segmentations of "

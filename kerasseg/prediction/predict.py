@@ -86,10 +86,14 @@ def describe_origin(model: "Model", settings: list[str], labels: str | None) -> 
 def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> None:
     """Make a folder of predictions if it is missing, and write `origin` into it.
 
-    Raises `UserError` if it holds predictions of another origin, unless `overwrite`.
+    Raises `UserError` if it holds predictions of another origin, unless `overwrite`. Where every
+    case failed there are none.
     """
     path = folder / FILE_NAME
-    if path.is_file() and not overwrite:
+    predicted = path.is_file() and any(
+        other.name != FILE_NAME and not other.name.startswith(".") for other in folder.iterdir()
+    )
+    if predicted and not overwrite:
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in _MUST_MATCH if there.get(key) != origin[key]]

@@ -12,9 +12,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerasseg.errors import UserError
+from kerasseg.errors import Interrupted, UserError
 from kerasseg.files import atomic_write
 from kerasseg.models.build import float32_twin
+from kerasseg.progress import LINE_SECONDS
 from kerasseg.run import read_history
 from kerasseg.training.state import Progress
 from kerasseg.training.step import FINITE, LOSS_NOT_FINITE
@@ -320,17 +321,8 @@ class SkippedUpdates(keras.callbacks.Callback):
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(KeyboardInterrupt):
-    """Raised between two batches, where everything that a run needs to go on can be saved.
-
-    Args:
-        number: The signal: SIGINT comes from Ctrl-C; SIGTERM from `kill`, Slurm, Kubernetes and the
-            pre-emption of clouds.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+class Stopped(Interrupted):
+    """Raised between two batches, where everything that a run needs to go on can be saved."""
 
 
 class StopOnInterrupt(keras.callbacks.Callback):
@@ -374,6 +366,22 @@ class StopOnInterrupt(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         self._stop()
+
+
+class LinesWithinEpoch(keras.callbacks.Callback):
+    """Prints a line now and then within a long epoch, where no terminal shows Keras's bar."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch, self._started = epoch + 1, time.monotonic()
+        self._said = self._started
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
+        if now - self._said >= LINE_SECONDS:
+            self._said = now
+            steps = (self.params or {}).get("steps") or "?"
+            seconds = now - self._started
+            print(f"Epoch {self._epoch}: {batch + 1}/{steps} in {seconds:.0f} s", flush=True)
 
 
 class StopTogether(keras.callbacks.Callback):

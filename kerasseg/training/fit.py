@@ -26,6 +26,7 @@ from kerasseg.training.callbacks import (
     EpochLine,
     FreezeEncoder,
     History,
+    LinesWithinEpoch,
     ReduceOnPlateau,
     SayTakenByOneClass,
     SkippedUpdates,
@@ -129,6 +130,7 @@ def fit(
                         StopOnNonFinite(case_ids),
                         frozen,
                         *validators,
+                        *([] if sys.stdout.isatty() or not devices.chief else [LinesWithinEpoch()]),
                         *_epoch_callbacks(
                             experiment, network, validation, folder, progress, devices.chief
                         ),

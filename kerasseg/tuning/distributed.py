@@ -17,7 +17,7 @@ from kerasseg.config.tuning import SearchSettings
 from kerasseg.errors import UserError
 from kerasseg.tuning.oracles import ResumableOracle
 from kerasseg.tuning.search import Search
-from kerasseg.tuning.trials import NextTrial, TrialRecord, read_record, record_path
+from kerasseg.tuning.trials import NextTrial, TrialRecord, read_record, record_path, trial_number
 from kerasseg.tuning.workers import SearchStopped, StopEvents
 
 _SERVICE = "kerasseg.Chief"
@@ -102,7 +102,7 @@ class Chief:
                 self.last_heard.pop(worker, None)
                 self.not_yet_back.discard(worker)
                 trial_id = self.oracle.release(worker)
-                lost = f"; its trial {trial_id} goes to another" if trial_id else ""
+                lost = f"; its trial {trial_number(trial_id)} goes to another" if trial_id else ""
                 print(
                     f"Worker     {worker} is gone: no word for {timeout:g} seconds{lost}",
                     flush=True,
@@ -287,7 +287,8 @@ class Heartbeat:
             try:
                 if self.client.keep_alive(self.trial_id, self.worker):
                     continue
-                self.error = TrialReassigned(f"trial {self.trial_id} was given to another worker")
+                number = trial_number(self.trial_id)
+                self.error = TrialReassigned(f"trial {number} was given to another worker")
             except (UserError, SearchStopped) as error:
                 self.error = error
             if not self._over.is_set():

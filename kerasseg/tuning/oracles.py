@@ -1,11 +1,13 @@
 """The four tuners: KerasTuner's oracles, made resumable and mended where they lose trials."""
 
 import json
+import math
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -388,12 +390,25 @@ class HyperbandOracle(ResumableOracle, oracles.HyperbandOracle):
 
     @property
     def total(self) -> int:
-        """The number of trials in all rounds, if none fails."""
-        count = self.hyperband_iterations * sum(
-            self.round_size(bracket, number)
-            for bracket, rounds in enumerate(self.round_counts())
-            for number in range(rounds)
-        )
+        """The number of trials in all rounds, if none fails.
+
+        Where the space has fewer combinations than the first rounds of all brackets want, the
+        search ends with the last of them, as a round goes on only when the one before is full.
+        """
+        space, count = self._search.space, 0
+        left = math.inf
+        if all(parameter.finite is not None for parameter in space):
+            every = combinations(space, lambda parameter: parameter.finite or ())
+            wanted = sum(self.round_size(b, 0) for b, _ in enumerate(self.round_counts()))
+            left = sum(1 for _ in islice(every, wanted * self.hyperband_iterations))
+        for _ in range(self.hyperband_iterations):
+            for bracket, rounds in reversed(list(enumerate(self.round_counts()))):
+                sizes = [self.round_size(bracket, number) for number in range(rounds)]
+                if left < sizes[0]:
+                    count += int(left)
+                    return min(count, self._search.settings.max_trials or count)
+                left -= sizes[0]
+                count += sum(sizes)
         return min(count, self._search.settings.max_trials or count)
 
 

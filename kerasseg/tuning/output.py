@@ -18,7 +18,13 @@ from kerasseg.files import atomic_write
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.tensorboard import log_trial
-from kerasseg.tuning.trials import TrialRecord, best_record, read_records, trial_experiment
+from kerasseg.tuning.trials import (
+    TrialRecord,
+    best_record,
+    read_records,
+    trial_experiment,
+    trial_number,
+)
 
 _TABLE_ROWS = 10
 
@@ -75,7 +81,7 @@ class SearchProgress:
         name = "Baseline" if record.is_baseline else f"Trial {record.number}{of_total}"
         values = format_values(record.values) or "the base experiment"
         if record.continued_from is not None:
-            values += f" (goes on from trial {int(record.continued_from) + 1})"
+            values += f" (goes on from trial {trial_number(record.continued_from)})"
         minutes = f"{record.minutes:.1f} min"
         if record.status == "failed":
             return f"{name:<12} {values}  FAILED after {minutes}: {shorten_reason(record)}"

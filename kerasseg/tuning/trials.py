@@ -1,4 +1,4 @@
-"""The trials of a search: their records, `trials/<trial_id>.json`, and how a worker runs one."""
+"""The trials of a search: their records, `trials/<number>.json`, and how a worker runs one."""
 
 import json
 import math
@@ -150,9 +150,28 @@ class TrialRecord:
 _RECORD = TypeAdapter(TrialRecord)
 
 
+def trial_number(trial_id: str) -> int:
+    """Return the number of a trial, which the screen, its files and the page give it.
+
+    KerasTuner counts its ids from 0, which is the baseline's number.
+    """
+    return 0 if trial_id == BASELINE else int(trial_id) + 1
+
+
+def trial_name(folder: Path, trial_id: str) -> str:
+    """Return what the files of a trial are called by: its number, such as 0001, or `baseline`.
+
+    Earlier versions called them by KerasTuner's id; a search that has one of these keeps to it.
+    """
+    older = any((folder / name).exists() for name in ("trials/0000.json", "runs/trial_0000"))
+    return (
+        trial_id if trial_id == BASELINE or older else f"{trial_number(trial_id):0{len(trial_id)}d}"
+    )
+
+
 def record_path(folder: Path, trial_id: str) -> Path:
     """Return the path of a trial's record in the folder of its search."""
-    return folder / "trials" / f"{trial_id}.json"
+    return folder / "trials" / f"{trial_name(folder, trial_id)}.json"
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
@@ -194,12 +213,14 @@ def trial_experiment(
 ) -> Experiment:
     """Return the experiment of one run of a trial: the base with `values`.
 
-    The run is `runs/trial_<id>` of the search's folder. Executions, counted from 0, differ in
+    The run is `runs/trial_<number>` of the search's folder. Executions, counted from 0, differ in
     `run.seed`; all use the base's record store. Raises `UserError` for values that do not go
     together.
     """
     base, settings = search.base, search.settings
-    name = f"trial_{trial_id}" + (f"_execution_{execution + 1}" if execution else "")
+    name = f"trial_{trial_name(search.folder, trial_id)}" + (
+        f"_execution_{execution + 1}" if execution else ""
+    )
     fixed: dict[str, Any] = {
         "run.name": name,
         "run.root": str(search.folder / "runs"),
@@ -241,7 +262,7 @@ def _new_record(search: Search, trial_id: str, values: Mapping[str, Any]) -> Tri
     """Return the record of a trial that begins now; `values` are KerasTuner's."""
     return TrialRecord(
         trial_id=trial_id,
-        number=0 if trial_id == BASELINE else int(trial_id) + 1,
+        number=trial_number(trial_id),
         status="running",
         reason=None,
         score=None,

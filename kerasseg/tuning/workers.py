@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
-from kerasseg.errors import UserError
+from kerasseg.errors import Interrupted, UserError
 from kerasseg.tuning.trials import NextTrial, TrialRecord
 
 _IDLE_SECONDS = 1.0
@@ -98,12 +98,8 @@ def assign_gpus(parallel: int | str, gpu: int | None) -> list[str | None]:
     return [gpus[index % len(gpus)] if gpus else None for index in range(count)]
 
 
-class SearchStopped(KeyboardInterrupt):
-    """A signal stopped the search, whose state is saved; `number` is that of the signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+class SearchStopped(Interrupted):
+    """A signal stopped the search, whose state is saved."""
 
 
 class StopEvents:

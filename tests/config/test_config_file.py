@@ -376,6 +376,36 @@ def test_a_run_of_before_means_what_it_meant(tmp_path):
 FLAT_BINARY = ("model.dimensions=2", "pipeline.patch_size=[32,32]", "model.target=binary")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.label_map={0:0,1:1}", "write a space behind the colon: 0: 0."),
+        ("loss={dice:0.5}", "write a space behind the colon: dice: 0.5."),
+        ("data.segmentation={case}_seg.nii.gz", "needs quotes, such as '{case}_flair.nii.gz'."),
+        ("data={root: x, root: y}", "key 'root' stands here a second time"),
+        ("pipeline.patch_size=32,48,48", "Write [32,48,48]."),
+        ("augment.transforms=[flip]", "Write {flip: {}} for one with its defaults."),
+        ("augment.transforms=[{mirrr: {}}]", "unknown setting. Known here: flip, rotate90, "),
+        ("run.name=a/b", "allowed: text, of letters, digits, _, . and -, at most 100 long."),
+    ],
+)
+def test_what_was_meant_is_said(override, message):
+    assert message in refuse(override)
+
+
+def test_a_mistake_on_the_command_line_is_not_the_files(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("model: {dimensions: 3}")
+    with pytest.raises(UserError, match=r"^override: pipeline\.patch_size .* must be divisible"):
+        load_experiment(path, ["pipeline.patch_size=[33,48,48]"])
+    path.write_text("pipeline: {patch_size: [33, 48, 48]}")
+    with pytest.raises(UserError, match=f"^{path}: pipeline.patch_size .* must be divisible"):
+        load_experiment(path, ["training.epochs=3"])
+    path.write_text("data:\n  files:\n    t1: {case}_t1.nii\n")
+    with pytest.raises(UserError, match=r"line 3 .*a pattern that begins with \{case\} needs"):
+        load_experiment(path)
+
+
 def test_an_optimiser_that_is_no_name_is_answered_with_the_names():
     assert "found 3, expected one of adamw, adam, sgd, lion, or a" in refuse("optimizer.name=3")
 
@@ -393,6 +423,7 @@ def test_refused_files(tmp_path):
     assert "experiment.yaml: line 2" in refuse(text="a: 1\n b: 2", tmp_path=tmp_path)
     message = refuse(text="training:\n  epochs: 1\n  epochs: 2\n", tmp_path=tmp_path)
     assert "line 3" in message and "'epochs' stands here a second time" in message
+    assert "the first is in line 2: put both together" in message
     # Ten lines that stand for 9 to the 9th values, through lists and through merged mappings.
     for first, line in (("[x]", " [{}]"), ("{k: 1}", "\n  <<: [{}]")):
         bomb = f"a0: &a0 {first}\n" + "".join(

@@ -54,6 +54,19 @@ def test_two_modalities_or_seven(tmp_path, phantoms, count):
     np.testing.assert_array_equal(case.label, label > 0)
 
 
+def test_no_case_says_which_pattern_fits_nothing_and_what_is_there(tmp_path):
+    for name in ("s1/flair.nii", "s1/T1.nii", "s2/flair.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    settings = DataSettings(layout="nifti", root=tmp_path, files={"flair": "{case}_flair.nii"})
+    with pytest.raises(UserError) as error:
+        discover(settings)
+    assert "which holds 3 file(s), such as s1/T1.nii, s1/flair.nii, s2/flair.nii" in str(
+        error.value
+    )
+    assert "data.files.flair '{case}_flair.nii' fits 0" in str(error.value)
+
+
 def test_missing_and_doubled_files_are_named(tmp_path, phantoms):
     scan = np.rint(phantoms[0][0][..., 0]).astype(np.int16)
     for path in (

@@ -7,8 +7,12 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
+from kerasseg.config.data import DataSettings
+from kerasseg.datasets.labels import CONVENTIONS, label_ids
 from kerasseg.errors import UserError
+from kerasseg.evaluation import report
 from kerasseg.evaluation.evaluate_files import (
     evaluate_files,
     find_pairs,
@@ -80,6 +84,46 @@ def test_tumour_of_any_kind_and_one_case(tmp_path):
         "cases": 1,
     }
     assert summary["decided_by_empty_rule"]["files"]["hd95_tumour"] == 1
+
+
+def test_pictures_are_scored_like_volumes_of_one_slice(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
+    random, masks = np.random.default_rng(3), {}
+    for name in ("a", "b"):
+        masks[name] = truth, found = random.random((2, 11, 9)) > 0.6
+        for folder, mask, white in (("truth", truth, 255), ("pred", found, 1)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            pixels = mask.astype(np.uint8) * white
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}_mask.png")
+    page = evaluate_files(tmp_path / "pred", tmp_path / "truth", tmp_path / "out")
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        rows = {row["case_id"]: row for row in csv.DictReader(file)}
+    for name, (truth, found) in masks.items():
+        dice = 2 * (truth & found).sum() / (truth.sum() + found.sum())
+        assert float(rows[name]["dice_tumour"]) == pytest.approx(dice, abs=1e-6)
+    text = page.read_text()
+    assert "it counts as 1 mm" in text and "0 background, any other tumour" in text
+    (pair, _) = find_pairs(tmp_path / "pred", tmp_path / "truth")
+    with pytest.raises(UserError, match=r"a_mask\.png: holds label value\(s\) 1, known are 0, 255"):
+        read_pair(pair, *parse_labels("255"))
+    Image.fromarray(np.zeros((11, 8), np.uint8)).save(tmp_path / "pred" / "a_mask.png")
+    with pytest.raises(UserError, match=r"has 8 x 11 x 1 voxels"):
+        read_pair(pair, *parse_labels("255"))
+    scan = np.arange(99, dtype=np.uint8).reshape(11, 9)
+    Image.fromarray(scan).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_scan(tmp_path, "a", (1, 11, 9))[0], scan)
+
+
+def test_labels_mean_the_same_everywhere():
+    assert parse_labels("brats") == parse_labels("1,2,4")
+    assert parse_labels("msd") == ({0: 0, 2: 1, 1: 2, 3: 3}, "labels")
+    assert label_ids("1,2,4", DataSettings(), "labels", None) == CONVENTIONS["brats"]
+    assert label_ids("255", DataSettings(), "binary", None) == {0: 0, 1: 255}
+    with pytest.raises(UserError, match=r"one id is for tumour .*model.target=regions"):
+        label_ids("255", DataSettings(), "regions", None)
+    for text in ("brats20", "1,2", "0,1,2", "1,1,2", "-1"):
+        with pytest.raises(UserError, match=f"--labels {text}: expected brats, brats23, msd, the"):
+            parse_labels(text)
 
 
 def test_scans_of_the_same_names_are_drawn_below(folders):

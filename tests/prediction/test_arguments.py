@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.prediction.predict import split_arguments
+from kerasseg.prediction.predict import claim_folder, split_arguments
 from kerasseg.prediction.prediction import Prediction, array_case
 
 
@@ -36,3 +36,16 @@ def test_a_label_is_saved_as_nifti_and_under_no_other_name(tmp_path):
     assert not list(tmp_path.iterdir())
     prediction.save(tmp_path / "x.nii")
     assert (tmp_path / "x.nii").stat().st_size > 300
+
+
+def test_a_folder_in_which_every_case_failed_is_not_taken(tmp_path):
+    first, other = (
+        {"networks": [name], "combine": "mean", "settings": [], "labels": None, "runs": [name]}
+        for name in ("a", "b")
+    )
+    claim_folder(tmp_path, first, overwrite=False)
+    claim_folder(tmp_path, other, overwrite=False)
+    (tmp_path / "case.nii.gz").touch()
+    claim_folder(tmp_path, other, overwrite=False)
+    with pytest.raises(UserError, match=r"made otherwise \(with runs \['b'\]\)"):
+        claim_folder(tmp_path, first, overwrite=False)

@@ -475,7 +475,7 @@ NOT_MADE = [
     (
         "keras.callbacks.CSVLoger",
         {},
-        ["keras.callbacks.CSVLoger cannot be imported", "has no attribute 'CSVLoger'"],
+        ["has no attribute 'CSVLoger'", "Did you mean keras.callbacks.CSVLogger?"],
     ),
     (
         "keras.layers.Dense",

@@ -31,7 +31,7 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     overrides = [*QUICK, "training.epochs=1", "evaluation.overlays=0"]
     path = write_files(tmp_path, space, "grid", overrides, max_trials=1, epochs=8)
     folder = tmp_path / "tuning" / "toy"
-    history = folder / "runs" / "trial_0000" / "history.csv"
+    history = folder / "runs" / "trial_0001" / "history.csv"
 
     process = start(path)
     wait_for(history, process)
@@ -43,8 +43,8 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     assert 0 < epochs < 8
 
     process = start(path)
-    output = folder / "processes" / "trial_0000" / "output.txt"
-    wait_for(folder / "trials" / "0000.json", process)
+    output = folder / "processes" / "trial_0001" / "output.txt"
+    wait_for(folder / "trials" / "0001.json", process)
     while len(history.read_text().splitlines()) - 1 <= epochs and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ from kerasseg.errors import UserError
 from kerasseg.tuning.oracles import build_oracle
 from kerasseg.tuning.space import plain_values
 from kerasseg.tuning.trial_process import TrialOutcome
-from kerasseg.tuning.trials import TrialRunner, read_record, record_path
+from kerasseg.tuning.trials import TrialRunner, read_record
 from kerasseg.tuning.workers import run_trials
 from tests.tuning.searches import SPACE, fake_job, make_search, records
 
@@ -148,6 +148,12 @@ def test_hyperband_promotes_the_best_of_each_round(tmp_path):
     assert max(record["epochs_to"] for record in found) == 4
 
 
+def test_hyperband_announces_what_a_small_space_allows(tmp_path):
+    space = {"model.features": {"choice": [[4, 6], [6, 8]]}}
+    search = make_search(tmp_path, space, **settings_of("hyperband"))
+    assert build_oracle(search).total == 2 == len(records(run(search) and search))
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path, lost):
     """Of a first round of 4 that some of fail, KerasTuner itself would let fewer or none go on."""
@@ -155,7 +161,7 @@ def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path, lost):
 
     def job(job, environment, stop):
         number = int(job.experiment.run.name.removeprefix("trial_"))
-        return TrialOutcome("failed", "no") if number < lost else fake_job(job, environment, stop)
+        return TrialOutcome("failed", "no") if number <= lost else fake_job(job, environment, stop)
 
     run(search, job)
     found = [record for record in records(search) if record["bracket"] == 2]
@@ -171,7 +177,7 @@ def test_failed_trials_are_recorded_and_the_search_goes_on_until_too_many_in_a_r
 
     def job(job, environment, stop):
         number = int(job.experiment.run.name.removeprefix("trial_"))
-        failed = number in (1, 2, 4) or number >= 7
+        failed = number in (2, 3, 5) or number >= 8
         return TrialOutcome("failed", "NaN") if failed else fake_job(job, environment, stop)
 
     oracle = run(search, job)
@@ -208,8 +214,8 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path, tuner, monkeypatch):
     monkeypatch.setattr(kerasseg.tuning.trials, "atomic_write", killed_at)
 
     def job(job, environment, stop):
-        trial_id = job.experiment.run.name.removeprefix("trial_")
-        record = read_record(record_path(killed.folder, trial_id))
+        name = job.experiment.run.name.removeprefix("trial_")
+        record = read_record(killed.folder / "trials" / f"{name}.json")
         assert not record.is_done, "a finished trial is not run again"
         return fake_job(job, environment, stop)
 
@@ -236,7 +242,7 @@ def test_a_finished_trial_is_not_run_again(tmp_path):
         return fake_job(job, environment, stop)
 
     run(more, job)
-    assert done == ["trial_0004", "trial_0005"]
+    assert done == ["trial_0005", "trial_0006"]
 
 
 def test_time_is_counted_over_all_starts(tmp_path):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from kerasseg.tuning.trial_process import TrialOutcome
-from kerasseg.tuning.trials import NextTrial, TrialRunner
+from kerasseg.tuning.trials import NextTrial, TrialRunner, trial_name, trial_number
 from tests.tuning.searches import fake_job, make_search, records
 
 VALUES = {"optimizer.learning_rate": 1e-3, "model.features": 1}
@@ -47,11 +47,11 @@ def test_the_record_has_what_a_report_needs(tmp_path):
     assert written["ended"] >= written["started"] > 1e9
     (execution,) = written["executions"]
     assert list(execution) == ["run", "score", "epochs", "minutes", "curve", "peak_memory_gib"]
-    assert execution["run"] == "runs/trial_0" and execution["epochs"] == 2
+    assert execution["run"] == "runs/trial_1" and execution["epochs"] == 2
     assert execution["score"] == written["score"] == execution["curve"][-1]
     experiment = job.experiment
     assert experiment.model.features == (6, 8) and experiment.optimizer.learning_rate == 1e-3
-    assert experiment.run.root / experiment.run_name == search.folder / "runs" / "trial_0"
+    assert experiment.run.root / experiment.run_name == search.folder / "runs" / "trial_1"
     assert experiment.store_root == search.base.store_root and job.last_epoch == 2
     assert record.score == written["score"]
 
@@ -120,12 +120,20 @@ def test_a_kill_while_stopping_is_no_failure(tmp_path):
 def test_the_record_of_an_earlier_search_is_not_taken_for_this_one(tmp_path):
     search = make_search(tmp_path)
     run(search, None)
-    leftover = search.folder / "runs" / "trial_0" / "config.yaml"
+    leftover = search.folder / "runs" / "trial_1" / "config.yaml"
     leftover.parent.mkdir(parents=True)
     leftover.touch()
     record, jobs = run(search, None, values=VALUES | {"model.features": 0})
     assert len(jobs) == 1 and record.values["model.features"] == [4, 6]
     assert not leftover.exists()
+
+
+def test_files_have_the_number_of_the_screen_but_in_searches_of_earlier_versions(tmp_path):
+    names = {"baseline": "baseline", "0000": "0001", "0009": "0010"}
+    assert {trial_id: trial_name(tmp_path, trial_id) for trial_id in names} == names
+    (tmp_path / "runs" / "trial_0000").mkdir(parents=True)
+    assert trial_name(tmp_path, "0001") == "0001", "its files have KerasTuner's ids"
+    assert trial_number("0001") == 2 and trial_number("baseline") == 0
 
 
 def test_a_promotion_goes_on_from_the_same_execution_of_the_earlier_trial(tmp_path):
@@ -139,8 +147,8 @@ def test_a_promotion_goes_on_from_the_same_execution_of_the_earlier_trial(tmp_pa
     assert record.continued_from == "0"
     runs = search.folder / "runs"
     assert [job.continue_from for job in jobs.jobs] == [
-        runs / "trial_0",
-        runs / "trial_0_execution_2",
+        runs / "trial_1",
+        runs / "trial_1_execution_2",
     ]
     assert all(job.last_epoch == 2 for job in jobs.jobs)
     assert jobs.jobs[0].experiment.training.epochs == 4, "the schedule is that of all epochs"

@@ -158,7 +158,7 @@ def test_a_record_that_is_gone_is_restored(tmp_path, capsys, tuner):
         curve = record["executions"][0]["curve"]
         rows = [f"{epoch},{score}" for epoch, score in enumerate(curve, 1)]
         (run / "history.csv").write_text("\n".join(["epoch,val_dice_smoothed", *rows]))
-    for trial in ("baseline", best["trial_id"]):
+    for trial in ("baseline", f"{best['number']:04d}"):
         (search.folder / "trials" / f"{trial}.json").unlink()
     capsys.readouterr()
 
@@ -170,7 +170,7 @@ def test_a_record_that_is_gone_is_restored(tmp_path, capsys, tuner):
     assert asked == ["trial_baseline"]
     shown = capsys.readouterr().out
     assert f"Best      trial {best['number']}: val_dice_smoothed {best['score']:.4f}" in shown
-    assert f"Restored   {search.folder}/trials/{best['trial_id']}.json" in shown
+    assert f"Restored   {search.folder}/trials/{best['number']:04d}.json" in shown
     kept = ("number", "status", "score", "values", "bracket", "round", "epochs_to")
     for old, new in zip(before, records(search), strict=True):
         assert [old[name] for name in kept] == [new[name] for name in kept]

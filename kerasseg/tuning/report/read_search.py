@@ -48,6 +48,11 @@ class SearchResults:
         return next((t for t in self.ranked if t.is_scored and not t.is_baseline), None)
 
     @property
+    def base_is_best(self) -> bool:
+        """True if no trial is better than the baseline, which is then what best.yaml holds."""
+        return self.best is not None and self.ranked[0].is_baseline
+
+    @property
     def compared(self) -> list[TrialRecord]:
         """The scored trials that did not continue another one, without the baseline.
 

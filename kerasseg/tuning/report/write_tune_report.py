@@ -221,6 +221,7 @@ def _page_values(
     return {
         "search": search,
         "trials": search.ranked,
+        "numbers": {trial.trial_id: trial.number for trial in search.trials},
         "best": best,
         "best_config": config if config.exists() else None,
         "counts": {status: search.count(status) for status in STATUSES if search.count(status)},
@@ -258,12 +259,7 @@ def _warnings(search: SearchResults) -> list[str]:
             f"{unscored} completed {subject} a score that is no finite number and counts as none."
         )
     baseline, best = search.baseline, search.best
-    if (
-        baseline
-        and best
-        and baseline.is_scored
-        and search.ranked.index(baseline) < search.ranked.index(best)
-    ):
+    if search.base_is_best and baseline and best:
         found.append(
             "No trial is better than the baseline, the experiment as it was: its "
             f"{search.objective} is {baseline.score:.4g}, that of the best trial {best.score:.4g}."

@@ -142,7 +142,9 @@ def test_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
 def test_refused_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         read_search(tmp_path / "none")
-    with pytest.raises(UserError, match=r"search\.yaml: there is no such file.*tune\.py wrote"):
+    with pytest.raises(
+        UserError, match=r"search\.yaml: there is no such file.*kerasseg tune wrote"
+    ):
         read_search(tmp_path)
     with pytest.raises(UserError, match="no trial is there yet"):
         read_search(write_search(tmp_path / "s", []))

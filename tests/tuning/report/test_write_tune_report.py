@@ -153,6 +153,9 @@ def test_low_scores_first_where_low_is_good(tmp_path: Path) -> None:
     text = write_tune_report(folder).read_text(encoding="utf-8")
     assert [row[0] for row in _rows(text)] == ["baseline", "2", "1"]
     assert "No trial is better than the baseline" in text
+    assert "<b>0.2</b><span>baseline, " in text and '<tr class="best">\n<td data-value="0">' in text
+    assert "Values of the best trial, which is worse than the base" in text
+    assert "Train the base as it is" in text, "that is what best.yaml holds"
 
 
 @pytest.mark.usefixtures("figures_not_rendered")
@@ -161,7 +164,7 @@ def test_rounds_of_hyperband(tmp_path: Path) -> None:
     again = a_trial(5, 0.7, bracket=1, round=1, epochs_to=6, continued_from="0004")
     text = write_tune_report(write_search(tmp_path / "s", [*first, again])).read_text("utf-8")
     row = _rows(text)[0]
-    assert row[0] == "5" and "1, 1" in row and "0004" in row
+    assert row[0] == "5" and "1, 1" in row and row[row.index("1, 1") + 1] == "4"
     assert "Trials with more epochs had more time to be good" in text
 
 
