@@ -147,8 +147,8 @@ def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> Non
     header = grid.header
     if header is not None:
         image = nib.Nifti1Image(voxels, None)
-        image.header.set_zooms(header.zooms)
         image.set_qform(header.qform, header.qform_code)
+        image.header.set_zooms(header.zooms)
         image.set_sform(header.sform, header.sform_code)
         image.header["xyzt_units"] = header.unit
     else:
@@ -200,8 +200,9 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
     sform, sform_code = header.get_sform(coded=True)
     try:
         qform, qform_code = header.get_qform(coded=True)
+        stored = header.get_qform()
     except HeaderDataError:  # a quaternion that is none
-        qform, qform_code = None, 0
+        qform, qform_code, stored = None, 0, None
     zooms = tuple(float(size) for size in header.get_zooms()[:3])
     notes = []
     affine = header.get_base_affine() if sform is None and qform is None else sform
@@ -237,7 +238,7 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
             f"the unit in the header would make voxels of {_format(sizes)} mm (x, y, z), and was "
             "read as mm"
         )
-    return affine, Header(sform, sform_code, qform, qform_code, zooms, unit, tuple(notes))
+    return affine, Header(sform, sform_code, stored, qform_code, zooms, unit, tuple(notes))
 
 
 def _is_invertible(affine: np.ndarray) -> bool:
