@@ -37,9 +37,10 @@ from kerasseg.config.load import (
     parse_yaml,
     read_yaml,
 )
+from kerasseg.datasets.dataset_json import named_channels
 from kerasseg.errors import UserError, describe_storage_error, storage_error
 from kerasseg.files import atomic_write
-from kerasseg.records.manifest import read_manifest
+from kerasseg.records.manifest import Manifest, intensities, read_manifest, voxel_sizes
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore, open_store
 
@@ -56,6 +57,7 @@ _MAY_CHANGE = (
     "records.root",
     "records.on_damaged_record",
     "data.root",
+    "data.channels",
     "data.on_bad_case",
     "pipeline.prefetch",
     "training.devices",
@@ -128,6 +130,16 @@ class Run:
         """Return the rows of `history.csv`; there are none where the file is missing."""
         path = self.folder / "history.csv"
         return read_history(path) if path.is_file() else []
+
+    def seen(self, what: str) -> tuple[Any, Any] | None:
+        """Return what the training saw of `voxel_sizes` or `intensities`; None in older runs.
+
+        These are the smallest and largest voxel (D, H, W) in mm, or mean and standard deviation
+        (C, 2) of `checks.intensity_profile`.
+        """
+        path = self.folder / "environment.json"
+        found = self._read_json(path.name).get(what) if path.is_file() else None
+        return (found[0], found[1]) if found else None
 
     def case_ids(self, side: str) -> list[str]:
         """Return the case ids of one of `SIDES`. Raises `UserError` if it has none."""
@@ -299,13 +311,22 @@ def new_run_folder(experiment: Experiment) -> Path:
 
 
 def write_inputs(
-    folder: Path, experiment: Experiment, split: Split, data_fingerprint: str, device: str
+    folder: Path, experiment: Experiment, split: Split, manifest: Manifest, device: str
 ) -> None:
-    """Write what goes into a training: `split.json`, `environment.json` and `config.yaml`."""
+    """Write what goes into a training: `split.json`, `environment.json` and `config.yaml`.
+
+    Of the data there is what a scan to be predicted is compared with: `data.channels` in the
+    config, and the smallest and largest voxel in `environment.json`.
+    """
     split.write(folder / "split.json", "run.root")
-    write_json(
-        folder / "environment.json", environment(device) | {"data_fingerprint": data_fingerprint}
-    )
+    of_data = {
+        "data_fingerprint": manifest.data_fingerprint,
+        "voxel_sizes": voxel_sizes(experiment.data, manifest),
+        "intensities": intensities(manifest),
+    }
+    write_json(folder / "environment.json", environment(device) | of_data)
+    data = experiment.data.model_copy(update={"channels": named_channels(experiment.data)})
+    experiment = experiment.model_copy(update={"data": data})
     # The config last: a folder that has one can be resumed.
     with atomic_write(folder / "config.yaml", "run.root") as temporary:
         temporary.write_text(dump_experiment(experiment), encoding="utf-8")

@@ -137,7 +137,7 @@ def run_experiment(
         if devices.chief:
             folder = old_run or new_run_folder(experiment)
             stack.enter_context(remove_if_untrained(folder))
-            write_inputs(folder, experiment, whole_split, fingerprint, device_name())
+            write_inputs(folder, experiment, whole_split, store.manifest, device_name())
         else:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="kerasseg-worker-")))
             (folder / "checkpoints").mkdir()

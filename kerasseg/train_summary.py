@@ -11,7 +11,8 @@ from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import flat_settings
 from kerasseg.config.training import TrainingSettings
-from kerasseg.datasets.discovery import knows_patients
+from kerasseg.datasets.checks import format_notes, group_notes
+from kerasseg.datasets.discovery import knows_patients, unclear_patients
 from kerasseg.evaluation.report import describe_scores, evaluation_summary
 from kerasseg.evaluation.results import Results
 from kerasseg.records.splits import Split
@@ -57,7 +58,8 @@ def print_start(
             f"{len(split.test)} test cases, by "
             f"{'patient' if knows_patients(experiment.data) else 'picture'}"
         )
-    for warning in warnings_about_scores(experiment, store):
+    notes = group_notes((row.case_id, row.notes) for row in store.rows.values())
+    for warning in [*warnings_about_scores(experiment, store), *format_notes(notes)]:
         say(f"Warning    {warning}", style="bold yellow")
     for heading, text in _describe_task(experiment).items():
         say(f"{heading:<11}{text}")
@@ -204,6 +206,9 @@ def warnings_about_scores(experiment: Experiment, store: RecordStore) -> list[st
             "both sides of the split and the scores may be too high: set data.patient_pattern or "
             "data.patient_csv."
         )
+    elif experiment.data.patient_pattern is None and experiment.data.patient_csv is None:
+        unclear = unclear_patients({row.case_id: row.patient_id for row in store.rows.values()})
+        warnings += [f"{unclear}."] if unclear else []
     if not experiment.data.facts.knows_spacing:
         warnings.append(
             "The files do not tell the size of a pixel or the distance of slices: each counts as "

@@ -33,8 +33,8 @@ def write_run(folder: Path, experiment: Experiment, seed: int = 0) -> Path:
 def make_run(experiment: Experiment, seed: int = 0) -> Path:
     """Make a run folder as training leaves it, but for the training: with a store and a split."""
     store, folder = open_store(experiment), new_run_folder(experiment)
-    fingerprint = store.manifest.data_fingerprint
-    write_inputs(folder, experiment, open_split(store, experiment.split), fingerprint, "CPU")
+    split = open_split(store, experiment.split)
+    write_inputs(folder, experiment, split, store.manifest, "CPU")
     save_network(folder, experiment, seed)
     return folder
 

@@ -50,6 +50,7 @@ def test_a_run_is_read_back(finished):
     assert [len(run.case_ids(side)) for side in ("train", "validation", "test")] == [5, 1, 2]
     assert run.summary == {} and run.history == [], "it was not trained"
     assert run.environment["packages"]["keras"] == keras.__version__
+    assert run.seen("voxel_sizes") == ([1, 1, 1], [1, 1, 1]) and run.experiment.data.channels == {}
     assert len(run.open_store().rows) == 8
     assert run.load_network().name == "unet_3d"
     assert runs_in(finished.parent) == ["tiny"]

@@ -22,15 +22,15 @@ USER_MISTAKE = 2
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "train": (
         "kerasseg train",
-        "kerasseg train --config configs/brats20_3d.yaml data.root=~/BraTS2020 --fold 0",
-        "kerasseg train --config configs/brats20_3d.yaml data.root=~/BraTS2020 --resume",
+        "kerasseg train --config brats20_3d data.root=~/BraTS2020 --fold 0",
+        "kerasseg train --config brats20_3d data.root=~/BraTS2020 --resume",
     ),
     "tune": (
         "kerasseg tune",
-        "kerasseg tune --config configs/tune_lgg_2d.yaml search.max_trials=30 --then-train",
+        "kerasseg tune --config tune_lgg_2d search.max_trials=30 --then-train",
     ),
     "convert": (
-        "kerasseg convert --config configs/brats20_3d.yaml data.root=~/BraTS2020",
+        "kerasseg convert --config brats20_3d data.root=~/BraTS2020",
         "kerasseg convert data.layout=msd data.root=~/Task01_BrainTumour records.workers=8",
     ),
     "predict": (
@@ -40,12 +40,12 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "verify": (
         "kerasseg verify data.layout=brats_nifti data.root=~/BraTS2021",
-        "kerasseg verify --records --config configs/brats20_3d.yaml data.root=~/BraTS2020",
+        "kerasseg verify --records --config brats20_3d data.root=~/BraTS2020",
     ),
     "explore": ("kerasseg explore data.layout=brats_nifti data.root=~/BraTS2021",),
     "show-batch": (
         "kerasseg show-batch",
-        "kerasseg show-batch --config configs/lgg_2d.yaml data.root=~/kaggle_3m --examples 8",
+        "kerasseg show-batch --config lgg_2d data.root=~/kaggle_3m --examples 8",
     ),
     "evaluate": (
         "kerasseg evaluate runs/NAME",
@@ -72,8 +72,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "kerasseg config --schema > schema.json",
     ),
     "configs": ("kerasseg configs",),
-    "doctor": ("kerasseg doctor", "kerasseg doctor --config configs/brats20_3d.yaml"),
-    "bench data": ("kerasseg bench data --config configs/brats20_3d.yaml --seconds 20",),
+    "doctor": ("kerasseg doctor", "kerasseg doctor --config brats20_3d"),
+    "bench data": ("kerasseg bench data --config brats20_3d --seconds 20",),
 }
 """Uses of each verb, which its help shows; the verbs are in the order in which they are used."""
 

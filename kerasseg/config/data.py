@@ -129,6 +129,13 @@ class DataSettings(Section):
         "enhancing tumour is 4 (up to 2021) or 3 (2023). In BraTS 2024, 4 is a resection cavity: "
         "map it to 0 or 1 yourself.",
     )
+    channels: dict[Modality, Annotated[int, Field(ge=0, le=255)]] = setting(
+        {},
+        "msd and nnunet: the number of each channel, {t1: 0, flair: 1}, in scans to be predicted "
+        "that have no dataset.json near them. A run writes down here what the dataset.json of its "
+        "own data said.",
+        max_length=256,
+    )
     pairs: PairSettings = PairSettings()
     skull_stripped: bool = setting(
         lambda values: layout_of(values.get("layout", "phantom")).skull_stripped,

@@ -180,7 +180,7 @@ def neutral_values(overrides: Sequence[str]) -> dict[str, Any] | None:
             f"data.root={root}: how are its files laid out? Name data.layout, too, such as "
             "data.layout=brats_nifti, or a config with --config."
         )
-    if layout in (None, "phantom"):
+    if layout in (None, Experiment().data.layout):  # what the demo has
         return None
     name = re.sub(r"[^\w.-]+", "_", Path(str(root or layout)).expanduser().resolve().name)
     found: dict[str, Any] = {"run": {"name": name.lstrip(".-") or layout}}

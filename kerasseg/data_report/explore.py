@@ -308,4 +308,5 @@ def _csv_row(data_set: DataSet, index: int) -> dict[str, object]:
         row[f"{modality}_std"] = f"{found.deviation:.6g}"
         for level, value in zip(PERCENTILES, found.percentiles, strict=True):
             row[f"{modality}_p{level}"] = f"{value:.6g}"
+    row["notes"] = "; ".join(case.notes)
     return row

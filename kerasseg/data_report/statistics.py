@@ -13,7 +13,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.loss import LossTerm, weighted_term
 from kerasseg.datasets.case import Box, Case, CaseSource, bounding_box
-from kerasseg.datasets.checks import read_case
+from kerasseg.datasets.checks import group_notes, read_case
 from kerasseg.errors import UserError
 from kerasseg.parallel import parallel_map
 from kerasseg.records.normalise import EPSILON, brain_mask, z_score
@@ -112,6 +112,7 @@ class CaseStatistics:
         components: Parts of the tumour that do not even touch at a corner.
         centre: Centre of mass of the tumour in the brain's box, from 0 to 1 along D, H and W.
         presence: Class, and `TUMOUR` -> share (50,) of the axial slices that have it, by height.
+        notes: What is odd about the scan, such as a modality that is a copy of another one.
     """
 
     case_id: str
@@ -125,6 +126,7 @@ class CaseStatistics:
     components: int | None = None
     centre: tuple[float, float, float] | None = None
     presence: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def tumour_voxels(self) -> int | None:
@@ -153,6 +155,7 @@ def measure_case(case: Case) -> CaseStatistics:
         brain_voxels=int(np.count_nonzero(brain)),
         brain_slices=brain.shape[0],
         intensities=intensities,
+        notes=tuple(case.notes),
     )
     if case.label is None:
         return statistics
@@ -287,6 +290,11 @@ class DataSet:
     def in_unit(self, case: CaseStatistics, voxels: int) -> float:
         """Convert a number of voxels of a case to `unit`."""
         return voxels * case.millilitres if self.knows_space else float(voxels)
+
+    @cached_property
+    def notes(self) -> dict[str, list[str]]:
+        """What is odd about scans -> the names of the cases, the most frequent first."""
+        return group_notes((case.case_id, case.notes) for case in self.cases)
 
     @cached_property
     def voxels(self) -> dict[str, int]:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kerasseg.data_report.verify import CaseReport, Verdict, Verification, format_sizes
-from kerasseg.datasets.checks import Finding
+from kerasseg.data_report.verify import CaseReport, Verdict, Verification
+from kerasseg.datasets.checks import Finding, format_sizes
 from kerasseg.errors import printable
 from kerasseg.files import atomic_write
 

@@ -16,8 +16,14 @@ from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.data_report.statistics import KILLED
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource
-from kerasseg.datasets.checks import Finding, check_enhancing_ids, findings_of
-from kerasseg.datasets.discovery import discover, knows_patients
+from kerasseg.datasets.checks import (
+    Finding,
+    check_enhancing_ids,
+    findings_of,
+    format_sizes,
+    grid_error,
+)
+from kerasseg.datasets.discovery import discover, knows_patients, unclear_patients
 from kerasseg.errors import UserError, printable
 from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
@@ -234,6 +240,11 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
             case.spacing = None  # the reader's 1 mm is not a measured size
     elif settings.spacing is None:
         findings += _mark_odd_grids([case for case in cases if case.shape and case.spacing])
+    else:
+        for case in cases:
+            if case.shape and case.spacing:
+                wrong = grid_error(case.shape, case.spacing, settings.spacing)
+                case.findings += [Finding("error", "spacing", wrong)] if wrong else []
     return findings
 
 
@@ -303,11 +314,6 @@ def _mark_odd_grids(cases: Sequence[CaseReport]) -> list[Finding]:
     return findings
 
 
-def format_sizes(sizes: Sequence[float]) -> str:
-    """Format sizes such as (155, 240, 240) as 155x240x240."""
-    return "x".join(f"{size:g}" for size in sizes)
-
-
 def _majority(values: dict[str, V]) -> V | None:
     """Return the value that more than half of the cases have, or None."""
     if not values:
@@ -332,6 +338,9 @@ def patient_findings(experiment: Experiment, patients: Mapping[str, str]) -> lis
             "data.patient_pattern or data.patient_csv"
         )
         findings.append(Finding("warning", "patients", message))
+    elif experiment.data.patient_pattern is None and experiment.data.patient_csv is None:
+        unclear = unclear_patients(patients)
+        findings += [Finding("warning", "patients", unclear)] if unclear else []
     for path in _split_files(experiment):
         findings += _split_findings(path, patients, csv=path == experiment.split.file)
     return findings

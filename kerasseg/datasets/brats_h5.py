@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
+from kerasseg.datasets.case import BrokenSource, Case, CaseSource, air_value, lps_grid
 from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.errors import UserError
 
@@ -70,7 +70,7 @@ class BratsH5Source:
             affine=grid.our_affine,
             modalities=self.modalities,
             grid=grid,
-            notes=[f"{unusual} slice(s) without air in all four corners"] if unusual else [],
+            notes=[f"{unusual} slice(s) without air around the brain"] if unusual else [],
         )
 
 
@@ -164,15 +164,14 @@ def _zero_background(scan: np.ndarray, out: np.ndarray) -> bool:
     """Undo the shift of a per-slice z-score (x, y, C), so that air is exactly 0 again.
 
     The files hold (raw - mean) / std over the whole slice: air, raw 0, became one negative
-    constant, the one in the corners. Subtracting it leaves raw / std of the slice. Where the
-    corners differ there is no air to go by: the slice is left as it is, and False returned.
-    Writes (y, x, C) float32 into `out`.
+    constant, the one around the brain. Subtracting it leaves raw / std of the slice. A channel
+    without such a constant has no air to go by: it is left as it is, and False returned. Writes
+    (y, x, C) float32 into `out`.
     """
-    corner = scan[0, 0]
-    corners = scan[:: max(scan.shape[0] - 1, 1), :: max(scan.shape[1] - 1, 1)]
-    found = bool((corners == corner).all())
-    np.copyto(out, (scan - corner if found else scan).transpose(1, 0, 2), casting="same_kind")
-    return found
+    air = [air_value(scan[..., channel]) for channel in range(scan.shape[-1])]
+    shift = np.array([value or 0 for value in air], scan.dtype)
+    np.copyto(out, (scan - shift).transpose(1, 0, 2), casting="same_kind")
+    return None not in air
 
 
 def _labels(mask: np.ndarray, names: tuple[str, ...], path: Path) -> np.ndarray:

@@ -13,7 +13,8 @@ from kerasseg.datasets.nifti import nifti_source
 _NAME = re.compile(
     r"^(?P<case>.+)[_-](?P<kind>[A-Za-z0-9]+)\.nii(\.gz)?$", re.IGNORECASE | re.DOTALL
 )
-_TIME_POINT = re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d+)-\d{3}$")
+
+_SEG = re.compile(r"[_-]seg\.nii", re.IGNORECASE)
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
@@ -49,8 +50,6 @@ def _group(
 def _source(
     case_id: str, kinds: dict[str, list[Path]], folder: Path, settings: DataSettings
 ) -> CaseSource:
-    match = _TIME_POINT.match(case_id)
-    patient = match["patient"] if match else case_id
     files = tuple(path for paths in kinds.values() for path in paths)
     missing = [m for m in settings.modalities if m not in kinds]
     if missing:
@@ -59,15 +58,16 @@ def _source(
             f"{', '.join(p.name for p in files)}: restore it, remove the case, or name the "
             "channels you have in data.modalities."
         )
-        return BrokenSource(case_id, patient, files, reason)
+        return BrokenSource(case_id, case_id, files, reason)
     wanted = {kind: kinds[kind] for kind in (*settings.modalities, "seg") if kind in kinds}
     for kind, paths in wanted.items():
         if len(paths) > 1:
             reason = f"{paths[1]}: {paths[0].name} beside it is {kind} too: keep one."
-            return BrokenSource(case_id, patient, files, reason)
+            return BrokenSource(case_id, case_id, files, reason)
     images = [kinds[m][0] for m in settings.modalities]
     segmentation = kinds["seg"][0] if "seg" in kinds else None
+    note = ""
+    if segmentation and not _SEG.search(segmentation.name):
+        note = f"{segmentation.name} is taken for its segmentation, as the only one in its folder"
     of_names = anatomy.BRATS_2023_LABEL_MAP if is_named_as_2023(images) else None
-    return nifti_source(
-        settings, case_id, images, segmentation, patient_id=patient, label_map=of_names
-    )
+    return nifti_source(settings, case_id, images, segmentation, label_map=of_names, note=note)

@@ -156,6 +156,54 @@ def bounding_box(mask: np.ndarray) -> Box:
     return d, h, w
 
 
+def faces_of(volume: np.ndarray) -> np.ndarray:
+    """Return the outermost voxels of a volume or a picture, (n,), those at edges several times.
+
+    Axes of one or two voxels have no outside.
+    """
+    long = [axis for axis, length in enumerate(volume.shape) if length > 2]
+    sides = [volume.take(end, axis).ravel() for axis in long for end in (0, -1)]
+    return np.concatenate(sides) if sides else volume[:0].ravel()
+
+
+def air_value(volume: np.ndarray) -> float | None:
+    """Return the value of the air around the head, or None where there is no such value.
+
+    It is the value that at least half of the outermost voxels have, to the last bit: neither a
+    corner with a mark in it nor a head that reaches the edge of the field of view hides it.
+    """
+    faces = faces_of(volume)
+    if not faces.size:
+        return None
+    if 2 * np.count_nonzero(faces) <= faces.size:
+        return 0.0  # as in nearly every skull-stripped scan, without a sort
+    values, counts = np.unique(faces, return_counts=True)
+    place = int(counts.argmax())
+    if 2 * counts[place] < faces.size or not np.isfinite(values[place]):
+        return None
+    return float(values[place])
+
+
+def with_zero_air(volume: np.ndarray, modality: str) -> tuple[np.ndarray, list[str]]:
+    """Return a volume (any axes) in which air is exactly 0, and a note if it was not.
+
+    Scans that were normalised as a whole have a number other than 0 there; everything that looks
+    for the brain, and the z-score, would take their air for tissue. Where such a scan was padded or
+    turned afterwards there is exact 0 outside of its air, which becomes air, too. A constant scan
+    has no air.
+    """
+    air = air_value(volume)
+    if not air or (volume == air).all():
+        return volume, []
+    from scipy import ndimage  # few scans are like this
+
+    shifted = volume.astype(np.float32) - np.float32(air)
+    padding, _ = ndimage.label(volume == 0)
+    outside = np.unique(faces_of(padding))
+    shifted[np.isin(padding, outside[outside > 0])] = 0
+    return shifted, [f"air is {air:g} in {modality}, and was made 0"]
+
+
 @dataclass
 class Case:
     """One scan in memory, axes (depth, height, width) = (superior, posterior, left) growing.

@@ -1,12 +1,14 @@
 """Reading a case: load it, check it, bring it to the grid that the experiment asks for."""
 
+import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Case, CaseSource
 from kerasseg.datasets.resample import resample_case, resize_case
@@ -25,6 +27,28 @@ _ENOUGH_VOXELS = 20_000
 _NO_TUMOUR = 2 / 3
 """Share of the scan above which no tumour is labelled but the brain, or everything around one. An
 ellipsoid fills 0.52 of the smallest box around it."""
+_VOXEL_MM = (0.01, 100.0)
+"""Shortest and longest side of a voxel that a scan of a head can have."""
+_COPY = 0.999
+"""Correlation from which on two channels are one sequence, perhaps scaled or rounded anew. Two
+sequences of one head stay below 0.99."""
+_SAMPLED = 100_000
+"""Voxels that are enough to tell it."""
+_MOST_VOXELS = 4096
+"""No side of a head has more voxels."""
+_LIKE_TRAINING = 1.25
+"""Factor by which a scan's voxels may be longer or shorter than any in the training."""
+_LEAST_SPREAD = 0.2
+"""Logarithms of intensities differ so much between scanners, however alike a training's scans."""
+_SPEAKS_AGAINST = 8.0
+"""Half of the difference of squared deviations from which on another order of channels is likely:
+it fits e^8 times as well."""
+_MOST_LINES = 8
+"""Notes that are printed after a command."""
+_MOST_PERMUTED = 6
+_COLOURS = ("red", "green", "blue")
+NO_NAMES = "nothing says which channel is which"
+"""Begin of a note on a case whose channels were taken in the order of `data.modalities`."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +70,15 @@ def findings_of(case: Case) -> Iterator[Finding]:
     for channel, modality in enumerate(case.modalities):
         values = inside[..., channel]
         yield from _channel(case, values, modality, lows[channel], highs[channel])
-    if any(not 0 < size < np.inf for size in case.spacing):
-        yield Finding("error", "spacing", f"voxel size {case.spacing} mm is impossible")
+    if np.isfinite(lows).all() and np.isfinite(highs).all():
+        yield from _copies(case, inside)
+    shortest, longest = _VOXEL_MM
+    if any(not shortest <= size <= longest for size in case.spacing):
+        message = (
+            f"voxels of {format_sizes(case.spacing)} mm (depth x height x width) are impossible in "
+            "a scan of a head: correct the voxel size or its unit in the header (xyzt_units)"
+        )
+        yield Finding("error", "spacing", message)
     for note in case.notes:
         yield Finding("warning", "note", note)
     if case.label is None:
@@ -65,11 +96,17 @@ def findings_of(case: Case) -> Iterator[Finding]:
 
 
 def check_case(case: Case) -> Case:
-    """Return `case` if a store may hold it. Raises `UserError` with its first error otherwise."""
+    """Return `case` if a store may hold it. Raises `UserError` with its first error otherwise.
+
+    What is odd about its image is in the notes of the case that is returned.
+    """
+    notes = []
     for finding in findings_of(case):
         if finding.severity == "error":
             raise UserError(f"{case.case_id}: {finding.message}.")
-    return case
+        if finding.check in ("note", "copied modality"):
+            notes.append(finding.message)
+    return dataclasses.replace(case, notes=notes)
 
 
 def check_enhancing_ids(examples: Mapping[int | None, str]) -> None:
@@ -127,6 +164,31 @@ def _channel(
             f"{modality} is {low:g} in every voxel: there is no scan in the file; restore it or "
             "remove this case",
         )
+
+
+def _copies(case: Case, inside: np.ndarray) -> Iterator[Finding]:
+    """Yield a finding for each channel (D, H, W, C) that is another one once more.
+
+    Grey pictures that are read as colours have three equal channels; nothing is wrong with them.
+    """
+    step = max(round((inside.size / inside.shape[-1] / _SAMPLED) ** (1 / 3)), 1)
+    voxels = inside[::step, ::step, ::step].reshape(-1, inside.shape[-1]).astype(np.float64)
+    for places in itertools.combinations(range(len(case.modalities)), 2):
+        original, copy = (case.modalities[place] for place in places)
+        if copy == anatomy.FLAIR:  # which is what stands in for others
+            original, copy = copy, original
+        pair = voxels[:, places]
+        pair = pair[pair.any(axis=1)]
+        deviations = pair.std(axis=0) if len(pair) else np.zeros(2)
+        if {copy, original} <= set(_COLOURS) or not deviations.all():
+            continue
+        shared = ((pair - pair.mean(axis=0)) / deviations).prod(axis=1).mean()
+        if abs(shared) >= _COPY:
+            message = (
+                f"{copy} is a copy of {original}: it was not scanned, or its file was overwritten. "
+                f"A network sees no {copy} in this case: restore the file, or leave the case out"
+            )
+            yield Finding("warning", "copied modality", message)
 
 
 def _label(case: Case, label: np.ndarray) -> Iterator[Finding]:
@@ -195,6 +257,100 @@ def _fitting_turn(case: Case, label: np.ndarray, outside: float) -> str | None:
     return None
 
 
+def voxel_note(smallest: Sequence[float], largest: Sequence[float], *, resampled: bool) -> str:
+    """Return what is said of a scan whose voxels are unlike those of the training, {} their size.
+
+    Sizes (D, H, W) are in mm; `resampled` says whether scans are brought to the run's own grid.
+    """
+    sizes = " to ".join(dict.fromkeys(format_sizes(each) for each in (smallest, largest)))
+    effect = (
+        "what lies between its slices was not scanned and is interpolated, so small parts of a "
+        "tumour may be missed: look at the masks"
+        if resampled
+        else "the network sees voxels, not mm, so the masks are not to be trusted: resample the "
+        "scan first, or use a run that was trained with data.spacing"
+    )
+    return (
+        f"has voxels of {{}} mm (depth x height x width), the training's were {sizes} mm: {effect}"
+    )
+
+
+def voxel_limits(
+    smallest: Sequence[float], largest: Sequence[float], *, resampled: bool
+) -> tuple[list[float], list[float]]:
+    """Return the voxel sizes (D, H, W) in mm from which and up to which a scan is as in training.
+
+    Finer voxels than the training's do no harm where scans are resampled.
+    """
+    least = [0.0 if resampled else size / _LIKE_TRAINING for size in smallest]
+    return least, [size * _LIKE_TRAINING for size in largest]
+
+
+def intensity_profile(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Return what tells modalities apart, whatever a scanner's unit: (..., C, 2).
+
+    It is the logarithm of each channel's mean, relative to the others', and that of its deviation
+    relative to its mean. Those of a channel below 0 are not numbers.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        level = np.log(np.asarray(mean, float))
+        contrast = np.log(np.asarray(deviation, float)) - level
+    return np.stack([level - level.mean(axis=-1, keepdims=True), contrast], axis=-1)
+
+
+def likelier_order(case: Case, usual: np.ndarray, spread: np.ndarray) -> tuple[int, ...] | None:
+    """Return for each modality which channel of a case is likelier it; None if the order may stand.
+
+    Args:
+        case: a raw case.
+        usual: `intensity_profile` of the training's scans, their mean (C, 2).
+        spread: its standard deviation (C, 2).
+    """
+    voxels = case.image[case.image.any(axis=-1)].astype(np.float64)
+    measured = [v[v != 0] for v in voxels.T]
+    if len(measured) > _MOST_PERMUTED or not all(v.size for v in measured):
+        return None
+    found = intensity_profile(
+        np.array([v.mean() for v in measured]), np.array([v.std() for v in measured])
+    )
+    if not (np.isfinite(found).all() and np.isfinite(usual).all()):
+        return None
+    wide = np.maximum(spread, _LEAST_SPREAD)
+
+    def misfit(order: Sequence[int]) -> float:
+        return float((((found[list(order)] - usual) / wide) ** 2).sum())
+
+    as_given = tuple(range(len(measured)))
+    best = min(itertools.permutations(as_given), key=misfit)
+    return best if misfit(as_given) - misfit(best) > 2 * _SPEAKS_AGAINST else None
+
+
+def group_notes(notes: Iterable[tuple[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Return each note -> the ids of the cases that have it, the most frequent first.
+
+    `notes` are pairs of a case's id and its notes.
+    """
+    found: dict[str, list[str]] = {}
+    for case_id, of_case in notes:
+        for note in of_case:
+            found.setdefault(note, []).append(case_id)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def format_notes(notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each of the most frequent notes, which names a case that has it."""
+    for note, cases in itertools.islice(notes.items(), _MOST_LINES):
+        more = f" and {len(cases) - 1} more case(s)" if len(cases) > 1 else ""
+        yield f"{cases[0]}{more}: {note}."
+    if len(notes) > _MOST_LINES:
+        yield f"{len(notes) - _MOST_LINES} more note(s) of this kind; kerasseg verify names all."
+
+
+def format_sizes(sizes: Sequence[float]) -> str:
+    """Format sizes such as (155, 240, 240) as 155x240x240."""
+    return "x".join(f"{size:g}" for size in sizes)
+
+
 def read_case(source: CaseSource, settings: DataSettings) -> Case:
     """Load a case, check it, and bring it to the grid that section `data` asks for.
 
@@ -211,4 +367,22 @@ def to_grid(case: Case, settings: DataSettings) -> Case:
     if settings.spacing is None:
         return case
     order = 3 if settings.interpolation == "cubic" else 1
+    wrong = grid_error(case.image.shape[:3], case.spacing, settings.spacing)
+    if wrong:
+        raise UserError(f"{case.case_id}: {wrong}.")
     return resample_case(case, settings.spacing, order)
+
+
+def grid_error(shape: Sequence[int], spacing: Sequence[float], new: Sequence[float]) -> str | None:
+    """Say that a scan (D, H, W) brought to voxels of `new` mm would be no head's; else nothing."""
+    lengths = [count * size for count, size in zip(shape, spacing, strict=True)]
+    voxels = [length / size for length, size in zip(lengths, new, strict=True)]
+    # A scan of one slice stays one, however thin.
+    least = min((n for n, count in zip(voxels, shape, strict=True) if count > 1), default=1)
+    if max(voxels) <= _MOST_VOXELS and least >= 0.5:
+        return None
+    return (
+        f"is {format_sizes(lengths)} mm (depth x height x width), which data.spacing={list(new)} "
+        f"would make {format_sizes([round(count, 1) for count in voxels])} voxels: correct the "
+        "voxel size in the header of the scan, or data.spacing"
+    )

@@ -73,7 +73,13 @@ def find_dataset_json(settings: DataSettings) -> Iterator[DatasetJson]:
     assert settings.root is not None  # checked when the config is read
     for folder, names in files_below(settings.root):
         if FILE_NAME in names:
-            yield _read(folder / FILE_NAME, settings)
+            found = _read(folder / FILE_NAME, settings)
+            if settings.channels and settings.channels != found.channels:
+                raise UserError(
+                    f"{found.path}: numbers the channels {dict(found.channels)}, but data.channels "
+                    f"is {settings.channels}: leave data.channels out, or correct one of them."
+                )
+            yield found
 
 
 def nearest_dataset_json(folder: Path, settings: DataSettings) -> DatasetJson | None:
@@ -85,6 +91,21 @@ def nearest_dataset_json(folder: Path, settings: DataSettings) -> DatasetJson | 
         if (place / FILE_NAME).is_file():
             return _read(place / FILE_NAME, settings)
     return None
+
+
+def named_channels(data: DataSettings) -> Mapping[str, int]:
+    """Return the number of each channel in the data of msd and nnunet, by their dataset.json.
+
+    What `data.channels` says goes before. It is empty where the files are gone, or several
+    dataset.json disagree.
+    """
+    gone = data.root is None or not data.root.is_dir()
+    if data.channels or data.facts.label_map != {} or gone:
+        return data.channels
+    found = [dict(description.channels) for description in find_dataset_json(data)]
+    alike = len(found) > 0 and all(each == found[0] for each in found)
+    # A name that no setting may have cannot be written into a config.
+    return found[0] if alike and all(name and name.isascii() for name in found[0]) else {}
 
 
 def read_label_ids(files: Sequence[Path], data: DataSettings) -> Mapping[int, int] | None:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,60 @@ from kerasseg.datasets.case import CaseSource, unique_sources
 from kerasseg.datasets.folders import files_below
 from kerasseg.datasets.nifti import pattern_regex
 from kerasseg.errors import UserError
+
+_TIME_POINT = re.compile(
+    r"""
+      (?P<bids>   sub-[a-z0-9]+)_.*                            # sub-01_ses-2
+    | (?P<number> .*[a-z]-\d{5})-\d{3}                         # BraTS-GLI-00005-101
+    | (?P<known>  (?:brats-[a-z]+(?:-rt)?-|upenn-gbm-|rhuh-)\d+)[-_]\d+
+    | (?P<named>  .*\d.*?)[-_.](?:
+          (?:ses|session|visit|tp|time[-_]?point|time|t|week|month|day|year|fu|follow[-_]?up|exam)
+          [-_]?\d+[a-z]?(?:[-_]\d{1,2})?                      # Patient-007_week-044-1
+        | baseline | follow[-_]?up | (?:pre|post)[-_]?(?:op|rt)
+        | (?:19|20)\d\d([-_.]?)\d\d\5\d\d                    # TCGA-02-0006_1996.08.23
+      )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Names of a scan that is one of several of a patient; the first group that is there is the
+patient. A patient's own name has a number in it."""
+
+
+_ONE_OF_SEVERAL = re.compile(r"(?P<patient>[^\d]*\d[A-Za-z0-9]*)[-_. ].+")
+_NO_PATIENT = re.compile(r"brats\d+_|tcga-\w\w-\w{4}$", re.IGNORECASE)
+_MOST_SCANS = 30
+"""A patient has no more scans."""
+
+
+def patient_of(case_id: str) -> str:
+    """Return the patient of a case by its name, which may end with a time point; else the name."""
+    match = _TIME_POINT.fullmatch(case_id)
+    names = match.groupdict().values() if match else ()
+    return next((name for name in names if name), case_id)
+
+
+def unclear_patients(patients: Mapping[str, str]) -> str | None:
+    """Say that names look like several scans of one patient and are not understood; else nothing.
+
+    Names do where several share all up to the first part with a number, as p01_a and p01_b, and
+    others share another such part. Names that begin with a year or a centre do not count.
+
+    Args:
+        patients: case id -> patient id.
+    """
+    groups: dict[str, list[str]] = {}
+    for case_id, patient_id in patients.items():
+        match = _ONE_OF_SEVERAL.fullmatch(case_id)
+        if match and case_id == patient_id and not _NO_PATIENT.match(case_id):
+            groups.setdefault(match["patient"], []).append(case_id)
+    several = [same for same in groups.values() if len(same) > 1]
+    if len(groups) < 2 or not several or len(max(several, key=len)) > _MOST_SCANS:
+        return None
+    return (
+        f"{several[0][0]} and {several[0][1]} look like scans of one patient, but each case counts "
+        "as a patient of its own: say which are of one patient with data.patient_pattern, such as "
+        "'^([^_]+)_', or data.patient_csv"
+    )
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
@@ -96,7 +151,14 @@ def _with_patients(sources: list[CaseSource], settings: DataSettings) -> list[Ca
                 )
             result.append(_of_patient(source, match[1]))
         return result
-    return sources
+    if not settings.facts.knows_patients:
+        return sources
+    # A layout that knows the patient better has said so.
+    told = [s.patient_id == s.case_id != patient_of(s.case_id) for s in sources]
+    return [
+        _of_patient(source, patient_of(source.case_id)) if better else source
+        for source, better in zip(sources, told, strict=True)
+    ]
 
 
 def _of_patient(source: Any, patient_id: str) -> CaseSource:

@@ -33,6 +33,7 @@ from kerasseg.datasets.case import (
     Header,
     bounding_box,
     bring_to,
+    with_zero_air,
 )
 from kerasseg.datasets.folders import files_below, unpacked
 from kerasseg.datasets.labels import canonical_labels, enhancing_id
@@ -54,6 +55,7 @@ _AFFINE_TOLERANCE_MM = 0.05
 """How far a corner of the volume may move between files; headers round their numbers."""
 _SINGULAR = 1e-12
 """Determinant of an affine below which it counts as flat; voxels may be micrometres, or metres."""
+_ALL_BRAIN = 0.95
 _SEGMENTATION = "segmentation"
 _TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?")
 _ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # stub: an instance
@@ -92,10 +94,11 @@ def read_nifti(path: Path, dimensions: int = 3) -> tuple[np.ndarray, Grid]:
     return data, Grid((x, y, z), affine, header)
 
 
-def read_shape(path: Path) -> tuple[int, ...]:
+def read_header(path: Path) -> tuple[tuple[int, ...], Any]:
     """Return the shape that a file's header tells, without axes of length 1 after the third.
 
-    Raises `UserError` for a file that is missing or no NIfTI.
+    The header itself, one of nibabel's, is returned with it. Raises `UserError` for a file that is
+    missing or no NIfTI.
     """
     with _faults_as_sentences(path), path.open("rb") as file:
         start = file.read(_NIFTI2_HEADER_BYTES)
@@ -103,8 +106,8 @@ def read_shape(path: Path) -> tuple[int, ...]:
             file.seek(0)
             with gzip.open(file) as unpacked:
                 start = unpacked.read(_NIFTI2_HEADER_BYTES)
-        shape = _kind_of(start).header_class.from_fileobj(BytesIO(start), check=False)
-        return _without_ones(tuple(int(n) for n in shape.get_data_shape()), 3)
+        header = _kind_of(start).header_class.from_fileobj(BytesIO(start), check=False)
+        return _without_ones(tuple(int(n) for n in header.get_data_shape()), 3), header
 
 
 def _without_ones(shape: tuple[int, ...], dimensions: int) -> tuple[int, ...]:
@@ -144,8 +147,8 @@ def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> Non
     header = grid.header
     if header is not None:
         image = nib.Nifti1Image(voxels, None)
-        image.header.set_zooms(header.zooms)
         image.set_qform(header.qform, header.qform_code)
+        image.header.set_zooms(header.zooms)
         image.set_sform(header.sform, header.sform_code)
         image.header["xyzt_units"] = header.unit
     else:
@@ -197,8 +200,9 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
     sform, sform_code = header.get_sform(coded=True)
     try:
         qform, qform_code = header.get_qform(coded=True)
+        stored = header.get_qform()
     except HeaderDataError:  # a quaternion that is none
-        qform, qform_code = None, 0
+        qform, qform_code, stored = None, 0, None
     zooms = tuple(float(size) for size in header.get_zooms()[:3])
     notes = []
     affine = header.get_base_affine() if sform is None and qform is None else sform
@@ -234,7 +238,7 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
             f"the unit in the header would make voxels of {_format(sizes)} mm (x, y, z), and was "
             "read as mm"
         )
-    return affine, Header(sform, sform_code, qform, qform_code, zooms, unit, tuple(notes))
+    return affine, Header(sform, sform_code, stored, qform_code, zooms, unit, tuple(notes))
 
 
 def _is_invertible(affine: np.ndarray) -> bool:
@@ -269,6 +273,7 @@ class NiftiSource:
     images:    a file per modality, or one 4-D file
     channels:  the modalities' places in the 4-D file; empty for a file per modality
     stacked:   how many channels the 4-D file must have
+    note:      what is odd about how the files were found
     label_map: pairs of the files' id and the canonical id; None is BraTS's of any year, under
                which nobody said whether enhancing tumour is 3 or 4
     """
@@ -282,6 +287,7 @@ class NiftiSource:
     channels: tuple[int, ...] = ()
     stacked: int = 0
     classes: str = "subregions"
+    note: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -298,13 +304,17 @@ class NiftiSource:
                 np.ascontiguousarray(values), label_map, self.segmentation, chosen=chosen
             )
             enhancing = None if chosen else enhancing_id(values, label)
-        notes = [*grid.header.notes] if grid.header else []
+        notes = [self.note] if self.note else []
+        notes += grid.header.notes if grid.header else ()
         for index, (modality, volume) in enumerate(zip(self.modalities, volumes, strict=True)):
-            air = air_value(volume)
-            if air:
-                volumes[index] = volume.astype(np.float32) - np.float32(air)
-                notes.append(f"air is {air:g} in the file of {modality}, and was made 0")
+            volumes[index], said = with_zero_air(volume, modality)
+            notes += said
         image, box, signal = _stack(volumes)
+        if len(image) > 1 and np.count_nonzero(signal) > _ALL_BRAIN * math.prod(image.shape[:3]):
+            notes.append(
+                "hardly a voxel is 0 in all modalities, so the whole volume counts as brain: "
+                "remove the skull, and make the air 0"
+            )
         return Case(
             case_id=self.case_id,
             patient_id=self.patient_id,
@@ -332,24 +342,11 @@ class NiftiSource:
         data, grid = read_nifti(path, dimensions=4)
         if data.shape[3] != self.stacked:
             raise UserError(
-                f"{path}: has {data.shape[3]} channel(s), but dataset.json names {self.stacked}: "
-                "the file or dataset.json is of another data set."
+                f"{path}: shape {data.shape} (x, y, z, channel) has {data.shape[3]} channel(s), "
+                f"but dataset.json names {self.stacked}: the file or dataset.json is of another "
+                "data set, the file holds several time points, or its channels are its first axis."
             )
         return [grid.to_ours(data[..., channel]) for channel in self.channels], grid
-
-
-def air_value(volume: np.ndarray) -> float:
-    """Return the value of the air around the head: that of all eight corners, or 0 if they differ.
-
-    Scans that were normalised as a whole have a number other than 0 there; everything that looks
-    for the brain, and the z-score, would take their air for tissue. A constant scan has no air.
-    """
-    corners = volume[:: max(volume.shape[0] - 1, 1), :: max(volume.shape[1] - 1, 1)]
-    corners = corners[:, :, :: max(volume.shape[2] - 1, 1)]
-    value = corners.flat[0]
-    if value == 0 or not np.isfinite(value) or (corners != value).any() or (volume == value).all():
-        return 0.0
-    return float(value)
 
 
 def nifti_source(
@@ -360,18 +357,18 @@ def nifti_source(
     *,
     label_map: Mapping[int, int] | None = None,
     stack: tuple[tuple[int, ...], int] = ((), 0),
-    patient_id: str | None = None,
+    note: str = "",
 ) -> NiftiSource:
     """Return the source of a case that is read as section `data` asks.
 
-    `stack` has the modalities' places in a 4-D file, and how many channels that has. Without
-    `patient_id` the case is a patient of its own. `data.label_map`, if there is one,
-    counts instead of `label_map`, and BraTS's of any year where there is neither.
+    `stack` has the modalities' places in a 4-D file, and how many channels that has. The case is a
+    patient of its own. `data.label_map`, if there is one, counts instead of `label_map`, and
+    BraTS's of any year where there is neither.
     """
     ids = data.label_map or label_map
     return NiftiSource(
         case_id=case_id,
-        patient_id=patient_id or case_id,
+        patient_id=case_id,
         modalities=data.modalities,
         images=tuple(map(unpacked, images)),
         segmentation=unpacked(segmentation) if segmentation else None,
@@ -379,6 +376,7 @@ def nifti_source(
         channels=stack[0],
         stacked=stack[1],
         classes=data.classes,
+        note=note,
     )
 
 

@@ -6,14 +6,17 @@ the run's own data.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import Input, broken
-from kerasseg.datasets.dataset_json import DatasetJson, description_beside, label_ids_of_names
+from kerasseg.datasets.checks import NO_NAMES
+from kerasseg.datasets.dataset_json import description_beside, label_ids_of_names, named_channels
 from kerasseg.datasets.folders import unpacked
-from kerasseg.datasets.nifti import match_below, nifti_source, pattern_regex, read_shape
+from kerasseg.datasets.nifti import match_below, nifti_source, pattern_regex, read_header
 from kerasseg.errors import UserError
 
 _ANY_CASE = re.IGNORECASE | re.DOTALL
@@ -21,6 +24,8 @@ _NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$
 _NUMBERED = re.compile(r"^(?P<case>.+)_(?P<number>\d{4})\.nii(?:\.gz)?$", _ANY_CASE)
 _NO_SCAN = re.compile(r"(^|[_.-])(seg|segm|segmentation|labels?|[a-z]*mask)\.nii", re.IGNORECASE)
 """Names of segmentations and of masks, such as the brain masks that skull-stripping leaves."""
+_TIME_UNITS = {8: "s", 16: "ms", 24: "µs"}
+"""The bits of a header's xyzt_units that say in which unit time points are apart."""
 
 
 _NAMED, _NUMBERS, _STACKED = "named", "numbers", "stacked"
@@ -53,7 +58,8 @@ def _of_forms(files: list[Path], data: DataSettings, forms: Sequence[str]) -> li
     _NAMED:   `<case>_<modality>.nii.gz`, or `<modality>.nii.gz` in a folder of the case's name;
               modalities by all their names. Other 3-D files beside such a case are passed over
     _NUMBERS: `<case>_0000.nii.gz`; the numbers are those of dataset.json in this folder or one of
-              the two above, else the places of `data.modalities`, if there are as many
+              the two above, else of the run's own data (`data.channels`), else the places of
+              `data.modalities`, if there are as many, which is said in a note
     _STACKED: 4-D files; channels likewise. A 3-D file is taken, too, by a run of one modality
 
     Files that are not named are opened for their headers.
@@ -106,16 +112,22 @@ def _others(
     result: list[Input] = []
     numbered: dict[str, dict[int, Path]] = {}
     description, ids = description_beside(folder, data) if paths else (None, None)
+    if description:
+        known = _Channels(description.channels, str(description.path), beside=True)
+    else:
+        known = _Channels(named_channels(data) if paths else {}, "data.channels of the run")
     for path in paths:
         case = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
         try:
-            shape = read_shape(unpacked(path))
+            shape, header = read_header(unpacked(path))
         except UserError as error:
             result.append(broken(case, (path,), str(error)))
             continue
         match = _NUMBERED.match(path.name)
         if len(shape) == 4 and _STACKED in forms:
-            result.append(_stacked(case, path, shape[3], description, ids, data))
+            stacked = _stacked(case, path, shape[3], known, ids, data)
+            unlike = len(known.numbers) != shape[3] and _time_points(header, shape[3])
+            result.append(broken(case, (path,), f"{path}: {unlike}") if unlike else stacked)
         elif match and _NUMBERS in forms and len(shape) == 3:
             numbered.setdefault(match["case"], {})[int(match["number"])] = path
         elif len(data.modalities) == 1 and _STACKED in forms and not beside:
@@ -129,8 +141,8 @@ def _others(
             result.append(broken(case, (path,), reason))
     for case, numbers in numbered.items():
         files = tuple(numbers[number] for number in sorted(numbers))
-        count = len(numbers) if description is None else max(numbers) + 1
-        channels = _channels(description, count, data, numbered=True)
+        count = max(numbers) + 1 if known.beside else len(numbers)
+        channels = _channels(known, count, data, numbered=True)
         missing = [] if isinstance(channels, str) else [n for n in channels if n not in numbers]
         if isinstance(channels, str):
             result.append(broken(case, files, f"{folder}: {case} {channels}"))
@@ -139,47 +151,83 @@ def _others(
             reason += f"{', '.join(path.name for path in files)}: add it."
             result.append(broken(case, files, reason))
         else:
-            source = nifti_source(data, case, [numbers[n] for n in channels])
-            result.append(Input(source, label_ids=ids))
+            scans, note = [numbers[n] for n in channels], _guessed(known, data)
+            result.append(Input(nifti_source(data, case, scans, note=note), label_ids=ids))
     return result
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """The number of each channel, and who says so; no numbers where nobody does.
+
+    beside: it is a file near the scans, so that they must have these channels
+    """
+
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    said_by: str = ""
+    beside: bool = False
 
 
 def _stacked(
     case: str,
     path: Path,
     count: int,
-    description: DatasetJson | None,
+    known: _Channels,
     ids: Mapping[int, int] | None,
     data: DataSettings,
 ) -> Input:
-    channels = _channels(description, count, data)
+    channels = _channels(known, count, data)
     if isinstance(channels, str):
         return broken(case, (path,), f"{path}: {channels}")
-    source = nifti_source(data, case, [path], stack=(channels, count))
+    note = "" if len(known.numbers) == count else _guessed(_Channels(), data)
+    source = nifti_source(data, case, [path], stack=(channels, count), note=note)
     return Input(source, label_ids=ids)
 
 
+def _time_points(header: Any, count: int) -> str:
+    """Say that the volumes of a 4-D file are time points, if its header does; else nothing.
+
+    Programs that stack modalities leave the time between them at 0 or 1.
+    """
+    step, unit = float(header["pixdim"][4]), int(header["xyzt_units"]) & 0b111000
+    if unit not in _TIME_UNITS or step in (0, 1):
+        return ""
+    return (
+        f"its {count} volumes are time points, {step:g} {_TIME_UNITS[unit]} apart by the header, "
+        "and no modalities: give one volume of each modality"
+    )
+
+
+def _guessed(known: _Channels, data: DataSettings) -> str:
+    """Say in which order channels are taken where nothing names them; else nothing."""
+    if known.numbers or len(data.modalities) == 1:
+        return ""
+    return (
+        f"{NO_NAMES}: they were taken for {', '.join(data.modalities)}, in this order; a "
+        "dataset.json beside the scans says it, or data.channels={…} behind the command"
+    )
+
+
 def _channels(
-    description: DatasetJson | None, count: int, data: DataSettings, *, numbered: bool = False
+    known: _Channels, count: int, data: DataSettings, *, numbered: bool = False
 ) -> tuple[int, ...] | str:
     """Return the modalities' places among `count` channels, or say what is wrong.
 
     Where channels are `numbered` files, those that nobody needs may be missing.
     """
-    if description is not None:
-        lacking = _lacking(tuple(description.channels), data)
+    numbers, as_needed = known.numbers, count == len(data.modalities)
+    if numbers and (count == len(numbers) or (numbered and count < len(numbers))):
+        lacking = _lacking(tuple(numbers), data)
         if lacking:
-            return f"{lacking} (channels by {description.path})"
-        places = tuple(description.channels[m] for m in data.modalities)
-        named = len(description.channels)
-        if count > named or (count < named and not numbered):
-            return (
-                f"has {count} channel(s), but {description.path} names "
-                f"{named}, {', '.join(description.channels)}: one of them is "
-                "of another data set."
-            )
-        return places
-    if count == len(data.modalities):
+            return f"{lacking} (channels by {known.said_by})"
+        return tuple(numbers[m] for m in data.modalities)
+    if numbers and (known.beside or not as_needed):
+        return (
+            f"has {count} channel(s), but {known.said_by} names {len(numbers)}, "
+            f"{', '.join(numbers)}: one of them is of another data set, or the file holds several "
+            "time points."
+        )
+    if as_needed:
         return tuple(range(count))
     return (
         f"has {count} channel(s), but the run needs {len(data.modalities)}, "

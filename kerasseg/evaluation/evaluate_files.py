@@ -15,6 +15,7 @@ from kerasseg import __version__, anatomy
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.config.layouts import PICTURES
 from kerasseg.datasets.case import Grid, bring_to, lps_grid
+from kerasseg.datasets.discovery import patient_of, unclear_patients
 from kerasseg.datasets.folders import files_below, unpacked
 from kerasseg.datasets.labels import CONVENTIONS, canonical_labels
 from kerasseg.datasets.nifti import read_nifti
@@ -79,6 +80,10 @@ def evaluate_files(
     description = f"Comparing {len(pairs)} pair{'' if len(pairs) == 1 else 's'} of files"
     for pair in track(pairs, len(pairs), description):
         results.add(read_pair(pair, label_map, target, enhancing))
+    unclear = unclear_patients({p.case_id: patient_of(p.case_id) for p in pairs})
+    if unclear:
+        told = unclear.split(": say which")[0]
+        print(f"Warning: {told}, so the intervals may be too narrow.")
 
     def image_of(case_id: str) -> np.ndarray | None:
         if images is None:
@@ -174,7 +179,8 @@ def read_pair(
         )
     ]
     masks = label_to_masks(labels[1], target)
-    return CasePair(pair.case_id, "files", labels[0], masks, grid.spacing)
+    patient = patient_of(pair.case_id)
+    return CasePair(pair.case_id, "files", labels[0], masks, grid.spacing, patient)
 
 
 def _read(path: Path, label_map: Mapping[int, int]) -> tuple[np.ndarray, Grid]:

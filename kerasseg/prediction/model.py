@@ -12,7 +12,15 @@ from kerasseg import targets
 from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import Case
-from kerasseg.datasets.checks import check_case, to_grid
+from kerasseg.datasets.checks import (
+    NO_NAMES,
+    check_case,
+    format_sizes,
+    likelier_order,
+    to_grid,
+    voxel_limits,
+    voxel_note,
+)
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import UserError
@@ -36,6 +44,10 @@ class LoadedRun:
     folder: Path
     experiment: Experiment
     predictor: Predictor
+    voxel_sizes: tuple[Sequence[float], Sequence[float]] | None = None
+    """The smallest and largest voxel (D, H, W) in mm that it was trained on, where known."""
+    intensities: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]] | None = None
+    """Mean and deviation (C, 2) of the `intensity_profile` of the training's scans, where known."""
 
     @property
     def name(self) -> str:
@@ -76,6 +88,35 @@ class LoadedRun:
     ) -> np.ndarray:
         """Make masks (D, H, W, K) of probabilities of that shape; spacing (D, H, W) in mm."""
         return self.predictor.masks_from_probabilities(probabilities, spacing)
+
+    def notes_on(self, scan: Case) -> list[str]:
+        """Say what of a raw case is unlike the scans that the run was trained on."""
+        return [*self._note_on_voxels(scan), *self._note_on_order(scan)]
+
+    def _note_on_order(self, scan: Case) -> list[str]:
+        needed = self.experiment.data.modalities
+        guessed = any(note.startswith(NO_NAMES) for note in scan.notes)
+        if self.intensities is None or not guessed or scan.modalities != needed:
+            return []
+        order = likelier_order(scan, *map(np.array, self.intensities))
+        if order is None:
+            return []
+        channels = ", ".join(f"{m}: {n}" for m, n in zip(needed, order, strict=True))
+        return [
+            "its intensities speak against this order: by those of the training "
+            f"data.channels={{{channels}}} is likelier; look which channel is which"
+        ]
+
+    def _note_on_voxels(self, scan: Case) -> list[str]:
+        if self.voxel_sizes is None:
+            return []
+        resampled = self.experiment.data.spacing is not None
+        least, most = voxel_limits(*self.voxel_sizes, resampled=resampled)
+        if all(a <= size <= b for a, size, b in zip(least, scan.spacing, most, strict=True)):
+            return []
+        return [
+            voxel_note(*self.voxel_sizes, resampled=resampled).format(format_sizes(scan.spacing))
+        ]
 
     def _prepare(self, scan: Case) -> Case:
         """Return the case as the training saw it, but not cropped."""
@@ -122,7 +163,10 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         UserError: as `run.read_run` and `run.load_network` do.
     """
     run = read_run(folder, overrides)
-    return LoadedRun(folder, run.experiment, build_predictor(run.experiment, run.load_network()))
+    predictor = build_predictor(run.experiment, run.load_network())
+    return LoadedRun(
+        folder, run.experiment, predictor, run.seen("voxel_sizes"), run.seen("intensities")
+    )
 
 
 class Model:
@@ -184,13 +228,14 @@ class Model:
         return self.segment(inputs[0].source.load(), uncertainty=uncertainty)
 
     def segment(self, case: Case, *, uncertainty: bool = False) -> Prediction:
-        """Predict a raw case.
+        """Predict a raw case. What is odd about it is in the notes of the prediction's case.
 
         Raises:
             UserError: a channel is empty, constant or has NaN, or the case is a single slice and
                 the model takes volumes.
         """
-        check_case(case)
+        case = check_case(case)
+        case.notes += dict.fromkeys(note for run in self.runs for note in run.notes_on(case))
         for run in self.runs:
             if case.image.shape[0] == 1 and len(run.predictor.pipeline.patch_size) == 3:
                 raise UserError(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg.config.load import split_settings
+from kerasseg.datasets.checks import format_notes, group_notes
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError, printable, storage_error
 from kerasseg.files import atomic_write
@@ -99,6 +100,8 @@ def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> No
             other = [key for key in _MUST_MATCH if there.get(key) != origin[key]]
         except (OSError, ValueError, AttributeError):
             other, there = ["runs"], {"runs": "that cannot be read"}
+        else:
+            origin = origin | {"notes": there.get("notes", {})}
         if other:
             found = [f"{_SHOWN.get(key, key)} {there.get(_SHOWN.get(key, key))}" for key in other]
             raise UserError(
@@ -159,7 +162,19 @@ def predict(
             "One run without test-time augmentation has an entropy and no variance: give several "
             "runs, or evaluation.flips=[width]."
         )
-    return predict_files(model, inputs, output, options, overlays=drawn)
+    outcome = predict_files(model, inputs, output, options, overlays=drawn)
+    _write_notes(output / FILE_NAME, outcome)
+    return outcome
+
+
+def _write_notes(path: Path, outcome: Outcome) -> None:
+    """Add what is odd about the scans to `predictions.json`, case by case."""
+    origin = json.loads(path.read_text(encoding="utf-8"))
+    notes = {case_id: said for case_id, said in outcome.notes.items() if said}
+    kept = {i: n for i, n in origin.get("notes", {}).items() if i not in outcome.notes}
+    origin["notes"] = kept | notes
+    with atomic_write(path, "--output") as temporary:
+        temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
 
 def _below(output: Path, inputs: Sequence[Path]) -> Path | None:
@@ -176,6 +191,9 @@ def show_outcome(outcome: Outcome, output: Path, console: Console) -> None:
     if outcome.failed:
         counts.append(f"{len(outcome.failed)} failed")
     console.print(", ".join(counts) + ".", highlight=False, markup=False, soft_wrap=True)
+    for line in format_notes(group_notes(outcome.notes.items())):
+        text = f"Warning: {line}"
+        console.print(text, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
     if outcome.failed:
         table = Table("case", "why it failed")
         for case_id, reason in outcome.failed.items():

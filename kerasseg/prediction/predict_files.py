@@ -121,12 +121,14 @@ class Outcome:
         written: ids of the cases that were predicted.
         skipped: ids of the cases that were finished before.
         failed: id of a case that failed -> why.
+        notes: id of a case that was predicted -> what is odd about its scan.
         stopped: why the other cases were not tried, such as a full disk; None if all were.
     """
 
     written: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     stopped: str | None = None
 
 
@@ -183,6 +185,7 @@ def predict_files(
             outcome.stopped = str(error)
             break
         outcome.written.append(case_id)
+        outcome.notes[case_id] = prediction.case.notes
     return outcome
 
 

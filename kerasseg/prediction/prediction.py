@@ -12,7 +12,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
-from kerasseg.datasets.case import Case, Grid, in_float32
+from kerasseg.datasets.case import Case, Grid, air_value, in_float32
 from kerasseg.datasets.labels import own_label
 from kerasseg.datasets.nifti import write_nifti
 from kerasseg.datasets.resample import restore_label
@@ -25,7 +25,7 @@ def array_case(
     """Make a case at the origin of raw intensities.
 
     Args:
-        image: intensities (D, H, W, C), axes growing to superior, posterior, left.
+        image: intensities (D, H, W, C), axes growing to superior, posterior, left. Air is 0.
         spacing: voxel size (D, H, W) in mm.
         modalities: names of the C channels.
         name: id of the case.
@@ -52,6 +52,7 @@ def array_case(
         )
     depth, height, width = image.shape[:3]
     d, h, w = in_float32(spacing)
+    air = [air_value(image[..., c]) if depth > 1 else 0 for c in range(len(modalities))]
     grid = Grid((width, height, depth), np.diag([-w, -h, d, 1.0]))
     return Case(
         case_id=name,
@@ -62,6 +63,12 @@ def array_case(
         affine=grid.our_affine,
         modalities=modalities,
         grid=grid,
+        notes=[
+            f"the value around the head is {value:g} in {modality}, and was taken for tissue: air "
+            "must be 0 in an array"
+            for value, modality in zip(air, modalities, strict=True)
+            if value
+        ],
     )
 
 

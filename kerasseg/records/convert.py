@@ -99,6 +99,7 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
         payload_bytes=len(encoded.payload),
         checksum=0,
         spacing=case.spacing,
+        file_spacing=case.grid.spacing,
         files=files,
         attributes=case.attributes,
         notes=case.notes,

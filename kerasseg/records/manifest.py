@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
+from kerasseg.datasets.checks import intensity_profile
 from kerasseg.errors import UserError, printable
 from kerasseg.files import atomic_write
 from kerasseg.records.schema import FORMAT
@@ -113,6 +116,7 @@ class CaseRow(BaseModel):
     full_shape: tuple[int, int, int]
     crop_offset: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    file_spacing: tuple[float, float, float] | None = None
     voxels: dict[str, int]
     mean: list[float]
     std: list[float]
@@ -234,3 +238,28 @@ def fingerprint(values: Any) -> str:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def intensities(manifest: Manifest) -> list[list[list[float]]]:
+    """Return mean and standard deviation (C, 2) of `intensity_profile` over the scans."""
+    rows = manifest.cases
+    profiles = intensity_profile(
+        np.array([row.mean for row in rows]), np.array([row.std for row in rows])
+    )
+    # A z-scored scan has no profile, which JSON cannot say with a number.
+    if not np.isfinite(profiles).all():
+        return []
+    return [profiles.mean(axis=0).tolist(), profiles.std(axis=0).tolist()]
+
+
+def voxel_sizes(data: DataSettings, manifest: Manifest) -> list[list[float]] | None:
+    """Return the smallest and the largest voxel size (D, H, W) in mm of the scans' own files.
+
+    None where the files do not tell, or an older kerasseg has resampled them.
+    """
+    rows = manifest.cases
+    resampled = data.spacing is not None
+    if not data.facts.knows_spacing or (resampled and any(not r.file_spacing for r in rows)):
+        return None
+    axes = list(zip(*(row.file_spacing or row.spacing for row in rows), strict=True))
+    return [[min(axis) for axis in axes], [max(axis) for axis in axes]]

@@ -157,7 +157,7 @@ class Client:
         if uncertainty:
             raise UserError("A server tells no uncertainty: use kerasseg predict --uncertainty.")
         metadata = self.metadata
-        check_case(case)
+        case = check_case(case)
         if case.image.shape[0] == 1 and metadata.dimensions == 3:
             raise UserError(
                 f"{case.case_id} is a single slice, but the model {self.model} takes volumes: give "
@@ -165,9 +165,10 @@ class Client:
             )
         spacing = np.asarray(case.spacing, np.float32)
         if self.probabilities and isinstance(self._transport, GrpcTransport):
-            labels, probabilities = self._segment_floats(case.image, spacing)
+            labels, probabilities, said = self._segment_floats(case.image, spacing)
         else:
-            labels, probabilities = self._segment_bytes(case.image, spacing)
+            labels, probabilities, said = self._segment_bytes(case.image, spacing)
+        case.notes += [said.removesuffix(".")] if said else []
         canonical = metadata.canonical[labels]
         if (canonical == UNKNOWN).any():
             raise ServerError(
@@ -199,7 +200,7 @@ class Client:
 
     def _segment_bytes(
         self, image: np.ndarray, spacing: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, str]:
         packed = self.sent = pack_volume(image, compress=self._compress)
         outputs = self.call(
             "segment_bytes",
@@ -215,13 +216,13 @@ class Client:
         shape, channels = image.shape[:3], len(anatomy.TARGETS[self.target])
         labels = self._read_bytes(outputs, "labels_bytes", np.uint8, shape)
         if not self.probabilities:
-            return labels, np.zeros((0, 0, 0, channels), np.float32)
+            return labels, np.zeros((0, 0, 0, channels), np.float32), _warning_in(outputs)
         maps = self._read_bytes(outputs, "probabilities_bytes", "<f2", (*shape, channels))
-        return labels, maps.astype(np.float32)
+        return labels, maps.astype(np.float32), _warning_in(outputs)
 
     def _segment_floats(
         self, image: np.ndarray, spacing: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, str]:
         self.sent = PackedVolume(b"", image.shape, "float32", "", image.size * 4)
         outputs = self.call(
             "segment", {"volume": image, "spacing": spacing, "probabilities": np.array(True)}
@@ -231,7 +232,7 @@ class Client:
         expected = (*image.shape[:3], len(anatomy.TARGETS[self.target]))
         if labels.shape != expected[:3] or maps.shape != expected:
             raise self._strange("segment", f"the shapes {labels.shape} and {maps.shape}")
-        return labels, maps
+        return labels, maps, _warning_in(outputs)
 
     def _read_bytes(
         self, outputs: Mapping[str, Any], name: str, dtype: Any, shape: tuple[int, ...]
@@ -248,6 +249,12 @@ class Client:
             f"{self.connection.address}: {name} of the model {self.model} holds {found}: is it one "
             "that kerasseg export wrote?"
         )
+
+
+def _warning_in(outputs: Mapping[str, Any]) -> str:
+    """Return what a server says of a scan; models of before say nothing."""
+    said = outputs.get("warnings", "")
+    return said.decode() if isinstance(said, bytes) else str(said)
 
 
 @dataclass(frozen=True)
@@ -472,4 +479,5 @@ def _segment_into_file(
     prediction = client.segment(case.source.load())
     files = _OneFile(output.parent, output.name[: -len(suffix)], case.picture, output)
     write_prediction(prediction, files, ids, probabilities=options.probabilities, overlay=overlay)
-    return Outcome(written=[case.source.case_id])
+    name = case.source.case_id
+    return Outcome(written=[name], notes={name: prediction.case.notes})

@@ -131,6 +131,10 @@ def accepted_by(model: Model, largest: int) -> Accepted:
                     f"{_format_value(theirs)}: runs that are served as one take the same volume; "
                     "export them one by one, or use kerasseg predict."
                 )
+    seen = [run.voxel_sizes for run in model.runs if run.voxel_sizes]
+    # What all of the runs have seen.
+    least = [max(axis) for axis in zip(*(smallest for smallest, _ in seen), strict=True)]
+    most = [min(axis) for axis in zip(*(longest for _, longest in seen), strict=True)]
     return Accepted(
         modalities=data.modalities,
         voxels=largest,
@@ -138,6 +142,7 @@ def accepted_by(model: Model, largest: int) -> Accepted:
         size=data.size,
         cubic=data.interpolation == "cubic",
         volumes=any(run.predictor.slice_axis is None for run in model.runs),
+        trained=(least, most) if seen else None,
     )
 
 

@@ -4,11 +4,14 @@ A volume that cannot be segmented is refused with a sentence. Nothing is allocat
 lengths of the bytes fit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 import tensorflow as tf
+
+from kerasseg.datasets.checks import voxel_limits, voxel_note
 
 DTYPES: Final = MappingProxyType({"float16": 2, "int16": 2, "float32": 4})
 """The types of values that a volume may have, little-endian, and the bytes of each."""
@@ -34,6 +37,7 @@ class Accepted:
         size: height and width that pictures are resized to, or None.
         cubic: whether volumes are resampled by cubic splines, else linearly.
         volumes: whether a single slice is refused.
+        trained: smallest and largest voxel (D, H, W) in mm of the training's scans, where known.
     """
 
     modalities: tuple[str, ...]
@@ -42,6 +46,7 @@ class Accepted:
     size: tuple[int, int] | None = None
     cubic: bool = True
     volumes: bool = True
+    trained: tuple[Sequence[float], Sequence[float]] | None = None
 
     @property
     def shape(self) -> str:
@@ -130,6 +135,22 @@ def check_spacing(spacing: Any) -> Any:
     spacing = tf.where(spacing == 0, 1.0, spacing)
     with tf.control_dependencies(checks):
         return tf.identity(spacing)
+
+
+def voxel_warning(spacing: Any, accepted: Accepted) -> Any:
+    """Return a sentence if a scan's voxels, (3,) float32 in mm, are unlike those of the training.
+
+    It is a string, empty where they are alike or those of the training are not known.
+    """
+    if accepted.trained is None:
+        return tf.constant("")
+    resampled = accepted.spacing is not None
+    least, most = voxel_limits(*accepted.trained, resampled=resampled)
+    before, after = voxel_note(*accepted.trained, resampled=resampled).split("{}")
+    sizes = tf.strings.reduce_join(tf.strings.as_string(spacing, shortest=True), separator="x")
+    fits = tf.reduce_all((spacing >= least) & (spacing <= most))
+    said = tf.strings.join(["The scan ", before, sizes, after, "."])
+    return tf.where(fits, "", said)
 
 
 def decode_volume(data: Any, shape: Any, dtype: Any, compression: Any, *, gzip: bool) -> Any:

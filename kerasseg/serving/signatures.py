@@ -26,6 +26,7 @@ from kerasseg.serving.graph_input import (
     decode_volume,
     encode_values,
     require,
+    voxel_warning,
 )
 from kerasseg.serving.graph_postprocessing import label_from_masks, postprocessed_masks
 from kerasseg.serving.graph_volume import (
@@ -141,8 +142,10 @@ class ExportedModel:
 
     def _segment_volume(self, volume: Any, spacing: Any, probabilities: Any) -> dict[str, Any]:
         shape = check_shape(tf.shape(volume), self._accepted)
-        labels, found = self._check_and_segment(tf.reshape(volume, shape), spacing, probabilities)
-        return {"labels": labels, "probabilities": found}
+        labels, found, warnings = self._check_and_segment(
+            tf.reshape(volume, shape), spacing, probabilities
+        )
+        return {"labels": labels, "probabilities": found, "warnings": warnings}
 
     def _segment_bytes(
         self,
@@ -160,21 +163,25 @@ class ExportedModel:
             _scalar(compression, "compression"),
             gzip=self._gzip,
         )
-        labels, found = self._check_and_segment(volume, spacing, probabilities)
+        labels, found, warnings = self._check_and_segment(volume, spacing, probabilities)
         return {
             "labels_bytes": encode_values(labels),
             "probabilities_bytes": encode_values(tf.cast(found, tf.float16)),
             "shape": tf.shape(labels),
+            "warnings": warnings,
         }
 
-    def _check_and_segment(self, volume: Any, spacing: Any, probabilities: Any) -> tuple[Any, Any]:
+    def _check_and_segment(
+        self, volume: Any, spacing: Any, probabilities: Any
+    ) -> tuple[Any, Any, Any]:
         volume.set_shape((None, None, None, len(self._accepted.modalities)))
+        spacing = check_spacing(spacing)
         labels, found = self._segment(
             check_values(volume, self._accepted),
-            check_spacing(spacing),
+            spacing,
             _scalar(probabilities, "probabilities"),
         )
-        return labels, found
+        return labels, found, voxel_warning(spacing, self._accepted)
 
     def _segment_checked(self, volume: Any, spacing: Any, wants_maps: Any) -> tuple[Any, Any]:
         found, masks, box = self._masks(volume, spacing)

@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import load_experiment
 from kerasseg.data_report.verify import (
     CaseReport,
     Verification,
+    compare_cases,
     inspect_case,
     report_killed,
     verify,
 )
-from kerasseg.datasets.checks import findings_of
+from kerasseg.datasets.checks import findings_of, to_grid
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
@@ -426,3 +428,18 @@ def test_labels_that_cannot_be_of_this_scan(spoil, check, words):
         if finding.severity == "error"
     ]
     assert [finding.check for finding in errors] == [check] and words in errors[0].message
+
+
+@pytest.mark.parametrize("size", [0.001, 1000.0])
+def test_voxels_that_no_head_has_are_an_error(size):
+    image = np.zeros((20, 20, 20, 1), np.float32)
+    image[2:12, 2:9, 2:12, 0] = np.arange(10)
+    case = array_case(image, (1, size, 1), ("flair",))
+    (error,) = [f for f in findings_of(case) if f.severity == "error"]
+    assert error.check == "spacing" and f"voxels of 1x{size:g}x1 mm" in error.message
+    data = DataSettings(spacing=(1.0, 1.0, 1.0))
+    with pytest.raises(UserError, match=r"is 20x0\.2x20 mm .* would make 20x0\.2x20 voxels"):
+        to_grid(array_case(image, (1, 0.01, 1), ("flair",)), data)
+    report = CaseReport("a", "a", 1, 1, shape=(20, 20, 20), spacing=(1, 0.01, 1))
+    compare_cases([report], data)
+    assert found(report) == [("error", "spacing")], "verify finds what convert refuses"

@@ -29,6 +29,18 @@ def test_slices_become_the_volume_up_to_each_slice_s_scale(tmp_path, phantoms):
                 np.testing.assert_allclose(read * raw.std(), raw, rtol=1e-4, atol=1e-2)
 
 
+def test_a_mark_in_the_corner_of_a_slice_does_not_hide_its_air(tmp_path, phantoms):
+    write_h5_volume(tmp_path, 0, phantoms[0])
+    (source,) = discover(settings(tmp_path))
+    expected = source.load().image
+    with h5py.File(tmp_path / "volume_0_slice_9.h5", "r+") as file:
+        file["image"][0, 0] += 5
+    expected[9, 0, 0] += 5
+    case = source.load()
+    np.testing.assert_allclose(case.image, expected, atol=1e-6)
+    assert not case.notes
+
+
 def test_channel_order_is_configurable(tmp_path, phantoms):
     write_h5_volume(tmp_path, 0, phantoms[0])
     plain = discover(settings(tmp_path))[0].load()

@@ -7,7 +7,7 @@ import pytest
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.checks import check_case
-from kerasseg.datasets.discovery import discover
+from kerasseg.datasets.discovery import discover, patient_of, unclear_patients
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError, printable
 from kerasseg.records.manifest import describe, unchanged
@@ -55,6 +55,53 @@ def test_time_points_belong_to_one_patient(tmp_path, phantoms):
     assert {s.patient_id for s in discover(settings(tmp_path))} == {"BraTS-GLI-00042"}
 
 
+@pytest.mark.parametrize(
+    ("case_id", "patient"),
+    [
+        ("BraTS-GLI-00005-101", "BraTS-GLI-00005"),
+        ("BraTS-MEN-RT-0012-1", "BraTS-MEN-RT-0012"),
+        ("UPENN-GBM-00017_21", "UPENN-GBM-00017"),
+        ("UCSF-PDGM-0429_FU003d", "UCSF-PDGM-0429"),
+        ("sub-07_ses-postop_run-1", "sub-07"),
+        ("Patient-007_week-044-1", "Patient-007"),
+        ("PatientID_0003_Timepoint_2", "PatientID_0003"),
+        ("100012_time1", "100012"),
+        ("glioma12-baseline", "glioma12"),
+        ("TCGA-02-0006_1996.08.23", "TCGA-02-0006"),
+        ("TCGA_CS_4941_19960909", "TCGA_CS_4941"),
+        *[(name, name) for name in ("BraTS2021_00006", "BraTS20_Training_001", "BRATS_485")],
+        *[(name, name) for name in ("hospital_v2_001", "case_3", "week_1", "phantom_0007")],
+    ],
+)
+def test_a_name_tells_the_patient_of_a_time_point(case_id, patient):
+    assert patient_of(case_id) == patient
+
+
+@pytest.mark.parametrize(
+    ("case_ids", "words"),
+    [
+        (["p01_a", "p01_b", "p02_a"], "p01_a and p01_b look like scans of one patient"),
+        (["OAS30001_MR_d0129", "OAS30001_MR_d0757", "OAS30002_MR_d0371"], "OAS30001_MR_d0129 and"),
+        (["BraTS-GLI-00005-100", "BraTS-GLI-00005-101", "BraTS-GLI-00006-100"], None),
+        (["BraTS2021_00006", "BraTS2021_00007", "case_1", "case_2"], None),
+        (["BraTS19_CBICA_AAB_1", "BraTS19_CBICA_ABE_1", "BraTS20_Training_001"], None),
+        (["TCGA-02-0006", "TCGA-02-0009", "TCGA-06-0119"], None),
+    ],
+)
+def test_names_that_may_be_time_points_and_are_not_understood_are_said(case_ids, words):
+    said = unclear_patients({case_id: patient_of(case_id) for case_id in case_ids})
+    assert said is None if words is None else words in said
+
+
+def test_time_points_are_known_in_every_layout_of_scans(tmp_path, phantoms):
+    for point in (1, 2):
+        write_brats(tmp_path, f"p07_visit{point}", phantoms[0])
+    data = DataSettings(layout="nifti", root=tmp_path, files={"t1": "{case}/*_t1.nii.gz"})
+    assert {s.patient_id for s in discover(data)} == {"p07"}
+    own = data.model_copy(update={"patient_pattern": "^(.+)$"})
+    assert {s.patient_id for s in discover(own)} == {"p07_visit1", "p07_visit2"}
+
+
 def test_float_labels_and_no_segmentation(tmp_path, phantoms):
     folder = write_brats(tmp_path, "case", phantoms[0])
     ids = np.where(phantoms[0][1] == 3, 4, phantoms[0][1]).astype(np.float32)
@@ -70,7 +117,10 @@ def test_the_misnamed_segmentation_of_brats_2020(tmp_path, phantoms):
     folder = write_brats(tmp_path, "BraTS20_Training_355", phantoms[0], pattern="{case}_{kind}.nii")
     (folder / "BraTS20_Training_355_seg.nii").rename(folder / "W39_1998.09.19_Segm.nii")
     (source,) = discover(settings(tmp_path))
-    np.testing.assert_array_equal(source.load().label, phantoms[0][1])
+    case = source.load()
+    np.testing.assert_array_equal(case.label, phantoms[0][1])
+    (note,) = case.notes
+    assert note.startswith("W39_1998.09.19_Segm.nii is taken for its segmentation")
 
 
 def test_a_subset_of_modalities_in_another_order(tmp_path, phantoms):
@@ -178,17 +228,43 @@ def test_refused_voxels(tmp_path, phantoms, value, words):
         check_case(source.load())
 
 
-def test_air_that_is_not_zero_is_made_zero_and_said(tmp_path, phantoms):
-    """A scan z-scored as a whole: air is one negative number, and some of the brain is negative."""
-    folder = write_brats(tmp_path, "case", phantoms[0])
-    raw = np.rint(phantoms[0][0][..., 3])
-    scored = ((raw - raw.mean()) / raw.std()).astype(np.float32)
+@pytest.mark.parametrize("spoilt", ["nothing", "a corner", "a mark", "padding", "cut"])
+def test_air_that_is_not_zero_is_made_zero_and_said(tmp_path, phantoms, spoilt):
+    """A scan z-scored as a whole: air is one negative number, and some of the brain is negative.
+    What happened to a corner of it afterwards does not matter."""
+    kept = np.s_[:9, :, :11] if spoilt == "cut" else np.s_[:]  # the field of view ends in the brain
+    image, label = phantoms[0]
+    folder = write_brats(tmp_path, "case", (image[kept], label[kept]))
+    raw = np.rint(image[..., 3])
+    scored = ((raw - raw.mean()) / raw.std())[kept].astype(np.float32)
+    air, expected = scored[0, 0, 0], (raw / raw.std())[kept]
+    if spoilt == "a corner":
+        scored[-1, -1, -1] = air + 5
+        expected[-1, -1, -1] = 5
+    elif spoilt == "a mark":  # burnt into one corner, and another one damaged
+        scored[:2, :2, :4], scored[-1, -1, -1] = air + 5, air - 1
+        expected[:2, :2, :4], expected[-1, -1, -1] = 5, -1
+    elif spoilt == "padding":  # turned after it was scored: exact 0 came in at the corners
+        scored[:2, :2], scored[-2:, -2:] = 0, 0
     write_nifti(folder / "case_t2.nii.gz", to_file_axes(scored))
     (source,) = discover(settings(tmp_path))
     case = check_case(source.load())
-    np.testing.assert_array_equal(case.image[..., 3] == 0, raw == 0)
-    np.testing.assert_allclose(case.image[..., 3] * raw.std(), raw, rtol=1e-4, atol=1e-2)
+    np.testing.assert_array_equal(case.image[..., 3] == 0, expected == 0)
+    np.testing.assert_allclose(case.image[..., 3], expected, rtol=1e-4, atol=1e-4)
     assert len(case.notes) == 1 and case.notes[0].startswith("air is -")
+
+
+def test_noise_of_a_scan_that_was_not_stripped_is_no_air(tmp_path, phantoms):
+    """Of whole numbers eight corners may well be equal; that is no air."""
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    noise = np.random.default_rng(0).integers(1, 6, phantoms[0][1].shape).astype(np.int16)
+    noise[:: len(noise) - 1, :: noise.shape[1] - 1, :: noise.shape[2] - 1] = 3
+    values = noise + np.rint(phantoms[0][0][..., 3]).astype(np.int16)
+    write_nifti(folder / "case_t2.nii.gz", to_file_axes(values))
+    case = discover(settings(tmp_path))[0].load()
+    np.testing.assert_array_equal(case.image[..., 3], values)
+    (note,) = case.notes
+    assert "the whole volume counts as brain" in note
 
 
 def test_negative_intensities_around_zero_air_stay(tmp_path, phantoms):

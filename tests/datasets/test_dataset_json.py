@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
+from kerasseg.datasets.dataset_json import named_channels
 from kerasseg.datasets.discovery import discover
+from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError
 from tests.conftest import LPS, to_file_axes, write_nifti
 
@@ -106,6 +109,17 @@ def test_refused_dataset_json(tmp_path, phantoms):
     (source,) = discover(msd_settings(tmp_path))
     with pytest.raises(UserError, match=r"has 2 channel\(s\), but dataset.json names 4"):
         source.load()
+    # Two time points of four channels, and the channels in front, hold the four, too.
+    for shape in ((3, 4, 5, 8), (4, 3, 4, 5)):
+        write_nifti(tmp_path / "imagesTr" / "BRATS_001.nii.gz", np.ones(shape, np.int16))
+        with pytest.raises(
+            UserError, match=rf"has {shape[3]} channel\(s\), but .* names 4: .*time"
+        ):
+            source.load()
+    for names in ({"0": "FLAIR", "1": "T1", "2": "T1w", "3": "T2"}, {"1": "FLAIR", "2": "T1"}):
+        path.write_text(json.dumps(description | {"modality": names}))
+        with pytest.raises(UserError, match=r"'t1' occurs twice|have the numbers 1, 2"):
+            discover(msd_settings(tmp_path))
 
 
 NNUNET_CHANNELS = {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"}
@@ -239,3 +253,39 @@ def test_nnunet_s_files_may_lie_where_dataset_json_says(tmp_path, phantoms):
     (tmp_path / "raw" / "imagesTr" / "a_0001.nii.gz").unlink()
     with pytest.raises(UserError, match=r"case b of .* lacks .*a_0001.nii.gz"):
         discover(DataSettings(layout="nnunet", root=root))[0].load()
+
+
+def test_a_run_knows_the_channels_of_its_data(tmp_path, phantoms):
+    """What dataset.json said counts for scans that come without one, the data being gone."""
+    names = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
+    labels = {"background": 0, "NCR": 1, "ED": 2, "ET": 3}
+    write_nnunet(tmp_path / "data", "a", phantoms[0], [0, 1, 2, 3])
+    (tmp_path / "data" / "dataset.json").write_text(
+        json.dumps({"channel_names": names, "labels": labels})
+    )
+    data = DataSettings(layout="nnunet", root=tmp_path / "data")
+    numbers = {"t1": 0, "t1ce": 1, "t2": 2, "flair": 3}
+    assert named_channels(data) == numbers
+    with pytest.raises(UserError, match=r"numbers the channels .* but data.channels is"):
+        discover(data.model_copy(update={"channels": {"flair": 0}}))
+    scans = tmp_path / "scans"
+    (tmp_path / "data" / "imagesTr").rename(scans)
+    stacked = np.stack([to_file_axes(np.rint(phantoms[0][0][..., c])) for c in range(4)], axis=-1)
+    write_nifti(tmp_path / "stack" / "b.nii.gz", stacked.astype(np.int16))
+    expected = np.rint(phantoms[0][0])[..., [3, 0, 1, 2]]
+    gone = data.model_copy(update={"root": tmp_path / "gone"})
+    knows = gone.model_copy(update={"channels": numbers})
+    for folder in (scans, tmp_path / "stack"):
+        case = find_inputs([folder], knows)[0].source.load()
+        np.testing.assert_array_equal(case.image, expected)
+        assert case.notes == []
+        case = find_inputs([folder], gone)[0].source.load()
+        np.testing.assert_array_equal(case.image, np.rint(phantoms[0][0]))
+        (note,) = case.notes
+        assert note.startswith("nothing says which channel is which: they were taken for flair, t1")
+    image = nib.Nifti1Image(stacked.astype(np.int16), LPS)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = 1.5
+    nib.save(image, tmp_path / "stack" / "b.nii.gz")
+    with pytest.raises(UserError, match=r"its 4 volumes are time points, 1.5 s apart"):
+        find_inputs([tmp_path / "stack"], gone)[0].source.load()

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from kerasseg.config.data import DataSettings
+from kerasseg.datasets.checks import findings_of, read_case
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
 
@@ -89,3 +90,27 @@ def test_refused_patients_do_not_hide_the_others(tmp_path, damage, words):
     with pytest.raises(UserError, match=words):
         bad.load()
     assert good.load().label.any()
+
+
+def test_a_sequence_that_is_flair_once_more_is_said(tmp_path):
+    """In some patients FLAIR stands for the sequence that was not taken, as it is or stretched."""
+    for scan, change in (
+        (SCAN, lambda pixels: pixels),
+        ("TCGA_DU_5851_19950428", lambda pixels: np.stack([pixels[..., 1]] * 3, axis=-1)),
+        ("TCGA_DU_5852_19950709", lambda p: np.dstack([p[..., 0], p[..., 1], p[..., 1] // 2 + 9])),
+    ):
+        write_scan(tmp_path, scan)
+        for path in (tmp_path / "kaggle_3m" / scan).glob("*[0-9].tif"):
+            Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+    own, every, one = (
+        read_case(source, settings(tmp_path)) for source in discover(settings(tmp_path))
+    )
+    assert own.notes == []
+    assert {note.split(":")[0] for note in every.notes} == {
+        "t1 is a copy of flair",
+        "t1ce is a copy of flair",
+        "t1ce is a copy of t1",
+    }
+    assert [note.split(":")[0] for note in one.notes] == ["t1ce is a copy of flair"]
+    found = list(findings_of(discover(settings(tmp_path))[2].load()))
+    assert [(f.severity, f.check) for f in found] == [("warning", "copied modality")]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasseg.datasets.case import Grid
-from kerasseg.datasets.nifti import read_nifti, read_shape
+from kerasseg.datasets.nifti import read_header, read_nifti
 from kerasseg.datasets.nifti import write_nifti as write_nifti_of_ours
 from kerasseg.errors import UserError
 from tests.conftest import LPS, write_nifti
@@ -92,7 +92,7 @@ def test_a_plain_file_that_kept_the_name_of_a_packed_one_is_read(tmp_path):
     (tmp_path / "scan.nii").rename(tmp_path / "scan.nii.gz")
     voxels, grid = read_nifti(tmp_path / "scan.nii.gz")
     np.testing.assert_array_equal(voxels, values)
-    assert read_shape(tmp_path / "scan.nii.gz") == grid.shape == (4, 5, 6)
+    assert read_header(tmp_path / "scan.nii.gz")[0] == grid.shape == (4, 5, 6)
 
 
 def test_several_channels_behind_an_axis_of_time(tmp_path):
@@ -100,7 +100,7 @@ def test_several_channels_behind_an_axis_of_time(tmp_path):
     write_nifti(tmp_path / "scan.nii.gz", values)
     voxels, _ = read_nifti(tmp_path / "scan.nii.gz", dimensions=4)
     np.testing.assert_array_equal(voxels, values[:, :, :, 0])
-    assert read_shape(tmp_path / "scan.nii.gz") == (4, 5, 6, 3)
+    assert read_header(tmp_path / "scan.nii.gz")[0] == (4, 5, 6, 3)
 
 
 def test_a_gzip_file_of_several_members_is_one_scan(tmp_path):

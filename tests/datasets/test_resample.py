@@ -78,7 +78,8 @@ def test_a_segmentation_is_written_in_the_grid_of_the_input_file(tmp_path, codes
     label = np.zeros((14, 11, 12), np.uint8)
     label[2:10, 3:9, 4:10] = 1
     label[4:8, 5:8, 6:9] = 3
-    scan = np.where(label > 0, 500, 100).astype(np.int16)
+    tissue = np.arange(label.size).reshape(label.shape) % 7
+    scan = (np.where(label > 0, 500, 100) + tissue).astype(np.int16)
     scan[0] = 0
     nib.save(nib.Nifti1Image(scan, affine), tmp_path / "case_flair.nii.gz")
     nib.save(nib.Nifti1Image(label, affine), tmp_path / "case_seg.nii.gz")

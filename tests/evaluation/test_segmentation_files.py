@@ -138,6 +138,16 @@ def test_scans_of_the_same_names_are_drawn_below(folders):
         read_scan(folders / "scans", "case10", (7, 12, 8))
 
 
+def test_time_points_of_a_patient_are_one_patient(folders):
+    for index in range(3):
+        for side, end in (("truth", "-seg.nii.gz"), ("pred/sub", ".nii")):
+            old = folders / side / f"case{index}{end}"
+            old.rename(old.with_name(f"BraTS-GLI-0000{index // 2}-10{index}{end}"))
+    pairs = find_pairs(folders / "pred", folders / "truth")
+    patients = [read_pair(pair, {0: 0, 1: 1, 2: 2, 4: 3}, "labels").patient_id for pair in pairs]
+    assert patients == ["BraTS-GLI-00000", "BraTS-GLI-00000", "BraTS-GLI-00001"]
+
+
 def test_the_ids_of_a_scheme():
     assert parse_labels("1, 2,4") == ({0: 0, 1: 1, 2: 2, 4: 3}, "labels")
     assert parse_labels("3,1,2")[0] == {0: 0, 3: 1, 1: 2, 2: 3}

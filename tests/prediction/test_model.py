@@ -1,14 +1,24 @@
 """`kerasseg.load`."""
 
+import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kerasseg
+from kerasseg import anatomy
+from kerasseg.config.load import load_experiment
+from kerasseg.datasets.checks import NO_NAMES, check_case, intensity_profile
 from kerasseg.errors import UserError
+from kerasseg.prediction.model import LoadedRun, Model
+from kerasseg.prediction.prediction import array_case
+from kerasseg.serving.graph_input import Accepted, voxel_warning
 from tests.conftest import LPS, to_file_axes, write_brats, write_nifti
 
 
@@ -90,3 +100,56 @@ def test_a_single_slice_in_a_file(runs, phantoms, tmp_path):
     with pytest.raises(UserError, match=r"a is a single slice, but .*volumes takes volumes"):
         kerasseg.load(runs["volumes"]).predict(tmp_path)
     assert kerasseg.load(runs["slices"]).predict(tmp_path).label.shape == (1, 24, 22)
+
+
+@pytest.mark.parametrize(
+    ("settings", "spacing", "words"),
+    [
+        ("", (1, 1, 1), ""),
+        ("", (1, 0.9, 1.2), ""),
+        ("", (6, 0.9, 0.9), "voxels of 6x0.9x0.9 mm .* training's were 1x1x1 mm: the network sees"),
+        ("", (1, 0.5, 0.5), "voxels of 1x0.5x0.5 mm"),
+        ("data.spacing=[1,1,1]", (6, 1, 1), "voxels of 6x1x1 mm .* what lies between its slices"),
+        ("data.spacing=[1,1,1]", (1, 0.5, 0.5), ""),
+    ],
+)
+def test_thick_slices_are_said_in_python_and_by_a_server(phantoms, settings, spacing, words):
+    image = np.rint(phantoms[0][0])
+    image[..., 2] = 3 * image[..., 1]
+    experiment = load_experiment(None, [settings] if settings else [])
+    seen = ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    run = LoadedRun(Path("run"), experiment, None, seen)
+    case = check_case(array_case(image, spacing, anatomy.MODALITIES))
+    assert [note.split(":")[0] for note in case.notes] == ["t1ce is a copy of t1"]
+    note = " ".join(run.notes_on(case))
+    assert re.search(words, note) and bool(words) == bool(note)
+    accepted = Accepted(anatomy.MODALITIES, 10**6, experiment.data.spacing, trained=seen)
+    said = voxel_warning(tf.constant(spacing, tf.float32), accepted).numpy().decode()
+    assert said == (f"The scan {note}." if note else "")
+
+
+def test_intensities_that_speak_against_the_order_of_channels_are_said(phantoms):
+    images = [image for image, _ in phantoms]
+    inside = [image[image.any(axis=-1)] for image in images]
+    profiles = intensity_profile(
+        np.array([v.mean(axis=0) for v in inside]), np.array([v.std(axis=0) for v in inside])
+    )
+    usual = (profiles.mean(axis=0), profiles.std(axis=0))
+    run = LoadedRun(Path("run"), load_experiment(None, []), None, intensities=usual)
+    case = array_case(images[0], (1, 1, 1), anatomy.MODALITIES)
+    case.notes.append(f"{NO_NAMES}: …")
+    assert run.notes_on(case) == []
+    order = [1, 2, 3, 0]
+    (note,) = run.notes_on(dataclasses.replace(case, image=images[0][..., order] * 7))
+    assert "speak against this order" in note and "data.channels={flair: 3, t1: 0, " in note
+    assert run.notes_on(dataclasses.replace(case, image=images[0][..., order], notes=[])) == []
+
+
+def test_notes_come_with_a_prediction_and_runs_of_before_have_none(runs, phantoms):
+    model = kerasseg.load(runs["slices"])
+    image = np.rint(phantoms[0][0][..., [3, 0]])
+    assert model.predict(image, spacing=(6, 1, 1)).case.notes == []
+    seen = dataclasses.replace(model.runs[0], voxel_sizes=([1, 1, 1], [2, 1, 1]))
+    (note,) = Model([seen]).predict(image, spacing=(6, 1, 1)).case.notes
+    assert note.startswith("has voxels of 6x1x1 mm (depth x height x width), the training's were ")
+    assert "1x1x1 to 2x1x1 mm" in note

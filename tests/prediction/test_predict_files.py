@@ -50,7 +50,9 @@ def test_labels_lie_on_the_scans_own_grid(runs, brats, tmp_path):
         label = nib.load(tmp_path / "out" / f"{name}.nii.gz")
         assert label.shape == scan.shape and label.get_data_dtype() == np.uint8
         np.testing.assert_array_equal(label.affine, scan.affine)
-        np.testing.assert_allclose(label.get_qform(), scan.affine, atol=1e-4)
+        np.testing.assert_allclose(label.get_qform(), scan.get_qform(), atol=1e-4)
+        for code in ("sform_code", "qform_code"):
+            assert label.header[code] == scan.header[code]
         files = [brats / name / f"{name}_{m}.nii.gz" for m in ("flair", "t1", "t1ce", "t2")]
         source = NiftiSource(name, name, ("flair", "t1", "t1ce", "t2"), tuple(files), None, ())
         expected = to_file_axes(ids_of(run.masks(source.load()), 3))
@@ -186,6 +188,22 @@ def test_finished_cases_are_skipped(runs, brats, tmp_path):
     outcome = run_predict(runs["other"], brats, out, overlays=0, options=anew)
     assert len(outcome.written) == 2
     assert json.loads((out / "predictions.json").read_text())["runs"] == [str(runs["other"])]
+
+
+def test_what_is_odd_about_a_scan_stands_in_the_folder(runs, phantoms, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    for channel in range(4):
+        values = to_file_axes(np.rint(phantoms[0][0][..., channel]).astype(np.int16))
+        write_nifti(scans / f"a_{channel:04d}.nii.gz", values)
+    for _ in range(2):  # the second time it is finished
+        run_predict(runs["volumes"], scans, out, overlays=0)
+        ((case_id, (note,)),) = json.loads((out / "predictions.json").read_text())["notes"].items()
+        assert case_id == "a"
+        assert "they were taken for flair, t1, t1ce, t2, in this order" in note
+    given = "data.channels={flair: 3, t1: 0, t1ce: 1, t2: 2}"
+    run_predict(runs["volumes"], scans, tmp_path / "given", given, overlays=0)
+    there = json.loads((tmp_path / "given" / "predictions.json").read_text())
+    assert there["settings"] == [given] and there["notes"] == {}
 
 
 def test_a_full_disk_leaves_finished_cases_whole(runs, brats, tmp_path, monkeypatch):

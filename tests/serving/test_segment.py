@@ -6,15 +6,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks.serving_model import expected_label, expected_probabilities
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.errors import UserError
+from kerasseg.prediction.predict import show_outcome
 from kerasseg.prediction.predict_files import OutputOptions, predict_files
 from kerasseg.prediction.prediction import Prediction
 from kerasseg.serving import Client
-from kerasseg.serving.client import segment_files
+from kerasseg.serving.client import Metadata, segment_files
 from tests.conftest import write_brats
 from tests.test_cli import kerasseg
 
@@ -144,3 +146,17 @@ def test_other_ids_than_the_metadata_names(server, volume):
         client.metadata = dataclasses.replace(told, labels={"background": 0, "NCR": 1})
         with pytest.raises(UserError, match=r"labels hold \[0, 1, 4\], but its metadata names"):
             client.predict(volume)
+
+
+def test_what_the_server_says_of_a_scan_is_printed(phantoms, scans, tmp_path, capsys):
+    said = b"The scan has voxels of 6x1x1 mm (depth x height x width)."
+    client = Client("127.0.0.1:9")
+    client.metadata = Metadata(("t1", "flair"), 3, {"background": 0, "tumour": 1}, "binary")
+    answer = {"labels_bytes": bytes(phantoms[0][1].size), "warnings": said}
+    client.call = lambda signature, inputs: answer
+    outcome = segment_files(client, [scans], tmp_path / "out")
+    note = said.decode().removesuffix(".")
+    assert outcome.notes == {name: [note] for name in ("new", "oblique", "straight")}
+    show_outcome(outcome, tmp_path / "out", Console())
+    shown = capsys.readouterr().out
+    assert f"Warning: new and 2 more case(s): {note}.\n" in shown

@@ -39,6 +39,8 @@ def write_runs(root: Path) -> None:
         write_run(root / name, experiment, seed)
     dice = {"test": {"WT": 0.9}}
     (root / "cleaned" / "summary.json").write_text(json.dumps({"dice": dice}))
+    seen = {"data_fingerprint": "", "voxel_sizes": [[1, 1, 1], [1, 1, 1.5]]}
+    (root / "cleaned" / "environment.json").write_text(json.dumps(seen))
     store = open_store(experiments["stored"])
     ids = list(store.rows)
     split = {"train": ids[:2], "validation": ids[2:4], "test": []}

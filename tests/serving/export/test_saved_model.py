@@ -220,6 +220,15 @@ def test_probabilities_come_on_request_only(loaded):
     assert probabilities.shape == (0, 0, 0, 3) and label.shape == SHAPE
 
 
+def test_a_scan_unlike_those_of_the_training_is_said_in_the_answer(loaded):
+    for spacing, words in (((1, 1, 1.5), b""), ((6, 1, 1), b"The scan has voxels of 6x1x1 mm")):
+        volume, steps = tf.constant(raw(ODD, 1)), tf.constant(spacing, tf.float32)
+        wanted = {"spacing": steps, "probabilities": tf.constant(False)}
+        found = loaded.signatures["segment"](volume=volume, **wanted)
+        assert found["warnings"].numpy().startswith(words)
+        assert bool(found["warnings"].numpy()) == bool(words)
+
+
 def test_metadata(loaded, runs):
     said = tell(loaded)
     assert said["modalities"] == ["flair", "t1", "t1ce", "t2"] and said["channels"] == 4
