@@ -15,6 +15,7 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
@@ -23,6 +24,10 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import load_experiment
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.records.store import RecordStore, open_store
+
+# No test depends on what else the machine does.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
 
 SHAPE = (18, 24, 22)
 """Depth, height, width of the tests' scans; with 4 channels all four sizes differ."""
