@@ -285,7 +285,6 @@ def test_float32_whatever_the_policy():
         (lambda: call("dice", *twice(2), weights=(0, 0)), "nor all 0"),
         (lambda: loss_of("dice", weights=(3, -1)), "greater than or equal to 0"),
         (lambda: call("focal", *twice(2), alpha=(0.1,)), "alpha: 1 numbers"),
-        (lambda: call("dice", *twice(1), np.ones(2)), "weights per sample"),
     ],
 )
 def test_refusals(make, words):
