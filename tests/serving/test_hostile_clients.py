@@ -234,10 +234,11 @@ def test_calls_without_a_message_stop_nobody(servers, channel):
             silent = other.stream_unary(f"/tensorflow.serving.{method}")
             calls += [silent.future(nothing(), timeout=PATIENCE) for _ in range(40)]
         others_are_answered(servers, channel)
-        assert not any(call.done() and call.code().name != "UNAVAILABLE" for call in calls)
+        # On a busy machine the limit of silence may end them before.
+        ended = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+        assert {call.code().name for call in calls if call.done()} <= ended
         end.set()
-        for call in calls:
-            assert call.code().name in ("UNAVAILABLE", "NOT_FOUND")
+        assert {call.code().name for call in calls} <= {*ended, "NOT_FOUND"}
     with pytest.raises(grpc.RpcError, match="ended without a message"):
         channel.stream_unary("/tensorflow.serving.PredictionService/Predict")(iter(()))
 
