@@ -23,7 +23,7 @@ def foreign_private_names(source: str) -> list[str]:
     tree = ast.parse(source)
     own, found = set(PUBLIC), []
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             own.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             own.add(node.id)
