@@ -100,7 +100,7 @@ def describe_methods(settings: MetricsSection) -> dict[str, str]:
         "Lesion-wise scores": f"rules of BraTS 2023, {settings.lesions}: the truth is dilated by "
         f"{lesions.dilation} voxel(s), and lesions of more than {lesions.smallest:g} mm³ count",
         "Intervals": f"{100 * settings.confidence:g} %, percentiles of {settings.resamples:,} "
-        "bootstrap resamples of the patients, widened as Student's t asks for few",
+        "bootstrap resamples of the patients, widened by Student's t for small samples",
     }
 
 
