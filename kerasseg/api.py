@@ -48,7 +48,7 @@ def train(config: Config, overrides: Sequence[str] = (), *, resume: bool = False
     Raises:
         UserError: For anything that the user can mend.
 
-    Example:
+    Examples:
         >>> run = kerasseg.train("configs/phantom_3d.yaml", ["training.epochs=2"])
     """
     return run_experiment(_read(config, overrides), resume=resume)
@@ -72,7 +72,7 @@ def evaluate(run: Path | str, *, split: str = "test", overrides: Sequence[str] =
     Raises:
         UserError: The run cannot be evaluated.
 
-    Example:
+    Examples:
         >>> kerasseg.evaluate(run).means()["mean"]["dice"].mean
     """
     results, _ = evaluate_run(read_evaluated(Path(run), overrides), split)
@@ -110,7 +110,7 @@ def predict(
     Raises:
         UserError: A run cannot be loaded, or there is no scan.
 
-    Example:
+    Examples:
         >>> kerasseg.predict(run, "new_scans", "predictions").written
     """
     arguments = Arguments(_paths(runs), _paths(scans), tuple(overrides))
@@ -171,7 +171,7 @@ def open_store(config: Config, overrides: Sequence[str] = ()) -> Store:
     Raises:
         UserError: The scans cannot be converted, or the store was made with other settings.
 
-    Example:
+    Examples:
         >>> store = kerasseg.open_store("configs/phantom_3d.yaml")
         >>> network.fit(store.training(), steps_per_epoch=store.steps_per_epoch)
     """

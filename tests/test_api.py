@@ -24,7 +24,7 @@ def test_help_is_a_table_of_contents():
     text = pydoc.plain(pydoc.render_doc(kerasseg))
     for name in ("train", "evaluate", "predict", "load", "open_store"):
         assert f"\n    {name}(" in text, name
-        assert "Example:" in getattr(kerasseg, name).__doc__, name
+        assert "Examples:" in getattr(kerasseg, name).__doc__, name
     assert set(kerasseg.__all__) <= set(dir(kerasseg))
     assert callable(kerasseg.models.unet) and kerasseg.models.unet.__doc__
     assert kerasseg.Client.__doc__ and callable(kerasseg.train)

@@ -168,7 +168,7 @@ def _explain(
     if error["loc"][-1] == "[key]":
         return f"{where}: {key}: the key {path[-1]} {message}."
     hint = f" Quote it: {key}='\"…\"'." if error["type"] == "string_type" else ""
-    allowed = _allowed(path, values, model) or message
+    allowed = describe_allowed(path, values, model) or message
     if isinstance(found, str) and "," in found and allowed.startswith("a list"):
         hint = f" Write [{found}]."
     elif isinstance(found, str) and allowed == _KINDS["object"] and path[-1].isdigit():
@@ -203,7 +203,7 @@ def _explain_option(path: list[str], values: dict[str, Any]) -> str:
     return f"unknown option of {name}.{hint} Known for {name}: {', '.join(options[name])}."
 
 
-def _allowed(path: Sequence[str], values: dict[str, Any], model: type[BaseModel]) -> str:
+def describe_allowed(path: Sequence[str], values: dict[str, Any], model: type[BaseModel]) -> str:
     """Describe the values that the setting at `path` may have: 'a whole number, at least 1'."""
     if path[0] == "loss":
         model, path = TERMS[term_name(look_up(values, ".".join(path[:2]))) or ""], path[2:]

@@ -46,7 +46,7 @@ class SegmentationLoss(keras.losses.Loss):
     number. `sample_weight` (B,) weighs samples, so that the fillers of our validation batches,
     whose weight is 0, do not count in Keras's `fit`; weights of single voxels are refused.
 
-    Example:
+    Examples:
         SegmentationLoss([{"dice": 0.5, "smooth": 2}, {"focal": 0.5}], activation="softmax")
 
     Args:

@@ -24,7 +24,7 @@ def unet(input_channels: int, **settings: Any) -> keras.Model:
     Raises:
         pydantic.ValidationError: A setting does not exist, or has a wrong value.
 
-    Example:
+    Examples:
         >>> network = kerasseg.models.unet(4, target="regions", features=(8, 16), bottleneck=32)
     """
     return _unet.unet(ModelSettings(network="unet", **settings), input_channels)

@@ -276,7 +276,7 @@ def load(
     Raises:
         UserError: a run cannot be read, or the runs do not go together.
 
-    Example:
+    Examples:
         >>> model = kerasseg.load("runs/brats_fold0", "runs/brats_fold1")
         >>> model.predict("BraTS2021_00000").save("label.nii.gz")
     """

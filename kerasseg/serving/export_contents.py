@@ -28,7 +28,7 @@ _TEMPLATES: Final = Path(__file__).with_name("templates")
 def describe(
     model: Model, accepted: Accepted, ids: Mapping[int, int], *, gzip: bool
 ) -> dict[str, Any]:
-    """Return what the signature `metadata` answers; docs/serving.md explains the names."""
+    """Return what the signature `metadata` answers; docs/savedmodel.md explains the names."""
     data, target = model.data, model.target
     labels = label_names(target, ids)
     regions = list(anatomy.TARGETS[target])

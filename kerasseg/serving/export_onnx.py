@@ -372,7 +372,7 @@ def _compare_dice(
 
 
 def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> dict[str, Any]:
-    """Return the contents of NAME.json; docs/serving.md explains the names."""
+    """Return the contents of NAME.json; docs/onnx.md explains the names."""
     data, pipeline = run.experiment.data, run.experiment.pipeline
     flat = run.predictor.slice_axis is not None
     neighbours = pipeline.slices.neighbours if flat else 0

@@ -1,6 +1,6 @@
 """The signatures of an exported model: everything from a raw scan to a label, as TensorFlow graphs.
 
-`docs/serving.md` describes them for clients.
+`docs/savedmodel.md` describes them for clients.
 """
 
 import json
