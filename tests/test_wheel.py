@@ -89,7 +89,8 @@ def test_the_wheel_holds_what_is_no_python(wheel):
     assert not others, "configs/ and tests/ of the repository are no packages"
 
 
-def test_it_lists_its_configs(command, tmp_path):
+def test_it_says_its_version_and_lists_its_configs(command, tmp_path):
+    assert run(command, "--version", cwd=tmp_path) == f"kerasseg {kerasseg.__version__}\n"
     listed = run(command, "configs", cwd=tmp_path)
     assert all(f"\n{name}\n" in f"\n{listed}" for name in ready_configs())
 

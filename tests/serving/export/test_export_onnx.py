@@ -31,7 +31,7 @@ def in_onnxruntime(path, patches):
 
 
 def in_openvino(path, patches):
-    """Run the file as docs/serving.md says."""
+    """Run the file as docs/onnx.md says."""
     import openvino
 
     model = openvino.convert_model(path)
