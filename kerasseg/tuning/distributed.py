@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
+from dataclasses import asdict, replace
 from inspect import signature
 from typing import Any
 
@@ -57,18 +58,13 @@ class Chief:
         """Answer a worker that asks for a trial."""
         self._note(worker)
         trial = self.oracle.next_trial(worker)
-        status = trial.status
-        if status == "STOPPED" and self.not_yet_back and not self.oracle.why_ended():
-            status = "IDLE"  # Workers that do not come back may leave their trials to this one.
-        if status == "STOPPED":
+        if trial.status == "STOPPED" and self.not_yet_back and not self.oracle.why_ended():
+            # Workers that do not come back may leave their trials to this one.
+            trial = replace(trial, status="IDLE")
+        if trial.status == "STOPPED":
             self.out_of_trials = True
             self.last_heard.pop(worker, None)
-        return {
-            "status": status,
-            "trial_id": trial.trial_id,
-            "values": dict(trial.values),
-            "seconds_left": trial.seconds_left,
-        }
+        return asdict(trial)
 
     def finish_trial(
         self, trial_id: str, worker: str, status: str, score: float | None, reason: str | None

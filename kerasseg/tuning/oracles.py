@@ -287,7 +287,6 @@ class BayesianOracle(ResumableOracle, oracles.BayesianOptimizationOracle):
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Return the values of the next trial."""
         with warnings.catch_warnings():
             # A length scale at its bound: there are still too few trials to know it better.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -298,12 +297,10 @@ class BayesianOracle(ResumableOracle, oracles.BayesianOptimizationOracle):
         return response
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state with that of the random numbers."""
         name, keys, *rest = self.random_state.get_state()
         return super().get_state() | {"random_state": [name, keys.tolist(), *rest]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over what `get_state` returned."""
         super().set_state(state)
         name, keys, *rest = state["random_state"]
         self.random_state.set_state((name, np.array(keys, np.uint32), *rest))
@@ -316,7 +313,6 @@ class GridOracle(ResumableOracle):
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Return the values of the next trial."""
         space = self._search.space
         tried = {frozenset(t.hyperparameters.values.items()) for t in self.trials.values()}
         for plain in combinations(space, lambda parameter: parameter.finite or ()):
@@ -343,7 +339,6 @@ class HyperbandOracle(ResumableOracle, oracles.HyperbandOracle):
         )
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Return the values of the next trial."""
         response = self._promote(trial_id) or super().populate_space(trial_id)
         if response["status"] == TrialStatus.RUNNING:
             response["values"]["tuner/bracket"] = next(

@@ -1,4 +1,4 @@
-"""The output of a search: a line for each trial, and at its end a table and `best.yaml`."""
+"""The output of a search: a line for each trial, TensorBoard's page, a table and `best.yaml`."""
 
 import json
 import statistics
@@ -12,12 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from tensorboard.plugins.hparams import summary_v2 as hparams
 
 from kerasseg.config.load import dump_experiment
 from kerasseg.files import atomic_write
+from kerasseg.training.tensorboard import hparam_value, hparams_events, write_hparams
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
-from kerasseg.tuning.tensorboard import log_trial
 from kerasseg.tuning.trials import (
     TrialRecord,
     best_record,
@@ -59,7 +60,7 @@ class SearchProgress:
 
     def on_trial_end(self, record: TrialRecord) -> None:
         """Show how a trial went, and write it for TensorBoard."""
-        log_trial(self.search, record)
+        _log_trial(self.search, record)
         self.show(record)
 
     def show(self, record: TrialRecord) -> None:
@@ -92,6 +93,50 @@ class SearchProgress:
             best = f"  best {self.best.score:.4f} (trial {self.best.number})"
         objective = self.search.settings.objective
         return f"{name:<12} {values}  {objective} {record.score:.4f}  {minutes}{best}"
+
+
+def log_search(search: Search) -> None:
+    """Write what is searched into the folder of the search, on which TensorBoard is started."""
+    if not any(search.folder.glob("*.hparams_config")):
+        write_hparams_config(search.folder, search.settings.space, search.settings.objective)
+
+
+def _log_trial(search: Search, record: TrialRecord) -> None:
+    """Write a trial that is done beside the curves of its runs."""
+    if not record.is_done or record.is_baseline:
+        return
+    for execution in record.executions:
+        scores = {} if execution.score is None else {search.settings.objective: execution.score}
+        folder = search.folder / execution.run / "tensorboard"
+        name = f"{record.number:04d}"  # TensorBoard sorts names as text.
+        space = search.settings.space
+        write_hparams(folder, record.values, scores, name, space, record.status)
+
+
+def write_hparams_config(folder: Path, space: Mapping[str, Any], metric: str) -> None:
+    """Write what is searched into `folder`, the one that TensorBoard is started on.
+
+    Args:
+        space: `search.space` of the tune file.
+        metric: name of the objective in the logs.
+    """
+    searched = [
+        hparams.HParam(name, _domain(entry), display_name=name) for name, entry in space.items()
+    ]
+    measured = [hparams.Metric(metric, display_name=metric)]
+    with hparams_events(folder, ".hparams_config") as write:
+        write(hparams.hparams_config_pb(searched, measured), 0)
+
+
+def _domain(entry: Mapping[str, Any]) -> Any:
+    if "boolean" in entry:
+        return hparams.Discrete([False, True], dtype=bool)
+    if "int" in entry:
+        return hparams.IntInterval(*map(int, entry["int"]))
+    if "float" in entry:
+        # TensorBoard keeps no scale; its page has a logarithmic one to choose for every column.
+        return hparams.RealInterval(*map(float, entry["float"]))
+    return hparams.Discrete([hparam_value(choice, entry["choice"]) for choice in entry["choice"]])
 
 
 def write_results(search: Search, why_ended: str | None) -> Path | None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -125,20 +126,15 @@ def run_in_process(
 
 
 def _wait(process: "subprocess.Popen[bytes]", stop: threading.Event) -> bool:
-    """Wait until the process has ended; return whether `stop` was the reason."""
+    """Wait until the process has ended or is to be killed; return whether `stop` was the reason."""
     while process.poll() is None:
         if stop.is_set():
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(_SECONDS_TO_SAVE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
             return True
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            continue
     return False
 
 

@@ -10,9 +10,8 @@ from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
 from kerasseg.tuning.distributed import Chief, ChiefClient, Heartbeat, TrialReassigned, serve
 from kerasseg.tuning.oracles import ResumableOracle, build_oracle
-from kerasseg.tuning.output import SearchProgress, write_results
+from kerasseg.tuning.output import SearchProgress, log_search, write_results
 from kerasseg.tuning.search import Search, check_folder, write_search_file
-from kerasseg.tuning.tensorboard import log_search
 from kerasseg.tuning.trial_process import run_in_process
 from kerasseg.tuning.trials import (
     NextTrial,

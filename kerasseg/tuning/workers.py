@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
@@ -152,20 +153,11 @@ def run_in_threads(work: Callable[[int], None], stop: StopEvents) -> None:
 
     The first failure stops the other workers and is raised when all have ended.
     """
-    errors: list[BaseException] = []
-
-    def run(index: int) -> None:
+    count = len(stop.events)
+    with ThreadPoolExecutor(count) as pool:
         try:
-            work(index)
-        except BaseException as error:
-            errors.append(error)
+            for ended in as_completed(pool.submit(work, index) for index in range(count)):
+                ended.result()
+        except BaseException:
             stop.stop_all()
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(stop.events))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(0.2)  # Python handles no signal within a join without a time limit.
-    if errors:
-        raise errors[0]
+            raise

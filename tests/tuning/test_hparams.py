@@ -17,7 +17,7 @@ from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.train_summary import log_settings
 from kerasseg.training.tensorboard import write_hparams
-from kerasseg.tuning.tensorboard import write_hparams_config
+from kerasseg.tuning.output import write_hparams_config
 
 SPACE = {
     "optimizer.learning_rate": {"float": [1e-5, 1e-2], "log": True},

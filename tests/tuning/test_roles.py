@@ -2,7 +2,7 @@
 
 import pytest
 
-from kerasseg.cli.tune import resolve_role
+from kerasseg.cli.train import resolve_role
 from kerasseg.errors import UserError
 from kerasseg.tuning.workers import assign_gpus, visible_gpus
 

@@ -118,7 +118,7 @@ def test_a_large_space_is_drawn_from_and_still_finds_the_value_that_is_wrong(tmp
             ["search.objective=sharpness", "training.callbacks=[{keras.callbacks.Callback: {}}]"],
             "search.direction is needed, as nothing is known here of sharpness",
         ),
-        (["search.factor=4"], "search.factor is for tuner: hyperband, but it is random"),
+        (["search.factor=4"], "search.factor is for search.tuner=hyperband, but it is random"),
         (["search.name=a/b"], "search.name"),
         (["search.objective=val_dise"], "search.objective: val_dise is not logged"),
         (["search.objective=val_dise"], "Did you mean val_dice?"),

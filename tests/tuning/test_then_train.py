@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kerasseg.cli.tune import become_train
+from kerasseg.cli.train import become_train
 from kerasseg.config.load import dump_experiment
 from tests.conftest import phantom_experiment
 

@@ -187,8 +187,7 @@ def draw_important_pair(search: SearchResults, encoded: Encoded, names: tuple[st
     axes = figure.subplots()
     for parameter, which in zip(pair, "xy", strict=True):
         parameter_axis(axes, parameter, which)
-    edges = [_edges(p, values) for p, values in zip(pair, numbers, strict=True)]
-    axes.pcolormesh(*edges, guesses, cmap=colours, norm=scale)
+    axes.pcolormesh(*numbers, guesses, cmap=colours, norm=scale, shading="nearest")
     for trial, score in zip(encoded.trials, scores, strict=True):
         places = [_place(parameter, trial) for parameter in pair]
         best = score == (max(scores) if search.direction == "max" else min(scores))
@@ -227,19 +226,6 @@ def _grid(parameter: Parameter) -> np.ndarray:
     if parameter.kind == "int" and high - low < _STEPS:
         return np.arange(low, high + 1)
     return np.geomspace(low, high, _STEPS) if parameter.log else np.linspace(low, high, _STEPS)
-
-
-def _edges(parameter: Parameter, numbers: np.ndarray) -> np.ndarray:
-    """Return the edges of cells around the numbers, halfway on the parameter's own scale."""
-    places = np.log(numbers) if parameter.log else numbers
-    if len(places) == 1:
-        edges = np.array([places[0] - 0.5, places[0] + 0.5])
-    else:
-        middles = (places[1:] + places[:-1]) / 2
-        edges = np.concatenate(
-            [[2 * places[0] - middles[0]], middles, [2 * places[-1] - middles[-1]]]
-        )
-    return np.exp(edges) if parameter.log else edges
 
 
 def score_colours(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kerasseg.config.messages import look_up
 from kerasseg.config.tuning import SearchSettings
 from kerasseg.errors import UserError
 from kerasseg.tuning.search import FILE_NAME, read_search_file
@@ -134,22 +135,12 @@ def _with_base_values(
     """Give the baseline its values, which its file lacks, from the base experiment."""
     if not trial.is_baseline or trial.values:
         return trial
-    values: dict[str, Any] = {}
-    for parameter in parameters:
-        for source in (content.get("base"), content.get("experiment")):
-            found = _look_up(source, parameter.name)
-            if found is not None:
-                values[parameter.name] = found
-                break
-    known = {parameter.name: values.get(parameter.name) for parameter in parameters}
-    active = {parameter.name for parameter in parameters if parameter.is_active(known)}
-    return replace(trial, values={name: values[name] for name in values if name in active})
-
-
-def _look_up(source: Any, name: str) -> Any:
-    for part in name.split("."):
-        source = source.get(part) if isinstance(source, Mapping) else None
-    return source
+    known: dict[str, Any] = {}
+    for name in (parameter.name for parameter in parameters):
+        written = look_up(content.get("base"), name)
+        known[name] = look_up(content.get("experiment"), name) if written is None else written
+    active = [p.name for p in parameters if p.is_active(known) and known[p.name] is not None]
+    return replace(trial, values={name: known[name] for name in active})
 
 
 def _widened(trials: Sequence[TrialRecord], parameter: Parameter) -> Parameter:

@@ -13,16 +13,12 @@ from kerasseg.errors import storage_error
 from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.progress import track
+from kerasseg.tuning.report import parameter_figures, score_figures
 from kerasseg.tuning.report.importance import (
     describe_importance,
     encode,
     parameter_importance,
     why_no_model,
-)
-from kerasseg.tuning.report.parameter_figures import (
-    draw_important_pair,
-    draw_parallel_coordinates,
-    draw_parameter_importance,
 )
 from kerasseg.tuning.report.read_search import (
     SearchResults,
@@ -30,41 +26,13 @@ from kerasseg.tuning.report.read_search import (
     format_setting,
     read_search,
 )
-from kerasseg.tuning.report.score_figures import (
-    draw_best_curves,
-    draw_score_by_trial,
-    draw_score_by_value,
-    draw_time_spent,
-    minutes_of,
-)
 from kerasseg.tuning.trials import STATUSES, TrialRecord
 
-SCORES, SETTINGS, IMPORTANCE, TRAINING = (
-    "Scores",
-    "Settings",
-    "What matters",
-    "Training and time",
-)
+SCORES, SETTINGS, IMPORTANCE, TRAINING = ("Scores", "Settings", "What matters", "Training and time")
 _FIRST_ROUNDS = (
     " Trials that went on from another one are left out, and each score counts from the mean of "
     "the trials with as many epochs."
 )
-_FIRST_COLUMNS = ("number", "trial_id", "status", "score")
-_LAST_COLUMNS = (
-    "epochs",
-    "minutes",
-    "peak_memory_gib",
-    "bracket",
-    "round",
-    "epochs_to",
-    "continued_from",
-    "worker",
-    "started",
-    "ended",
-    "runs",
-    "reason",
-)
-"""Columns of `trials.csv` before and after those of the settings."""
 _SETTING = "search.root"
 _PACKAGES = ("keras-tuner", "keras", "tensorflow", "scikit-learn", "numpy", "matplotlib")
 
@@ -118,14 +86,14 @@ def draw_search(search: SearchResults) -> Iterator[Drawing]:
         SCORES,
         "Crosses along the bottom ended without a score. A score far worse than the others is "
         "drawn at the edge, here and below.",
-        draw_score_by_trial(search),
+        score_figures.draw_score_by_trial(search),
     )
     yield Drawing(
         "parallel_coordinates",
         SETTINGS,
         "One line is one trial, the best is thick; failed trials are dashed. Lines through one "
         "choice are drawn a little apart.",
-        draw_parallel_coordinates(search),
+        parameter_figures.draw_parallel_coordinates(search),
     )
     yield Drawing(
         "score_by_value",
@@ -133,7 +101,7 @@ def draw_search(search: SearchResults) -> Iterator[Drawing]:
         "The best trial is ringed, the baseline a white diamond; crosses ended without a score: "
         "red failed, orange was stopped; a grey arrow still runs. "
         "The other settings differ from dot to dot as well.",
-        draw_score_by_value(search),
+        score_figures.draw_score_by_value(search),
     )
     if not why_no_model(search):
         encoded = encode(search)
@@ -143,7 +111,7 @@ def draw_search(search: SearchResults) -> Iterator[Drawing]:
             IMPORTANCE,
             describe_importance(importance)
             + (_FIRST_ROUNDS if len(search.planned_epochs) > 1 else ""),
-            draw_parameter_importance(importance),
+            parameter_figures.draw_parameter_importance(importance),
         )
         if len(importance.shares) > 1:
             first, second, *_ = importance.shares
@@ -152,19 +120,16 @@ def draw_search(search: SearchResults) -> Iterator[Drawing]:
                 IMPORTANCE,
                 "The ground is what the random forest guesses, averaged over all other settings; "
                 "dots are trials in the same colours. Where there is no dot it is only a guess.",
-                draw_important_pair(search, encoded, (first, second)),
+                parameter_figures.draw_important_pair(search, encoded, (first, second)),
             )
     yield Drawing(
-        "best_curves",
-        TRAINING,
-        "Grey: all other trials.",
-        draw_best_curves(search),
+        "best_curves", TRAINING, "Grey: all other trials.", score_figures.draw_best_curves(search)
     )
     yield Drawing(
         "time_spent",
         TRAINING,
         "Numbers are those of the trials. A gap is a worker that waited or prepared.",
-        draw_time_spent(search),
+        score_figures.draw_time_spent(search),
     )
 
 
@@ -174,42 +139,35 @@ def write_trials_csv(path: Path, search: SearchResults) -> None:
     Cells are empty where a value is not known or a setting was not in use. Lists and true/false are
     JSON, times are unix seconds, and several runs are separated by spaces.
     """
-    names = [parameter.name for parameter in search.parameters]
+    rows = [_cells(trial, search) for trial in search.trials]
     with (
         atomic_write(path, _SETTING) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow([*_FIRST_COLUMNS, *names, *_LAST_COLUMNS])
-        for trial in search.trials:
-            before = [trial.number, trial.trial_id, trial.status, _cell(trial.score)]
-            values = [_cell(trial.values.get(name)) for name in names]
-            cells = [*before, *values, *_last_cells(trial, search.folder)]
+        writer.writerow(rows[0])
+        for row in rows:
+            values = row.values()
+            cells = [json.dumps(v) if isinstance(v, bool | list | dict) else v for v in values]
             writer.writerow(spreadsheet_row(cells))
 
 
-def _last_cells(trial: TrialRecord, folder: Path) -> list[Any]:
-    cells = [
-        trial.epochs,
-        round(trial.minutes, 3),
-        trial.peak_memory_gib,
-        trial.bracket,
-        trial.round,
-        trial.epochs_to,
-        trial.continued_from,
-        trial.worker,
-        trial.started,
-        trial.ended,
-        " ".join(str(folder / execution.run) for execution in trial.executions),
-        trial.reason,
-    ]
-    return [_cell(cell) for cell in cells]
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    return json.dumps(value) if isinstance(value, bool | list | dict) else value
+def _cells(trial: TrialRecord, search: SearchResults) -> dict[str, Any]:
+    """Return what `trials.csv` says of a trial by the names of the columns."""
+    names = ("bracket", "round", "epochs_to", "continued_from", "worker", "started", "ended")
+    return {
+        "number": trial.number,
+        "trial_id": trial.trial_id,
+        "status": trial.status,
+        "score": trial.score,
+        **{each.name: trial.values.get(each.name) for each in search.parameters},
+        "epochs": trial.epochs,
+        "minutes": round(trial.minutes, 3),
+        "peak_memory_gib": trial.peak_memory_gib,
+        **{name: getattr(trial, name) for name in names},
+        "runs": " ".join(str(search.folder / execution.run) for execution in trial.executions),
+        "reason": trial.reason,
+    }
 
 
 def _page_values(
@@ -226,7 +184,7 @@ def _page_values(
         "best_config": config if config.exists() else None,
         "counts": {status: search.count(status) for status in STATUSES if search.count(status)},
         "minutes": sum(trial.minutes for trial in search.trials),
-        "minutes_failed": minutes_of(search, "failed"),
+        "minutes_failed": score_figures.minutes_of(search, "failed"),
         "warnings": _warnings(search),
         "drawings": drawings,
         "missing": {IMPORTANCE: why_no_model(search)},
