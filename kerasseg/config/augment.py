@@ -3,18 +3,12 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from kerasseg.config.base import (
     IMPORT_PATH,
     Section,
+    check_unique,
     imported_entry,
     is_import_path,
     setting,
@@ -22,7 +16,9 @@ from kerasseg.config.base import (
 
 Axis = Literal["depth", "height", "width"]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 def chance(default: float) -> float:
@@ -30,9 +26,9 @@ def chance(default: float) -> float:
     return setting(default, "Share of the patches that it changes.", ge=0.0, le=1.0)
 
 
-def share_of_channels() -> float:
+def share_of_channels(default: float = 1.0) -> float:
     """The setting `p_channel`."""
-    return setting(1.0, "Share of the modalities of such a patch.", ge=0.0, le=1.0)
+    return setting(default, "Share of the modalities of such a patch.", ge=0.0, le=1.0)
 
 
 def span(low: float, high: float, description: str, *, unit: str | None = None) -> tuple:
@@ -66,8 +62,7 @@ class OfAxes(Transform):
                 "augment.transforms: axes [] leaves nothing to do: name some of depth, height, "
                 "width, or leave the transform out"
             )
-        if len(set(self.axes)) < len(self.axes):
-            raise ValueError(f"augment.transforms: axes {list(self.axes)} names an axis twice")
+        check_unique("augment.transforms: axes", self.axes, "an axis")
         return self
 
 
@@ -184,16 +179,14 @@ class Contrast(Transform):
 class GaussianNoise(Transform):
     """Gaussian noise."""
 
-    variance: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = span(
-        0.0, 0.1, "Variance, intensities having 1"
-    )
+    variance: tuple[NotNegative, NotNegative] = span(0.0, 0.1, "Variance, intensities having 1")
     p: float = chance(0.1)
 
 
 class RicianNoise(Transform):
     """Noise of a magnitude image: that of two channels, where the signal is weak it adds up."""
 
-    sd: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = span(
+    sd: tuple[NotNegative, NotNegative] = span(
         0.0, 0.2, "Standard deviation of each of the two, intensities having 1"
     )
     p: float = chance(0.1)
@@ -204,17 +197,15 @@ class Blur(Transform):
 
     sigma: tuple[Positive, Positive] = span(0.5, 1.0, "Standard deviation", unit="voxels")
     p: float = chance(0.2)
-    p_channel: float = setting(0.5, "Share of the modalities of such a patch.", ge=0.0, le=1.0)
+    p_channel: float = share_of_channels(0.5)
 
 
 class LowResolution(Transform):
     """Sampled more coarsely, then brought back to the grid."""
 
-    zoom: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = span(
-        0.5, 1.0, "Resolution, 1 being as it is"
-    )
+    zoom: tuple[PositiveShare, PositiveShare] = span(0.5, 1.0, "Resolution, 1 being as it is")
     p: float = chance(0.25)
-    p_channel: float = setting(0.5, "Share of the modalities of such a patch.", ge=0.0, le=1.0)
+    p_channel: float = share_of_channels(0.5)
 
 
 class BiasField(Transform):
@@ -237,9 +228,7 @@ class Ghosting(OfAxes):
 
     axes: tuple[Axis, ...] = setting(("height", "width"), "Axes, of which one is drawn.")
     ghosts: int = setting(4, "Largest number of copies, at least 2.", ge=2, le=16)
-    intensity: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (
-        span(0.2, 0.6, "Share of these lines that is taken away")
-    )
+    intensity: tuple[Share, Share] = span(0.2, 0.6, "Share of these lines that is taken away")
     p: float = chance(0.1)
 
 
@@ -247,14 +236,14 @@ class ChannelDropout(Transform):
     """Whole modalities set to 0, never all of them."""
 
     p: float = chance(0.1)
-    p_channel: float = setting(0.25, "Share of the modalities of such a patch.", ge=0.0, le=1.0)
+    p_channel: float = share_of_channels(0.25)
 
 
 class CoarseDropout(Transform):
     """Boxes of the image set to 0; the label stays."""
 
     boxes: int = setting(8, "Boxes.", ge=1, le=64)
-    size: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = span(
+    size: tuple[PositiveShare, PositiveShare] = span(
         0.05, 0.2, "Length of each side, fraction of the patch"
     )
     p: float = chance(0.1)

@@ -47,6 +47,30 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def is_changed(self, name: str) -> bool:
+        """Return whether a setting has another value than its default."""
+        field = type(self).model_fields[name]
+        default = field.get_default(call_default_factory=True, validated_data=dict(self))
+        return bool(getattr(self, name) != default)
+
+    def check_only_for(
+        self, section: str, names: Iterable[str], setting: str, values: Sequence[str]
+    ) -> None:
+        """Raise `ValueError` if one of `names` is changed, but `setting` has none of `values`."""
+        found = getattr(self, setting)
+        changed = [name for name in names if self.is_changed(name)]
+        if changed and found not in values:
+            raise ValueError(
+                f"{section}.{changed[0]} is for {section}.{setting}={' or '.join(values)}, but it "
+                f"is {found}"
+            )
+
+
+def check_unique(setting: str, names: Sequence[str], kind: str) -> None:
+    """Raise `ValueError` if a list names something twice; `kind` says what, such as "an axis"."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"{setting} {list(names)} names {kind} twice")
+
 
 def is_import_path(name: Any) -> bool:
     """Return whether a text could be an import path such as keras.callbacks.CSVLogger."""
@@ -129,11 +153,16 @@ def imported_entry(setting: str, entry: Any) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: The entry has another form.
     """
-    if isinstance(entry, Mapping) and len(entry) == 1:
+    if is_imported_entry(entry):
         ((path, options),) = entry.items()
-        if is_import_path(path) and isinstance(options, dict):
-            return path, options
+        return path, options
     raise ValueError(
         f"{setting}: found {json.dumps(entry, default=str)}, expected one import path with its "
         "options, such as {my_module.my_function: {}}"
     )
+
+
+def is_imported_entry(entry: Any) -> bool:
+    """Return whether an entry of a list has the form `{import.path: {option: value}}`."""
+    items = list(entry.items()) if isinstance(entry, Mapping) else []
+    return len(items) == 1 and is_import_path(items[0][0]) and isinstance(items[0][1], dict)

@@ -20,6 +20,7 @@ from kerasseg.config.base import (
     Modality,
     Pixels,
     Section,
+    check_unique,
     name_or_path,
     setting,
 )
@@ -42,15 +43,16 @@ def _importable(layout: str) -> str:
     return layout
 
 
+_Length = Annotated[int, Field(ge=16, le=1024)]
+
+
 class PhantomSettings(Section):
     """The synthetic data set."""
 
     cases: int = setting(24, "Number of phantoms.", ge=1, le=100_000)
-    shape: tuple[
-        Annotated[int, Field(ge=16, le=1024)],
-        Annotated[int, Field(ge=16, le=1024)],
-        Annotated[int, Field(ge=16, le=1024)],
-    ] = setting((48, 64, 56), "Depth, height, width of every phantom.", unit="voxels")
+    shape: tuple[_Length, _Length, _Length] = setting(
+        (48, 64, 56), "Depth, height, width of every phantom.", unit="voxels"
+    )
     seed: int = setting(0, "Seed of the phantoms.", ge=0, le=2**31 - 1)
 
 
@@ -205,10 +207,8 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "DataSettings":
-        for key in ("modalities", "h5_image_channels", "h5_mask_channels"):
-            names = getattr(self, key)
-            if len(set(names)) != len(names):
-                raise ValueError(f"data.{key} names a channel twice: {list(names)}")
+        for name in ("modalities", "h5_image_channels", "h5_mask_channels"):
+            check_unique(f"data.{name}", getattr(self, name), "a channel")
         facts = self.facts
         if facts.needs_root and self.root is None:
             raise ValueError(

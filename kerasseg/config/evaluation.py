@@ -6,14 +6,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from kerasseg import anatomy
-from kerasseg.config.base import Section, imported_entry, setting
+from kerasseg.config.base import Section, check_unique, imported_entry, setting
 
 PLANES: Final = MappingProxyType(
-    {
-        "axial": ("height", "width"),
-        "coronal": ("depth", "width"),
-        "sagittal": ("depth", "height"),
-    }
+    {"axial": ("height", "width"), "coronal": ("depth", "width"), "sagittal": ("depth", "height")}
 )
 """The two axes of each plane."""
 
@@ -60,10 +56,8 @@ class EvaluationSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluationSettings":
-        for name, values in (("flips", self.flips), ("rotations", self.rotations)):
-            if len(set(values)) < len(values):
-                what = "an axis" if name == "flips" else "a plane"
-                raise ValueError(f"evaluation.{name} {list(values)} names {what} twice")
+        check_unique("evaluation.flips", self.flips, "an axis")
+        check_unique("evaluation.rotations", self.rotations, "a plane")
         return self
 
 
@@ -154,10 +148,8 @@ class PostprocessingSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "PostprocessingSettings":
-        for name in ("keep_largest", "fill_holes"):
-            channels = getattr(self, name)
-            if len(set(channels)) < len(channels):
-                raise ValueError(f"postprocessing.{name} {list(channels)} names a channel twice")
+        check_unique("postprocessing.keep_largest", self.keep_largest, "a channel")
+        check_unique("postprocessing.fill_holes", self.fill_holes, "a channel")
         return self
 
     @property

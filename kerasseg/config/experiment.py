@@ -15,13 +15,7 @@ from kerasseg.config.evaluation import (
     PostprocessingSettings,
     check_postprocessing,
 )
-from kerasseg.config.loss import (
-    DiceTerm,
-    FocalTerm,
-    LossTerm,
-    background_warning,
-    check_terms,
-)
+from kerasseg.config.loss import DiceTerm, FocalTerm, LossTerm, background_warning, check_terms
 from kerasseg.config.model import ModelSettings
 from kerasseg.config.pipeline import PipelineSettings, RecordSettings, SliceSettings, SplitSettings
 from kerasseg.config.training import OptimizerSettings, TrainingSettings
@@ -63,10 +57,7 @@ class Experiment(Section):
     def _check(self) -> "Experiment":
         self._check_target()
         check_terms(
-            self.loss,
-            self.model.target,
-            self.pipeline.patch_size,
-            self.model.deep_supervision,
+            self.loss, self.model.target, self.pipeline.patch_size, self.model.deep_supervision
         )
         dimensions = self.model.dimensions
         if len(self.pipeline.patch_size) != dimensions:

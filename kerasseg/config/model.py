@@ -89,8 +89,7 @@ class ModelSettings(Section):
         "each level and the bottleneck.",
     )
     decoder_blocks: Blocks | tuple[Blocks, ...] = setting(
-        2,
-        "The same of the decoder, a list from full resolution downwards.",
+        2, "The same of the decoder, a list from full resolution downwards."
     )
     residual: Literal["none", "encoder", "both"] = setting(
         "none", "Where blocks are residual (He et al. 2016, arXiv:1512.03385)."
@@ -138,7 +137,6 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "ModelSettings":
-        defaults = type(self).model_fields
         if self.options and self.network in NETWORKS:
             raise ValueError(
                 "model.options is for a network that model.network gives by its import path, but "
@@ -148,14 +146,15 @@ class ModelSettings(Section):
             if self.dimensions != 2:
                 raise ValueError("model.network=pretrained_unet is 2-D: set model.dimensions=2")
             foreign = ("features", "bottleneck", "encoder_blocks", "residual", "downsampling")
-            changed = [n for n in foreign if getattr(self, n) != defaults[n].default]
+            changed = [name for name in foreign if self.is_changed(name)]
             if changed:
                 raise ValueError(
                     f"model.{changed[0]} is for model.network=unet; the encoder of "
                     "pretrained_unet is model.pretrained.encoder"
                 )
-        elif self.pretrained != PretrainedSettings():
-            raise ValueError("model.pretrained is for model.network=pretrained_unet")
+        self.check_only_for("model", ["pretrained"], "network", ["pretrained_unet"])
+        self.check_only_for("model", ["norm_groups"], "norm", ["group"])
+        self.check_only_for("model", ["negative_slope"], "activation", ["leaky_relu"])
         levels = 5 if self.network == "pretrained_unet" else len(self.features)
         for name, count, places in (
             ("encoder_blocks", levels + 1, "each level and the bottleneck"),
@@ -182,10 +181,6 @@ class ModelSettings(Section):
                     f"model.norm_groups {self.norm_groups} does not divide {bad[0]} channels: "
                     "choose a divisor of every level's channels"
                 )
-        elif self.norm_groups != defaults["norm_groups"].default:
-            raise ValueError(f"model.norm_groups is for model.norm=group, but it is {self.norm}")
-        if self.activation != "leaky_relu" and self.negative_slope != 0.01:
-            raise ValueError("model.negative_slope is for model.activation=leaky_relu")
         if self.dropout.rate == 0 and self.dropout.place != "bottleneck":
             raise ValueError("model.dropout.place has no effect: set model.dropout.rate above 0")
         if self.init_from is None and self.init_part != "whole":

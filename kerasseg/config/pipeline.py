@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from kerasseg.config.base import Folder, Section, Voxels, setting
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_TUMOUR_SHARE = 0.6
 
 
 class SliceSettings(Section):
@@ -57,7 +56,7 @@ class PipelineSettings(Section):
     )
     slices: SliceSettings = SliceSettings()
     tumour_share: float = setting(
-        _TUMOUR_SHARE,
+        0.6,
         "Share of the patches centred on a tumour voxel (first a class that is present, then one "
         "of its voxels); the others lie anywhere. In 2-D: of the patches from slices with tumour.",
         unit="fraction",
@@ -100,11 +99,7 @@ class PipelineSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "PipelineSettings":
-        if self.cache_root is not None and self.cache != "disk":
-            raise ValueError(
-                f"pipeline.cache_root is for pipeline.cache=disk, but it is {self.cache}: leave it "
-                "out"
-            )
+        self.check_only_for("pipeline", ["cache_root"], "cache", ["disk"])
         shares = self.class_shares
         if shares is None:
             return self
@@ -119,7 +114,7 @@ class PipelineSettings(Section):
                 "not tell them apart: name either it or sub-regions"
             )
         for name, given in (
-            ("tumour_share", self.tumour_share != _TUMOUR_SHARE),
+            ("tumour_share", self.is_changed("tumour_share")),
             ("slices.empty_share", self.slices.empty_share is not None),
         ):
             if given:
@@ -160,11 +155,7 @@ class SplitSettings(Section):
         "validates and the others train. file: as split.file says.",
     )
     validation: float = setting(
-        0.15,
-        "ratio: share of the patients, at least one of them.",
-        unit="fraction",
-        gt=0.0,
-        lt=1.0,
+        0.15, "ratio: share of the patients, at least one of them.", unit="fraction", gt=0.0, lt=1.0
     )
     test: float = setting(
         0.15,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kerasseg.config.base import Section, setting
+from kerasseg.config.base import Section, is_import_path, is_imported_entry, setting
 
 Epochs = Annotated[int, Field(ge=1)]
 
@@ -123,9 +123,7 @@ class OptimizerSettings(Section):
                 "optimizer.name: kerasseg has no muon of its own any more: use Keras's, "
                 "optimizer.name=keras.optimizers.Muon, which gives kernels of convolutions to AdamW"
             )
-        parts = name.split(".") if isinstance(name, str) else []
-        is_path = len(parts) > 1 and all(part.isidentifier() for part in parts)
-        if not is_path and name not in _OPTIMIZERS:
+        if not is_import_path(name) and name not in _OPTIMIZERS:
             raise ValueError(
                 f"optimizer.name: found {json.dumps(name)}, expected one of "
                 f"{', '.join(_OPTIMIZERS)}, or a Keras optimizer by its import path, such as "
@@ -141,18 +139,9 @@ class OptimizerSettings(Section):
                 f"path, such as keras.optimizers.Muon, but it is {self.name}"
             )
         for schedule, options in _OPTIONS_OF_SCHEDULES.items():
-            changed = [name for name in options if self._changed(name)]
-            if changed and schedule != self.schedule:
-                raise ValueError(
-                    f"optimizer.{changed[0]} is for optimizer.schedule={schedule}, but it is "
-                    f"{self.schedule}"
-                )
+            self.check_only_for("optimizer", options, "schedule", [schedule])
         for option, names in _OPTIONS_OF_OPTIMIZERS.items():
-            if self._changed(option) and self.name not in names:
-                raise ValueError(
-                    f"optimizer.{option} is for optimizer.name={' or '.join(names)}, but it is "
-                    f"{self.name}"
-                )
+            self.check_only_for("optimizer", [option], "name", names)
         if self.schedule == "step" and self.step_epochs is None:
             raise ValueError("optimizer.schedule=step needs optimizer.step_epochs, such as [30,40]")
         if self.schedule == "cosine_restarts" and self.restart_epochs is None:
@@ -171,14 +160,6 @@ class OptimizerSettings(Section):
         if self.name == "lion" and self.beta_1 == 0:
             raise ValueError("optimizer.name=lion needs optimizer.beta_1 above 0")
         return self
-
-    def _changed(self, name: str) -> bool:
-        field: Any = type(self).model_fields[name]
-        if field.default_factory is None:
-            return getattr(self, name) != field.default
-        return getattr(self, name) != field.get_default(
-            call_default_factory=True, validated_data={"name": self.name}
-        )
 
 
 _DEVICES = r"^(auto|all|cpu|gpu:\d{1,3})$"
@@ -217,8 +198,7 @@ class TrainingSettings(Section):
         "float32 elsewhere.",
     )
     jit_compile: Literal["auto"] | bool = setting(
-        "auto",
-        "Compile the step with XLA. auto: on one GPU, unless deterministic.",
+        "auto", "Compile the step with XLA. auto: on one GPU, unless deterministic."
     )
     deterministic: bool = setting(
         False, "Run again, the same weights bit for bit, on the same kind of machine; slower."
@@ -279,7 +259,7 @@ class TrainingSettings(Section):
     @classmethod
     def _check_callbacks(cls, callbacks: Any) -> Any:
         is_list = isinstance(callbacks, list | tuple)
-        wrong = [x for x in callbacks if not _is_callback(x)] if is_list else [callbacks]
+        wrong = [x for x in callbacks if not is_imported_entry(x)] if is_list else [callbacks]
         if wrong:
             raise ValueError(
                 f"training.callbacks: found {json.dumps(wrong[0])}, expected a list "
@@ -302,12 +282,3 @@ class TrainingSettings(Section):
                 "TensorFlow compiles no step of several devices; use jit_compile=auto"
             )
         return self
-
-
-def _is_callback(entry: Any) -> bool:
-    if not isinstance(entry, dict) or len(entry) != 1:
-        return False
-    ((path, arguments),) = entry.items()
-    parts = path.split(".") if isinstance(path, str) else []
-    named = len(parts) > 1 and all(part.isidentifier() for part in parts)
-    return named and isinstance(arguments, dict)

@@ -104,10 +104,7 @@ class SearchSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "SearchSettings":
-        fields = type(self).model_fields
-        for name in ("factor", "iterations"):
-            if self.tuner != "hyperband" and getattr(self, name) != fields[name].default:
-                raise ValueError(f"search.{name} is for tuner: hyperband, but it is {self.tuner}")
+        self.check_only_for("search", ("factor", "iterations"), "tuner", ["hyperband"])
         return self
 
 
