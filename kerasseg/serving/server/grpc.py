@@ -54,20 +54,16 @@ def grpc_server(models: Models, metrics: Metrics, requests: Requests) -> Any:
             ("grpc.max_concurrent_streams", 100),
             ("grpc.server_handshake_timeout_ms", milliseconds),
             ("grpc.max_connection_idle_ms", 10 * milliseconds),
-        ],
+        ]
     )
     services = _Services(models, metrics, requests)
     handlers = {
         "tensorflow.serving.PredictionService": {
             "Predict": services.predict,
             "GetModelMetadata": services.metadata,
-            "Classify": services.unimplemented,
-            "Regress": services.unimplemented,
-            "MultiInference": services.unimplemented,
         },
         "tensorflow.serving.ModelService": {
             "GetModelStatus": services.status,
-            "HandleReloadConfigRequest": services.unimplemented,
         },
     }
     for service, methods in handlers.items():
@@ -82,7 +78,7 @@ def grpc_server(models: Models, metrics: Metrics, requests: Requests) -> Any:
 
 
 class _Services:
-    """The methods that TensorFlow Serving's protocol names."""
+    """The methods that this server has; gRPC itself refuses the protocol's others."""
 
     def __init__(self, models: Models, metrics: Metrics, requests: Requests) -> None:
         self._models, self._metrics, self._requests = models, metrics, requests
@@ -126,13 +122,6 @@ class _Services:
             return bytes(answer.SerializeToString())
 
         await self._answer(context, self._small, work)
-
-    async def unimplemented(self, messages: Any, context: Any) -> None:
-        """Refuse a method that this server does not have."""
-        await context.abort(
-            self._apis.grpc.StatusCode.UNIMPLEMENTED,
-            "This server only answers Predict, GetModelMetadata and GetModelStatus.",
-        )
 
     async def _answer(
         self,

@@ -75,15 +75,8 @@ class Reason(Enum):
     UNAVAILABLE = ("UNAVAILABLE", 503)
     TOO_LATE = ("DEADLINE_EXCEEDED", 504)
 
-    @property
-    def grpc_code(self) -> str:
-        """Name of a `grpc.StatusCode`."""
-        return self.value[0]
-
-    @property
-    def http_status(self) -> int:
-        """Status code of the HTTP answer."""
-        return self.value[1]
+    def __init__(self, grpc_code: str, http_status: int) -> None:
+        self.grpc_code, self.http_status = grpc_code, http_status
 
 
 class Refusal(Exception):

@@ -39,7 +39,7 @@ class Models:
         self._root, self._load, self._say = root, load, say
         self._served: dict[str, ServedModel] = {}
         self._stop = threading.Event()
-        self._trouble = ""
+        self._seconds: float | None = None
 
     def update(self) -> None:
         """Load every model and version that is new, one after the other."""
@@ -61,6 +61,8 @@ class Models:
             served = ServedModel(self._root / name, self.limits, self._load, self._say)
             # A new dictionary, as other threads read the one that is there.
             self._served = {**self._served, name: served}
+            if self._seconds is not None:
+                served.watch(self._seconds, self._stop)
 
     def watch(self, seconds: float) -> None:
         """Look for models and versions every so many seconds, in threads, until `close`.
@@ -68,28 +70,12 @@ class Models:
         Returns when those that are there by now have been loaded, or could not be. Each model has a
         thread of its own, so that none waits for another one that takes long to load.
         """
+        self._seconds = seconds
+        for served in self.all():
+            served.watch(seconds, self._stop)
         self.find()
         here = self.all()
-
-        def work() -> None:
-            watched: set[str] = set()
-            while not self._stop.is_set():
-                for served in self.all():
-                    if served.name not in watched:
-                        watched.add(served.name)
-                        threading.Thread(
-                            target=served.watch, args=(seconds, self._stop), daemon=True
-                        ).start()
-                self._stop.wait(seconds)
-                try:
-                    self.find()
-                    self._trouble = ""
-                except Exception as error:  # a folder that cannot be read now may be readable later
-                    if str(error) != self._trouble:  # said once
-                        self._trouble = str(error)
-                        self._say(f"{self._root}: could not be looked through: {error}")
-
-        threading.Thread(target=work, daemon=True).start()
+        _repeat(self.find, seconds, self._stop, str(self._root), self._say)
         for served in here:
             served.looked.wait()
 
@@ -116,6 +102,30 @@ class Models:
         self._stop.set()
         for served in self.all():
             served.close(seconds)
+
+
+def _repeat(
+    look: Callable[[], None],
+    seconds: float,
+    stop: threading.Event,
+    name: str,
+    say: Callable[[str], None],
+) -> None:
+    """Call `look` every so many seconds in a thread until `stop` is set; say once what is wrong."""
+
+    def work() -> None:
+        trouble = ""
+        while not stop.is_set():
+            try:
+                look()
+                trouble = ""
+            except Exception as error:  # a folder that cannot be read now may be readable later
+                if str(error) != trouble:
+                    trouble = str(error)
+                    say(f"{name}: could not be looked through: {error}")
+            stop.wait(seconds)
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 @dataclass
@@ -151,7 +161,6 @@ class ServedModel:
         self.looked = threading.Event()
         self._folder, self._limits, self._load, self._say = folder, limits, load, say
         self._current: Any = None
-        self._lock = threading.Lock()
         self._broken: dict[int, tuple] = {}
         self._retired: dict[int, weakref.ref] = {}
 
@@ -167,8 +176,7 @@ class ServedModel:
         Raises:
             Refusal: If another version is asked for, or none can answer yet or at all.
         """
-        with self._lock:
-            current = self._current
+        current = self._current  # another thread may replace it
         if current is not None and version in (None, current.version):
             return current
         asked = self.name if version is None else f"version {version} of the model {self.name}"
@@ -213,18 +221,15 @@ class ServedModel:
         return outputs
 
     def watch(self, seconds: float, stop: threading.Event) -> None:
-        """Call `update` every so many seconds until `stop` is set."""
-        trouble = ""
-        while not stop.is_set():
+        """Call `update` every so many seconds in a thread until `stop` is set."""
+
+        def look() -> None:
             try:
                 self.update()
-                trouble = ""
-            except Exception as error:  # a folder that cannot be read now may be readable later
-                if str(error) != trouble:  # said once
-                    trouble = str(error)
-                    self._say(f"{self.name}: could not be looked through: {error}")
-            self.looked.set()
-            stop.wait(seconds)
+            finally:
+                self.looked.set()
+
+        _repeat(look, seconds, stop, self.name, self._say)
 
     def update(self) -> None:
         """Load the newest version if another one answers so far, and swap the two.
@@ -239,7 +244,9 @@ class ServedModel:
                 self.statuses[version] = VersionStatus("END")
         self.removed = not folders
         if not folders:
-            self._take_away()
+            if self._current is not None:
+                self._say(f"{self.name}: has no version any more: nothing is served.")
+                self._replace(None)
             return
         for version in sorted(folders, reverse=True):
             if version == self.version:
@@ -259,29 +266,19 @@ class ServedModel:
                     kept = f"version {self.version} goes on"
                 self._say(f"{self.name}: version {version} cannot be loaded, {kept}: {reason}")
                 continue
-            self._swap(loaded)
+            self._broken.pop(version, None)
+            self._replace(loaded)
+            self.statuses[version] = VersionStatus("AVAILABLE")
+            self._say(f"{self.name}: version {version} answers.")
             return
 
     def close(self, seconds: float) -> None:
         """Answer the requests that wait, then nothing."""
         self.queue.stop(seconds)
-        with self._lock:
-            self._current = None
-
-    def _swap(self, loaded: Any) -> None:
-        self._broken.pop(loaded.version, None)
-        self._replace(loaded)
-        self.statuses[loaded.version] = VersionStatus("AVAILABLE")
-        self._say(f"{self.name}: version {loaded.version} answers.")
-
-    def _take_away(self) -> None:
-        if self._current is not None:
-            self._say(f"{self.name}: has no version any more: nothing is served.")
-            self._replace(None)
+        self._current = None
 
     def _replace(self, loaded: Any) -> None:
-        with self._lock:
-            old, self._current = self._current, loaded
+        old, self._current = self._current, loaded
         if old is not None:
             self.statuses[old.version] = VersionStatus("UNLOADING")
             self._retired[old.version] = weakref.ref(old)
