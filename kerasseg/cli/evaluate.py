@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from kerasseg.cli.options import (
-    FOUND_ERRORS,
     Combine,
     Labels,
     Layout,
     check_split,
-    stopped,
+    finish_prediction,
     with_tensorflow,
 )
 from kerasseg.errors import UserError
@@ -136,8 +134,7 @@ def evaluate(
         typer.Option("--save-labels", help="Write the cases' predicted label maps into labels/."),
     ] = False,
     save_probabilities: Annotated[
-        bool,
-        typer.Option("--save-probabilities", help="Write their maps into probabilities/."),
+        bool, typer.Option("--save-probabilities", help="Write their maps into probabilities/.")
     ] = False,
 ) -> None:
     """Score whole volumes of finished runs, or anybody's files.
@@ -209,8 +206,7 @@ def predict(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the predictions.")],
     layout: Annotated[
-        Layout | None,
-        typer.Option(help="How the scans are laid out, if not as they look."),
+        Layout | None, typer.Option(help="How the scans are laid out, if not as they look.")
     ] = None,
     labels: Labels = None,
     combine: Annotated[
@@ -239,19 +235,10 @@ def predict(
     arguments = split_arguments(words)
     with_tensorflow()
     from kerasseg.prediction.predict import predict as predict_scans
-    from kerasseg.prediction.predict import show_outcome
     from kerasseg.prediction.predict_files import OutputOptions
 
     options = OutputOptions(probabilities, uncertainty, labels, overwrite)
-    try:
-        outcome = predict_scans(
-            arguments, output, combine=combine, layout=layout, overlays=overlays, options=options
-        )
-    except KeyboardInterrupt as interrupt:
-        advice = "The same command goes on after the finished cases."
-        raise stopped(interrupt, advice) from None
-    show_outcome(outcome, output, Console())
-    if outcome.stopped:
-        raise UserError(f"{outcome.stopped} Finished cases are whole; the same command goes on.")
-    if outcome.failed:
-        raise typer.Exit(FOUND_ERRORS)
+    outcome = predict_scans(
+        arguments, output, combine=combine, layout=layout, overlays=overlays, options=options
+    )
+    finish_prediction(outcome, output)

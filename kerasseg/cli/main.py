@@ -76,6 +76,12 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "bench data": ("kerasseg bench data --config brats20_3d --seconds 20",),
 }
 """Uses of each verb, which its help shows; the verbs are in the order in which they are used."""
+ADVICE: Final = {
+    "train": "If an epoch was finished, --resume goes on after it.",
+    "tune": "The same command again goes on.",
+    **dict.fromkeys(("predict", "segment"), "The same command goes on after the finished cases."),
+}
+"""What is said where a signal stops a verb whose work is kept."""
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:
@@ -123,7 +129,7 @@ def build_program() -> "typer.Typer":
     """Return the command with all its verbs."""
     import typer
 
-    from kerasseg.cli import data, evaluate, serving, train, tune
+    from kerasseg.cli import data, evaluate, serving, train
     from kerasseg.cli.options import stopped
 
     def show_version(wanted: bool) -> None:
@@ -141,15 +147,15 @@ def build_program() -> "typer.Typer":
     ) -> None:
         pass
 
-    def stoppable(verb: Callable[..., None]) -> Callable[..., None]:
-        """Answer Ctrl-C and SIGTERM with a sentence, unless the verb has one of its own."""
+    def stoppable(verb: Callable[..., None], advice: str) -> Callable[..., None]:
+        """Answer Ctrl-C and SIGTERM with a sentence, unless the verb does it itself."""
 
         @functools.wraps(verb)
         def run(*arguments: Any, **options: Any) -> None:
             try:
                 verb(*arguments, **options)
             except KeyboardInterrupt as interrupt:
-                raise stopped(interrupt, "The same command begins again.") from None
+                raise stopped(interrupt, advice) from None
 
         return run
 
@@ -166,7 +172,7 @@ def build_program() -> "typer.Typer":
     bench.callback()(lambda: None)
     verbs: dict[str, Callable[..., Any]] = {
         "train": train.train,
-        "tune": tune.tune,
+        "tune": train.tune,
         "convert": data.convert,
         "predict": evaluate.predict,
         "verify": data.verify,
@@ -177,7 +183,7 @@ def build_program() -> "typer.Typer":
         "export": serving.export,
         "serve": serving.serve,
         "segment": serving.segment,
-        "tune-report": tune.tune_report,
+        "tune-report": train.tune_report,
         "config": data.show_config,
         "configs": data.list_configs,
         "doctor": data.doctor,
@@ -187,7 +193,8 @@ def build_program() -> "typer.Typer":
         group, _, own = name.rpartition(" ")
         lines = "\n".join(f"  {example}" for example in EXAMPLES[name])
         epilog = f"\b\nExamples:\n{lines}"  # \b keeps the lines of a paragraph apart
-        (bench if group else app).command(name=own, epilog=epilog)(stoppable(verb))
+        advice = ADVICE.get(name, "The same command begins again.")
+        (bench if group else app).command(name=own, epilog=epilog)(stoppable(verb, advice))
     app.add_typer(bench, name="bench")
     return app
 

@@ -13,6 +13,7 @@ from kerasseg.errors import UserError
 
 if TYPE_CHECKING:
     from kerasseg.config.experiment import Experiment
+    from kerasseg.prediction.predict_files import Outcome
 
 
 FOUND_ERRORS = 1
@@ -83,12 +84,7 @@ def read_experiment(
     What its settings make one wonder about is written to standard error, unless the verb has a
     place of its own for it.
     """
-    from kerasseg.config.load import (
-        DEMO_CONFIG,
-        load_experiment,
-        make_experiment,
-        neutral_values,
-    )
+    from kerasseg.config.load import DEMO_CONFIG, load_experiment, make_experiment, neutral_values
 
     neutral = neutral_values(overrides or ()) if config is None else None
     if neutral is not None:
@@ -117,6 +113,19 @@ def stopped(interrupt: KeyboardInterrupt, advice: str) -> typer.Exit:
     """Say that a signal stopped the verb, and return the end of the program, as shells have it."""
     print(f"\nStopped. {advice}", file=sys.stderr)
     return typer.Exit(128 + getattr(interrupt, "number", signal.SIGINT))
+
+
+def finish_prediction(outcome: "Outcome", output: Path) -> None:
+    """Show what `predict` or `segment` wrote, and end with an error if not every case is done."""
+    from rich.console import Console
+
+    from kerasseg.prediction.predict import show_outcome
+
+    show_outcome(outcome, output, Console())
+    if outcome.stopped:
+        raise UserError(f"{outcome.stopped} Finished cases are whole; the same command goes on.")
+    if outcome.failed:
+        raise typer.Exit(FOUND_ERRORS)
 
 
 def check_split(split: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kerasseg.cli.options import FOUND_ERRORS, Combine, Labels, Layout, stopped, with_tensorflow
+from kerasseg.cli.options import Combine, Labels, Layout, finish_prediction, with_tensorflow
 from kerasseg.errors import UserError
 
 Precision = Literal["float32", "float16", "int8"]
@@ -105,12 +105,17 @@ def export(
         _export_onnx(runs, output, precision, labels, tolerance)
         return
     with_tensorflow()
-    from kerasseg.serving.export import LARGEST_VOLUME, ExportOptions, export_runs
+    from kerasseg.serving.export import LARGEST_VOLUME, export_runs
 
-    options = ExportOptions(
-        combine or "mean", labels, largest_volume or LARGEST_VOLUME, gzip is not False
+    version, written = export_runs(
+        runs,
+        output,
+        settings,
+        combine=combine or "mean",
+        labels=labels,
+        largest_volume=largest_volume or LARGEST_VOLUME,
+        gzip=gzip is not False,
     )
-    version, written = export_runs(runs, output, options, settings)
     print(f"{version}: ready to be served; beside it {', '.join(path.name for path in written)}.")
 
 
@@ -122,11 +127,12 @@ def _export_onnx(
     tolerance: float | None,
 ) -> None:
     with_tensorflow()
-    from kerasseg.serving.export_onnx import DICE_TOLERANCE, OnnxOptions, export_onnx
+    from kerasseg.serving.export_onnx import DICE_TOLERANCE, export_onnx
 
     allowed = DICE_TOLERANCE if tolerance is None else tolerance
-    options = OnnxOptions(precision or "float32", labels, allowed)
-    (model, sheet), contents = export_onnx(runs, output, options)
+    (model, sheet), contents = export_onnx(
+        runs, output, precision or "float32", labels, tolerance=allowed
+    )
     check, dice = contents["check"], contents["dice"]
     limit = "" if check["allowed"] is None else f", {check['allowed']:g} is allowed"
     print(f"{model}: largest difference of a probability {check['largest_difference']:.2g}{limit}.")
@@ -199,9 +205,6 @@ def segment(
         raise UserError("--certificate and --key belong together: give both, or neither.")
     if (authority or certificate) and not tls:
         raise UserError("--authority, --certificate and --key are options of --tls: add it.")
-    from rich.console import Console
-
-    from kerasseg.prediction.predict import show_outcome
     from kerasseg.prediction.predict_files import OutputOptions
     from kerasseg.serving.client import Client, segment_files
 
@@ -220,21 +223,11 @@ def segment(
         deadline=deadline,
     )
     options = OutputOptions(probabilities=probabilities, labels=labels, overwrite=overwrite)
-    try:
-        with client:
-            outcome = segment_files(
-                client, scans, output, options, layout=layout, overlays=overlays
-            )
-    except KeyboardInterrupt as interrupt:
-        advice = "The same command goes on after the finished cases."
-        raise stopped(interrupt, advice) from None
-    show_outcome(outcome, output, Console())
+    with client:
+        outcome = segment_files(client, scans, output, options, layout=layout, overlays=overlays)
     if client.sent is not None:
         print(client.format_sent())
-    if outcome.stopped:
-        raise UserError(f"{outcome.stopped} Finished cases are whole; the same command goes on.")
-    if outcome.failed:
-        raise typer.Exit(FOUND_ERRORS)
+    finish_prediction(outcome, output)
 
 
 def serve(
@@ -266,9 +259,12 @@ def serve(
         float, typer.Option(min=0.1, help="Seconds between looks for new versions.")
     ] = 2.0,
     certificate: Annotated[
-        Path | None, typer.Option(help="PEM file of the certificate, for TLS; with --key.")
+        Path | None,
+        typer.Option(exists=True, help="PEM file of the certificate, for TLS; with --key."),
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(exists=True, help="PEM file of its private key.")
+    ] = None,
 ) -> None:
     """Serve exported models in TensorFlow Serving's protocols.
 
@@ -281,9 +277,6 @@ def serve(
 
     if (certificate is None) != (key is None):
         raise UserError("--certificate and --key belong together: give both, or neither.")
-    for option, path in (("--certificate", certificate), ("--key", key)):
-        if path is not None and not path.is_file():
-            raise UserError(f"{option}: {path} is no file.")
     check_models_folder(models)
     with_tensorflow()
     serve_models(

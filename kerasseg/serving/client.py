@@ -223,7 +223,7 @@ class Client:
     def _segment_floats(
         self, image: np.ndarray, spacing: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, str]:
-        self.sent = PackedVolume(b"", image.shape, "float32", "", image.size * 4)
+        self.sent = PackedVolume(b"", image.shape, "float32", "")
         outputs = self.call(
             "segment", {"volume": image, "spacing": spacing, "probabilities": np.array(True)}
         )
@@ -354,14 +354,12 @@ class PackedVolume:
         shape: (D, H, W, C).
         dtype: int16, float16 or float32.
         compression: "" or "gzip".
-        raw_bytes: Bytes of the volume as float32.
     """
 
     data: bytes
     shape: tuple[int, ...]
     dtype: str
     compression: str
-    raw_bytes: int
 
 
 def pack_volume(image: np.ndarray, *, compress: bool) -> PackedVolume:
@@ -379,9 +377,7 @@ def pack_volume(image: np.ndarray, *, compress: bool) -> PackedVolume:
             f"The volume {image.shape} weighs {len(data) / 2**30:.1f} GiB as {values.dtype}, more "
             "than the 2 GiB of one message: crop it, or compress it with --compression gzip."
         )
-    return PackedVolume(
-        data, image.shape, values.dtype.name, "gzip" if compress else "", image.size * 4
-    )
+    return PackedVolume(data, image.shape, values.dtype.name, "gzip" if compress else "")
 
 
 def _smallest_exact(image: np.ndarray) -> np.ndarray:

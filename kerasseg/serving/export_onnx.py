@@ -7,8 +7,6 @@ far from the Keras network.
 
 import contextlib
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata as packages
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import keras
@@ -26,6 +25,7 @@ from kerasseg import __version__, anatomy
 from kerasseg.errors import UserError, storage_error
 from kerasseg.evaluation.evaluate import dice_of_cases
 from kerasseg.evaluation.scores import mean_scores
+from kerasseg.files import atomic_write
 from kerasseg.inference.postprocessing import channel_thresholds
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.build import float32_twin
@@ -34,8 +34,7 @@ from kerasseg.prediction.model import LoadedRun, load
 from kerasseg.progress import track
 from kerasseg.records.store import RecordStore
 from kerasseg.run import Run, read_run
-from kerasseg.serving.export import served_ids
-from kerasseg.serving.export_contents import label_names
+from kerasseg.serving.export import label_names, served_ids
 from kerasseg.serving.onnx_check import (
     INPUT,
     OUTPUT,
@@ -94,25 +93,21 @@ _ADVICE = (
 )
 
 
-@dataclass(frozen=True)
-class OnnxOptions:
-    """Options of an ONNX export.
+def export_onnx(
+    runs: Sequence[Path],
+    output: Path,
+    precision: Precision = "float32",
+    labels: str | None = None,
+    tolerance: float = DICE_TOLERANCE,
+) -> tuple[list[Path], dict[str, Any]]:
+    """Write the network of one run to `output` (NAME.onnx), and NAME.json beside it.
 
-    Attributes:
+    Args:
+        runs: The run's folder.
+        output: The file to write.
         precision: float32; float16 for weights and computation; int8 for convolutions.
         labels: Convention of the label ids in NAME.json, or None for the data set's own.
         tolerance: Mean Dice of the validation cases that float16 and int8 may lose.
-    """
-
-    precision: Precision = "float32"
-    labels: str | None = None
-    tolerance: float = DICE_TOLERANCE
-
-
-def export_onnx(
-    runs: Sequence[Path], output: Path, options: OnnxOptions = OnnxOptions()
-) -> tuple[list[Path], dict[str, Any]]:
-    """Write the network of one run to `output` (NAME.onnx), and NAME.json beside it.
 
     Returns:
         The paths of both files, and what the JSON says.
@@ -133,22 +128,24 @@ def export_onnx(
     model = load(runs[0])
     (run,) = model.runs
     network = float32_twin(run.predictor.network)
-    ids = served_ids(model, options.labels)
-    cases, unmeasured = _cases_of(runs[0], options.precision)
-    with _new_files(places) as (path, sheet):
+    ids = served_ids(model, labels)
+    cases, unmeasured = _cases_of(runs[0], precision)
+    with _new_files(*places) as (path, sheet):
         with contextlib.closing(track(["write", "check"], 2, "export to onnx")) as step:
             next(step)
-            calibration = cases.calibration() if cases and options.precision == "int8" else ()
-            write_onnx(network, path, options.precision, calibration)
+            calibration = cases.calibration() if cases and precision == "int8" else ()
+            write_onnx(network, path, precision, calibration)
             exported = OnnxNetwork(path)
             next(step)
-            contents: dict[str, Any] = {"format": "onnx", "precision": options.precision}
+            contents: dict[str, Any] = {"format": "onnx", "precision": precision}
             contents |= _describe(run, exported, ids)
-            contents["check"] = _check(network, exported, run.predictor, options.precision)
+            contents["check"] = _check(network, exported, run.predictor, precision)
             next(step, None)
         contents["dice"] = unmeasured
         if cases:
-            contents["dice"] = _compare_dice(cases, run.predictor, network, exported, options)
+            contents["dice"] = _compare_dice(
+                cases, run.predictor, network, exported, precision, tolerance
+            )
         sheet.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     return places, contents
 
@@ -246,19 +243,18 @@ def _to_int8(path: Path, calibration: Sequence[np.ndarray]) -> None:
             patch = next(self.left, None)
             return None if patch is None else {INPUT: patch}
 
-    whole = path.with_name(f"float32-{path.name}")
-    path.rename(whole)
-    quantize_static(
-        str(whole),
-        str(path),
-        Patches(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        # Only convolutions. The sums of a normalisation over a whole patch stay in float32: in int8
-        # they spoil every probability.
-        op_types_to_quantize=["Conv", "ConvTranspose"],
-    )
-    whole.unlink()
+    with TemporaryDirectory(dir=path.parent) as folder:
+        whole = path.rename(Path(folder, path.name))
+        quantize_static(
+            str(whole),
+            str(path),
+            Patches(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            # Only convolutions. The sums of a normalisation over a whole patch stay in float32: in
+            # int8 they spoil every probability.
+            op_types_to_quantize=["Conv", "ConvTranspose"],
+        )
 
 
 def _check(
@@ -344,7 +340,8 @@ def _compare_dice(
     predictor: Predictor,
     network: keras.Model,
     exported: OnnxNetwork,
-    options: OnnxOptions,
+    precision: Precision,
+    tolerance: float,
 ) -> dict[str, Any]:
     """Measure the mean Dice of network and exported model through the same sliding window."""
     in_onnx = Predictor(
@@ -357,18 +354,13 @@ def _compare_dice(
     )
     before, count = cases.mean_dice(predictor)
     after, _ = cases.mean_dice(in_onnx)
-    if not before - after <= options.tolerance:
+    if not before - after <= tolerance:
         raise UserError(
-            f"The ONNX model in {options.precision} has a mean Dice of {after:.4f} on the {count} "
+            f"The ONNX model in {precision} has a mean Dice of {after:.4f} on the {count} "
             f"validation cases, the network {before:.4f}: it loses more than --tolerance "
-            f"{options.tolerance:g}. Nothing was written; take another --precision."
+            f"{tolerance:g}. Nothing was written; take another --precision."
         )
-    return {
-        "cases": count,
-        "network": before,
-        "exported": after,
-        "tolerance": options.tolerance,
-    }
+    return {"cases": count, "network": before, "exported": after, "tolerance": tolerance}
 
 
 def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> dict[str, Any]:
@@ -470,25 +462,11 @@ def _check_packages() -> None:
 
 
 @contextmanager
-def _new_files(places: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield a temporary path for each of `places`, and move them there if nothing fails.
-
-    Raises:
-        UserError: If the disk is full or the folder cannot be written. No file is left then.
-    """
-    aside = places[0].parent / f".incomplete-{places[0].name}-{os.getpid()}"
-    moved: list[Path] = []
+def _new_files(model: Path, sheet: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a temporary path for each of two files, which are moved there if nothing fails."""
     try:
-        aside.mkdir(parents=True)
-        yield [aside / place.name for place in places]
-        for place in places:
-            (aside / place.name).rename(place)
-            moved.append(place)
-    except BaseException as error:
-        for place in moved:
-            place.unlink()
-        if isinstance(error, OSError):
-            raise storage_error(error, f"Writing {places[0]}", "--output") from error
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        model.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, f"Writing {model}", "--output") from error
+    with atomic_write(model, "--output") as new_model, atomic_write(sheet, "--output") as new_sheet:
+        yield new_model, new_sheet

@@ -125,16 +125,13 @@ def check_spacing(spacing: Any) -> Any:
     )
     with tf.control_dependencies([shape]):
         spacing = tf.reshape(spacing, [3])
-    checks = [
-        require(
-            tf.reduce_all(tf.math.is_finite(spacing) & (spacing >= 0)),
-            "spacing is {}, expected the voxel size depth, height, width in mm, or 0 for 1 mm",
-            spacing,
-        )
-    ]
-    spacing = tf.where(spacing == 0, 1.0, spacing)
-    with tf.control_dependencies(checks):
-        return tf.identity(spacing)
+    size = require(
+        tf.reduce_all(tf.math.is_finite(spacing) & (spacing >= 0)),
+        "spacing is {}, expected the voxel size depth, height, width in mm, or 0 for 1 mm",
+        spacing,
+    )
+    with tf.control_dependencies([size]):
+        return tf.where(spacing == 0, 1.0, spacing)
 
 
 def voxel_warning(spacing: Any, accepted: Accepted) -> Any:

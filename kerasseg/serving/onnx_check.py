@@ -49,23 +49,15 @@ class OnnxNetwork:
 
     def as_keras(self, network: keras.Model) -> keras.Model:
         """Return a Keras model with the shapes of `network` that computes in onnxruntime."""
+        shape = network.outputs[0].shape
+
+        def predict(patches: Any) -> Any:
+            found = tf.numpy_function(self.predict, [patches], tf.float32, stateful=False)
+            return tf.ensure_shape(found, (*patches.shape[:-1], shape[-1]))
+
         patches = keras.Input(batch_shape=network.inputs[0].shape, dtype="float32")
-        layer = _OnnxLayer(self, network.outputs[0].shape[-1])
+        layer = keras.layers.Lambda(predict, output_shape=shape[1:], dtype="float32")
         return keras.Model(patches, layer(patches), name=f"{network.name}_exported")
-
-
-class _OnnxLayer(keras.layers.Layer):
-    def __init__(self, exported: OnnxNetwork, channels: int) -> None:
-        super().__init__(dtype="float32")
-        self.exported = exported
-        self.channels = channels
-
-    def call(self, patches: Any) -> Any:
-        found = tf.numpy_function(self.exported.predict, [patches], tf.float32, stateful=False)
-        return tf.ensure_shape(found, self.compute_output_shape(patches.shape))
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        return (*input_shape[:-1], self.channels)
 
 
 class _ExactMeans(keras.layers.GroupNormalization):

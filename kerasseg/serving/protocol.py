@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
@@ -78,6 +79,7 @@ def _light_tensorflow() -> Iterator[None]:
         del sys.modules["tensorflow"]
 
 
+WARM_UP_FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
 LARGEST_VERSION: Final = 2**63 - 1
 _LARGEST_REPEATED: Final = 2**20
 """Bytes of a tensor in a request that may be written as one value that is repeated."""
@@ -87,9 +89,7 @@ _MOST_AXES: Final = 32
 _STRING_OVERHEAD: Final = 64
 """Bytes of a short string in Python and of its place in an array."""
 _CONTENT: Final = "content"
-_REQUEST: Final[dict[int, Any]] = {
-    2: {2: {4: _CONTENT, 5: _CONTENT, 6: _CONTENT, 8: _CONTENT}},
-}
+_REQUEST: Final[dict[int, Any]] = {2: {2: {4: _CONTENT, 5: _CONTENT, 6: _CONTENT, 8: _CONTENT}}}
 """The fields of a PredictRequest that may be large, by the numbers in predict.proto and
 tensor.proto: inputs (2) have values (2) that have tensor_content, float_val, double_val and
 string_val. Their bytes are about those of the array."""

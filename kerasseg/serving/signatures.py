@@ -29,14 +29,7 @@ from kerasseg.serving.graph_input import (
     voxel_warning,
 )
 from kerasseg.serving.graph_postprocessing import label_from_masks, postprocessed_masks
-from kerasseg.serving.graph_volume import (
-    Box,
-    clear_air,
-    cut_to_brain,
-    in_volume,
-    to_grid,
-    z_score,
-)
+from kerasseg.serving.graph_volume import Box, clear_air, cut_to_brain, in_volume, to_grid, z_score
 from kerasseg.serving.graph_window import sliding_window
 from kerasseg.targets import channel_masks
 
@@ -93,26 +86,23 @@ class ExportedModel:
         """
         signatures = {
             "segment": _concrete(
-                self._segment_volume,
-                volume=tf.TensorSpec(None),
-                spacing=tf.TensorSpec(None),
-                probabilities=tf.TensorSpec(None, tf.bool),
+                self._segment_volume, volume=tf.float32, spacing=tf.float32, probabilities=tf.bool
             ),
             "segment_bytes": _concrete(
                 self._segment_bytes,
-                data_bytes=tf.TensorSpec(None, tf.string),
-                shape=tf.TensorSpec(None, tf.int32),
-                dtype=tf.TensorSpec(None, tf.string),
-                compression=tf.TensorSpec(None, tf.string),
-                spacing=tf.TensorSpec(None),
-                probabilities=tf.TensorSpec(None, tf.bool),
+                data_bytes=tf.string,
+                shape=tf.int32,
+                dtype=tf.string,
+                compression=tf.string,
+                spacing=tf.float32,
+                probabilities=tf.bool,
             ),
-            "metadata": _concrete(self._answer_metadata, request=tf.TensorSpec(None, tf.string)),
+            "metadata": _concrete(self._answer_metadata, request=tf.string),
         }
         if self.patch is not None:
             shape = self._runs[0].network.inputs[0].shape
             signatures["serving_default"] = _concrete(
-                self._predict_patches, patches=tf.TensorSpec(shape)
+                self._predict_patches, shape, patches=tf.float32
             )
         return signatures
 
@@ -177,9 +167,7 @@ class ExportedModel:
         volume.set_shape((None, None, None, len(self._accepted.modalities)))
         spacing = check_spacing(spacing)
         labels, found = self._segment(
-            check_values(volume, self._accepted),
-            spacing,
-            _scalar(probabilities, "probabilities"),
+            check_values(volume, self._accepted), spacing, _scalar(probabilities, "probabilities")
         )
         return labels, found, voxel_warning(spacing, self._accepted)
 
@@ -367,6 +355,6 @@ def _scalar(value: Any, name: str) -> Any:
         return tf.reshape(value, [])
 
 
-def _concrete(function: Any, **specs: Any) -> Any:
-    named = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in specs.items()]
+def _concrete(function: Any, shape: Any = None, /, **dtypes: Any) -> Any:
+    named = [tf.TensorSpec(shape, dtype, name) for name, dtype in dtypes.items()]
     return tf.function(function, input_signature=named, autograph=False).get_concrete_function()

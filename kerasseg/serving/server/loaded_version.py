@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasseg.serving.protocol import from_proto, serving_apis
+from kerasseg.serving.protocol import WARM_UP_FILE, from_proto, serving_apis
 from kerasseg.serving.server.limits import (
     Limits,
     Reason,
@@ -21,7 +21,6 @@ from kerasseg.serving.server.limits import (
     without_folders,
 )
 
-WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 _MOST_WARM_UPS = 1000
 """TensorFlow Serving replays that many, too."""
 

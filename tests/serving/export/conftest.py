@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kerasseg.records.store import open_store
-from kerasseg.serving.export import ExportOptions, export_runs
+from kerasseg.serving.export import export_runs
 from tests.conftest import phantom_experiment
 from tests.run_folders import SLICES, SMALL, write_run
 
@@ -69,7 +69,7 @@ def exported(runs, shared_once) -> Path:
     """The folder of version 1 of the model `brain`, the run `cleaned`."""
 
     def build(folder: Path) -> None:
-        export_runs([runs["cleaned"]], folder / "brain", ExportOptions(largest_volume=20_000))
+        export_runs([runs["cleaned"]], folder / "brain", largest_volume=20_000)
 
     return shared_once("exported_model", build) / "brain" / "1"
 

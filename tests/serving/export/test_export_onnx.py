@@ -16,7 +16,7 @@ from kerasseg.errors import UserError
 from kerasseg.models.build import build_network
 from kerasseg.prediction.model import load
 from kerasseg.serving import export_onnx as module
-from kerasseg.serving.export_onnx import OnnxOptions, export_onnx, write_onnx
+from kerasseg.serving.export_onnx import export_onnx, write_onnx
 from kerasseg.serving.onnx_check import OnnxNetwork, check_patches, exact_twin, largest_difference
 from tests.serving.export.test_export_runs import changed
 from tests.test_cli import kerasseg
@@ -133,7 +133,7 @@ def in_air(size):
 @pytest.mark.all_only  # int8 goes the same way
 def test_float16_keeps_the_dice(runs, tmp_path):
     output = tmp_path / "tiny.onnx"
-    _, contents = export_onnx([runs["stored"]], output, OnnxOptions("float16", tolerance=0.02))
+    _, contents = export_onnx([runs["stored"]], output, "float16", tolerance=0.02)
     dice = contents["dice"]
     assert dice["cases"] == 2 and 0 < dice["network"] < 1
     assert dice["exported"] == pytest.approx(dice["network"], abs=0.02)
@@ -144,7 +144,7 @@ def test_float16_keeps_the_dice(runs, tmp_path):
 
 def test_int8_is_measured_on_the_runs_cases(runs, tmp_path):
     output = tmp_path / "tiny.onnx"
-    _, contents = export_onnx([runs["stored"]], output, OnnxOptions("int8", tolerance=0.1))
+    _, contents = export_onnx([runs["stored"]], output, "int8", tolerance=0.1)
     import onnx
 
     kinds = {node.op_type for node in onnx.load(output).graph.node}
@@ -156,9 +156,9 @@ def test_int8_is_measured_on_the_runs_cases(runs, tmp_path):
 def test_a_run_without_its_store_has_no_dice_and_no_int8(runs, tmp_path):
     output = tmp_path / "tiny.onnx"
     with pytest.raises(UserError, match=r"int8 needs the run's own cases.*its record store"):
-        export_onnx([runs["other"]], output, OnnxOptions("int8"))
+        export_onnx([runs["other"]], output, "int8")
     assert not any(tmp_path.iterdir())
-    _, contents = export_onnx([runs["other"]], output, OnnxOptions("float16"))
+    _, contents = export_onnx([runs["other"]], output, "float16")
     assert contents["dice"].startswith("not measured: ") and "record store" in contents["dice"]
 
 
@@ -171,14 +171,14 @@ def test_a_failed_check_leaves_no_file(runs, tmp_path, monkeypatch, failing):
         return write(other, path, *rest)
 
     monkeypatch.setattr(module, "write_onnx", wrong)
-    options, sentence = OnnxOptions(), "differs from .* by .* and 0.001 is allowed"
+    precision, sentence = "float32", "differs from .* by .* and 0.001 is allowed"
     if failing == "dice":
         monkeypatch.setitem(module.LARGEST_DIFFERENCE, "float16", 1.0)
         dices = iter([(0.9, 2), (0.5, 2)])  # of the network, of the file with other weights
         monkeypatch.setattr(module._RunCases, "mean_dice", lambda *_: next(dices))
-        options, sentence = OnnxOptions("float16", tolerance=0.01), "it loses more than"
+        precision, sentence = "float16", "it loses more than"
     with pytest.raises(UserError, match=sentence):
-        export_onnx([runs["stored"]], tmp_path / "tiny.onnx", options)
+        export_onnx([runs["stored"]], tmp_path / "tiny.onnx", precision)
     assert not any(tmp_path.iterdir())
 
 

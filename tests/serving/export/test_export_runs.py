@@ -8,7 +8,8 @@ import pytest
 
 from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
-from kerasseg.serving.export import ExportOptions, export_runs
+from kerasseg.serving.export import export_runs
+from kerasseg.serving.protocol import serving_apis
 from kerasseg.serving.signatures import ExportedModel
 from tests.test_cli import kerasseg
 
@@ -54,9 +55,9 @@ def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, number):
 
 
 def test_without_the_serving_package_nothing_is_written(runs, tmp_path, monkeypatch):
-    for name in ("tensorflow_serving", "tensorflow_serving.apis"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r"needs tensorflow-serving-api .*kerasseg\[serving\]"):
+    serving_apis.cache_clear()
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.prediction_log_pb2", None)
+    with pytest.raises(UserError, match=r"tensorflow_serving.* is missing.*kerasseg\[serving\]"):
         export_runs([runs["other"]], tmp_path / "models" / "brain")
     assert not (tmp_path / "models").exists()
 
@@ -97,5 +98,5 @@ def test_runs_that_do_not_agree(runs, tmp_path):
     with pytest.raises(UserError, match=r"ids 0, 1, 2, 500, .*one byte"):
         export_runs([wide], output)
     with pytest.raises(UserError, match=r"make masks of probabilities in different ways"):
-        export_runs([runs["cleaned"], runs["other"]], output, ExportOptions(labels="brats"))
+        export_runs([runs["cleaned"], runs["other"]], output, labels="brats")
     assert not output.exists()

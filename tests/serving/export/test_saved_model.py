@@ -15,8 +15,8 @@ from kerasseg.config.load import load_experiment
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.prediction.model import load
-from kerasseg.serving.export import ExportOptions, export_runs
-from kerasseg.serving.export_contents import WARM_UP_FILE
+from kerasseg.serving.export import export_runs
+from kerasseg.serving.protocol import WARM_UP_FILE
 from kerasseg.serving.signatures import RunGraph
 from tests.conftest import SHAPE, phantom_experiment
 from tests.run_folders import SMALL, write_run
@@ -129,23 +129,24 @@ def test_post_processing_measures_in_millimetres(loaded, runs, spacing):
 @pytest.mark.parametrize(
     ("names", "wanted", "ids"),
     [
-        (["labels"], ExportOptions(labels="brats"), {**IDS, 3: 4}),
-        (["slices"], ExportOptions(), IDS),
+        (["labels"], {"labels": "brats"}, {**IDS, 3: 4}),
+        (["slices"], {}, IDS),
         pytest.param(
             ["other", "slices"],
-            ExportOptions(labels="msd"),
+            {"labels": "msd"},
             {0: 0, 1: 2, 2: 1, 3: 3},
             marks=pytest.mark.all_only,  # ensembles and slices are exported by themselves
         ),
-        pytest.param(
-            ["cleaned", "slices"], ExportOptions(combine="vote"), IDS, marks=pytest.mark.all_only
-        ),
+        pytest.param(["cleaned", "slices"], {"combine": "vote"}, IDS, marks=pytest.mark.all_only),
     ],
 )
 def test_other_networks_and_ensembles(runs, tmp_path, names, wanted, ids):
     folders = [runs[name] for name in names]
-    version, _ = export_runs(folders, tmp_path / "models" / "one", wanted)
-    loaded, model = tf.saved_model.load(str(version)), load(*folders, combine=wanted.combine)
+    version, _ = export_runs(folders, tmp_path / "models" / "one", **wanted)
+    loaded, model = (
+        tf.saved_model.load(str(version)),
+        load(*folders, combine=wanted.get("combine", "mean")),
+    )
     check_same(loaded, model, raw(), ids)
     check_same(loaded, model, raw(ODD, 1), ids)
     assert ("serving_default" in loaded.signatures) == (len(names) == 1)
@@ -173,8 +174,7 @@ def test_the_serving_default_of_an_ensemble_is_the_mean(runs, tmp_path):
 def test_the_serving_default_of_a_vote_is_the_share_of_votes(runs, tmp_path):
     low = phantom_experiment(tmp_path, *SMALL, "evaluation.threshold=0.3")
     folders = [write_run(tmp_path / "low", low, 7), runs["other"]]
-    vote = ExportOptions(combine="vote")
-    version, _ = export_runs(folders, tmp_path / "models" / "vote", vote)
+    version, _ = export_runs(folders, tmp_path / "models" / "vote", combine="vote")
     loaded, model = tf.saved_model.load(str(version)), load(*folders, combine="vote")
     check_same(loaded, model, raw())
     patches = np.random.default_rng(0).normal(size=(2, 8, 16, 12, 4)).astype(np.float32)
@@ -391,8 +391,7 @@ def test_scalars_that_are_none(loaded):
 
 
 def test_gzip_can_be_refused_and_a_run_of_other_voxels_resamples(runs, tmp_path):
-    options = ExportOptions(gzip=False)
-    version, _ = export_runs([runs["thick"]], tmp_path / "models" / "thick", options)
+    version, _ = export_runs([runs["thick"]], tmp_path / "models" / "thick", gzip=False)
     loaded = tf.saved_model.load(str(version))
     with pytest.raises(tf.errors.InvalidArgumentError, match="compression is gzip, expected"):
         ask_bytes(loaded, ZIPPED, VOLUME.shape, "int16", "gzip")
