@@ -43,18 +43,13 @@ class _Loader(yaml.SafeLoader):
             text = str(key_node.value)
             if ":" in text.strip(":") and value_node.value == "" and node.flow_style:
                 wanted = text.replace(":", ": ", 1)
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"write a space behind the colon: {wanted}", key_node.start_mark
-                )
+                raise _yaml_error(f"write a space behind the colon: {wanted}", key_node)
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"a key must be a name, found {key!r}", key_node.start_mark
-                )
+                raise _yaml_error(f"a key must be a name, found {key!r}", key_node)
             if key in seen:
                 problem = f"key {key!r} stands here a second time, the first is in line {seen[key]}"
-                advice = f"{problem}: put both together, or remove one"
-                raise yaml.constructor.ConstructorError(None, None, advice, key_node.start_mark)
+                raise _yaml_error(f"{problem}: put both together, or remove one", key_node)
             seen[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
@@ -72,13 +67,13 @@ def _count_values(node: Any, known: dict[int, int]) -> int:
         known[id(node)] = _MOST_VALUES  # an alias of what it stands in has no end
         known[id(node)] = 1 + sum(_count_values(part, known) for part in node.value)
     if known[id(node)] > _MOST_VALUES:
-        raise yaml.constructor.ConstructorError(
-            None,
-            None,
-            f"with its aliases it stands for more than {_MOST_VALUES} values: write them out",
-            node.start_mark,
-        )
+        problem = f"with its aliases it stands for more than {_MOST_VALUES} values: write them out"
+        raise _yaml_error(problem, node)
     return known[id(node)]
+
+
+def _yaml_error(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 _Loader.add_implicit_resolver(

@@ -390,20 +390,19 @@ class HyperbandOracle(ResumableOracle, oracles.HyperbandOracle):
         Where the space has fewer combinations than the first rounds of all brackets want, the
         search ends with the last of them, as a round goes on only when the one before is full.
         """
-        space, count = self._search.space, 0
-        left = math.inf
+        space, count, left = self._search.space, 0, math.inf
+        brackets = [
+            [self.round_size(bracket, number) for number in range(rounds)]
+            for bracket, rounds in reversed(list(enumerate(self.round_counts())))
+        ] * self.hyperband_iterations
         if all(parameter.finite is not None for parameter in space):
             every = combinations(space, lambda parameter: parameter.finite or ())
-            wanted = sum(self.round_size(b, 0) for b, _ in enumerate(self.round_counts()))
-            left = sum(1 for _ in islice(every, wanted * self.hyperband_iterations))
-        for _ in range(self.hyperband_iterations):
-            for bracket, rounds in reversed(list(enumerate(self.round_counts()))):
-                sizes = [self.round_size(bracket, number) for number in range(rounds)]
-                if left < sizes[0]:
-                    count += int(left)
-                    return min(count, self._search.settings.max_trials or count)
-                left -= sizes[0]
-                count += sum(sizes)
+            left = sum(1 for _ in islice(every, sum(sizes[0] for sizes in brackets)))
+        for sizes in brackets:
+            count += sum(sizes) if left >= sizes[0] else int(left)
+            left -= sizes[0]
+            if left < 0:
+                break
         return min(count, self._search.settings.max_trials or count)
 
 
