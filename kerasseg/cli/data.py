@@ -1,4 +1,4 @@
-"""Verbs for data and settings: bench data, config, configs, convert, doctor, explore, …"""
+"""Verbs for data and settings: bench data, config, configs, convert, doctor, weights, …"""
 
 import json
 import re
@@ -70,6 +70,18 @@ def list_configs() -> None:
         text = re.sub(r"(configs/)?\b(\w+)\.yaml\b", r"\2", text)
         typer.echo(f"{name}\n{textwrap.indent(text, '    ')}\n")
     typer.echo(f"A config is used by its name or from its file in {READY_CONFIGS.resolve()}.")
+
+
+def list_weights() -> None:
+    """List the pretrained weights that are known: size, licence, maker, and where they are here."""
+    from kerasseg.pretrained_weights import KNOWN_WEIGHTS, cached_path, find_weights
+
+    for name, known in KNOWN_WEIGHTS.items():
+        path = find_weights(known)
+        typer.echo(f"{name:18}{known.megabytes:4} MB  {known.licence:13} {known.source}")
+        typer.echo(f"    used by {known.setting}")
+        typer.echo(f"    here: {path}" if path else f"    not here: {known.remedy}")
+    typer.echo(f"Files without a package may also be put into {cached_path('')}.")
 
 
 def convert(

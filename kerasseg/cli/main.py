@@ -72,6 +72,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "kerasseg config --schema > schema.json",
     ),
     "configs": ("kerasseg configs",),
+    "weights": ("kerasseg weights",),
     "doctor": ("kerasseg doctor", "kerasseg doctor --config brats20_3d"),
     "bench data": ("kerasseg bench data --config brats20_3d --seconds 20",),
 }
@@ -186,6 +187,7 @@ def build_program() -> "typer.Typer":
         "tune-report": train.tune_report,
         "config": data.show_config,
         "configs": data.list_configs,
+        "weights": data.list_weights,
         "doctor": data.doctor,
         "bench data": data.bench_data,
     }

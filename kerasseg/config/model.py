@@ -30,15 +30,21 @@ class DropoutSettings(Section):
 
 
 class PretrainedSettings(Section):
-    """The encoder of model.network=pretrained_unet, from keras.applications."""
+    """The encoder of model.network=pretrained_unet."""
 
     encoder: Literal[
-        "resnet50v2", "efficientnetv2b0", "efficientnetv2s", "mobilenetv2", "densenet121"
-    ] = setting("efficientnetv2b0", "Which network of keras.applications.")
+        "resnet50v2",
+        "efficientnetv2b0",
+        "efficientnetv2s",
+        "mobilenetv2",
+        "densenet121",
+        "efficientnetlite0",
+    ] = setting("efficientnetv2b0", "Which network of keras.applications, or efficientnetlite0.")
     weights: str = setting(
         "imagenet",
-        "imagenet (downloaded once by Keras), none, or the path of a weight file of that network "
-        "without its top (.h5 or .weights.h5).",
+        "imagenet (from an installed package, else Keras's cache, else downloaded once by Keras; "
+        "kerasseg weights lists them), none, or the path of a weight file of that network without "
+        "its top (.h5 or .weights.h5; .pth or .safetensors for efficientnetlite0).",
         min_length=1,
     )
     decoder_features: tuple[Channels, ...] = setting(

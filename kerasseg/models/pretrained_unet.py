@@ -1,14 +1,8 @@
 """The 2-D U-Net on a pretrained encoder of keras.applications, and the encoder's weights."""
 
-import errno
-import hashlib
-import os
-import socket
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -17,44 +11,52 @@ import keras
 import numpy as np
 
 from kerasseg.config.model import ModelSettings
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError
 from kerasseg.models.blocks import BATCH_NORM_MOMENTUM, dropout
+from kerasseg.models.efficientnet_lite import efficientnet_lite0, load_efficientnet_lite0
 from kerasseg.models.unet import decoder, pad_to_stride, with_output
+from kerasseg.pretrained_weights import imagenet_file, packaged_file
 from kerasseg.private_hooks import downloads_of_applications
-
-_SECONDS: Final = 10.0
-"""How long a server may take to answer, and to send the next bytes."""
 
 
 class PretrainedEncoder(NamedTuple):
-    """A network of keras.applications.
+    """A network of keras.applications, or one whose weights PyTorch wrote.
 
     Attributes:
         title: Its name in messages.
-        constructor: The function of keras.applications.
+        constructor: The function of keras.applications, or one of ours.
         skips: The layers at 1/2, 1/4, 1/8 and 1/16 of the resolution: at each the last before the
             next downsampling. The end of the network, without its top, is at 1/32.
         options: Further arguments of the constructor.
+        load: The function that reads its weights from a file of PyTorch, None for Keras's files.
     """
 
     title: str
     constructor: Callable[..., keras.Model]
     skips: tuple[str, str, str, str]
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any] = MappingProxyType({"include_top": False, "weights": None})
+    load: Callable[[keras.Model, Path], None] | None = None
 
     def build(self, **arguments: Any) -> keras.Model:
-        """Return the network without its top; `arguments` are the constructor's."""
+        """Return the network without its top; `arguments` are the constructor's.
+
+        It has random weights unless `arguments` say otherwise.
+        """
         with warnings.catch_warnings():
             # It warns of any channel count but 1 and 3: MRI has as many as there are modalities.
             warnings.filterwarnings("ignore", message="This model usually expects")
-            network = self.constructor(include_top=False, **self.options, **arguments)
+            network = self.constructor(**{**self.options, **arguments})
         for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = BATCH_NORM_MOMENTUM
         return network
 
 
-_NO_PREPROCESSING: Final = MappingProxyType({"include_preprocessing": False})
+_SETTING: Final = "model.pretrained.weights"
+
+_NO_PREPROCESSING: Final = MappingProxyType(
+    {"include_top": False, "weights": None, "include_preprocessing": False}
+)
 """Scans are z-scores already; the rescaling left out here is of grey values from 0 to 255."""
 
 PRETRAINED_ENCODERS: Final = MappingProxyType(
@@ -105,6 +107,18 @@ PRETRAINED_ENCODERS: Final = MappingProxyType(
             keras.applications.DenseNet121,
             ("conv1_relu", "pool2_conv", "pool3_conv", "pool4_conv"),
         ),
+        "efficientnetlite0": PretrainedEncoder(
+            "EfficientNet-Lite0",
+            efficientnet_lite0,
+            (
+                "blocks_1_expand_relu",
+                "blocks_3_expand_relu",
+                "blocks_5_expand_relu",
+                "blocks_11_expand_relu",
+            ),
+            {},
+            load_efficientnet_lite0,
+        ),
     }
 )
 """The setting `model.pretrained.encoder` -> its network."""
@@ -123,7 +137,6 @@ def pretrained_unet(settings: ModelSettings, input_channels: int) -> keras.Model
     encoder = PRETRAINED_ENCODERS[settings.pretrained.encoder]
     image = keras.Input((None, None, input_channels), name="image")
     layers = encoder.build(
-        weights=None,
         input_tensor=pad_to_stride(image, settings.stride),
         input_shape=(None, None, input_channels),
     )
@@ -156,7 +169,7 @@ def load_encoder_weights(network: keras.Model, encoder: str, weights: str) -> No
     """
     if weights == "none":
         return
-    rgb = _rgb_network(PRETRAINED_ENCODERS[encoder], weights)
+    rgb = _rgb_network(encoder, weights)
     stem = next(layer for layer in rgb.layers if isinstance(layer, keras.layers.Conv2D))
     for layer in rgb.layers:
         if values := layer.get_weights():
@@ -180,8 +193,15 @@ def inflate_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(mean, channels, axis=-2).astype(kernel.dtype)
 
 
-def _rgb_network(encoder: PretrainedEncoder, weights: str) -> keras.Model:
-    """Return the encoder for 3 channels, as keras.applications has it, with its weights."""
+def _rgb_network(name: str, weights: str) -> keras.Model:
+    """Return the encoder for 3 channels, with the weights of ImageNet or of a file."""
+    encoder = PRETRAINED_ENCODERS[name]
+    if encoder.load is not None:
+        network = encoder.build(input_shape=(None, None, 3))
+        of_imagenet = weights == "imagenet"
+        path = packaged_file(name, _SETTING) if of_imagenet else Path(weights).expanduser()
+        encoder.load(network, path)
+        return network
     files: list[Path] = []
 
     def get_file(fname: str, origin: str, file_hash: str | None = None, **_: object) -> str:
@@ -196,7 +216,7 @@ def _rgb_network(encoder: PretrainedEncoder, weights: str) -> keras.Model:
                 # The size matters to MobileNetV2 only, whose files are named after it.
                 return encoder.build(weights="imagenet", input_shape=(224, 224, 3))
         files.append(_readable(Path(weights).expanduser()))
-        network = encoder.build(weights=None, input_shape=(None, None, 3))
+        network = encoder.build(input_shape=(None, None, 3))
         _load(network, files[-1])
     except UserError:
         raise
@@ -207,71 +227,6 @@ def _rgb_network(encoder: PretrainedEncoder, weights: str) -> keras.Model:
             f"({' '.join(str(error).split())[:300]}): {remedy}."
         ) from error
     return network
-
-
-def imagenet_file(name: str, url: str, md5: str | None) -> Path:
-    """Return the path of a weight file in Keras's cache, downloading it if need be.
-
-    The download goes to a folder of its own first, so that the runs of several folds may download
-    at the same time and half a file is never taken for a whole one. A file that is there with the
-    right checksum (or where none is known) is used without touching the network.
-
-    Raises:
-        UserError: The download failed; the message says how to get the file by other means.
-    """
-    home = os.environ.get("KERAS_HOME")
-    path = (Path(home) if home else Path.home() / ".keras").expanduser() / "models" / name
-    found = path.exists()
-    if found and md5 in (None, hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()):
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent, prefix=".incomplete-") as folder:
-            failure = _download(name, url, md5, Path(folder))
-            if failure is None:
-                (Path(folder) / name).replace(path)
-                return path
-    except OSError as error:
-        raise storage_error(error, f"Writing {path}", "KERAS_HOME") from error
-    state = f"is not the one Keras knows (not md5 {md5})" if found else "is not there"
-    raise UserError(
-        f"model.pretrained.weights=imagenet: {path} {state}, and downloading it failed "
-        f"({failure}). Fetch {url} on a machine that can and save it as {path}, or set "
-        "model.pretrained.weights to the path of the file, or to none for random weights."
-    )
-
-
-def _download(name: str, url: str, md5: str | None, folder: Path) -> Exception | None:
-    """Download `url` as `folder`/`name` and return why that failed, or None.
-
-    Raises:
-        OSError: The disk is full.
-    """
-    failures: list[Exception] = []
-
-    def fetch() -> None:
-        try:
-            keras.utils.get_file(name, url, cache_dir=folder, cache_subdir="", file_hash=md5)
-        except Exception as error:  # Keras raises plain `Exception` for the network's errors
-            failures.append(error)
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS)
-    try:
-        # The socket's limit is one for each of the host's addresses, and none for looking up its
-        # name; the thread's is one for all. Keras creates the file as soon as the server answers.
-        thread = threading.Thread(target=fetch, daemon=True)
-        thread.start()
-        thread.join(_SECONDS)
-        if thread.is_alive() and not (folder / name).exists():
-            return TimeoutError(f"no answer within {_SECONDS:g} s")
-        thread.join()
-    finally:
-        socket.setdefaulttimeout(before)
-    failure = failures[0] if failures else None
-    if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
-        raise failure
-    return failure
 
 
 def _readable(path: Path) -> Path:

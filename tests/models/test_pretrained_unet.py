@@ -15,21 +15,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasseg import pretrained_weights
 from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
 from kerasseg.models import pretrained_unet as loading
 from kerasseg.models.build import build_network
 from kerasseg.models.pretrained_unet import (
     PRETRAINED_ENCODERS,
-    PretrainedEncoder,
-    imagenet_file,
     inflate_stem,
     load_encoder_weights,
 )
 from kerasseg.models.unet import encoder_layers
+from kerasseg.pretrained_weights import KNOWN_WEIGHTS, imagenet_file
 from tests.models.check_model import check_model
 
-ENCODERS = ("resnet50v2", "efficientnetv2b0", "efficientnetv2s", "mobilenetv2", "densenet121")
+OF_KERAS = ("resnet50v2", "efficientnetv2b0", "efficientnetv2s", "mobilenetv2", "densenet121")
+ENCODERS = (*OF_KERAS, "efficientnetlite0")
 
 STEPS = 16
 """Of training: after so many the statistics are 0.9^16, 19 %, those of the beginning."""
@@ -40,6 +41,7 @@ PARAMETERS = {
     "efficientnetv2s": (20_331_576, 25_932_539),
     "mobilenetv2": (2_258_272, 6_976_803),
     "densenet121": (7_040_640, 11_404_867),
+    "efficientnetlite0": (2_998_592, 7_010_563),
 }
 """Of the encoder and of the U-Net with the default decoder; 4 input channels, subregions."""
 
@@ -59,7 +61,7 @@ def _randomise(network: keras.Model, seed: int = 0) -> None:
             layer.set_weights([random.uniform(0.8, 1.2, v.shape) for v in layer.get_weights()])
 
 
-SMALL = ("mobilenetv2", "efficientnetv2b0")
+SMALL = ("mobilenetv2", "efficientnetv2b0", "efficientnetlite0")
 """Encoders whose tests run in each `make test`; the larger ones repeat them in `make test-all`."""
 
 
@@ -130,6 +132,7 @@ def _no_network(*arguments: object, **options: object) -> None:
 def test_the_encoders_are_those_of_the_settings():
     annotation = type(_settings().pretrained).model_fields["encoder"].annotation
     assert set(PRETRAINED_ENCODERS) == set(annotation.__args__) == set(ENCODERS)
+    assert set(ENCODERS) <= set(KNOWN_WEIGHTS)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -228,7 +231,7 @@ def test_inflated_stem(channels):
 
 def test_equal_channels_give_the_stem_the_response_of_grey(encoder, network, monkeypatch):
     """Each of the five kinds of stem; all other weights are copied as they are."""
-    source = PRETRAINED_ENCODERS[encoder].build(weights=None, input_shape=(None, None, 3))
+    source = PRETRAINED_ENCODERS[encoder].build(input_shape=(None, None, 3))
     _randomise(source)
     monkeypatch.setattr(loading, "_rgb_network", lambda chosen, weights: source)
     load_encoder_weights(network, encoder, "imagenet")
@@ -278,19 +281,19 @@ def test_a_cached_file_is_used_without_a_network(cache, rgb, old_weight_file):
 def test_a_cached_file_must_be_the_one_keras_knows(cache, monkeypatch):
     """EfficientNetV2's has a checksum; one that does not match is not trusted, and not deleted."""
     encoder = PRETRAINED_ENCODERS["efficientnetv2b0"]
-    source = encoder.build(weights=None, input_shape=(None, None, 3))
+    source = encoder.build(input_shape=(None, None, 3))
     cache.mkdir(parents=True)
-    path = cache / "efficientnetv2-b0_notop.h5"
+    path = cache / KNOWN_WEIGHTS["efficientnetv2b0"].file
     source.save(path)
     content = path.read_bytes()
     with pytest.raises(UserError, match=r"efficientnetv2-b0_notop\.h5 is not the one Keras knows"):
-        loading._rgb_network(encoder, "imagenet")
+        loading._rgb_network("efficientnetv2b0", "imagenet")
     assert path.read_bytes() == content and list(cache.iterdir()) == [path]
 
     module = inspect.getmodule(keras.applications.EfficientNetV2B0)
     md5 = hashlib.md5(content).hexdigest()
     monkeypatch.setitem(module.WEIGHTS_HASHES, "b0", ("", md5))
-    _assert_copied(source, loading._rgb_network(encoder, "imagenet"))
+    _assert_copied(source, loading._rgb_network("efficientnetv2b0", "imagenet"))
 
 
 @pytest.mark.parametrize(
@@ -308,11 +311,12 @@ def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(cache, monkeyp
     base = getattr(module, "BASE_WEIGHTS_PATH", None) or module.BASE_WEIGHT_PATH
     started = time.monotonic()
     with pytest.raises(UserError) as error:
-        loading._rgb_network(PRETRAINED_ENCODERS[name], "imagenet")
+        loading._rgb_network(name, "imagenet")
     assert time.monotonic() - started < 30
     message = str(error.value)
     url = re.search(rf"Fetch ({re.escape(base)}\S+no_?top\.h5) ", message)
     assert url, message
+    assert Path(url[1]).name == KNOWN_WEIGHTS[name].file
     assert f"save it as {cache / Path(url[1]).name}" in message
     assert "model.pretrained.weights" in message and "none" in message
     assert "the network was touched" in message
@@ -322,7 +326,7 @@ def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(cache, monkeyp
 def test_a_network_that_swallows_packets_is_given_up_within_seconds(cache, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **o: released.wait(60))
-    monkeypatch.setattr(loading, "_SECONDS", 0.3)
+    monkeypatch.setattr(pretrained_weights, "_SECONDS", 0.3)
     started = time.monotonic()
     with pytest.raises(UserError, match=r"no answer within 0\.3 s"):
         imagenet_file("weights.h5", "http://host.invalid/weights.h5", None)
@@ -395,7 +399,7 @@ def test_a_file_of_the_cache_that_is_another_networks_is_to_be_removed(cache):
     image = keras.Input((None, None, 3))
     keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(cache / name)
     with pytest.raises(UserError, match=rf"{name} does not hold .*remove it, and it is downloaded"):
-        loading._rgb_network(PRETRAINED_ENCODERS["mobilenetv2"], "imagenet")
+        loading._rgb_network("mobilenetv2", "imagenet")
 
 
 def test_proxies_of_the_environment_are_used(server, monkeypatch):
@@ -422,11 +426,17 @@ def test_a_failed_download_leaves_nothing_behind(server, tmp_path, name, more, m
 
 
 @pytest.fixture(scope="module")
-def spare() -> PretrainedEncoder:
+def spoilt_network() -> keras.Model:
+    return PRETRAINED_ENCODERS["mobilenetv2"].build(input_shape=(None, None, 3))
+
+
+@pytest.fixture
+def spare(spoilt_network: keras.Model, monkeypatch: pytest.MonkeyPatch) -> str:
     """MobileNetV2 whose constructor always gives the same network, to be spoilt."""
     encoder = PRETRAINED_ENCODERS["mobilenetv2"]
-    network = encoder.build(weights=None, input_shape=(None, None, 3))
-    return encoder._replace(constructor=lambda **arguments: network)
+    same = encoder._replace(constructor=lambda **arguments: spoilt_network)
+    monkeypatch.setattr(loading, "PRETRAINED_ENCODERS", {"mobilenetv2": same})
+    return "mobilenetv2"
 
 
 def _bad_file(kind: str, folder: Path, good: Path, old: Path) -> Path:
@@ -439,7 +449,7 @@ def _bad_file(kind: str, folder: Path, good: Path, old: Path) -> Path:
     elif kind != "missing":
         if kind.startswith("four channels"):
             encoder = PRETRAINED_ENCODERS["mobilenetv2"]
-            model = encoder.build(weights=None, input_shape=(None, None, 4))
+            model = encoder.build(input_shape=(None, None, 4))
         else:
             image = keras.Input((None, None, 3))
             x = keras.layers.Conv2D(32, 3, use_bias=False)(image)
@@ -522,8 +532,11 @@ def test_the_decoder_follows_its_settings():
     assert rates == dict.fromkeys([*skips, "bottleneck_dropout", *decoder], 0.25)
 
 
-def test_battery(tmp_path):
+@pytest.mark.parametrize(
+    "chosen", ["efficientnetlite0", pytest.param("mobilenetv2", marks=pytest.mark.all_only)]
+)
+def test_battery(tmp_path, chosen):
     """float16 and, through its twin, float32; odd sizes, saving, training."""
-    settings = _settings(target="labels", decoder_features=(4, 4, 6, 8, 8))
+    settings = _settings(chosen, target="labels", decoder_features=(4, 4, 6, 8, 8))
     shapes = ((1, 1, 33, 50), (2, 1, 32, 64))
     check_model(settings, "mixed_float16", tmp_path, input_channels=5, shapes=shapes)
