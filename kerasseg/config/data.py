@@ -25,7 +25,6 @@ from kerasseg.config.base import (
     setting,
 )
 from kerasseg.config.layouts import LAYOUTS, Layout, layout_of
-from kerasseg.errors import UserError
 
 
 def _modalities_of_layout(values: dict[str, Any]) -> tuple[str, ...]:
@@ -36,10 +35,7 @@ def _modalities_of_layout(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _importable(layout: str) -> str:
-    try:
-        layout_of(layout)
-    except UserError as error:
-        raise ValueError(str(error).rstrip(".")) from None
+    layout_of(layout)
     return layout
 
 

@@ -150,7 +150,7 @@ def _explain(
 ) -> str:
     key = ".".join(path)
     if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}."
+        return f"{where}: {str(error['ctx']['error']).rstrip('.')}."
     if any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in overridden):
         where = "override"
     found = look_up(values, key, default=error["input"])

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -257,13 +258,10 @@ class RestTransport:
 
     def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
         at = self._connection
-        connection = (
-            http.client.HTTPConnection(at.host, at.port, timeout=at.deadline)
-            if self._tls is None
-            else http.client.HTTPSConnection(
-                at.host, at.port, timeout=at.deadline, context=self._tls
-            )
-        )
+        kind: Any = http.client.HTTPConnection
+        if self._tls is not None:
+            kind = partial(http.client.HTTPSConnection, context=self._tls)
+        connection = kind(at.host, at.port, timeout=at.deadline)
         try:
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()

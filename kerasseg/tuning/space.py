@@ -232,8 +232,7 @@ def _read_parameter(name: str, entry: Any, place: str, tuner: str) -> Parameter:
                 "which tries true and false."
             )
         return Parameter(name, kind, choices=(False, True), when=when)
-    lowest, highest, step, log = _read_range(kind, entry, place, tuner)
-    return Parameter(name, kind, (), lowest, highest, step, log, when)
+    return Parameter(name, kind, (), *_read_range(kind, entry, place, tuner), when)
 
 
 def _read_choices(values: Any, place: str) -> tuple[Value, ...]:

@@ -160,10 +160,12 @@ class _Services:
 
     def _predict(self, parts: list[bytes], held: Held, until: float) -> bytes:
         with self._metrics.request("grpc") as labels:
-            name, version, signature, wanted, message = self._read_spec(parts.pop())
+            message = self._read(parts.pop())
+            name, wanted = message.model_spec.name, list(message.output_filter)
+            signature = message.model_spec.signature_name or DEFAULT_SIGNATURE
             labels.update(model=name, signature=signature)
             served = self._models.model(name)
-            loaded = served.get(version)
+            loaded = served.get(_version(message.model_spec))
             # Refused before the tensors are unfolded.
             inputs = _read_inputs(message.inputs, loaded.specs(signature), self._models.limits)
             del message
@@ -181,16 +183,13 @@ class _Services:
                 response.outputs[each].CopyFrom(to_proto(outputs[each]))
             return bytes(response.SerializeToString())
 
-    def _read_spec(self, data: bytes) -> tuple[str, int | None, str, list[str], Any]:
+    def _read(self, data: bytes) -> Any:
         try:
-            message = read_predict_request(data)
+            return read_predict_request(data)
         except OverflowError as error:
             raise Refusal(Reason.TOO_LARGE, str(error)) from None
         except ValueError as error:
             raise bad_input(str(error)) from None
-        spec = message.model_spec
-        signature = spec.signature_name or DEFAULT_SIGNATURE
-        return spec.name, _version(spec), signature, list(message.output_filter), message
 
 
 def internal_error(error: Exception) -> str:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,11 @@ class Models:
     def find(self) -> None:
         """Find the models that are new; nothing is loaded. Other folders are passed over."""
         names = [entry.name for entry in os.scandir(self._root) if entry.is_dir()]
-        for name in sorted(names):
-            if name in self._served:
-                continue
-            try:
-                if not find_versions(self._root / name):
-                    continue
-            except OSError:  # a folder of others
+        for name in sorted(set(names) - set(self._served)):
+            versions = None
+            with suppress(OSError):  # a folder of others
+                versions = find_versions(self._root / name)
+            if not versions:
                 continue
             served = ServedModel(self._root / name, self.limits, self._load, self._say)
             # A new dictionary, as other threads read the one that is there.
@@ -308,27 +307,19 @@ def find_versions(folder: Path) -> dict[int, Path]:
     versions = {}
     for name in names:
         number = version_number(name)
-        if number is not None and _is_file(folder / name / "saved_model.pb"):
-            versions[number] = folder / name
+        with suppress(PermissionError):
+            if number is not None and (folder / name / "saved_model.pb").is_file():
+                versions[number] = folder / name
     return versions
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except PermissionError:
-        return False
 
 
 def _fingerprint(folder: Path) -> tuple:
     """Return names, sizes and times of all files; they change while a copy is going on."""
     result = []
     for path in sorted(folder.rglob("*")):
-        try:
+        with suppress(FileNotFoundError):
             stat = path.stat()
-        except FileNotFoundError:
-            continue
-        result.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
+            result.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
     return tuple(result)
 
 
