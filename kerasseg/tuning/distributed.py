@@ -80,8 +80,7 @@ class Chief:
 
     def keep_alive(self, trial_id: str, worker: str) -> bool:
         """Answer a sign of life; return whether the trial still belongs to this worker."""
-        owner = self.oracle.worker_of(trial_id)
-        if owner != worker and not self.oracle.reclaim(trial_id, worker):
+        if not self.oracle.reclaim(trial_id, worker):
             return False
         self._note(worker)
         return True

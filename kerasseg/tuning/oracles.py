@@ -130,7 +130,7 @@ class ResumableOracle(OracleHooks, Oracle):
         """
         with self._transaction():
             if status == "stopped":
-                if self.worker_of(trial_id) == worker:
+                if self.reclaim(trial_id, worker):
                     self.release(worker)
             elif trial_id == BASELINE:
                 self._baseline_done, self._baseline_worker = True, None
@@ -147,14 +147,6 @@ class ResumableOracle(OracleHooks, Oracle):
                     trial.status, trial.message = TrialStatus.FAILED, reason
                 self.end_trial(trial)
 
-    def worker_of(self, trial_id: str) -> str | None:
-        """Return the worker that has this trial."""
-        with self._transaction():
-            if trial_id == BASELINE:
-                return self._baseline_worker
-            ongoing = self.ongoing_trials.items()
-            return next((worker for worker, t in ongoing if t.trial_id == trial_id), None)
-
     def release(self, worker: str) -> str | None:
         """Let the trial of a worker, if it has one, wait for another; return the trial's id."""
         with self._transaction():
@@ -169,11 +161,12 @@ class ResumableOracle(OracleHooks, Oracle):
             return str(trial.trial_id)
 
     def reclaim(self, trial_id: str, worker: str) -> bool:
-        """Give a waiting trial back to the worker that still runs it; return whether it is its."""
+        """Return whether a trial is this worker's, which gets it back if nobody else has it."""
         with self._transaction():
             if worker in self.ongoing_trials:
-                return False
-            if trial_id == BASELINE and self._baseline_waits and not self._baseline_worker:
+                return bool(self.ongoing_trials[worker].trial_id == trial_id)
+            free = self._baseline_waits and self._baseline_worker in (None, worker)
+            if trial_id == BASELINE and free:
                 self._baseline_worker = worker
             elif trial_id in self._waiting:
                 self._waiting.remove(trial_id)
