@@ -185,7 +185,7 @@ def _print_speed(experiment: Experiment, speed: DataSpeed) -> None:
         f"{rate * speed.megabytes_patch:.0f} MB/s made, {reading}"
     )
     batch = "a batch" if size == 1 else f"a batch of {size}"
-    console.print(f"Feeds      a device that takes {size / rate:.2g} s or more for {batch}")
+    console.print(f"Enough     for training steps of {size / rate:.2g} s or longer with {batch}")
     table = Table("stage", "ms a patch", "share", box=None)
     total = sum(speed.stages.values()) or 1.0
     for name, seconds in speed.stages.items():

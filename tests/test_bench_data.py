@@ -63,4 +63,4 @@ def test_the_verb(tmp_path):
     ]
     done = run_program([*command, *small])
     assert done.returncode == 0, done.stderr
-    assert "Patches" in done.stdout and "Feeds" in done.stdout
+    assert "Patches" in done.stdout and "Enough     for training steps of" in done.stdout

@@ -171,8 +171,8 @@ def test_the_readme_is_short_and_each_page_is_in_the_index_and_the_menu():
     index = (DOCS / "index.md").read_text()
     menu = (ROOT / "mkdocs.yml").read_text()
     for page in DOCS.glob("*.md"):
-        assert page.stem == "index" or f"({page.name})" in index, page.name
-        assert f"- {page.name}" in menu, page.name
+        assert page.stem == "index" or f"({page.name})" in index, f"docs/index.md: {page.name}"
+        assert f"- {page.name}" in menu, f"nav of mkdocs.yml: {page.name}"
 
 
 def test_the_reference_has_every_setting_and_every_verb(monkeypatch):
