@@ -16,13 +16,14 @@ from typer.main import get_command
 
 from kerasseg.cli.main import EXAMPLES, build_program
 from kerasseg.cli.options import read_experiment
-from kerasseg.config.augment import Term
+from kerasseg.config.augment import PRESETS, Term
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import (
     apply_override,
     find_config,
     load_experiment,
     parse_yaml,
+    ready_configs,
     split_settings,
 )
 from kerasseg.config.loss import TERMS
@@ -137,11 +138,13 @@ def test_blocks_are_what_they_say(page, tmp_path, monkeypatch):
             load_experiment(file)
 
 
+READY = re.compile(r"`(tune_\w+|\w+_[23]d(?:_\w+)?)`")
 NAMES = re.compile(rf"`((?:{'|'.join([*Experiment.model_fields, 'search'])})\.[\w.]+)(?=[`=:])")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_settings_that_the_text_names_exist(page):
+def test_settings_and_configs_that_the_text_names_exist(page):
+    assert set(READY.findall(page.read_text())) <= {*ready_configs(), *PRESETS}
     known = {*known_keys(), *(f"search.{name}" for name in SearchSettings.model_fields)}
     for name in set(NAMES.findall(page.read_text())):
         if name.endswith((".csv", ".json", ".md", ".py", ".yaml")):
