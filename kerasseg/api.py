@@ -62,7 +62,7 @@ def evaluate(run: Path | str, *, split: str = "test", overrides: Sequence[str] =
     Args:
         run: The run folder.
         split: The side: train, validation or test.
-        overrides: Settings of evaluation, postprocessing or metrics that are to be others than in
+        overrides: Settings of evaluation, postprocessing or metrics that differ from those of
             the run, such as "evaluation.flips=[width]".
 
     Returns:
@@ -98,9 +98,9 @@ def predict(
         runs: One or several run folders; several are an ensemble.
         scans: Folders or files of scans, or a list of them.
         output: The folder of the predictions.
-        overrides: Settings of evaluation and postprocessing that are to be others than in the runs.
+        overrides: Settings of evaluation and postprocessing that differ from those of the runs.
         combine: Whether several runs' probabilities are averaged, or their masks vote.
-        layout: How the scans are laid out, if not as they look.
+        layout: Layout of the scans, if it is not recognised.
         overlays: How many cases are drawn.
         options: What is written of every case besides its label map.
 

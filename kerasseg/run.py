@@ -214,7 +214,7 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
 
     Args:
         folder: the run folder.
-        overrides: settings that are to be others than in the run, such as
+        overrides: settings that differ from those of the run, such as
             "evaluation.flips=[width]"; any of `postprocessing` replace what was tuned.
         trained: whether there must be a checkpoint; else tuned post-processing is not read.
 

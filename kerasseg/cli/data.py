@@ -88,7 +88,7 @@ def convert(
     overrides: Overrides = None,
     config: ConfigOption = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Convert every case anew, in the store's place.")
+        bool, typer.Option("--overwrite", help="Convert every case again and replace the store.")
     ] = False,
 ) -> None:
     """Convert scans to a record store, or bring it up to date.
@@ -149,7 +149,7 @@ def show_batch(
     overrides: Overrides = None,
     config: ConfigOption = None,
     examples: Annotated[int, typer.Option(min=1, max=64, help="Number of patches.")] = 6,
-    epoch: Annotated[int, typer.Option(min=1, help="Epoch that the patches are of.")] = 1,
+    epoch: Annotated[int, typer.Option(min=1, help="Epoch of the patches.")] = 1,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="Seed that replaces run.seed.")
     ] = None,

@@ -22,16 +22,16 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN [SECTION.KEY=VALUE]... RUN",
-            help="Run folders. Settings behind a run hold for it alone, those before the first "
-            "run for all.",
+            help="Run folders. Settings after a run hold for this run alone, those before the "
+            "first run for all.",
         ),
     ],
     split: Annotated[
         str, typer.Option("--split", help="Side of the split: test, validation or train.")
     ] = "test",
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for what is written.")
-    ] = Path("reports/compare"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the output.")] = Path(
+        "reports/compare"
+    ),
 ) -> None:
     """Put finished runs next to each other, with differences.
 
@@ -83,8 +83,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="RUN|SECTION.KEY=VALUE",
-            help="Run folders; settings of evaluation, postprocessing and metrics that are to be "
-            "others than in the runs.",
+            help="Run folders; settings of evaluation, postprocessing and metrics that differ from "
+            "those of the runs.",
         ),
     ] = None,
     split: Annotated[
@@ -110,7 +110,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Of --pred and --ensemble: the folder [evaluation]."),
+        typer.Option("--output", "-o", help="Output folder of --pred and --ensemble [evaluation]."),
     ] = None,
     ensemble: Annotated[
         Literal["mean", "vote"] | None,
@@ -134,7 +134,7 @@ def evaluate(
         typer.Option("--save-labels", help="Write the cases' predicted label maps into labels/."),
     ] = False,
     save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Write their maps into probabilities/.")
+        bool, typer.Option("--save-probabilities", help="Also write probabilities/.")
     ] = False,
 ) -> None:
     """Score whole volumes of finished runs, or anybody's files.
@@ -206,24 +206,24 @@ def predict(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the predictions.")],
     layout: Annotated[
-        Layout | None, typer.Option(help="How the scans are laid out, if not as they look.")
+        Layout | None, typer.Option(help="Layout of the scans, if it is not recognised.")
     ] = None,
     labels: Labels = None,
     combine: Annotated[
         Combine, typer.Option(help="Several runs: mean of probabilities, or vote of masks.")
     ] = "mean",
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write them, too, float32, a file per channel.")
+        bool, typer.Option("--probabilities", help="Also write probabilities (float32).")
     ] = False,
     uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Write maps of entropy and variance, too.")
+        bool, typer.Option("--uncertainty", help="Also write maps of entropy and variance.")
     ] = False,
     overlays: Annotated[
         int | None,
         typer.Option(min=0, help="How many of the cases to draw. Default: evaluation.overlays."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Predict finished cases anew.")
+        bool, typer.Option("--overwrite", help="Predict finished cases again.")
     ] = False,
 ) -> None:
     """Segment scans with finished runs, in the scans' own grid.

@@ -46,13 +46,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SECTION.KEY=VALUE",
-        help="Settings that are to be others, such as training.epochs=10.",
+        help="Settings to change, such as training.epochs=10.",
         autocompletion=complete_setting,
     ),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Folder for what is written [reports/<run.name>]."),
+    typer.Option("--output", "-o", help="Folder for the output [reports/<run.name>]."),
 ]
 
 

@@ -168,15 +168,15 @@ def segment(
     ] = None,
     rest: Annotated[bool, typer.Option("--rest", help="REST instead of gRPC.")] = False,
     layout: Annotated[
-        Layout | None, typer.Option(help="How the scans are laid out, if not as they look.")
+        Layout | None, typer.Option(help="Layout of the scans, if it is not recognised.")
     ] = None,
     labels: Labels = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write them, too (float16 of --rest).")
+        bool, typer.Option("--probabilities", help="Also write probabilities.")
     ] = False,
     overlays: Annotated[int, typer.Option(min=0, help="How many of the cases to draw.")] = 0,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Segment finished cases of a folder anew.")
+        bool, typer.Option("--overwrite", help="Segment finished cases of a folder again.")
     ] = False,
     compression: Annotated[
         Compression, typer.Option(help="auto: gzip unless the server is on this machine.")
@@ -185,7 +185,7 @@ def segment(
     retries: Annotated[
         int,
         typer.Option(
-            min=0, max=100, help="How often to ask a server again that is gone; 8 is 55 seconds."
+            min=0, max=100, help="How often to ask a server again; 8 times take 55 seconds."
         ),
     ] = 8,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt, and check the server.")] = False,
@@ -235,7 +235,7 @@ def serve(
         Path, typer.Argument(metavar="MODELS_DIR", help="Folder of NAME/VERSION/saved_model.pb.")
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Others than 127.0.0.1 let anybody ask.")
+        str, typer.Option(help="Address to listen on. Any other than 127.0.0.1 lets others use it.")
     ] = "127.0.0.1",
     grpc_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of gRPC; 0: any free one.")

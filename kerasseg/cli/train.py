@@ -43,7 +43,7 @@ def train(
 ) -> None:
     """Convert scans if needed, train, and evaluate whole volumes.
 
-    All is written into a run folder. Without --config: the demo on generated phantoms.
+    Everything is written to a run folder. Without --config: the demo on generated phantoms.
     """
     experiment = read_experiment(config, overrides, warn=False)  # the run says it
     if fold is not None:
@@ -107,10 +107,9 @@ def tune(
         bool, typer.Option("--then-train", help="Train the best config fully when it is found.")
     ] = False,
 ) -> None:
-    """Search for better settings, a process per trial.
+    """Search for better settings with KerasTuner. Each trial is a process.
 
-    KerasTuner chooses them. Without --config: a small search on generated phantoms. Again after a
-    stop: goes on.
+    Without --config: a small search on generated phantoms. The same command goes on after a stop.
     """
     role, address, worker = resolve_role(role, address, worker)
     if role == "worker" and then_train:

@@ -137,9 +137,9 @@ class DataSettings(Section):
     pairs: PairSettings = PairSettings()
     skull_stripped: bool = setting(
         lambda values: layout_of(values.get("layout", "phantom")).skull_stripped,
-        "Whether air, and all that is not brain, is exactly 0; it stays 0 when intensities are "
-        "normalised. false (default of lgg and image_pairs): 0 is a dark value among others, so "
-        "what is 0, or lies outside of the picture, has its darkest value.",
+        "Whether air, and everything that is not brain, is exactly 0; it stays 0 when "
+        "intensities are normalised. false (default of lgg and image_pairs): 0 is only a dark "
+        "value; background, and everything outside of the picture, get its darkest value.",
     )
     size: tuple[Pixels, Pixels] | None = setting(
         None,

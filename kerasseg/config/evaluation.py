@@ -23,36 +23,38 @@ class EvaluationSettings(Section):
     )
     brain_box: bool = setting(
         True,
-        "Lay the windows over the smallest box around the brain (everything but 0) only; outside "
-        "of it everything is background. false: over the whole volume.",
+        "Lay windows only over the smallest box around the brain (everything but 0); all "
+        "outside is background. false: over the whole volume.",
     )
     air_is_background: bool = setting(
         True,
-        "Voxels where every modality is air are background, whatever the network says; of scans "
-        "that are not skull-stripped those with the darkest value of every modality. false: the "
-        "network decides there, too.",
+        "Voxels where every modality is air are background, whatever the network predicts; "
+        "without skull-stripping, those with the darkest value in every modality. false: the "
+        "network decides.",
     )
     flips: tuple[Literal["depth", "height", "width"], ...] = setting(
         (),
-        "Test-time augmentation: axes along which each window is mirrored, too. Probabilities are "
-        "averaged over all combinations, of two axes 4, so it takes that many times as long.",
+        "Test-time augmentation: axes along which each window is also mirrored. It takes as "
+        "many times as long as there are combinations, 4 for two axes.",
     )
     rotations: tuple[Literal["axial", "coronal", "sagittal"], ...] = setting(
         (),
-        "Test-time augmentation: planes in which each window is turned by 90, 180 and 270 degrees, "
-        "too, each of evaluation.flips as well. The patch must be as long as wide there.",
+        "Test-time augmentation: planes in which each window is also turned by quarters, "
+        "combined with evaluation.flips. The patch must be as long as it is wide there.",
     )
     window_batch: int = setting(1, "Windows per forward pass.", ge=1, le=1024)
     device_memory: float = setting(
         2.0,
-        "Probabilities of a volume up to this size are summed up in the memory of the GPU, larger "
-        "ones in the computer's; 0: always there.",
+        "Probabilities up to this size are summed in the GPU's memory, larger ones in the "
+        "computer's; 0: always in the computer's.",
         unit="GiB",
         ge=0,
         le=1024,
     )
-    threshold: float = setting(0.5, "Probability from which a voxel counts.", gt=0.0, lt=1.0)
-    overlays: int = setting(4, "Cases drawn per split.", ge=0, le=10_000)
+    threshold: float = setting(
+        0.5, "Probability from which on a voxel belongs to a channel.", gt=0.0, lt=1.0
+    )
+    overlays: int = setting(4, "Cases on each side of the split that are drawn.", ge=0, le=10_000)
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluationSettings":
@@ -66,8 +68,8 @@ class MetricsSection(Section):
 
     further: tuple[dict[str, dict[str, Any]], ...] = setting(
         (),
-        "Further metrics: functions of your own by their import paths, with their options, such as "
-        "[{my_metrics.extent: {axis: 0}}] (docs/extending.md).",
+        "Additional metrics: functions of your own by their import paths, with their options, "
+        "such as [{my_metrics.extent: {axis: 0}}] (docs/extending.md).",
     )
 
     tolerance: float = setting(
@@ -75,17 +77,18 @@ class MetricsSection(Section):
     )
     empty: Literal["brats", "skip"] = setting(
         "brats",
-        "Where truth or prediction is empty. brats: overlap 1 and distance 0 if both are, else 0 "
-        "and empty_distance. skip: the case does not count in that column.",
+        "If truth or prediction is empty. brats: overlap 1 and distance 0 if both are empty, "
+        "otherwise overlap 0 and empty_distance. skip: the case does not count in that "
+        "column.",
     )
     empty_distance: float = setting(
         anatomy.BRATS_DIAGONAL,
-        "HD95 and ASSD where one of two masks is empty; the diagonal of a BraTS volume.",
+        "HD95 and ASSD if one of the two masks is empty; the diagonal of a BraTS volume.",
         unit="mm",
         ge=0.0,
     )
     lesions: Literal["GLI", "SSA", "PED", "MEN", "MET"] = setting(
-        "GLI", "Challenge of BraTS 2023 whose rules of lesion-wise scores hold."
+        "GLI", "Challenge of BraTS 2023 whose rules the lesion-wise scores follow."
     )
     resamples: int = setting(
         2000,
@@ -120,8 +123,8 @@ class PostprocessingSettings(Section):
 
     thresholds: dict[Channel, Probability] = setting(
         {},
-        "Channel -> probability from which a voxel counts, instead of evaluation.threshold: "
-        "{ET: 0.4}. Not with model.target=labels.",
+        "Channel -> probability from which on a voxel belongs to it, instead of "
+        "evaluation.threshold: {ET: 0.4}. Not with model.target=labels.",
     )
     minimum_volume: dict[Channel, Volume] = setting(
         {},

@@ -25,7 +25,7 @@ class DropoutSettings(Section):
 
     rate: float = setting(0.0, "Share of the values set to 0 in training.", ge=0.0, lt=1.0)
     place: Literal["bottleneck", "encoder", "decoder", "everywhere"] = setting(
-        "bottleneck", "After which blocks; encoder and everywhere hold the bottleneck too."
+        "bottleneck", "After which blocks; encoder and everywhere include the bottleneck."
     )
 
 
@@ -80,7 +80,7 @@ class ModelSettings(Section):
         "(docs/extending.md).",
     )
     options: dict[str, Any] = setting(
-        {}, "Keyword arguments of a network that network gives by its import path."
+        {}, "Keyword arguments of a network that is named by its import path."
     )
     features: tuple[Channels, ...] = setting(
         (32, 64, 128, 256),
@@ -95,7 +95,7 @@ class ModelSettings(Section):
         "each level and the bottleneck.",
     )
     decoder_blocks: Blocks | tuple[Blocks, ...] = setting(
-        2, "The same of the decoder, a list from full resolution downwards."
+        2, "The same for the decoder; a list begins at full resolution."
     )
     residual: Literal["none", "encoder", "both"] = setting(
         "none", "Where blocks are residual (He et al. 2016, arXiv:1512.03385)."
@@ -121,8 +121,8 @@ class ModelSettings(Section):
     )
     deep_supervision: int = setting(
         0,
-        "Further heads, at 1/2, 1/4, … of the resolution, with weights 2^-i normalised. They "
-        "exist in training only; the saved network has one output.",
+        "Additional heads at 1/2, 1/4, … of the resolution, with weights 2^-i that are "
+        "normalised. They exist in training only; the saved network has one output.",
         ge=0,
         le=7,
     )

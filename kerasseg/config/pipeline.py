@@ -73,7 +73,7 @@ class PipelineSettings(Section):
         2, "Patches taken each time a volume is decoded.", ge=1, le=256
     )
     validation_patches_per_volume: int = setting(
-        2, "Fixed patches per validation case, looked at after each epoch.", ge=1, le=256
+        2, "Fixed patches per validation case, which are scored after each epoch.", ge=1, le=256
     )
     cache: Literal["none", "memory", "disk"] = setting(
         "none",
@@ -85,8 +85,9 @@ class PipelineSettings(Section):
     )
     augment_on: Literal["host", "device"] = setting(
         "host",
-        "host: by the processors that make the batches. device: by the device that trains, in its "
-        "step, if the processors cannot keep up; warps, flips and Albumentations stay with them.",
+        "host: on the processors that make the batches. device: on the device that trains, "
+        "within its step, if the processors cannot keep up; warps, flips and Albumentations "
+        "stay on the processors.",
     )
     prefetch: int = setting(2, "Batches made ahead of the model.", unit="batches", ge=0, le=64)
 
@@ -151,8 +152,8 @@ class SplitSettings(Section):
 
     method: Literal["ratio", "kfold", "file"] = setting(
         "ratio",
-        "ratio: shares of the patients. kfold: split.folds parts, of which number split.fold "
-        "validates and the others train. file: as split.file says.",
+        "ratio: shares of the patients. kfold: split.folds parts; part number split.fold "
+        "validates and the others train. file: as written in split.file.",
     )
     validation: float = setting(
         0.15, "ratio: share of the patients, at least one of them.", unit="fraction", gt=0.0, lt=1.0

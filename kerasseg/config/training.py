@@ -39,8 +39,7 @@ class OptimizerSettings(Section):
     )
     options: dict[str, Any] = setting(
         {},
-        "Keyword arguments of an optimizer that name gives by its import path, such as "
-        "{momentum: 0.9}.",
+        "Arguments of an optimizer that is named by its import path, such as {momentum: 0.9}.",
     )
     learning_rate: float = setting(2e-4, "Peak learning rate.", gt=0.0, le=10.0)
     schedule: Literal["cosine", "constant", "step", "polynomial", "cosine_restarts", "plateau"] = (
@@ -59,25 +58,34 @@ class OptimizerSettings(Section):
     )
     final_fraction: float = setting(
         0.01,
-        "Lowest learning rate, as a fraction of the peak (not of constant and step).",
+        "Lowest learning rate, as a fraction of the peak (not for constant and step).",
         ge=0.0,
         le=1.0,
     )
     step_epochs: tuple[Epochs, ...] | None = setting(
         None, "step: epochs after which the rate falls.", unit="epochs", min_length=1
     )
-    step_factor: float = setting(0.1, "step: what it is multiplied by.", gt=0.0, lt=1.0)
-    power: float = setting(0.9, "polynomial: exponent of what is left.", gt=0.0, le=10.0)
+    step_factor: float = setting(
+        0.1, "step: the learning rate is multiplied by this.", gt=0.0, lt=1.0
+    )
+    power: float = setting(
+        0.9, "polynomial: exponent of the share of the run that is left.", gt=0.0, le=10.0
+    )
     restart_epochs: int | None = setting(
         None, "cosine_restarts: length of the first cosine.", unit="epochs", ge=1
     )
     restart_growth: float = setting(
-        2.0, "cosine_restarts: each cosine is that many times as long.", ge=1.0, le=10.0
+        2.0,
+        "cosine_restarts: each cosine is this many times as long as the one before.",
+        ge=1.0,
+        le=10.0,
     )
     restart_decay: float = setting(
-        1.0, "cosine_restarts: each peak is that fraction of the one before.", gt=0.0, le=1.0
+        1.0, "cosine_restarts: each peak is this fraction of the one before.", gt=0.0, le=1.0
     )
-    plateau_factor: float = setting(0.5, "plateau: what it is multiplied by.", gt=0.0, lt=1.0)
+    plateau_factor: float = setting(
+        0.5, "plateau: the learning rate is multiplied by this.", gt=0.0, lt=1.0
+    )
     plateau_patience: int = setting(
         5, "plateau: epochs without a better validation Dice.", unit="epochs", ge=1
     )
@@ -92,8 +100,8 @@ class OptimizerSettings(Section):
     )
     weight_decay: float = setting(
         lambda values: 0.0 if values.get("name") == "adam" else 0.01,
-        "Decoupled weight decay, of every optimiser; norms and biases are left out. Default: "
-        "0.01, of adam 0.",
+        "Decoupled weight decay, for every optimizer; norms and biases do not decay. Default: "
+        "0.01, for adam 0.",
         ge=0.0,
         le=1.0,
     )
@@ -102,8 +110,8 @@ class OptimizerSettings(Section):
     )
     ema: float | None = setting(
         None,
-        "Momentum, per update, of an exponential moving average of the weights, which is what is "
-        "validated and saved; null: none.",
+        "Momentum, per update, of an exponential moving average of the weights, which is "
+        "validated and saved; null: no average.",
         gt=0.0,
         lt=1.0,
     )
@@ -189,8 +197,8 @@ class TrainingSettings(Section):
     )
     strategy: Literal["auto", "none", "mirrored", "multi_worker"] = setting(
         "auto",
-        "auto: none on one device, mirrored on several, multi_worker when TF_CONFIG names several "
-        "machines.",
+        "auto: no strategy on one device, mirrored on several, multi_worker if TF_CONFIG "
+        "names several machines.",
     )
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = setting(
         "auto",
@@ -201,7 +209,8 @@ class TrainingSettings(Section):
         "auto", "Compile the step with XLA. auto: on one GPU, unless deterministic."
     )
     deterministic: bool = setting(
-        False, "Run again, the same weights bit for bit, on the same kind of machine; slower."
+        False,
+        "A repeated run gives the same weights, bit for bit, on the same kind of machine; slower.",
     )
     early_stopping_patience: int | None = setting(
         20,
@@ -211,31 +220,30 @@ class TrainingSettings(Section):
     )
     score_smoothing: float = setting(
         0.5,
-        "Share of the earlier epochs in the smoothed validation Dice that the best checkpoint and "
-        "early stopping go by; 0: that of the epoch alone.",
+        "Share of the earlier epochs in the smoothed validation Dice, which chooses the best "
+        "checkpoint and decides on early stopping; 0: each epoch by itself.",
         unit="fraction",
         ge=0.0,
         le=0.99,
     )
     validate_volumes_every: int | None = setting(
         None,
-        "Epochs from one validation on whole volumes to the next, besides that on patches; null: "
-        "only when training is done.",
+        "Validate whole volumes, too, after every so many epochs; null: only at the end.",
         unit="epochs",
         ge=1,
     )
     histograms_every: int | None = setting(
         None,
-        "Epochs from one histogram of all weights and of their last gradients on TensorBoard to "
-        "the next; null: none.",
+        "Histograms of weights and gradients on TensorBoard after every so many epochs; null: "
+        "none.",
         unit="epochs",
         ge=1,
     )
     freeze_encoder_epochs: int | None = setting(
         None,
-        "Epochs at the start in which the encoder is not trained; then it is, at "
-        "optimizer.encoder_factor of the learning rate. null: 3 where model.pretrained gives it "
-        "weights, else 0.",
+        "Epochs at the start in which the encoder is not trained (then "
+        "optimizer.encoder_factor counts). null: 3 if model.pretrained gives it weights, "
+        "otherwise 0.",
         unit="epochs",
         ge=0,
     )

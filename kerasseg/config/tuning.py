@@ -38,12 +38,12 @@ class SearchSettings(Section):
     )
     direction: Literal["max", "min"] = setting(
         lambda values: known_direction(values.get("objective", "")),
-        "Whether the objective is to rise or fall. Default: that of the column, min of losses and "
-        "max of scores; a column of a callback of your own has none.",
+        "Whether a higher or a lower objective is better. Default: min for losses and max for "
+        "scores; a column of a callback of your own has no default.",
     )
     max_trials: int | None = setting(
         lambda values: 20 if values.get("tuner") in ("random", "bayesian") else None,
-        "Most trials. Default: 20, of grid and hyperband null: all there are.",
+        "Most trials. Default: 20; for grid and hyperband null, which means all there are.",
         ge=1,
         le=100_000,
     )
@@ -73,7 +73,7 @@ class SearchSettings(Section):
     )
     seed: int = setting(0, "Seed of the choice of trials.", ge=0, le=2**31 - 2)
     baseline: bool = setting(
-        True, "Run the base experiment as it is, too, as trial 0, to see what the search gained."
+        True, "Also run the base experiment unchanged, as trial 0, to see what the search gained."
     )
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = setting(
         "auto",
@@ -81,23 +81,28 @@ class SearchSettings(Section):
         "more than one, each has a GPU of its own.",
     )
     factor: int = setting(
-        3, "hyperband: of how many trials one goes on, for as many times the epochs.", ge=2, le=10
+        3,
+        "hyperband: one of so many trials continues, for so many times as many epochs.",
+        ge=2,
+        le=10,
     )
-    iterations: int = setting(1, "hyperband: how often the whole of it is done.", ge=1, le=100)
+    iterations: int = setting(
+        1, "hyperband: how often the whole procedure is repeated.", ge=1, le=100
+    )
     stop_after_failures: int | None = setting(
         5, "Failed trials in a row after which the search ends; null: never.", ge=1
     )
     worker_timeout: float = setting(
         300.0,
-        "Of several machines: time without a word after which a chief counts a worker as gone "
-        "and gives its trial to another.",
+        "Several machines: time without a sign of life after which the chief counts a worker "
+        "as lost and gives its trial to another.",
         unit="seconds",
         ge=2.0,
     )
     chief_timeout: float = setting(
         900.0,
-        "Of several machines: how long a worker waits for a chief that does not answer, training "
-        "on meanwhile, before it stops its trial and ends.",
+        "Several machines: how long a worker waits for a chief that does not answer, while it "
+        "trains on, before it stops its trial and ends.",
         unit="seconds",
         ge=2.0,
     )

@@ -156,7 +156,7 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
 
     Args:
         folder: the run folder.
-        overrides: settings of `evaluation` and `postprocessing` that are to be others than in the
+        overrides: settings of `evaluation` and `postprocessing` that differ from those of the
             run, such as "evaluation.flips=[width]".
 
     Raises:
@@ -211,7 +211,7 @@ class Model:
             scan: a case's folder or file, or raw intensities (D, H, W, C), axes growing to
                 superior, posterior, left, channels as in `modalities`.
             spacing: voxel size (D, H, W) of an array in mm.
-            layout: how the files are laid out, if not as they look.
+            layout: the layout of the files, if it is not recognised.
             uncertainty: whether entropy and variance are measured.
 
         Raises:
@@ -270,7 +270,7 @@ def load(
     Args:
         runs: the run folders.
         combine: whether several runs' probabilities are averaged, or their masks vote.
-        overrides: settings that are to be others than in the runs, such as
+        overrides: settings that differ from those of the runs, such as
             "evaluation.flips=[width]".
 
     Raises:

@@ -29,7 +29,7 @@ class Arguments:
     Attributes:
         runs: the run folders.
         inputs: the scans: a case's folder, a folder of cases, or files.
-        settings: settings that are to be others than in the runs.
+        settings: settings that differ from those of the runs.
     """
 
     runs: tuple[Path, ...]
@@ -132,7 +132,7 @@ def predict(
         arguments: runs, inputs and settings.
         output: folder of the predictions.
         combine: how several runs are combined.
-        layout: how the scans are laid out, if not as they look.
+        layout: Layout of the scans, if it is not recognised.
         overlays: how many cases are drawn; None takes `evaluation.overlays` of the first run.
         options: what is written of every case.
 
