@@ -3,6 +3,7 @@
 TensorFlow is not needed here.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -235,13 +236,20 @@ def _without_ending(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)]
 
 
+def _is_no_label(path: Path) -> bool:
+    """Say whether `kerasseg predict` wrote a file beside its segmentations: a figure, or a map."""
+    figure = path.parent.name == "overlays" and (path.parents[1] / "predictions.json").exists()
+    map_of = re.search(r"_(probability|entropy|variance)(_|\.)", path.name)
+    return figure or (map_of is not None and (path.parent / "predictions.json").exists())
+
+
 def _by_case(folder: Path, option: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{option} {folder}: there is no such folder.")
     files: dict[str, Path] = {}
     for path in sorted(below / name for below, names in files_below(folder) for name in names):
         name = printable(_without_ending(path))
-        if name == printable(path.name):
+        if name == printable(path.name) or _is_no_label(path):
             continue
         for mark in _MARKS:
             if name.lower().endswith(mark) and len(name) > len(mark):

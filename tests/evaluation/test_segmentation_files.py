@@ -196,6 +196,12 @@ def test_partners_that_are_missing_or_double_and_folders_that_are_empty(folders)
     with pytest.raises(UserError, match="both of the case case0"):
         find_pairs(pred, truth)
     (pred / "case0_pred.nii.gz").unlink()
+    # What `kerasseg predict` writes beside its segmentations.
+    (pred / "sub" / "predictions.json").touch()
+    (pred / "sub" / "overlays").mkdir()
+    (pred / "sub" / "overlays" / "case0.png").touch()
+    write_nifti(pred / "sub" / "case0_probability_WT.nii.gz", labels(0))
+    assert len(find_pairs(pred, truth)) == 3
     (truth / "case1-seg.nii.gz").unlink()
     with pytest.raises(UserError, match=r"no partner .* in .*truth: .*case1.nii"):
         find_pairs(pred, truth)
