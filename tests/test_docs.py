@@ -178,6 +178,16 @@ def test_the_readme_is_short_and_each_page_is_in_the_index_and_the_menu():
         assert f"- {page.name}" in menu, f"nav of mkdocs.yml: {page.name}"
 
 
+def test_the_map_of_the_code_names_each_part():
+    page = (DOCS / "architecture.md").read_text()
+    for part in sorted((ROOT / "kerasseg").glob("[!_]*")):
+        name = f"{part.name}/" if part.is_dir() else part.name
+        assert name == "py.typed" or name in page, f"docs/architecture.md: {name}"
+    house = (ROOT / "scripts" / "house.py").read_text()
+    files, lines = re.search(r"^FILES, LINES, .* = (\d+), ([\d_]+),", house, re.MULTILINE).groups()
+    assert f"at most {files} files and {int(lines):,} lines" in page
+
+
 def test_the_reference_has_every_setting_and_every_verb(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     import mkdocs_reference
