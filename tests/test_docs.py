@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from kerasseg.cli.main import EXAMPLES, build_program
+from kerasseg.cli.main import EXAMPLES, build_program, main
 from kerasseg.cli.options import read_experiment
 from kerasseg.config.augment import PRESETS, Term
 from kerasseg.config.experiment import Experiment
@@ -30,6 +30,7 @@ from kerasseg.config.loss import TERMS
 from kerasseg.config.messages import known_keys
 from kerasseg.config.tuning import SearchSettings
 from kerasseg.tuning.search import load_search
+from tests.conftest import write_brats
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -109,6 +110,32 @@ def test_a_command_is_understood_with_its_settings(page, words):
         command, verb, rest = command.commands[rest[0]], f"{verb} {rest[0]}".strip(), rest[1:]
     if rest != ["--help"]:
         check_settings(verb, command.make_context(verb, list(rest)))
+
+
+TINY = (
+    "pipeline={patch_size: [8, 16, 12], patches_per_volume: 1}",
+    "model={features: [4], bottleneck: 6, target: regions}",
+    "training={epochs: 1, batch_size: 1}",
+    "optimizer.learning_rate=0.01",
+    "records.workers=1",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.all_only
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, phantoms):
+    """On small scans, which is what FOLDER and SCANS stand for, and with a small network."""
+    for folder, numbers in (("FOLDER", range(4)), ("SCANS", (5,))):
+        for number in numbers:
+            write_brats(tmp_path / folder, f"BraTS2021_{number:05d}", phantoms[number])
+    monkeypatch.chdir(tmp_path)
+    for words in commands_of(ROOT / "README.md"):
+        with pytest.raises(SystemExit) as end:
+            main([*words, *(TINY if words[0] in ("verify", "train") else ())], "kerasseg")
+        assert not end.value.code, words
+    assert (tmp_path / "runs" / "brats_regions_3d" / "evaluation_test" / "report.html").exists()
+    assert (tmp_path / "predictions" / "BraTS2021_00005.nii.gz").exists()
+    assert (tmp_path / "models" / "brats" / "1" / "saved_model.pb").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
