@@ -231,8 +231,11 @@ def predict(
     Needs nothing but the run folders. Exit code 1 if a case failed.
     """
     from kerasseg.prediction.predict import split_arguments
+    from kerasseg.run import read_run
 
     arguments = split_arguments(words)
+    for run in arguments.runs:
+        read_run(run, arguments.settings)  # refuses it now, not after the seconds of TensorFlow
     with_tensorflow()
     from kerasseg.prediction.predict import predict as predict_scans
     from kerasseg.prediction.predict_files import OutputOptions

@@ -75,6 +75,7 @@ def export(
     started and asked. --format onnx writes the network of one run instead.
     """
     from kerasseg.config.load import split_settings
+    from kerasseg.run import read_run
 
     runs, settings = split_settings(arguments)
     if not runs:
@@ -102,9 +103,12 @@ def export(
             raise UserError(
                 "--tolerance is an option of --precision float16 and int8: leave it out."
             )
+    for run in runs:
+        read_run(run, settings)  # refuses it now, not after the seconds of TensorFlow
+    with_tensorflow()
+    if format == "onnx":
         _export_onnx(runs, output, precision, labels, tolerance)
         return
-    with_tensorflow()
     from kerasseg.serving.export import LARGEST_VOLUME, export_runs
 
     version, written = export_runs(
@@ -126,7 +130,6 @@ def _export_onnx(
     labels: str | None,
     tolerance: float | None,
 ) -> None:
-    with_tensorflow()
     from kerasseg.serving.export_onnx import DICE_TOLERANCE, export_onnx
 
     allowed = DICE_TOLERANCE if tolerance is None else tolerance

@@ -234,6 +234,23 @@ class DataSettings(Section):
         return self
 
     @property
+    def warnings(self) -> list[str]:
+        """Sentences about settings that these data do not look at."""
+        warnings = []
+        if self.spacing is None and self.is_changed("interpolation"):
+            warnings.append("data.interpolation has no effect without data.spacing.")
+        # Those of files may be there for scans that will be predicted; phantoms are the default.
+        others = {n for layout in LAYOUTS.values() for n in layout.settings} - {"phantom"}
+        for name in sorted(others.difference(self.facts.settings)):
+            if self.is_changed(name):
+                owners = [key for key, layout in LAYOUTS.items() if name in layout.settings]
+                warnings.append(
+                    f"data.{name} has no effect on the cases of data.layout={self.layout}: it is "
+                    f"for data.layout={' or '.join(owners)}."
+                )
+        return warnings
+
+    @property
     def facts(self) -> Layout:
         """The facts of the layout."""
         return layout_of(self.layout)

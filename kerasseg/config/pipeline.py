@@ -147,6 +147,17 @@ class RecordSettings(Section):
     )
 
 
+_METHODS_OF_SETTINGS = {
+    "validation": ("ratio",),
+    "test": ("ratio", "kfold"),
+    "folds": ("kfold",),
+    "fold": ("kfold", "file"),
+    "stratify": ("ratio", "kfold"),
+    "seed": ("ratio", "kfold"),
+}
+"""Setting of section `split` -> the methods that look at it."""
+
+
 class SplitSettings(Section):
     """Who trains, who validates, who tests: always whole patients."""
 
@@ -200,6 +211,16 @@ class SplitSettings(Section):
         if (self.method == "file") != (self.file is not None):
             raise ValueError("split.method=file and split.file=CSV belong together: set both")
         return self
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about settings that the method does not look at."""
+        return [
+            f"split.{name}={getattr(self, name)} has no effect with split.method={self.method}: it "
+            f"is for split.method={' or '.join(methods)}."
+            for name, methods in _METHODS_OF_SETTINGS.items()
+            if self.method not in methods and self.is_changed(name)
+        ]
 
     @property
     def has_folds(self) -> bool:

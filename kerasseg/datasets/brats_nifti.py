@@ -7,7 +7,6 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.labels import is_named_as_2023
 from kerasseg.datasets.nifti import nifti_source
 
 _NAME = re.compile(
@@ -15,6 +14,7 @@ _NAME = re.compile(
 )
 
 _SEG = re.compile(r"[_-]seg\.nii", re.IGNORECASE)
+_TUMOUR = re.compile(r"tumou?r|lesion|glioma", re.IGNORECASE)
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
@@ -32,19 +32,33 @@ def _group(
 ) -> dict[str, dict[str, list[Path]]]:
     """Group the files of one folder by case id and kind (a canonical modality, or 'seg')."""
     groups: dict[str, dict[str, list[Path]]] = {}
-    unmatched = []
+    segmentations = []
     for name in names:
         match = _NAME.match(name)
         kind = match["kind"].lower() if match else ""
         kind = anatomy.MODALITY_ALIASES.get(kind, kind)
         if match and (kind in (*anatomy.MODALITIES, *modalities) or kind == "seg"):
             groups.setdefault(match["case"], {}).setdefault(kind, []).append(folder / name)
-        elif match and kind.startswith("segm") and "brain" not in name.lower():
-            unmatched.append(folder / name)
-    if len(groups) == 1 and len(unmatched) == 1:
-        # BraTS 2020 ships case 355's segmentation as W39_1998.09.19_Segm.nii.
-        next(iter(groups.values())).setdefault("seg", unmatched)
+        elif match and kind.startswith("segm"):
+            segmentations.append((match["case"], folder / name))
+    if len(groups) == 1:
+        ((case, kinds),) = groups.items()
+        tumours = [path for name, path in segmentations if _is_of_tumour(name, case)]
+        if len(tumours) == 1:
+            kinds.setdefault("seg", tumours)
     return {case: kinds for case, kinds in groups.items() if set(kinds) - {"seg"}}
+
+
+def _is_of_tumour(name: str, case: str) -> bool:
+    """Return whether `<name>_segmentation`, beside the scans of `case`, may be that of its tumour.
+
+    It may if the name says so, if it says nothing but the case, or if it is another id, as BraTS
+    2020 ships case 355's as W39_1998.09.19_Segm.nii. Data sets have those of the brain and of its
+    tissues beside it, such as <case>_brain_segmentation and <case>_wm_segmentation.
+    """
+    words = name.removeprefix(case).strip("_-")
+    other_id = words == name and any(map(str.isdigit, name)) and "brain" not in name.lower()
+    return bool(_TUMOUR.search(words)) or not words or other_id
 
 
 def _source(
@@ -69,5 +83,4 @@ def _source(
     note = ""
     if segmentation and not _SEG.search(segmentation.name):
         note = f"{segmentation.name} is taken for its segmentation, as the only one in its folder"
-    of_names = anatomy.BRATS_2023_LABEL_MAP if is_named_as_2023(images) else None
-    return nifti_source(settings, case_id, images, segmentation, label_map=of_names, note=note)
+    return nifti_source(settings, case_id, images, segmentation, note=note)

@@ -26,13 +26,14 @@ class Header:
     Programs choose between the two forms in their own ways, so a segmentation lies over its scan
     everywhere only if it has both as the scan has them.
 
-    sform, qform: an affine in the file's own unit, or None where its code is 0
+    sform, qform: affines in the file's own unit, as they are stored, even where their code is 0;
+                  qform is None if it is no rotation
     zooms:        voxel size (x, y, z) in that unit
     unit:         NIfTI's number for it: 1 is metres, 2 mm, 3 micrometres, 0 unknown
     notes:        contradictions, and what the reader made of them
     """
 
-    sform: np.ndarray | None
+    sform: np.ndarray
     sform_code: int
     qform: np.ndarray | None
     qform_code: int
@@ -96,20 +97,20 @@ def bring_to(first: Grid, array: np.ndarray, grid: Grid) -> tuple[np.ndarray, fl
         A view (D, H, W), and by how many mm its corners miss those of the first file: infinitely
         many if it has another shape.
     """
-    as_stored = _miss(first.affine, grid.affine, first.shape, grid.shape)
-    turned = _miss(first.our_affine, grid.our_affine, first.our_shape, grid.our_shape)
+    as_stored = turned = math.inf
+    if first.shape == grid.shape:
+        as_stored = corner_distance(first.affine, grid.affine, first.shape)
+    if first.our_shape == grid.our_shape:
+        turned = corner_distance(first.our_affine, grid.our_affine, first.our_shape)
     # The nearest axis of an oblique file may be another one after a rounding.
     if as_stored <= turned:
         return first.to_ours(array), as_stored
     return grid.to_ours(array), turned
 
 
-def _miss(
-    affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...], other_shape: tuple[int, ...]
-) -> float:
-    """Return the largest distance in mm between the same corners of two grids."""
-    if shape != other_shape:
-        return math.inf
+def corner_distance(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return the largest distance between the same corners of two grids of one shape, in the
+    affines' unit."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], (1,))).reshape(4, -1)
     return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
 

@@ -25,19 +25,21 @@ _FITS = 0.2
 _ENOUGH_VOXELS = 20_000
 """So many voxels of a label tell well enough whether it fits."""
 _NO_TUMOUR = 2 / 3
-"""Share of the scan above which no tumour is labelled but the brain, or everything around one. An
-ellipsoid fills 0.52 of the smallest box around it."""
+"""Share of the scan above which no tumour is labelled but the brain, or everything around one. The
+largest measured is 0.09 in BraTS2021_00006, 0.04 in 53 patients of LGG and 0.10 in 200 pictures; an
+ellipsoid fills 0.52 of a scan that was cut to its box."""
 _VOXEL_MM = (0.01, 100.0)
 """Shortest and longest side of a voxel that a scan of a head can have."""
 _COPY = 0.999
-"""Correlation from which on two channels are one sequence, perhaps scaled or rounded anew. Two
-sequences of one head stay below 0.99."""
+"""Correlation from which on two channels are one sequence, perhaps scaled or rounded anew. Measured
+on 53 patients of LGG: 1.00000 for the four who have a copy, at most 0.9743 for all others."""
 _SAMPLED = 100_000
 """Voxels that are enough to tell it."""
 _MOST_VOXELS = 4096
 """No side of a head has more voxels."""
 _LIKE_TRAINING = 1.25
-"""Factor by which a scan's voxels may be longer or shorter than any in the training."""
+"""Factor by which a scan's voxels may be longer or shorter than any in the training: so far the
+presets nnunet and classic_2d shrink and enlarge patches (0.7 to 1.4, and 0.78 to 1.28)."""
 _LEAST_SPREAD = 0.2
 """Logarithms of intensities differ so much between scanners, however alike a training's scans."""
 _SPEAKS_AGAINST = 8.0
@@ -173,10 +175,13 @@ def _copies(case: Case, inside: np.ndarray) -> Iterator[Finding]:
     """
     step = max(round((inside.size / inside.shape[-1] / _SAMPLED) ** (1 / 3)), 1)
     voxels = inside[::step, ::step, ::step].reshape(-1, inside.shape[-1]).astype(np.float64)
-    for places in itertools.combinations(range(len(case.modalities)), 2):
+    copied: set[str] = set()
+    # FLAIR first, as it is what stands in for others.
+    order = sorted(range(len(case.modalities)), key=lambda p: case.modalities[p] != anatomy.FLAIR)
+    for places in itertools.combinations(order, 2):
         original, copy = (case.modalities[place] for place in places)
-        if copy == anatomy.FLAIR:  # which is what stands in for others
-            original, copy = copy, original
+        if copy in copied:
+            continue
         pair = voxels[:, places]
         pair = pair[pair.any(axis=1)]
         deviations = pair.std(axis=0) if len(pair) else np.zeros(2)
@@ -184,6 +189,7 @@ def _copies(case: Case, inside: np.ndarray) -> Iterator[Finding]:
             continue
         shared = ((pair - pair.mean(axis=0)) / deviations).prod(axis=1).mean()
         if abs(shared) >= _COPY:
+            copied.add(copy)
             message = (
                 f"{copy} is a copy of {original}: it was not scanned, or its file was overwritten. "
                 f"A network sees no {copy} in this case: restore the file, or leave the case out"

@@ -23,7 +23,7 @@ CONVENTIONS: Final = MappingProxyType(
 """Convention -> canonical id -> id in the file: brats is BraTS up to 2021; brats23 is BraTS from
 2023 on, whose ids are the canonical ones; msd is Task01 of the Medical Segmentation Decathlon."""
 
-_BRATS_2023 = re.compile(r"[_-](t1n|t1c|t2w|t2f)\.nii", re.IGNORECASE)
+_BRATS_2023 = re.compile(r"[_-](t1n|t1c|t2w|t2f)\.nii|^brats-[a-z]+-\d+-\d+", re.IGNORECASE)
 
 _INTEGER_TOLERANCE = 1e-3
 """Label maps stored as float with a slope come back as 0.99999."""

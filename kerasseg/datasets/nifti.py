@@ -33,10 +33,11 @@ from kerasseg.datasets.case import (
     Header,
     bounding_box,
     bring_to,
+    corner_distance,
     with_zero_air,
 )
 from kerasseg.datasets.folders import files_below, unpacked
-from kerasseg.datasets.labels import canonical_labels, enhancing_id
+from kerasseg.datasets.labels import canonical_labels, enhancing_id, is_named_as_2023
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
 
@@ -51,11 +52,15 @@ _MILLIMETRES = {1: 1000.0, 3: 0.001}
 _POSSIBLE_MM = (0.01, 100.0)
 """Between these the size of a voxel is believed."""
 _SAME_SIZE = 0.01
+_SAME_PLACE_VOXELS = 0.5
+"""So far the two forms of a header may be apart: a quaternion of float32 rounds."""
 _AFFINE_TOLERANCE_MM = 0.05
 """How far a corner of the volume may move between files; headers round their numbers."""
 _SINGULAR = 1e-12
 """Determinant of an affine below which it counts as flat; voxels may be micrometres, or metres."""
 _ALL_BRAIN = 0.95
+"""Share of a volume that is signal, above which air is not 0. That of BraTS2021_00006 is 0.17, and
+0.47 when it is cut to the box of its brain."""
 _SEGMENTATION = "segmentation"
 _TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?")
 _ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # stub: an instance
@@ -203,6 +208,7 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
         stored = header.get_qform()
     except HeaderDataError:  # a quaternion that is none
         qform, qform_code, stored = None, 0, None
+    shape = tuple(int(n) for n in header.get_data_shape()[:3])
     zooms = tuple(float(size) for size in header.get_zooms()[:3])
     notes = []
     affine = header.get_base_affine() if sform is None and qform is None else sform
@@ -226,6 +232,13 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
                 f"the header gives two orientations, {names[0]} by its sform, which counts, and "
                 f"{names[1]} by its qform"
             )
+        elif qform is not None:
+            apart = corner_distance(sform, qform, shape) / min(zooms)
+            if apart > _SAME_PLACE_VOXELS:
+                notes.append(
+                    f"the header gives two places, {apart:.3g} voxels apart: its sform counts, but "
+                    "programs that go by the qform show the scan elsewhere"
+                )
     unit = int(header["xyzt_units"]) & 7
     affine = np.array(affine, float)
     factor = _MILLIMETRES.get(unit, 1.0)
@@ -238,7 +251,9 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
             f"the unit in the header would make voxels of {_format(sizes)} mm (x, y, z), and was "
             "read as mm"
         )
-    return affine, Header(sform, sform_code, stored, qform_code, zooms, unit, tuple(notes))
+    return affine, Header(
+        header.get_sform(), sform_code, stored, qform_code, zooms, unit, tuple(notes)
+    )
 
 
 def _is_invertible(affine: np.ndarray) -> bool:
@@ -288,6 +303,7 @@ class NiftiSource:
     stacked: int = 0
     classes: str = "subregions"
     note: str = ""
+    skull_stripped: bool = True
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -310,10 +326,11 @@ class NiftiSource:
             volumes[index], said = with_zero_air(volume, modality)
             notes += said
         image, box, signal = _stack(volumes)
-        if len(image) > 1 and np.count_nonzero(signal) > _ALL_BRAIN * math.prod(image.shape[:3]):
+        all_brain = _ALL_BRAIN * math.prod(image.shape[:3])
+        if len(image) > 1 and self.skull_stripped and np.count_nonzero(signal) > all_brain:
             notes.append(
                 "hardly a voxel is 0 in all modalities, so the whole volume counts as brain: "
-                "remove the skull, and make the air 0"
+                "remove the skull and make the air 0, or set data.skull_stripped=false"
             )
         return Case(
             case_id=self.case_id,
@@ -362,10 +379,11 @@ def nifti_source(
     """Return the source of a case that is read as section `data` asks.
 
     `stack` has the modalities' places in a 4-D file, and how many channels that has. The case is a
-    patient of its own. `data.label_map`, if there is one, counts instead of `label_map`, and
-    BraTS's of any year where there is neither.
+    patient of its own. `data.label_map`, if there is one, counts instead of `label_map`; where
+    there is neither, the files' names tell the year of BraTS, or its ids of any year count.
     """
-    ids = data.label_map or label_map
+    of_names = anatomy.BRATS_2023_LABEL_MAP if is_named_as_2023(images) else None
+    ids = data.label_map or label_map or of_names
     return NiftiSource(
         case_id=case_id,
         patient_id=case_id,
@@ -377,6 +395,7 @@ def nifti_source(
         stacked=stack[1],
         classes=data.classes,
         note=note,
+        skull_stripped=data.skull_stripped,
     )
 
 

@@ -4,21 +4,25 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from kerasseg.config.data import DataSettings
+from kerasseg.datasets.case import Case, CaseSource
 from kerasseg.datasets.dataset_json import read_label_ids
+from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.datasets.resample import resample_probabilities
-from kerasseg.errors import storage_error
+from kerasseg.errors import UserError, storage_error
 from kerasseg.evaluation.results import SegmentedCase, whole_volume
 from kerasseg.files import atomic_write
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.windows import clear_air
 from kerasseg.records.manifest import CaseRow
 from kerasseg.targets import air_probabilities, masks_to_label
 
@@ -57,7 +61,8 @@ class CaseFiles:
         if not self.kinds:
             return
         stored, target = segmented.stored, segmented.target
-        case, grid = stored.case, stored.case.grid
+        case, scan = stored.case, self._read_scan(stored.case)
+        grid = scan.grid if scan else case.grid
         same_grid = tuple(stored.full_shape) == grid.our_shape and np.allclose(
             case.affine, grid.our_affine
         )
@@ -70,6 +75,9 @@ class CaseFiles:
                 probabilities = resample_probabilities(
                     probabilities, case.affine, grid.our_shape, grid.our_affine
                 )
+                runs: Any = predictor.predictors if isinstance(predictor, Ensemble) else [predictor]
+                if scan and all(run.settings.air_is_background for run in runs):
+                    clear_air(probabilities, scan.image, around)
                 masks = predictor.masks_from_probabilities(probabilities, grid.spacing)
         picture = self.data.facts.single_pictures
         if "probabilities" in self.kinds:
@@ -83,6 +91,27 @@ class CaseFiles:
             ids = self._ids(row, target)
             write_label(files, label, ids, grid, target, self.setting)
             self.written.append(files.label)
+
+    @cached_property
+    def _sources(self) -> dict[str, CaseSource]:
+        """The cases by the scans' own files; none if these are gone."""
+        try:
+            return {source.case_id: source for source in discover(self.data)}
+        except UserError:
+            return {}
+
+    def _read_scan(self, case: Case) -> Case | None:
+        """Read the scan's own files, as a store has neither their header nor the air of their grid.
+
+        Return None if they are gone or are others now, or if they say nothing about space.
+        """
+        source = self._sources.get(case.case_id) if self.data.facts.knows_spacing else None
+        try:
+            scan = source.load() if source else None
+        except UserError:
+            return None
+        same = scan and scan.grid.shape == case.grid.shape
+        return scan if same and np.allclose(scan.grid.affine, case.grid.affine) else None
 
     def _ids(self, row: CaseRow, target: str) -> Mapping[int, int]:
         files = [(self.data.root or Path()) / file.name for file in row.files]

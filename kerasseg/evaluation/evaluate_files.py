@@ -18,7 +18,7 @@ from kerasseg.config.layouts import PICTURES
 from kerasseg.datasets.case import Grid, bring_to, lps_grid
 from kerasseg.datasets.discovery import patient_of, unclear_patients
 from kerasseg.datasets.folders import files_below, unpacked
-from kerasseg.datasets.labels import CONVENTIONS, canonical_labels
+from kerasseg.datasets.labels import CONVENTIONS, canonical_labels, is_named_as_2023
 from kerasseg.datasets.nifti import read_nifti
 from kerasseg.datasets.pictures import as_channels, one_channel, read_mask, read_picture
 from kerasseg.errors import UserError, printable
@@ -30,8 +30,10 @@ from kerasseg.targets import label_to_masks
 _PREFERRED = ("flair", "t2f", "0000", "")
 """Parts of file names, the preferred scan first."""
 _ENDINGS = (".nii.gz", ".nii", *PICTURES)
+_MODALITIES = {*anatomy.MODALITIES, *anatomy.MODALITY_ALIASES}
 _MARKS = ("_seg", "-seg", "_pred", "-pred", "_prediction", "_label", "_mask")
 """Ends that a file name may have after the case id."""
+_SCAN = re.compile(r"(?P<case>.+)[_-](?P<kind>[a-z0-9]+)", re.IGNORECASE)
 _MASKS = {0: 0, 1 << 16: anatomy.TUMOUR}
 """Label map of pictures that are masks: their one value besides 0 is read as one no pixel has."""
 _NO_SIZE = (
@@ -261,6 +263,11 @@ def _by_case(folder: Path, option: str) -> dict[str, Path]:
                 f"{path.relative_to(folder)} are both of the case {name}: keep one."
             )
         files[name] = unpacked(path)
+    for name in list(files):
+        # A data set's own folder has the scans beside the segmentation, which have its name, too.
+        scan = _SCAN.fullmatch(name)
+        if scan and scan["case"] in files and scan["kind"].lower() in _MODALITIES:
+            del files[name]
     if not files:
         raise UserError(
             f"{option} {folder}: holds no NIfTI file (.nii or .nii.gz) and no picture "
@@ -315,6 +322,12 @@ def _known(
         )
     if enhancing is not None:
         enhancing |= {i: path for i in (3, 4) if i in {round(float(v)) for v in found}}
+        if 4 in enhancing and is_named_as_2023([enhancing[4]]):
+            raise UserError(
+                f"{enhancing[4]}: holds label 4, but under the names of BraTS 2023 and later "
+                "enhancing tumour is 3: say with --labels which ids are NCR, ED and ET, such as "
+                "0+4,1,2,3 if 4 is a resection cavity, which is background."
+            )
         if {3, 4} <= enhancing.keys():
             where = str(path) if enhancing[3] == enhancing[4] else f"{enhancing[3]}, {enhancing[4]}"
             raise UserError(

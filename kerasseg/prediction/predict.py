@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +13,11 @@ from rich.table import Table
 from kerasseg.config.load import split_settings
 from kerasseg.datasets.checks import format_notes, group_notes
 from kerasseg.datasets.inputs import find_inputs
+from kerasseg.datasets.labels import CONVENTIONS
 from kerasseg.errors import UserError, printable, storage_error
 from kerasseg.files import atomic_write
 from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
-from kerasseg.run import CHECKPOINT, own_version
+from kerasseg.run import CHECKPOINT, own_version, read_run
 
 if TYPE_CHECKING:
     from kerasseg.prediction.model import Model
@@ -150,7 +151,14 @@ def predict(
                 "and predictions are not mixed up."
             )
     model = load(*arguments.runs, combine=combine, overrides=arguments.settings)
-    inputs = find_inputs(arguments.inputs, model.data, layout, _below(output, arguments.inputs))
+    # Overrides may say how these scans lie; the ids stay those of the data of the training.
+    ids = CONVENTIONS[read_run(arguments.runs[0]).experiment.data.facts.convention]
+    inputs = [
+        replace(found, label_ids=found.label_ids or ids)
+        for found in find_inputs(
+            arguments.inputs, model.data, layout, _below(output, arguments.inputs)
+        )
+    ]
     claim_folder(
         output,
         describe_origin(model, list(arguments.settings), options.labels),

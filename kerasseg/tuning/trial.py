@@ -143,7 +143,9 @@ def _stop_with_parent() -> None:
     """Save the state and stop, as on SIGTERM, when the process that waits for this one is gone."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not by sys.stdin: a thread that holds its lock ends the interpreter with a fatal error.
+        while os.read(0, 1 << 16):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(300.0)
         os._exit(1)  # It hangs, and no parent is left to end it.

@@ -1,4 +1,6 @@
+import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -537,3 +539,32 @@ def test_yaml_anchors_and_merges(tmp_path):
 def test_numbers_in_scientific_notation():
     assert yaml.safe_load("1e-4") == "1e-4", "what plain PyYAML makes of it"
     assert load_experiment(None, ["optimizer.learning_rate=1e-4"]).optimizer.learning_rate == 1e-4
+
+
+def test_every_setting_that_a_message_or_a_page_names_exists():
+    """A name such as split.folds in a text of the package, but for docstrings and the loss's."""
+    keys = set(known_keys())
+    sections = "|".join({key.split(".")[0] for key in keys} - {"loss"})
+    name = re.compile(rf"(?<![\w./\[])(?:{sections})(?:\.[a-z][a-z_0-9]*)+(?![\w(/])")
+    files = ("csv", "h5", "json", "jsonl", "keras", "md", "npz", "pkl", "py", "yaml")
+    package, texts = Path(__file__).parents[2] / "kerasseg", []
+    for path in package.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        statements = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        constants = [n for n in nodes if isinstance(n, ast.Constant) and id(n) not in statements]
+        texts += [(path.name, node.value) for node in constants if isinstance(node.value, str)]
+    for path in (package / "templates").glob("*.html"):
+        # Of what Jinja computes only the texts.
+        page = re.sub(
+            r"\{[{%].*?[%}]\}", lambda m: " ".join(m[0].split('"')[1::2]), path.read_text()
+        )
+        texts.append((path.name, page))
+    found = [(file, key) for file, text in texts for key in name.findall(text)]
+    assert len(found) > 200, "or the names were not found"
+    wrong = [
+        (file, key)
+        for file, key in found
+        if key.rsplit(".")[-1] not in files
+        and not any(known == key or known.startswith(f"{key}.") for known in keys)
+    ]
+    assert wrong == []

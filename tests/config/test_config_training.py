@@ -1,5 +1,7 @@
 """Section `training`: what is refused when the config is read, and in which words."""
 
+import re
+
 import pytest
 
 from kerasseg.cli.options import read_experiment
@@ -147,3 +149,21 @@ def test_an_encoder_of_random_weights_that_is_held_back_is_warned_of(capsys):
     assert capsys.readouterr() == ("", f"Warning: {warning}\n")
     (warning,) = load_experiment(None, held[:1]).warnings
     assert warning.startswith("optimizer.encoder_factor holds back") and "leave it out" in warning
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.interpolation=linear"], ["data.interpolation has no effect without data.spacing"]),
+        (["data.interpolation=linear", "data.spacing=[1,1,1]"], []),
+        (["data.h5_slices=20"], ["it is for data.layout=brats_h5"]),
+        (["split.fold=1"], ["split.fold=1 has no effect with split.method=ratio: .*kfold or file"]),
+        (["split.method=kfold", "split.fold=1", "split.folds=3", "split.test=0.1"], []),
+        (["split.method=kfold", "split.validation=0.3"], ["for split.method=ratio"]),
+        (["split={method: file, file: a.csv, seed: 3, test: 0.3}"], ["split.test", "split.seed"]),
+    ],
+)
+def test_settings_without_effect_are_said(overrides, words):
+    warnings = load_experiment(None, overrides).warnings
+    assert len(warnings) == len(words)
+    assert all(re.search(word, warning) for word, warning in zip(words, warnings, strict=True))

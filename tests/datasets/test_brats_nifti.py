@@ -265,6 +265,7 @@ def test_noise_of_a_scan_that_was_not_stripped_is_no_air(tmp_path, phantoms):
     np.testing.assert_array_equal(case.image[..., 3], values)
     (note,) = case.notes
     assert "the whole volume counts as brain" in note
+    assert discover(settings(tmp_path, skull_stripped=False))[0].load().notes == []
 
 
 def test_negative_intensities_around_zero_air_stay(tmp_path, phantoms):
@@ -337,14 +338,29 @@ def test_4_is_no_enhancing_tumour_under_the_names_of_2023_and_later(tmp_path, ph
         tmp_path, "BraTS-GLI-00001-100", phantoms[0], pattern="{case}-{kind}.nii.gz",
         names=NEW_NAMES, enhancing=4,
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"seg.nii.gz: label value\(s\) \[4\].*resection cavity"):
-        discover(settings(tmp_path))[0].load()
+    files = {m: f"{{case}}/*-{name}.nii.gz" for m, name in NEW_NAMES.items()}
+    patterns = {"layout": "nifti", "files": files, "segmentation": "{case}/*-seg.nii.gz"}
+    for data in (settings(tmp_path), DataSettings(root=tmp_path, **patterns)):
+        with pytest.raises(UserError, match=r"seg.nii.gz: label value\(s\) \[4\].*resection"):
+            discover(data)[0].load()
     cavity = {0: 0, 1: 1, 2: 2, 3: 3, 4: 0}
     label = discover(settings(tmp_path, label_map=cavity))[0].load().label
     np.testing.assert_array_equal(label, np.where(phantoms[0][1] == anatomy.ET, 0, phantoms[0][1]))
 
 
-def test_a_segmentation_of_the_brain_is_none_of_a_tumour(tmp_path, phantoms):
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("case_brain_segmentation", False),
+        ("brain_segmentation", False),
+        ("case_wm_segmentation", False),
+        ("case_segmentation", True),
+        ("case_brain_tumor_segmentation", True),
+    ],
+)
+def test_only_a_segmentation_of_the_tumour_by_its_name_is_taken(tmp_path, phantoms, name, taken):
     folder = write_brats(tmp_path, "case", phantoms[0])
-    (folder / "case_seg.nii.gz").rename(folder / "case_brain_segmentation.nii.gz")
-    assert discover(settings(tmp_path))[0].load().label is None
+    (folder / "case_seg.nii.gz").rename(folder / f"{name}.nii.gz")
+    case = discover(settings(tmp_path))[0].load()
+    assert (case.label is not None) == taken
+    assert any(name in note for note in case.notes) == taken, "what was taken is named"

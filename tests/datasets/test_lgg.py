@@ -109,7 +109,6 @@ def test_a_sequence_that_is_flair_once_more_is_said(tmp_path):
     assert {note.split(":")[0] for note in every.notes} == {
         "t1 is a copy of flair",
         "t1ce is a copy of flair",
-        "t1ce is a copy of t1",
     }
     assert [note.split(":")[0] for note in one.notes] == ["t1ce is a copy of flair"]
     found = list(findings_of(discover(settings(tmp_path))[2].load()))

@@ -140,6 +140,7 @@ def test_the_header_has_the_affine_in_both_forms_unless_it_shears(tmp_path):
 
 
 RAS = LPS * [[-1], [-1], [1], [1]]
+MOVED = LPS + np.outer([0, 1, 0, 0], [0, 0, 0, 27])
 
 
 def header_of(path, *, sform=None, qform=None, unit=0, zooms=None):
@@ -165,10 +166,12 @@ def header_of(path, *, sform=None, qform=None, unit=0, zooms=None):
         ({"sform": (LPS, 1), "unit": 1}, LPS, ["voxels of 1000 x 1000 x 1000 mm"]),
         ({"sform": (LPS, 1), "qform": (RAS, 1)}, LPS, ["LPS by its sform, which counts, and RAS"]),
         ({"sform": (LPS, 1), "zooms": (1, 1, 3)}, LPS, ["1 x 1 x 1 by its sform", "1 x 1 x 3 by"]),
+        ({"sform": (LPS, 2), "qform": (MOVED, 1)}, LPS, ["two places, 27 voxels apart"]),
+        ({"sform": (MOVED, 0), "qform": (LPS, 1)}, LPS, []),
         ({"sform": (LPS * 0, 1), "qform": (LPS, 1)}, LPS, []),
         ({"zooms": (1, 2, 3)}, None, ["does not say how the scan lies in space"]),
     ],
-    ids=["mm", "mm s", "m", "um", "no m", "turned", "zooms", "flat", "none"],
+    ids=["mm", "mm s", "m", "um", "no m", "turned", "zooms", "moved", "unset", "flat", "none"],
 )
 def test_the_place_that_a_header_tells_is_read_and_written_back(tmp_path, header, affine, words):
     """In mm, with what contradicts itself said; a label beside the scan lies as the scan does."""

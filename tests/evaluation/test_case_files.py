@@ -142,8 +142,6 @@ def test_a_resampled_store_and_probabilities(root, tmp_path):
         "thick",
         "data.layout=brats_nifti",
         "data.spacing=[2,1.25,1.5]",
-        # `predict` knows the air of the scan's own grid, which a resampled store does not hold.
-        "evaluation.air_is_background=false",
         f"records.root={tmp_path / 'store'}",
         "model.target=regions",
         "split.test=0.25",
@@ -160,7 +158,10 @@ def test_a_resampled_store_and_probabilities(root, tmp_path):
     predict(Arguments((run,), scans, ()), out, overlays=0, options=options)
     same_files(folder / "labels", out, [f"{case}.nii.gz"])
     same_files(folder / "probabilities", out, maps, atol=1e-5)
-    assert nib.load(folder / "labels" / f"{case}.nii.gz").shape == (22, 24, 18)
+    label, scan = nib.load(folder / "labels" / f"{case}.nii.gz"), nib.load(next(scans[0].iterdir()))
+    assert label.shape == (22, 24, 18)
+    for key in ("sform_code", "qform_code", "srow_x"):
+        np.testing.assert_array_equal(label.header[key], scan.header[key])
 
 
 @pytest.mark.parametrize("combine", ["mean", pytest.param("vote", marks=pytest.mark.all_only)])

@@ -182,6 +182,26 @@ def test_a_file_that_does_not_fit_is_refused(folders, name, values, affine, word
     assert "case0.nii" in str(error.value), name
 
 
+def test_4_under_the_names_of_2023_and_later_is_asked_about(tmp_path):
+    """It is a resection cavity from 2024 on, and files without a 3 do not contradict it."""
+    for side in ("pred", "truth"):
+        write_nifti(tmp_path / side / "BraTS-GLI-00009-100.nii.gz", labels(0), THICK)
+    (pair,) = find_pairs(tmp_path / "pred", tmp_path / "truth")
+    with pytest.raises(UserError, match=r"BraTS-GLI-00009-100.nii.gz: holds label 4.*0\+4,1,2,3"):
+        read_pair(pair, *parse_labels(None), {})
+    assert set(np.unique(read_pair(pair, *parse_labels("0+4,1,2,3")).truth)) == {0, 1, 2}
+
+
+def test_scans_beside_the_segmentations_of_a_data_set_are_passed_over(folders):
+    wanted = find_pairs(folders / "pred", folders / "truth")
+    for name in ("case0-t1c.nii.gz", "case1_FLAIR.nii"):
+        write_nifti(folders / "truth" / name, labels(0))
+    assert find_pairs(folders / "pred", folders / "truth") == wanted
+    write_nifti(folders / "truth" / "case9-t1c.nii.gz", labels(0))
+    with pytest.raises(UserError, match=r"no partner .*case9-t1c"):
+        find_pairs(folders / "pred", folders / "truth")
+
+
 def test_partners_that_are_missing_or_double_and_folders_that_are_empty(folders):
     pred, truth = folders / "pred", folders / "truth"
     (folders / "empty").mkdir()

@@ -101,6 +101,21 @@ def test_ids_of_brats_2023_and_as_asked_for(runs, brats, phantoms, tmp_path):
     np.testing.assert_array_equal(new, label)  # the same phantom
 
 
+def test_files_of_other_names_get_the_ids_of_the_data_of_the_training(runs, brats, tmp_path):
+    """The layout that the command line names says where the scans lie, and nothing of ids."""
+    files = ", ".join(f"{m}: '{{case}}/*_{m}.nii.gz'" for m in ("flair", "t1", "t1ce", "t2"))
+    run_predict(
+        runs["volumes"],
+        brats / "BraTS2021_00000",
+        tmp_path,
+        "data.layout=nifti",
+        f"data.files={{{files}}}",
+        overlays=0,
+    )
+    (path,) = tmp_path.glob("*.nii.gz")
+    assert set(np.unique(np.asarray(nib.load(path).dataobj))) == {0, 1, 2, 3}
+
+
 def test_probabilities_and_uncertainty(runs, brats, tmp_path):
     options = OutputOptions(probabilities=True, uncertainty=True)
     one, out = brats / "BraTS2021_00000", tmp_path / "out"

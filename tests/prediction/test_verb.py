@@ -3,6 +3,10 @@
 import os
 import shutil
 
+import pytest
+
+from kerasseg.cli import evaluate, serving
+from kerasseg.errors import UserError
 from tests.conftest import write_brats
 from tests.test_cli import kerasseg
 
@@ -23,3 +27,14 @@ def test_exit_codes_and_the_table(runs, phantoms, tmp_path):
     done = kerasseg("predict", str(tmp_path / "run"), *words[1:])
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "has no checkpoint" in done.stderr
+
+
+def test_a_wrong_run_is_refused_before_tensorflow_is_started(monkeypatch, tmp_path):
+    for module in (evaluate, serving):
+        monkeypatch.setattr(module, "with_tensorflow", lambda: pytest.fail("it was started"))
+    words = [str(tmp_path / "no_run"), str(tmp_path)]
+    with pytest.raises(UserError, match="no_run is not there"):
+        evaluate.predict(words, tmp_path / "out")
+    for name in ("savedmodel", "onnx"):
+        with pytest.raises(UserError, match="no_run is not there"):
+            serving.export(words[:1], tmp_path / "model", format=name)
