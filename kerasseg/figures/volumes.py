@@ -27,6 +27,8 @@ _LEAST_DEPTH = 0.4
 so have LGG's stacks, because their files do not say how far apart the slices lie."""
 _WIDEST_PLANE = 1.6
 """Largest width of a plane over its height."""
+_LEGEND_WIDTH = 5.8
+"""Width in inches of a figure whose legend names three classes and all kinds of errors."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,8 @@ def draw_case_planes(
     rows = ("truth", "prediction", "errors")
     side = 2.7
     figure = Figure(
-        figsize=(max(side * sum(widths) + 0.5, 5.2), side * len(rows) + 1.0), layout="constrained"
+        figsize=(max(side * sum(widths) + 0.5, _LEGEND_WIDTH), side * len(rows) + 1.0),
+        layout="constrained",
     )
     panels = figure.subplots(len(rows), len(planes), width_ratios=widths, squeeze=False)
     for column, plane in enumerate(planes):

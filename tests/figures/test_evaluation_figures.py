@@ -61,8 +61,14 @@ def counts_of(truth):
 
 
 def draw(figure):
-    """Lay the figure out, which computes every artist but no pixel, and return all its text."""
+    """Lay the figure out, which computes every artist but no pixel, and return all its text.
+
+    Its legends must lie within it and over no panel.
+    """
     figure.draw_without_rendering()
+    for box in (legend.get_window_extent() for legend in figure.legends):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, "the legend is cut"
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
     return " | ".join(text.get_text() for text in figure.findobj(Text))
 
 

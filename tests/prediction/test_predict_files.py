@@ -109,6 +109,7 @@ def test_files_of_other_names_get_the_ids_of_the_data_of_the_training(runs, brat
         brats / "BraTS2021_00000",
         tmp_path,
         "data.layout=nifti",
+        "data.root=gone",
         f"data.files={{{files}}}",
         overlays=0,
     )

@@ -128,6 +128,14 @@ def test_the_trial_knows_when_its_parent_is_gone(tmp_path):
     assert (tmp_path / "done").exists()
 
 
+def test_the_watch_for_the_parent_does_not_spoil_the_end_of_a_trial():
+    """By Python's own standard input it did: the interpreter aborts if a thread holds its lock."""
+    code = "import time, kerasseg.tuning.trial as t; t._stop_with_parent(); time.sleep(0.2)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert process.wait() == 0
+    process.stdin.close()
+
+
 def test_a_trial_sees_its_own_gpu_and_no_chief(monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "10.0.0.1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
