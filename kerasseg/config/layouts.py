@@ -165,9 +165,9 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             settings=("pairs",),
         ),
         "nifti": Layout(
-            _DATASETS + "nifti.discover",
+            _DATASETS + "nifti_patterns.discover",
             "the patterns of data.files",
-            inputs=_DATASETS + "nifti_inputs.nifti_pattern_inputs",
+            inputs=_DATASETS + "nifti_patterns.inputs",
             suffixes=NIFTI,
             label_map=anatomy.BRATS_LABEL_MAP,
             settings=("files", "segmentation"),

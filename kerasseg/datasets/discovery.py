@@ -11,7 +11,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.config.layouts import LAYOUTS
 from kerasseg.datasets.case import CaseSource, unique_sources
 from kerasseg.datasets.folders import files_below
-from kerasseg.datasets.nifti import pattern_regex
+from kerasseg.datasets.nifti_patterns import pattern_regex
 from kerasseg.errors import UserError
 
 _TIME_POINT = re.compile(

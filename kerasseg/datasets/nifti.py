@@ -1,9 +1,8 @@
-"""NIfTI files: reading, writing, cases made of them, and the layout `nifti` by name patterns."""
+"""NIfTI files: reading, writing, and cases made of them."""
 
 import functools
 import gzip
 import math
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,9 +25,7 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import (
     Box,
-    BrokenSource,
     Case,
-    CaseSource,
     Grid,
     Header,
     bounding_box,
@@ -36,7 +33,7 @@ from kerasseg.datasets.case import (
     corner_distance,
     with_zero_air,
 )
-from kerasseg.datasets.folders import files_below, unpacked
+from kerasseg.datasets.folders import unpacked
 from kerasseg.datasets.labels import canonical_labels, enhancing_id, is_named_as_2023
 from kerasseg.errors import UserError
 from kerasseg.files import atomic_write
@@ -61,8 +58,6 @@ _SINGULAR = 1e-12
 _ALL_BRAIN = 0.95
 """Share of a volume that is signal, above which air is not 0. That of BraTS2021_00006 is 0.17, and
 0.47 when it is cut to the box of its brain."""
-_SEGMENTATION = "segmentation"
-_TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?")
 _ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # stub: an instance
 _BAD_FILE = (
     TypeError,
@@ -439,77 +434,3 @@ def _read_beside(path: Path, first_path: Path, first: Grid) -> np.ndarray:
             "resample it."
         )
     return volume
-
-
-def discover(settings: DataSettings) -> list[CaseSource]:
-    """Find every case by the patterns of `data.files`. One that lacks a modality is broken."""
-    assert settings.root is not None  # checked when the config is read
-    patterns = {m: settings.files[m] for m in settings.modalities}
-    if settings.segmentation is not None:
-        patterns[_SEGMENTATION] = settings.segmentation
-    compiled = {kind: pattern_regex(pattern) for kind, pattern in patterns.items()}
-    found: dict[str, dict[str, list[Path]]] = {}
-    for folder, names in files_below(settings.root):
-        for name in names:
-            path = folder / name
-            for kind, pattern in compiled.items():
-                match = match_below(settings.root, path, pattern)
-                if match:
-                    found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
-    return [
-        _source(case_id, kinds, patterns, settings)
-        for case_id, kinds in found.items()
-        if set(kinds) - {_SEGMENTATION}
-    ]
-
-
-def pattern_regex(pattern: str) -> re.Pattern[str]:
-    """Turn a pattern into a regular expression over the path below `data.root`.
-
-    `*` and `?` stay within one folder's name, `**/` is any number of folders, and a second
-    `{case}` is the same name again.
-    """
-    parts, end, seen = [], 0, False
-    for token in _TOKEN.finditer(pattern):
-        parts.append(re.escape(pattern[end : token.start()]))
-        end = token.end()
-        if token[0] == "{case}":
-            parts.append("(?P=case)" if seen else "(?P<case>[^/]+)")
-            seen = True
-        else:
-            parts.append({"*": "[^/]*", "?": "[^/]", "**/": "(?:.*/)?"}[token[0]])
-    return re.compile("".join(parts) + re.escape(pattern[end:]), re.DOTALL)
-
-
-def match_below(root: Path, path: Path, pattern: re.Pattern[str]) -> re.Match[str] | None:
-    """Match a file's path below `root`; that of an unpacked file may have its folder's name."""
-    for place in dict.fromkeys((path, unpacked(path))):
-        match = pattern.fullmatch(place.relative_to(root).as_posix())
-        if match:
-            return match
-    return None
-
-
-def _source(
-    case_id: str, kinds: dict[str, list[Path]], patterns: dict[str, str], settings: DataSettings
-) -> CaseSource:
-    files = tuple(path for paths in kinds.values() for path in paths)
-    missing = [kind for kind in settings.modalities if kind not in kinds]
-    if missing:
-        looked = " and ".join(f"{kind} ({patterns[kind]})" for kind in missing)
-        reason = (
-            f"{settings.root}: case {case_id} has no {looked}, only "
-            f"{', '.join(p.name for p in files)}: restore the file, remove the case, or change "
-            "data.files."
-        )
-        return BrokenSource(case_id, case_id, files, reason)
-    for kind, paths in kinds.items():
-        if len(paths) > 1:
-            reason = (
-                f"{paths[0]} and {paths[1]} both fit the pattern of {kind}, {patterns[kind]}: make "
-                "the pattern narrower, or keep one file."
-            )
-            return BrokenSource(case_id, case_id, files, reason)
-    images = [kinds[m][0] for m in settings.modalities]
-    segmentation = kinds[_SEGMENTATION][0] if _SEGMENTATION in kinds else None
-    return nifti_source(settings, case_id, images, segmentation)

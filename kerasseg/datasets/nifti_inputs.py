@@ -1,7 +1,6 @@
 """Finding the cases that are to be predicted among NIfTI files.
 
-They are told by their names, by their numbers, by what is stacked in them, or by the patterns of
-the run's own data.
+They are told by their names, by their numbers, or by what is stacked in them.
 """
 
 import re
@@ -16,7 +15,7 @@ from kerasseg.datasets.case import Input, broken
 from kerasseg.datasets.checks import NO_NAMES
 from kerasseg.datasets.dataset_json import description_beside, label_ids_of_names, named_channels
 from kerasseg.datasets.folders import unpacked
-from kerasseg.datasets.nifti import match_below, nifti_source, pattern_regex, read_header
+from kerasseg.datasets.nifti import nifti_source, read_header
 from kerasseg.errors import UserError
 
 _ANY_CASE = re.IGNORECASE | re.DOTALL
@@ -244,45 +243,3 @@ def _lacking(found: tuple[str, ...], data: DataSettings) -> str:
         f"has {', '.join(found)}, but the run needs {', '.join(data.modalities)}: add "
         f"{', '.join(missing)}, or use a run that was trained without."
     )
-
-
-def nifti_pattern_inputs(
-    files: list[Path], paths: Sequence[Path], data: DataSettings
-) -> list[Input]:
-    """Find the cases among files by the patterns of `data.files`.
-
-    A pattern counts from the folder in `paths` or, where it names folders, from one above it: the
-    user may name the folder of a single case.
-    """
-    patterns = {m: data.files[m] for m in data.modalities if m in data.files}
-    compiled = {kind: pattern_regex(pattern) for kind, pattern in patterns.items()}
-    roots = [(path if path.is_dir() else path.parent).absolute() for path in paths]
-    levels = max((pattern.count("/") for pattern in patterns.values()), default=0)
-    for up in range(levels + 1):
-        found: dict[str, dict[str, list[Path]]] = {}
-        above = dict.fromkeys([root, *root.parents][min(up, len(root.parents))] for root in roots)
-        for path in files:
-            root = next(r for r in above if r in path.absolute().parents)
-            for kind, pattern in compiled.items():
-                match = match_below(root, path.absolute(), pattern)
-                if match:
-                    found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
-        if found:
-            return [_input(case, kinds, data) for case, kinds in found.items()]
-    return []
-
-
-def _input(case: str, kinds: dict[str, list[Path]], data: DataSettings) -> Input:
-    files = tuple(path for paths in kinds.values() for path in paths)
-    missing = [m for m in data.modalities if m not in kinds]
-    if missing:
-        reason = (
-            f"{files[0].parent}: {case} has {', '.join(kinds)}, but the run needs "
-            f"{', '.join(data.modalities)}: add {', '.join(missing)} ("
-            f"{', '.join(data.files.get(m, 'no pattern in data.files') for m in missing)})."
-        )
-        return broken(case, files, reason)
-    double = [paths for paths in kinds.values() if len(paths) > 1]
-    if double:
-        return broken(case, files, f"{double[0][1]}: fits like {double[0][0]}: keep one.")
-    return Input(nifti_source(data, case, [kinds[m][0] for m in data.modalities]))

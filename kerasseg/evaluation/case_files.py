@@ -110,8 +110,9 @@ class CaseFiles:
             scan = source.load() if source else None
         except UserError:
             return None
-        same = scan and scan.grid.shape == case.grid.shape
-        return scan if same and np.allclose(scan.grid.affine, case.grid.affine) else None
+        if scan is None or scan.grid.shape != case.grid.shape:
+            return None
+        return scan if np.allclose(scan.grid.affine, case.grid.affine) else None
 
     def _ids(self, row: CaseRow, target: str) -> Mapping[int, int]:
         files = [(self.data.root or Path()) / file.name for file in row.files]

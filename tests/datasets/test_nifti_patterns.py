@@ -3,7 +3,7 @@ import pytest
 
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover
-from kerasseg.datasets.nifti import pattern_regex
+from kerasseg.datasets.nifti_patterns import pattern_regex
 from kerasseg.errors import UserError
 from tests.conftest import LPS, to_file_axes, write_nifti
 
