@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import keras
 import numpy as np
 import tensorflow as tf
+import yaml
 
 from kerasseg import __version__, anatomy
 from kerasseg.errors import UserError, storage_error
@@ -53,44 +54,8 @@ LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"float32": 1e-3, "float16":
 Dice alone."""
 _CALIBRATION_CASES = 16
 """Training cases, `pipeline.validation_patches_per_volume` patches of each."""
-_NORMALISATION = (
-    "Each modality by itself: subtract the mean and divide by the standard deviation of the scan's "
-    "voxels that are not 0; voxels that are 0 (air) stay 0. Over the whole scan, before patches "
-    "are cut."
-)
-_NOT_STRIPPED = (
-    " The scans are not skull-stripped: voxels that are 0, and all that is outside of the scan, "
-    "get the z-score of the modality's lowest value instead, which takes the place of 0 in windows."
-)
-_AIR = (
-    "A voxel in which every modality is air (0, or the lowest value of scans that are not "
-    "skull-stripped) is background, whatever the model says."
-)
-_WINDOWS = (
-    "Windows lie over the smallest box around all voxels that are not 0 in every channel "
-    "(evaluation.brain_box; else over the whole volume), spread evenly along each axis: with slack "
-    "= length - window and step = int(window * (1 - evaluation.overlap)) there are ceil(slack / "
-    "step) + 1, the i-th begins at round(i * slack / (number - 1)). Where the box is smaller than "
-    "the window there is one, which begins floor(-slack / 2) before it. What is outside of the "
-    "volume is 0. Probabilities are averaged with the weight exp(-0.5 * (offset from the centre / "
-    "(window / 8)) ** 2) of each axis, multiplied, divided by the largest, at least 0.001 "
-    "(evaluation.weighting=gaussian; else 1). Each window goes through the network in every one of "
-    "orientations (axis i of the input is axis order[i] of the window, backwards if mirrored[i]), "
-    "and the results, brought back, are averaged. In windows of 0 alone, and outside of the box, "
-    "probabilities are those of outside. A 2-D network takes windows of one plane of slice_axis, "
-    "which is moved to the front, with context planes on both sides as channels."
-)
-_CLEAN_UP = (
-    "From the masks, channel by channel in the order of regions: components (26 neighbours) below "
-    "minimum_volume mm3 are removed, then all but the largest of those in keep_largest, then holes "
-    "of those in fill_holes are filled; what is removed from a region is removed from those inside "
-    "it, what is added to it is added to those around it. Then, if enhancing tumour is below "
-    "minimum_enhancing mm3, all of it becomes necrosis. docs/inference.md has the rules."
-)
-_ADVICE = (
-    'In OpenVINO compile it with {"INFERENCE_PRECISION_HINT": "f32"}: on processors with bfloat16 '
-    "OpenVINO computes in it by itself, which changes the probabilities."
-)
+_NOTES: Final = Path(__file__).parents[1] / "templates" / "onnx_notes.yaml"
+"""What is said in words in NAME.json."""
 
 
 def export_onnx(
@@ -366,6 +331,7 @@ def _compare_dice(
 def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> dict[str, Any]:
     """Return the contents of NAME.json; docs/onnx.md explains the names."""
     data, pipeline = run.experiment.data, run.experiment.pipeline
+    notes = yaml.safe_load(_NOTES.read_text(encoding="utf-8"))
     flat = run.predictor.slice_axis is not None
     neighbours = pipeline.slices.neighbours if flat else 0
     channels = "the modalities in order"
@@ -378,15 +344,16 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
         "modalities": list(data.modalities),
         "channels": channels,
         "skull_stripped": data.skull_stripped,
-        "normalisation": _NORMALISATION + ("" if data.skull_stripped else _NOT_STRIPPED),
-        "air": _AIR if run.experiment.evaluation.air_is_background else "as the model says",
+        "normalisation": notes["normalisation"]
+        + ("" if data.skull_stripped else f" {notes['not_stripped']}"),
+        "air": notes["air"] if run.experiment.evaluation.air_is_background else "as the model says",
         "dimensions": 2 if flat else 3,
         "axes": ["superior", "posterior", "left"],
         "slices": {"axis": pipeline.slices.axis, "neighbours": neighbours} if flat else None,
         "spacing": list(data.spacing) if data.spacing else None,
         "size": list(data.size) if data.size else None,
         "evaluation": run.experiment.evaluation.model_dump(mode="json"),
-        "inference": _describe_inference(run, ids),
+        "inference": _describe_inference(run, ids, notes),
         "postprocessing": run.experiment.postprocessing.model_dump(mode="json"),
         "target": run.target,
         "activation": f"{anatomy.ACTIVATIONS[run.target]}, in the model",
@@ -398,7 +365,7 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
         "dynamic_batch": exported.shape[0] is None,
         "dynamic_size": exported.any_size,
         "runtime": exported.runtime,
-        "advice": _ADVICE,
+        "advice": notes["advice"],
         "versions": {
             "kerasseg": __version__,
             **{name: packages.version(name) for name in ("tensorflow", "keras")},
@@ -408,7 +375,9 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
     }
 
 
-def _describe_inference(run: LoadedRun, ids: Mapping[int, int]) -> dict[str, Any]:
+def _describe_inference(
+    run: LoadedRun, ids: Mapping[int, int], notes: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what makes a label of a normalised volume; `examples/onnx_predict.py` does it."""
     predictor, experiment = run.predictor, run.experiment
     limits = channel_thresholds(
@@ -419,7 +388,7 @@ def _describe_inference(run: LoadedRun, ids: Mapping[int, int]) -> dict[str, Any
         "window": list(predictor.window),
         "slice_axis": predictor.slice_axis,
         "context": predictor.context,
-        "windows": _WINDOWS,
+        "windows": notes["windows"],
         "outside": list(predictor.background),
         "orientations": [
             {"order": list(each.order), "mirrored": list(each.mirrored)}
@@ -431,7 +400,7 @@ def _describe_inference(run: LoadedRun, ids: Mapping[int, int]) -> dict[str, Any
             "background": int(ids[anatomy.BACKGROUND]),
             "written_over": [[name, int(ids[own])] for name, own in WRITES[run.target].items()],
         },
-        "postprocessing": _CLEAN_UP,
+        "postprocessing": notes["clean_up"],
     }
 
 
