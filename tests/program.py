@@ -44,7 +44,9 @@ class Program:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **(env or {})}
         names = [str(self._folder / name) for name in ("stdout", "stderr")]
         words = [str(word) for word in arguments]
-        self._process = _context().Process(target=_run, args=(words, str(cwd), environment, names))
+        self._process = fork_context().Process(
+            target=_run, args=(words, str(cwd), environment, names)
+        )
         self._process.start()
 
     @property
@@ -101,7 +103,8 @@ def run_program(
     return subprocess.CompletedProcess(words, code, program.stdout, program.stderr)
 
 
-def _context() -> ForkServerContext:
+def fork_context() -> ForkServerContext:
+    """Return the context whose processes are forked off one that has imported TensorFlow."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preloaded"])
     return context

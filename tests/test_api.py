@@ -34,6 +34,7 @@ def test_help_is_a_table_of_contents():
         _ = kerasseg.fit
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 def test_the_notebook_is_the_code_of_the_page_and_runs(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "notebook.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -45,6 +46,9 @@ def test_the_notebook_is_the_code_of_the_page_and_runs(tmp_path, monkeypatch):
     ]
     assert len(blocks[0].splitlines()) <= 20
     monkeypatch.chdir(tmp_path)
+    opened = kerasseg.open_store
+    few = ("pipeline.patches_per_volume=1", "pipeline.validation_patches_per_volume=1")
+    monkeypatch.setattr(kerasseg, "open_store", lambda config: opened(config, few))
     names = {}
     for cell in cells[:-1]:
         exec(compile(cell, "quickstart.ipynb", "exec"), names)

@@ -8,7 +8,8 @@ from kerasseg.bench_data import DataSpeed, advice, bench_data
 from tests.conftest import phantom_experiment
 from tests.program import run_program
 
-SMALL = ("pipeline.patch_size=[8,16,16]", "augment.preset=nnunet", "pipeline.patches_per_volume=4")
+VARIED = "augment.transforms=[{flip: {}}, {spatial: {}}, {gamma: {}}]"
+SMALL = ("pipeline.patch_size=[8,16,16]", VARIED, "pipeline.patches_per_volume=4")
 
 
 def test_every_stage_is_measured_and_the_slowest_named(tmp_path, capsys):

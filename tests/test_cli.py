@@ -434,11 +434,12 @@ def wait_for(process, happened):
 
 
 def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
+    """A run of one of four folds, which has a folder of its own."""
     arguments = [*phantom_arguments(tmp_path), "training.epochs=400", "split.test=0.0"]
-    arguments += ["training.early_stopping_patience=null"]
+    arguments += ["training.early_stopping_patience=null", "split.folds=4", "--fold", "2"]
     run = ["-m", "kerasseg.cli", "train", *arguments]
     process = Program(run)
-    history = tmp_path / "runs" / "t" / "history.csv"
+    history = tmp_path / "runs" / "t_fold2" / "history.csv"
     try:
         wait_for(process, lambda: history.exists() and len(history.read_text().splitlines()) > 3)
         process.send_signal(signal.SIGINT)
@@ -450,7 +451,13 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
         process.kill()
     epochs = [line.split(",")[0] for line in history.read_text().splitlines()[1:]]
     assert epochs == [str(i + 1) for i in range(len(epochs))]
-    assert not (tmp_path / "runs" / "t-2").exists()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["t_fold2"]
+    split = json.loads((history.parent / "split.json").read_text())
+    (path,) = (tmp_path / "store" / "splits").iterdir()
+    folds = json.loads(path.read_text())["folds"]
+    assert split["validation"] == folds[2] and len(split["train"]) == 3
+    refused = kerasseg("train", *arguments[:-1], "4")
+    assert_one_sentence(refused, ["split.fold 4 does not exist", "0 to 3"])
 
 
 def test_doctor(tmp_path):
@@ -508,18 +515,6 @@ def test_explore_says_where_to_look(tmp_path):
     done = kerasseg("explore", *arguments)
     page = tmp_path / "reports" / "explore" / "explore.html"
     assert done.returncode == 0 and f"Look at {page}" in done.stdout and page.exists()
-
-
-def test_fold_trains_on_the_others_and_has_a_run_of_its_own(tmp_path):
-    arguments = [*phantom_arguments(tmp_path), "split.folds=4", "split.test=0", "training.epochs=1"]
-    done = kerasseg("train", *arguments, "--fold", "2")
-    assert done.returncode == 0, done.stderr
-    split = json.loads((tmp_path / "runs" / "t_fold2" / "split.json").read_text())
-    (path,) = (tmp_path / "store" / "splits").iterdir()
-    folds = json.loads(path.read_text())["folds"]
-    assert split["validation"] == folds[2] and len(split["train"]) == 3
-    refused = kerasseg("train", *arguments, "--fold", "4")
-    assert_one_sentence(refused, ["split.fold 4 does not exist", "0 to 3"])
 
 
 def test_evaluate_and_compare_say_what_they_need(tmp_path, phantoms):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from kerasseg import parallel
 from kerasseg.parallel import parallel_map
 
 
@@ -22,8 +23,13 @@ def died_here(item: int) -> str:
     raise AssertionError("nothing died")
 
 
+SPAWNED = parallel._pool
+"""Pools as users have them; those of the tests need no imports (tests/conftest.py)."""
+
+
 @pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_order(workers):
+def test_results_come_in_order(workers, monkeypatch):
+    monkeypatch.setattr(parallel, "_pool", SPAWNED)
     assert list(parallel_map(square_or_die, range(9), workers, died_here)) == [
         n * n for n in range(9)
     ]

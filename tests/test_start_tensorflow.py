@@ -3,6 +3,7 @@ import sys
 
 
 def test_starting_tensorflow_is_quiet_but_passes_on_what_it_does_not_know():
+    """And Keras finds the packages that are installed."""
     code = (
         "import os, sys\nfrom kerasseg.tensorflow_setup import start_tensorflow\n"
         "class Loud:\n"
@@ -10,6 +11,7 @@ def test_starting_tensorflow_is_quiet_but_passes_on_what_it_does_not_know():
         "        if name == 'tensorflow': os.write(2, b'something is broken\\n')\n"
         "sys.meta_path.insert(0, Loud())\n"
         "start_tensorflow()\n"
+        "assert {'pandas', 'scipy'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "something is broken"
@@ -23,15 +25,6 @@ def test_standard_error_is_not_caught_while_devices_start():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 3 and done.stderr.strip() == "last words"
-
-
-def test_keras_finds_the_packages_that_are_installed():
-    code = (
-        "import sys\nfrom kerasseg.tensorflow_setup import start_tensorflow\n"
-        "start_tensorflow()\n"
-        "assert {'pandas', 'scipy'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_packages_that_training_does_not_need_can_be_left_out():

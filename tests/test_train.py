@@ -91,6 +91,7 @@ def test_the_table_says_what_the_saved_model_does(finished):
     assert summary["decided_by_empty_rule"]["test"].get("dice_ET", 0) == len(ruled)
 
 
+@pytest.mark.all_only  # test_resume trains twice, bit for bit; test_run names the second folder
 @pytest.mark.usefixtures("figures_not_rendered")
 def test_a_second_run_gets_its_own_folder_and_the_same_result(finished):
     experiment, folder = finished
@@ -195,7 +196,7 @@ def test_a_damaged_record_ends_a_run_and_leaves_no_folder(tmp_path):
 
 @pytest.mark.usefixtures("figures_not_rendered")
 def test_damaged_records_are_left_out_of_every_side_and_named(tmp_path, capsys):
-    options = ("split.test=0.25", "records.on_damaged_record=skip")
+    options = ("split.test=0.25", "records.on_damaged_record=skip", "training.epochs=1")
     experiment = phantom_experiment(tmp_path, *options)
     store = open_store(experiment)
     split = open_split(store, experiment.split)
@@ -316,6 +317,7 @@ def write_pairs(root, phantoms):
             Image.fromarray(values.astype(np.uint8)).save(root / kind / name)
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_pictures_to_a_report_that_warns_of_unknown_patients(tmp_path, phantoms, capsys):
     write_pairs(tmp_path / "raw", phantoms)
     base = [
@@ -344,7 +346,20 @@ def test_pictures_to_a_report_that_warns_of_unknown_patients(tmp_path, phantoms,
     assert warnings_about_scores(experiment, open_store(experiment)) == [sizes]
 
 
-@pytest.mark.usefixtures("figures_not_rendered")
+@pytest.fixture
+def untrained(finished, monkeypatch, figures_not_rendered):
+    """Runs save their network as it was made, with the history of `finished`: for tests of what is
+    read and written before and after a training."""
+
+    def fit(experiment, network, store, split, folder, **options):
+        network.save(folder / "checkpoints" / "best.keras")
+        shutil.copy(finished[1] / "history.csv", folder)
+        return Progress(epochs=2, best_epoch=2, best_score=0.5)
+
+    monkeypatch.setattr("kerasseg.run_experiment.fit", fit)
+
+
+@pytest.mark.usefixtures("untrained")
 def test_one_volume_of_h5_slices_to_a_report_that_says_over_fit(tmp_path, phantoms):
     write_h5_volume(tmp_path / "raw", 6, phantoms[0])
     experiment = load_experiment(
@@ -362,7 +377,7 @@ def test_one_volume_of_h5_slices_to_a_report_that_says_over_fit(tmp_path, phanto
     assert "Over-fit check." in (folder / "report.html").read_text()
 
 
-@pytest.mark.usefixtures("figures_not_rendered")
+@pytest.mark.usefixtures("untrained")  # test_configs trains on such files
 def test_brats_nifti_files_to_a_report(brats_experiment, brats_root, phantoms, tmp_path, capsys):
     """Two of four modalities, of cases of two voxel sizes and one that cannot be read."""
     write_brats(brats_root, "thick", phantoms[2], affine=LPS * [1, 1, 3, 1])

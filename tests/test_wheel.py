@@ -101,9 +101,13 @@ def test_a_ready_config_is_found_by_its_name(command, tmp_path):
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
-def test_it_trains_and_tunes_without_a_config(command, tmp_path):
+def test_it_trains_without_a_config(command, tmp_path):
     run(command, "train", *PHANTOMS, *SMALL_3D, cwd=tmp_path)
     assert (tmp_path / "runs" / "phantom_3d" / "report.html").exists()
+
+
+@pytest.mark.all_only  # the search's own config is in the wheel, and tests/tuning runs searches
+def test_it_tunes_without_a_config(command, tmp_path):
     search = ("search.max_trials=1", "search.baseline=false")
     run(command, "tune", *PHANTOMS, *SMALL_2D, *search, cwd=tmp_path)
     assert list(tmp_path.glob("**/tune_phantom/best.yaml"))

@@ -105,10 +105,10 @@ def small(experiment):
     if experiment.data.layout == "brats_h5":
         overrides.append("data.h5_slices=18")
     if experiment.model.network == "unet":
-        overrides += ["model.features=[4,6,8]", "model.bottleneck=8"]
+        overrides += ["model.features=[4,6]", "model.bottleneck=8"]
         if isinstance(experiment.model.encoder_blocks, tuple):
-            overrides.append("model.encoder_blocks=[1,1,2,1]")
-        overrides.append(f"model.deep_supervision={min(experiment.model.deep_supervision, 2)}")
+            overrides.append("model.encoder_blocks=[1,2,1]")
+        overrides.append(f"model.deep_supervision={min(experiment.model.deep_supervision, 1)}")
     return overrides
 
 
@@ -150,6 +150,7 @@ own, and `make test-all` runs them."""
         if p.stem not in LAYOUTS_ONLY
     ],
 )
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms, finished):
     raw = tmp_path / "raw"
     overrides = [] if "phantom" in path.stem else [f"data.root={raw}"]

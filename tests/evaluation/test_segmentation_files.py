@@ -42,6 +42,7 @@ def folders(tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_files_of_one_name_are_scored_in_millimetres(folders):
     page = evaluate_files(folders / "pred", folders / "truth", folders / "out")
     with (folders / "out" / "metrics.csv").open() as file:
@@ -72,6 +73,7 @@ def test_files_of_one_name_are_scored_in_millimetres(folders):
     assert int(confusion[2][4]) == every.count((1, 4)), "true NCR, predicted ET"
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_tumour_of_any_kind_and_one_case(tmp_path):
     write_nifti(tmp_path / "truth" / "a.nii.gz", labels(0, (0, 7)))
     write_nifti(tmp_path / "pred" / "a.nii.gz", labels(0, (0, 7)) * 0)

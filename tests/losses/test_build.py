@@ -1,8 +1,6 @@
 """From the terms of a config to a loss."""
 
 import inspect
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -17,6 +15,7 @@ from kerasseg.losses import functional
 from kerasseg.losses.loss import build_loss
 from tests.losses import brute_force
 from tests.losses.check_loss import as_probabilities, check_config, masks
+from tests.program import run_program
 
 SHAPE = (2, 3, 5, 4)
 
@@ -188,10 +187,10 @@ print(alone, *map(float, parts))
 """
 
 
-def test_each_of_two_replicas_has_half_the_loss_as_keras_adds_their_gradients():
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=600, check=False
-    )
+def test_each_of_two_replicas_has_half_the_loss_as_keras_adds_their_gradients(tmp_path):
+    script = tmp_path / "replicas.py"
+    script.write_text(REPLICAS)
+    done = run_program([script])
     assert done.returncode == 0, done.stderr
     alone, *parts = map(float, done.stdout.split())
     assert parts == pytest.approx([alone / 2, alone / 2], rel=1e-6)

@@ -15,7 +15,7 @@ from tests.metrics.masks import SHAPE, pairs
 
 TOLERANCE = 1.7
 CLOSE = {"rel": 1e-4, "abs": 1e-4}
-MASKS = [(t, p, s) for t, p, s in pairs(400, seed=3) if t.any() and p.any()]
+MASKS = [(t, p, s) for t, p, s in pairs(200, seed=3) if t.any() and p.any()]
 WHOLE = tuple(slice(0, side) for side in SHAPE)
 
 

@@ -32,9 +32,9 @@ def epoch(store, folder, *overrides):
     ("cache", "compression", "kind"),
     [
         ("memory", "none", ()),
-        ("memory", "zlib", SLICES),
-        ("disk", "none", SLICES),
-        ("disk", "zlib", ()),
+        pytest.param("memory", "zlib", SLICES, marks=pytest.mark.all_only),
+        ("disk", "zlib", SLICES),
+        pytest.param("disk", "none", (), marks=pytest.mark.all_only),
     ],
 )
 def test_batches_are_those_without_a_cache(

@@ -89,7 +89,7 @@ def test_tumour_share_of_the_patches_are_centred_on_tumour_voxels_of_the_slice()
     assert 120 < halves < 190
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 19)),
     st.sampled_from(sorted(AXES)),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,18 @@ from kerasseg.prediction.predict_files import OutputOptions
 from tests.conftest import LPS, to_file_axes, write_brats, write_h5_volume, write_nifti
 
 RAS = np.array([[1.0, 0, 0, -9], [0, 1.125, 0, -7], [0, 0, 1.25, 5], [0, 0, 0, 1]])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def runs_are_loaded_once():
+    """Loading a run and tracing its network takes longer than a prediction."""
+    once = functools.cache(load_run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "kerasseg.prediction.model.load_run",
+            lambda folder, overrides=(): once(folder, tuple(overrides)),
+        )
+        yield
 
 
 def run_predict(runs, scans, output, *settings, **options):

@@ -5,6 +5,7 @@ parent's reference store was reached, and which shards were kept. No TensorFlow 
 so that forking is safe.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kerasseg.config.load import load_experiment
+from kerasseg.datasets import phantom
 from kerasseg.records import shards as journal
 from kerasseg.records import shards as shard_writer
 from kerasseg.records.manifest import read_manifest
@@ -62,6 +64,8 @@ def leftovers(root: Path, *, whole_already: bool) -> list[str]:
 
 
 def main(folder: Path, *overrides: str) -> None:
+    # The children inherit what the reference has made.
+    phantom.make_phantom = functools.cache(phantom.make_phantom)
     reference = open_store(load_experiment(None, [*overrides, f"records.root={folder / 'whole'}"]))
     root = folder / "killed"
     experiment = load_experiment(None, [*overrides, f"records.root={root}"])

@@ -40,6 +40,7 @@ def kernel_gradients(experiment, policy):
     return moved, float(np.ravel(loss)[0])
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,7 +1,6 @@
 """Keras's own callbacks, and the user's, under the training's own loop."""
 
 import csv
-import itertools
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kerasseg.config.load import load_experiment
+from kerasseg.config.training import OptimizerSettings
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
 from kerasseg.run_experiment import build_network
@@ -25,10 +25,12 @@ from kerasseg.training.callbacks import (
     taken_by_one_class,
 )
 from kerasseg.training.fit import compile_for_training, fit, run_epochs
+from kerasseg.training.optimizers import build_optimizer
 from kerasseg.training.state import Progress
 from kerasseg.training.user_classes import user_callbacks
 from tests.conftest import phantom_experiment
 from tests.test_cli import assert_one_sentence, kerasseg, phantom_arguments
+from tests.training.given_gradients import given_gradients
 
 QUICK = (
     "model.dimensions=2",
@@ -137,10 +139,6 @@ def with_callbacks(callbacks, *overrides):
 def history(run):
     with (run / "history.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def rates(run):
-    return [float(row["learning_rate"]) for row in history(run)]
 
 
 def assert_same(weights, others):
@@ -262,6 +260,7 @@ print(json.dumps([np.asarray(network(image)).tolist(), "kerasseg" in sys.modules
 """
 
 
+@pytest.mark.all_only  # test_float32_twin loads such a file without kerasseg
 def test_model_checkpoint_writes_the_network_that_keras_alone_reads(watched, python):
     done = subprocess.run(
         [python, "-c", LOAD, str(watched.folder / "every" / "3.keras")],
@@ -296,27 +295,58 @@ def test_model_checkpoint_writes_weights_that_the_network_loads(watched):
     assert differ(network.get_weights(), watched.recorder.weights[2])
 
 
-@pytest.mark.parametrize("ema", [pytest.param("null", marks=pytest.mark.all_only), "0.5"])
-def test_early_stopping_stops_and_restores_the_best_weights(phantom_store, tmp_path, ema):
-    job = prepare(tmp_path, phantom_store, "training.epochs=6", f"optimizer.ema={ema}")
+def train_small(epochs, *callbacks, **options):
+    """Train six weights in the training's own loop, whose steps take no time to trace."""
+    settings = OptimizerSettings(**SMALL_SGD, **options)
+    model, _ = given_gradients({"head/kernel": (2, 3)}, lambda _: build_optimizer(settings, 1, 4))
+    images = np.random.default_rng(0).normal(size=(4, 1, 1, 6)).astype(np.float32)
+    masks = np.zeros((4, 1, 1, 1), np.uint8)
+    batches = tf.data.Dataset.from_tensor_slices((images, masks)).batch(1)
+    progress = Progress()
+    run_epochs(
+        model,
+        lambda epoch, update: batches.repeat(),
+        batches.take(2),
+        epochs=epochs,
+        updates_per_epoch=4,
+        validation_steps=2,
+        progress=progress,
+        callbacks=keras.callbacks.CallbackList([Scripted(), *callbacks], model=model),
+        save=lambda: None,
+    )
+    return model, progress
+
+
+SMALL_SGD = {
+    "name": "sgd",
+    "momentum": 0.0,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "learning_rate": 0.01,
+    "schedule": "constant",
+    "warmup_epochs": 0,
+}
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_early_stopping_stops_and_restores_the_best_weights(ema):
     recorder = Recorder()
     stopping = keras.callbacks.EarlyStopping(
         "val_dice", patience=2, mode="max", restore_best_weights=True
     )
-    done = fit(*job, validators=[Scripted()], callbacks=[recorder, stopping])
-    assert done.epochs == len(history(job[-1])) == 4
+    model, progress = train_small(6, recorder, stopping, ema=ema)
+    assert progress.epochs == len(recorder.epoch_logs) == 4
     assert stopping.stopped_epoch == 3 and stopping.best_epoch == 1
-    assert_same(job[1].get_weights(), recorder.weights[1])
-    assert differ(job[1].get_weights(), recorder.weights[3])
+    assert_same(model.get_weights(), recorder.weights[1])
+    assert differ(model.get_weights(), recorder.weights[3])
 
 
 @pytest.mark.parametrize(
     ("callback", "expected"),
     [
-        pytest.param(
+        (
             keras.callbacks.LearningRateScheduler(lambda epoch, rate: [0.01, 0.0, 0.02][epoch]),
             [0.01, 0.0, 0.02],
-            marks=pytest.mark.all_only,
         ),
         (
             keras.callbacks.ReduceLROnPlateau(
@@ -327,15 +357,19 @@ def test_early_stopping_stops_and_restores_the_best_weights(phantom_store, tmp_p
     ],
     ids=["LearningRateScheduler", "ReduceLROnPlateau"],
 )
-def test_a_callback_sets_the_rate_that_is_used(phantom_store, tmp_path, callback, expected):
+def test_a_callback_sets_the_rate_that_is_used(callback, expected):
     """At rate 0 the weights stay."""
-    job = prepare(tmp_path, phantom_store, FREE_RATE)
+    before, rates = [], []
+
+    class Before(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            before.append(self.model.get_weights())
+            rates.append(float(self.model.optimizer.learning_rate))
+
     recorder = Recorder()
-    before = job[1].get_weights()
-    fit(*job, callbacks=[callback, recorder])
-    np.testing.assert_allclose(rates(job[-1]), expected, rtol=1e-6)
-    weights = [before, *recorder.weights]
-    moved = [differ(a, b) for a, b in itertools.pairwise(weights)]
+    train_small(3, callback, Before(), recorder)
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    moved = [differ(a, b) for a, b in zip(before, recorder.weights, strict=True)]
     assert moved == [rate > 0 for rate in expected]
 
 
@@ -409,27 +443,24 @@ def test_averages_are_too_much_for_backup_and_restore():
     assert len(user_callbacks(with_callbacks(callbacks), writing=True)) == 1
 
 
-def test_a_callback_may_stop_in_the_middle_of_an_epoch(phantom_store, tmp_path, capsys):
+def test_a_callback_may_stop_in_the_middle_of_an_epoch():
     """As in Keras's `fit`: the epoch is validated and ends, no other one begins."""
 
     def stop(model):
         model.stop_training = True
 
-    job = prepare(tmp_path, phantom_store)
     recorder = Recorder()
-    done = fit(*job, callbacks=[recorder, At(1, 1, stop)])
+    _, done = train_small(3, recorder, At(1, 1, stop))
     calls = recorder.calls[recorder.calls.index("epoch 1 begin") :]
     batches = [call for call in calls if call.startswith("batch") and call.endswith("end")]
     assert batches == ["batch 0 end", "batch 1 end"]
     assert calls[-3:] == ["test end", "epoch 1 end", "train end"]
     assert done.epochs == 2 and done.step == 0 and not done.stopped_early
-    assert len(history(job[-1])) == 2
+    assert len(recorder.epoch_logs) == 2
     assert recorder.epoch_logs[1]["loss"] == pytest.approx(recorder.batch_logs[5]["loss"])
-    printed = capsys.readouterr().out
-    assert printed.count("Epoch 1/3") == 1, "one progress bar"
-    assert "Epoch 3/3" not in printed
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 def test_terminate_on_nan_ends_the_training(phantom_store, tmp_path):
     """In the loop alone, for in `fit` a loss that is not finite is an error before."""
     experiment, network, store, split, run = prepare(tmp_path, phantom_store)

@@ -1,13 +1,12 @@
 """TF_CONFIG: what is read from it, and every mistake in it."""
 
 import json
-import os
-import subprocess
 
 import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.training.multi_worker import Cluster, read_cluster
+from tests.program import run_program
 
 HOSTS = ["node0:12345", "node1:12345", "node2:12345"]
 
@@ -103,8 +102,7 @@ def test_the_other_machines_that_a_message_names(message, named):
     assert cluster.workers_in_message(message) == named
 
 
-def test_on_the_command_line_a_mistake_is_one_sentence(python, tmp_path):
-    environment = {**os.environ, "TF_CONFIG": '{"cluster": '}
+def test_on_the_command_line_a_mistake_is_one_sentence(tmp_path):
     arguments = [
         "-m",
         "kerasseg.cli",
@@ -112,9 +110,7 @@ def test_on_the_command_line_a_mistake_is_one_sentence(python, tmp_path):
         f"run.root={tmp_path}",
         f"records.root={tmp_path}",
     ]
-    done = subprocess.run(
-        [python, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_program(arguments, env={"TF_CONFIG": '{"cluster": '})
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith("error: The environment variable TF_CONFIG is not valid JSON")
     assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())

@@ -33,10 +33,11 @@ def rows(folder):
 
 
 def test_the_loss_falls_and_everything_is_written(
-    graphs_as_users_have_them, phantom_store, tmp_path
+    graphs_as_users_have_them, phantom_store, tmp_path, capsys
 ):
     job = prepare(tmp_path, phantom_store, "training.epochs=6", "training.steps_per_epoch=12")
     done = fit(*job)
+    assert capsys.readouterr().out.count("Epoch 1/6") == 1, "one progress bar"
     folder = job[-1]
     history = rows(folder)
     losses = [float(row["loss"]) for row in history]
@@ -136,12 +137,14 @@ def test_the_learning_rate_follows_its_curve_update_by_update(phantom_store, tmp
     assert float(rows(job[-1])[-1]["learning_rate"]) == pytest.approx(0.02, rel=1e-5)
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 def test_early_stopping_counts_epochs_without_a_better_score(phantom_store, tmp_path):
     job = prepare(
         tmp_path,
         phantom_store,
         "training.epochs=30",
         "training.early_stopping_patience=2",
+        "training.steps_per_epoch=1",
         "optimizer.learning_rate=1e-9",
         "model.features=[4]",
     )
@@ -151,6 +154,7 @@ def test_early_stopping_counts_epochs_without_a_better_score(phantom_store, tmp_
     assert fit(*job, state=state).epochs == done.epochs, "stays stopped"
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 def test_a_non_finite_loss_stops_with_step_and_cases(phantom_store, tmp_path):
     experiment, network, store, split, folder = prepare(tmp_path, phantom_store)
     weights = network.get_layer("head").get_weights()

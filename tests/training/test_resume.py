@@ -96,18 +96,16 @@ def load(run, name="last"):
     return keras.saving.load_model(run / "checkpoints" / f"{name}.keras")
 
 
-def test_averaged_weights_are_validated_and_saved_and_the_trained_ones_go_on(
-    phantom_store, tmp_path
-):
+def test_averaged_weights_are_validated_and_saved(phantom_store, tmp_path):
     """SGD with Nesterov's momentum on a polynomial, with averages and accumulation."""
     options = (
         "optimizer={name: sgd, schedule: polynomial, learning_rate: 0.01, warmup_epochs: 1, "
         "ema: 0.9, clip_norm: 1.0}",
-        "training={epochs: 4, gradient_accumulation: 2, batch_size: 4, steps_per_epoch: 4}",
+        "training={epochs: 3, gradient_accumulation: 2, batch_size: 4, steps_per_epoch: 4}",
     )
-    whole, resumed = run_whole_and_resumed(tmp_path, phantom_store, 2, *options)
-    check_equal(whole, resumed)
-    experiment, network, store, split, run = whole
+    job = prepare(tmp_path, phantom_store, *options)
+    fit(*job)
+    experiment, network, store, split, run = job
     saved = load(run)
     trained = [v.numpy() for v in network.trainable_variables]
     averaged = [v.numpy() for v in saved.trainable_variables]
@@ -132,6 +130,7 @@ def test_averaged_weights_are_validated_and_saved_and_the_trained_ones_go_on(
     assert scores["loss"] == pytest.approx(float(history(run)[-1]["val_loss"]), abs=1e-7)
 
 
+@pytest.mark.all_only  # test_reduce_on_plateau counts in a Progress, test_state saves all of it
 def test_a_plateau_is_counted_on(phantom_store, tmp_path):
     """A rate too small to change a score: it falls after every second epoch, to a tenth at most.
 
@@ -198,7 +197,7 @@ UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
     [
         (
             [MIDDLE],
-            "{name: adamw, schedule: cosine_restarts, restart_epochs: 1, warmup_epochs: 1}",
+            "{name: adamw, schedule: cosine_restarts, restart_epochs: 2, warmup_epochs: 1}",
         ),
         pytest.param(
             [MIDDLE, LAST_UPDATE, VALIDATION],
@@ -210,13 +209,16 @@ UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
     ids=["once", "again and again"],
 )
 def test_stopped_within_an_epoch_it_goes_on_where_it_was(phantom_store, tmp_path, stops, optimizer):
-    """With averages, accumulation, clipping, dropout and BatchNorm; the epoch's metrics too."""
+    """With averages, clipping, dropout and BatchNorm; the epoch's metrics too.
+
+    test_kill and the tests of two workers accumulate batches.
+    """
     options = (
         f"optimizer={optimizer}",
         "optimizer.ema=0.9",
         "optimizer.clip_norm=1.0",
         "optimizer.learning_rate=0.003",
-        "training={epochs: 3, gradient_accumulation: 2, batch_size: 2, steps_per_epoch: 8}",
+        "training={epochs: 2, gradient_accumulation: 1, batch_size: 2, steps_per_epoch: 4}",
         "model.dropout={rate: 0.3, place: everywhere}",
         "model.norm=batch",
     )

@@ -3,6 +3,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasseg.config.training import OptimizerSettings
 from kerasseg.training.optimizers import WarmUp, learning_rate_schedule, warmup_epochs
@@ -14,7 +15,13 @@ def rates(epochs=EPOCHS, **settings):
     """The learning rate of every batch of a run, and of one more."""
     options = {"learning_rate": PEAK, "warmup_epochs": WARMUP, **settings}
     schedule = learning_rate_schedule(OptimizerSettings(**options), epochs, STEPS)
-    return np.array([float(schedule(step)) for step in range(epochs * STEPS + 1)])
+    return of_every_step(schedule, epochs * STEPS)
+
+
+def of_every_step(schedule, last):
+    """Its rates from step 0 to the last, as a graph computes them in training."""
+    traced = tf.function(schedule)
+    return np.array([float(traced(step)) for step in tf.range(last + 1, dtype=tf.int64)])
 
 
 def expected(after, warmup=WARMUP * STEPS, epochs=EPOCHS):
@@ -77,7 +84,7 @@ def test_warm_up_then_cosine_to_one_percent():
     settings = OptimizerSettings(learning_rate=2e-4, warmup_epochs=5, final_fraction=0.01)
     steps, epochs = 10, 50
     schedule = learning_rate_schedule(settings, epochs, steps)
-    rates = [float(schedule(step)) for step in range(epochs * steps + 1)]
+    rates = of_every_step(schedule, epochs * steps)
     warmup = 5 * steps
     assert rates[0] == pytest.approx(2e-4 / (warmup + 1)) and max(rates) == pytest.approx(2e-4)
     assert int(np.argmax(rates)) == warmup
@@ -97,9 +104,8 @@ def test_it_is_keras_own_warm_up_and_cosine():
         warmup_target=PEAK,
         warmup_steps=WARMUP * STEPS,
     )
-    np.testing.assert_allclose(
-        rates(), [float(keras_own(s)) for s in range(EPOCHS * STEPS + 1)], rtol=1e-5
-    )
+    expected = of_every_step(keras_own, EPOCHS * STEPS)
+    np.testing.assert_allclose(rates(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(50, 5), (10, 5), (6, 3), (1, 0)])

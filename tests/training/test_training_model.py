@@ -39,6 +39,7 @@ def as_list(outputs):
     return outputs if isinstance(outputs, list) else [outputs]
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 @pytest.mark.parametrize(
     ("dimensions", "target", "heads"),
     [(3, "regions", 2), pytest.param(2, "labels", 1, marks=pytest.mark.all_only), (2, "binary", 0)],
@@ -75,6 +76,7 @@ def test_the_loss_is_the_weighted_mean_of_the_heads_and_of_validation_the_main_o
     assert len(model.weights) - len(network.weights) == 2 * heads, "a kernel and a bias each"
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 def test_every_head_learns_and_moves_the_layers_below_it(tmp_path):
     experiment, network, model = make(tmp_path, "model.deep_supervision=2", dimensions=2)
     before = [v.numpy().copy() for v in model.trainable_variables]
@@ -84,6 +86,7 @@ def test_every_head_learns_and_moves_the_layers_below_it(tmp_path):
     assert network.output_shape == (None, None, None, 3)
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 @pytest.mark.parametrize("target", ["labels", "subregions", "regions", "binary"])
 def test_metrics_are_flat_and_of_the_probabilities(tmp_path, target):
     experiment, network, model = make(tmp_path, f"model.target={target}", dimensions=2)
@@ -117,6 +120,7 @@ def test_the_encoder_alone_is_slower(tmp_path):
     assert slow == {"encoder", "bottleneck"}
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 def test_the_clip_bounds_an_accumulated_update(tmp_path):
     """SGD without momentum at rate 1: the update is the clipped mean gradient."""
     options = (
@@ -149,6 +153,7 @@ def flat_gradient(model, weights, image, masks):
     return np.concatenate([np.ravel(g) for g in gradients])
 
 
+@pytest.mark.usefixtures("steps_not_traced")
 @pytest.mark.parametrize(
     ("policy", "scale", "rounding"),
     [

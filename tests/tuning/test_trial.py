@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import time
 
 import keras
@@ -48,12 +49,65 @@ def weights(folder):
         return {name: state[name] for name in state.files if name != "progress"}
 
 
+def test_a_trial_is_a_run_folder_without_an_evaluation(tmp_path, store):
+    """Of a trial that was killed while its folder was made, which nothing can resume.
+
+    The end of its time stops it after an epoch, and it goes on.
+    """
+    options = ["optimizer.schedule=cosine", "optimizer.ema=0.9"]
+    folder = tmp_path / "runs" / "trial"
+    (folder / "checkpoints").mkdir(parents=True)
+    job = make_job(tmp_path, store, "trial", *options, deadline=time.time() - 1)
+    outcome = run_job(job.folder)
+    assert (outcome.status, outcome.epochs) == ("stopped", 1)
+    assert len(read_history(folder / "history.csv")) == 1
+
+    # As hyperband does it: the second epoch in a run folder of its own.
+    copied = tmp_path / "runs" / "round1"
+    shutil.copytree(folder, copied)
+    job = make_job(tmp_path, store, "round2", *options, continue_from=copied)
+    second = run_job(job.folder)
+    assert (second.status, second.epochs, len(second.curve)) == ("completed", 2, 2)
+
+    job = make_job(tmp_path, store, "trial", *options, deadline=time.time() + 900)
+    outcome = run_job(job.folder)
+    assert {path.name for path in folder.parent.iterdir()} == {"trial", "round1", "round2"}
+    rows = read_history(folder / "history.csv")
+    curve = [float(row["val_dice_smoothed"]) for row in rows]
+    assert outcome.curve == curve and outcome.score == max(curve)
+    assert (outcome.status, outcome.epochs) == ("completed", 2)
+    assert 0.05 < outcome.peak_memory_gib < 100
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "split.json", "environment.json", "summary.json", "tensorboard"} <= names
+    assert "metrics.csv" not in names and "report.html" not in names
+    assert keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 2 and summary["dice"] == {}
+    # Of the two epochs the learning rate is that of both, and both ways to them end alike.
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert len(set(rates)) > 1
+    assert second.curve == curve
+    assert read_history(tmp_path / "runs" / "round2" / "history.csv") == rows
+    expected, found = weights(folder), weights(tmp_path / "runs" / "round2")
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    written = (folder / "history.csv").read_bytes()
+    assert run_job(job.folder).curve == curve, "killed before its result was read, it is done"
+    job = make_job(tmp_path, store, "trial", *options, objective="val_nothing")
+    outcome = run_job(job.folder)
+    assert outcome.status == "failed" and outcome.epochs == 2
+    assert "search.objective: val_nothing is not logged: there are dice," in outcome.reason
+    assert (folder / "history.csv").read_bytes() == written, "nothing was trained again"
+
+
+@pytest.mark.all_only  # test_resume shows that epochs one by one are those of one run
 def test_rounds_of_hyperband_equal_one_run_of_all_epochs(tmp_path, store):
     """Epoch by epoch, each in a run folder of its own: the weights, the optimiser and the history
     of one run; its learning rate is that of all epochs."""
     options = ["optimizer.schedule=cosine", "optimizer.ema=0.9"]
     whole = make_job(tmp_path, store, "whole", *options)
-    run_experiment(whole.experiment)
+    run_experiment(whole.experiment, evaluated=False)
     before = None
     for epoch in (1, 2):
         name = f"round{epoch}"
@@ -75,31 +129,6 @@ def test_rounds_of_hyperband_equal_one_run_of_all_epochs(tmp_path, store):
     assert outcome.score == pytest.approx(max(outcome.curve))
 
 
-def test_a_trial_is_a_run_folder_without_an_evaluation(tmp_path, store):
-    """Of a trial that was killed while its folder was made, which nothing can resume."""
-    folder = tmp_path / "runs" / "trial"
-    (folder / "checkpoints").mkdir(parents=True)
-    job = make_job(tmp_path, store, "trial")
-    outcome = run_job(job.folder)
-    assert [path.name for path in folder.parent.iterdir()] == ["trial"]
-    rows = read_history(folder / "history.csv")
-    curve = [float(row["val_dice_smoothed"]) for row in rows]
-    assert outcome.curve == curve and outcome.score == max(curve)
-    assert outcome.status == "completed" and 0.05 < outcome.peak_memory_gib < 100
-    names = {path.name for path in folder.iterdir()}
-    assert {"config.yaml", "split.json", "environment.json", "summary.json", "tensorboard"} <= names
-    assert "metrics.csv" not in names and "report.html" not in names
-    assert keras.saving.load_model(folder / "checkpoints" / "best.keras")
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["epochs"] == 2 and summary["dice"] == {}
-    written = (folder / "history.csv").read_bytes()
-    assert run_job(job.folder).curve == curve, "killed before its result was read, it is done"
-    outcome = run_job(make_job(tmp_path, store, "trial", objective="val_nothing").folder)
-    assert outcome.status == "failed" and outcome.epochs == 2
-    assert "search.objective: val_nothing is not logged: there are dice," in outcome.reason
-    assert (folder / "history.csv").read_bytes() == written, "nothing was trained again"
-
-
 def test_a_trial_that_diverges_says_so_and_keeps_its_curve(tmp_path, store):
     bad = "training.callbacks=[{tests.tuning.bad_callbacks.SpoilWeights: {}}]"
     outcome = run_job(make_job(tmp_path, store, "trial", bad).folder)
@@ -112,13 +141,6 @@ def test_a_crash_is_a_failure_with_its_words(tmp_path, store, capsys):
     outcome = run_job(make_job(tmp_path, store, "trial", bad).folder)
     assert (outcome.status, outcome.reason) == ("failed", "RuntimeError: a mistake in a program")
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_the_end_of_the_time_stops_after_an_epoch_and_the_trial_goes_on(tmp_path, store):
-    outcome = run_job(make_job(tmp_path, store, "trial", deadline=time.time() - 1).folder)
-    assert (outcome.status, outcome.epochs) == ("stopped", 1)
-    outcome = run_job(make_job(tmp_path, store, "trial", deadline=time.time() + 900).folder)
-    assert (outcome.status, outcome.epochs) == ("completed", 2)
 
 
 def test_a_run_to_go_on_from_that_is_gone_is_said(tmp_path, store):

@@ -47,7 +47,8 @@ def scan(shape, channels):
         (PRESETS["classic_2d"], (19, 26), 2, 0),
         pytest.param(PRESETS["nnunet"], (19, 26), 6, 1, marks=pytest.mark.all_only),
         (EVERY, (9, 12, 10), 2, None),
-        (EVERY, (19, 26), 6, 2),
+        # A preset in 2-D stands above, and every transform in 3-D.
+        pytest.param(EVERY, (19, 26), 6, 2, marks=pytest.mark.all_only),
     ],
 )
 def test_a_list_is_replayed_by_its_seed_in_a_dataset_too(transforms, shape, channels, across):
@@ -57,7 +58,7 @@ def test_a_list_is_replayed_by_its_seed_in_a_dataset_too(transforms, shape, chan
     def apply(seed):
         return augment(transforms, image, label, patch, seed)
 
-    seeds = tf.constant([[0, i] for i in range(6)])
+    seeds = tf.constant([[0, i] for i in range(4)])
     dataset = tf.data.Dataset.from_tensor_slices(seeds)
     mapped = list(dataset.map(apply, num_parallel_calls=3))
     for seed, (pixels, ids) in zip(seeds, mapped, strict=True):
@@ -67,7 +68,7 @@ def test_a_list_is_replayed_by_its_seed_in_a_dataset_too(transforms, shape, chan
         assert pixels.dtype == tf.float16 and ids.dtype == tf.uint8
         assert np.isfinite(pixels.numpy()).all()
         assert set(np.unique(ids)) <= set(np.unique(label)), "never a new value"
-    assert len({pixels.numpy().tobytes() for pixels, _ in mapped}) > 3
+    assert len({pixels.numpy().tobytes() for pixels, _ in mapped}) > 2
 
 
 @pytest.mark.parametrize("transform", EVERY, ids=lambda t: type(t).__name__)
@@ -84,10 +85,8 @@ def test_intensities_leave_the_label_and_air_alone_and_happen_as_often_as_asked(
         augment([never], image, label, patch, tf.constant([0, 1]))[0], image
     )
     rarely = transform.model_copy(update={"p": 0.3})
-    happened = [
-        not np.array_equal(augment([rarely], image, label, patch, tf.constant([2, i]))[0], image)
-        for i in range(60)
-    ]
+    draw = tf.function(lambda seed: augment([rarely], image, label, patch, seed)[0])
+    happened = [not np.array_equal(draw(tf.constant([2, i])), image) for i in range(60)]
     assert 0.1 < np.mean(happened) < 0.5
 
 
