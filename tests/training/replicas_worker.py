@@ -284,12 +284,12 @@ def update(model, iterator):
     }
 
 
-def overflow(devices, folder):
+def overflow(devices, folder, accumulations=(3,)):
     """mixed_float16, and gradients that overflow on one replica in one batch of an update: on one
     replica after the other, between updates that do not."""
     found = {}
     settings = {"name": "adamw", "ema": 0.5, "clip_norm": 1.0}
-    for accumulation in (1, 3):
+    for accumulation in accumulations:
         options = {"policy": "mixed_float16", "accumulation": accumulation}
         updates = devices.replicas + 1
         good = gradients(updates * accumulation, devices.replicas)
@@ -548,6 +548,7 @@ GROUPS = {
     "more": lambda devices, folder: same(devices, folder, *list(SAME)[2:]),
     "three": lambda devices, folder: same(devices, folder, "adamw, all at once"),
     "overflow": overflow,
+    "overflow, single": functools.partial(overflow, accumulations=(1,)),
     "clip": clip,
     "not finite": not_finite,
     "batch norm": batch_norm,

@@ -53,11 +53,21 @@ def test_replicas_that_share_the_batches_do_what_one_does_with_them(run, replica
     assert several == pytest.approx(one, abs=1e-6) and 0 < one["dice"] < 1
 
 
-def test_an_overflow_on_one_replica_leaves_everything_on_all_of_them_as_it_was(run):
+@pytest.mark.parametrize(
+    ("groups", "batches"),
+    [
+        (RULES, "3"),
+        # test_optimizer and test_update have both on one device.
+        pytest.param(("overflow, single",), "1", marks=pytest.mark.all_only),
+    ],
+)
+def test_an_overflow_on_one_replica_leaves_everything_on_all_of_them_as_it_was(
+    run, groups, batches
+):
     """Weights, slots, averages and moving statistics; the updates around it are made as if it had
     not been."""
-    found = run(2, *RULES)["overflow"]
-    assert list(found) == ["1", "3"], "batches per update"
+    found = run(2, *groups)[groups[0]]
+    assert list(found) == [batches], "batches per update"
     for case in found.values():
         states = [(15, 0, 1), (14, 1, 1), (14, 1, 2), (13, 2, 2), (13, 2, 3)]
         assert case["told"] == [

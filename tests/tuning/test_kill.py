@@ -4,6 +4,7 @@ import signal
 import time
 
 import psutil
+import pytest
 
 from kerasseg.tuning.search import load_search
 from tests.program import Program
@@ -25,10 +26,9 @@ def wait_for(path, process):
 
 def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     """Killed when its first trial has an epoch: the trial's process saves and ends, and the same
-    command goes on with it. Stopped then: the trial is given back. Then it ends, and the best is
-    trained for as long as the base says."""
+    command goes on with it. Stopped then: the trial is given back. Then it ends."""
     space = {"optimizer.learning_rate": {"choice": [1.0e-3, 1.0e-2]}}
-    overrides = [*QUICK, "training.epochs=1", "evaluation.overlays=0"]
+    overrides = [*QUICK, "training.epochs=1"]
     path = write_files(tmp_path, space, "grid", overrides, max_trials=1, epochs=8)
     folder = tmp_path / "tuning" / "toy"
     history = folder / "runs" / "trial_0001" / "history.csv"
@@ -52,12 +52,22 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     assert code == 143 and "The same command again goes on." in shown
     assert "stopped; kerasseg tune again goes on with it" in shown
 
-    process = start(path, "--then-train")
+    process = start(path)
     code, shown = process.wait(), process.stdout + process.stderr
     assert code == 0, shown
-    assert (tmp_path / "full" / "toy_best" / "report.html").exists()
     assert f"kerasseg train --config {folder / 'best.yaml'}" in shown
 
     found = records(load_search(path))
     assert [(r["status"], r["executions"][0]["epochs"]) for r in found] == [("completed", 8)]
     assert output.read_text().count("Epoch 1/8") == 1, "no epoch was trained twice from the start"
+
+
+@pytest.mark.all_only  # test_then_train shows the command that it becomes
+def test_the_best_is_trained_for_as_long_as_the_base_says(tmp_path):
+    overrides = [*QUICK, "training.epochs=1", "evaluation.overlays=0"]
+    space = {"optimizer.learning_rate": {"choice": [1.0e-3, 1.0e-2]}}
+    path = write_files(tmp_path, space, "grid", overrides, max_trials=1, epochs=2)
+    process = start(path, "--then-train")
+    code = process.wait()
+    assert code == 0, process.stdout + process.stderr
+    assert (tmp_path / "full" / "toy_best" / "report.html").exists()
