@@ -26,7 +26,7 @@ import psutil
 import yaml
 from pydantic import ValidationError
 
-from kerasseg.config.base import import_object, is_import_path
+from kerasseg.config.base import import_object
 from kerasseg.config.evaluation import PostprocessingSettings, check_postprocessing
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import (
@@ -37,6 +37,7 @@ from kerasseg.config.load import (
     parse_yaml,
     read_yaml,
 )
+from kerasseg.config.model import NETWORKS
 from kerasseg.datasets.dataset_json import named_channels
 from kerasseg.errors import UserError, describe_storage_error, storage_error
 from kerasseg.files import atomic_write
@@ -182,12 +183,12 @@ class Run:
                 that cannot be imported.
         """
         missing: UserError | None = None
-        if is_import_path(self.experiment.model.network):
-            # Layers that it registers with Keras are known only when it has been imported.
-            try:
-                import_object("model.network", self.experiment.model.network, "a function")
-            except UserError as error:
-                missing = error
+        # Layers that it registers with Keras are known only when it has been imported.
+        name = self.experiment.model.network
+        try:
+            import_object("model.network", NETWORKS.get(name, name), "a function")
+        except UserError as error:
+            missing = error
         try:
             return load_network(self.checkpoint)
         except UserError as error:

@@ -21,6 +21,7 @@ from kerasseg.evaluation.scores import metric_settings, score_columns
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
+from kerasseg.models.sam.weights import load_run
 from kerasseg.pipeline.sampling import check_store
 from kerasseg.records.splits import Split, open_split
 from kerasseg.records.store import RecordStore, open_store
@@ -116,6 +117,9 @@ def run_experiment(
         devices.check_same("state to go on from", str(state))
         with devices.strategy.scope():
             network = build_network(experiment, initial_weights=state is None)
+            if old_run and state and experiment.model.network == "sam":
+                # With embeddings the state holds the decoder alone.
+                load_run(network, old_run)
 
         # Data: the chief converts and splits, the other machines find what it made.
         store = devices.chief_first(lambda: open_store(experiment))
@@ -202,10 +206,7 @@ def build_network(experiment: Experiment, *, initial_weights: bool = True) -> ke
         A functional model from images (B, D, H, W, C) or (B, H, W, C) to probabilities of K
         channels.
     """
-    settings = experiment.model
-    if not initial_weights:
-        untrained = settings.pretrained.model_copy(update={"weights": "none"})
-        settings = settings.model_copy(update={"pretrained": untrained, "init_from": None})
+    settings = experiment.model if initial_weights else experiment.model.without_weights
     network = models.build_network(settings, experiment.input_channels)
     load_initial_weights(network, settings)
     return network

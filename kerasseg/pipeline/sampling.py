@@ -131,6 +131,12 @@ def draw_slice(
     warp take effect (`cut`), within the plane and the same for all slices.
     """
     patch = Patch.of(settings, record.voxels.values.shape[1])
+    return cut(record.voxels, first_of_slice(record, settings, seed), patch, transforms, seed)
+
+
+def first_of_slice(record: Record, settings: PipelineSettings, seed: tf.Tensor) -> tf.Tensor:
+    """Draw the first voxel (3,) int32 of a patch as `draw_slice` does, of the first neighbour."""
+    patch = Patch.of(settings, record.voxels.values.shape[1])
     assert patch.across is not None
     axis, plane = patch.across, list(patch.inside)
     size = tf.constant(patch.size, tf.int32)
@@ -156,8 +162,7 @@ def draw_slice(
         centre = tf.cond(wanted, tumour_voxel, lambda: tf.zeros([2], tf.int32))
     start = tf.where(wanted, tf.clip_by_value(centre - size // 2, 0, limit), anywhere)
     start -= padding(shape, patch.size)
-    first = tf.stack(_insert(tf.unstack(start), axis, index - settings.slices.neighbours))
-    return cut(record.voxels, first, patch, transforms, seed)
+    return tf.stack(_insert(tf.unstack(start), axis, index - settings.slices.neighbours))
 
 
 def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf.Tensor:

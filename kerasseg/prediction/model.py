@@ -136,6 +136,7 @@ class LoadedRun:
             case.image,
             find_brain_box(case.image),
             skull_stripped=self.experiment.data.skull_stripped,
+            normalisation=self.experiment.data.normalisation,
         )
         return dataclasses.replace(case, image=image)
 

@@ -81,6 +81,7 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
             records.foreground_voxels,
             records.compression,
             skull_stripped=experiment.data.skull_stripped,
+            normalisation=experiment.data.normalisation,
         )
     except UserError as error:
         return Converted(source, None, b"", str(error))

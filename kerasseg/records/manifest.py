@@ -216,6 +216,8 @@ def store_settings(experiment: Experiment) -> dict[str, Any]:
         keys.append("size")
     if not data.skull_stripped:  # stores of before do not name it
         keys.append("skull_stripped")
+    if data.normalisation != "z_score":
+        keys.append("normalisation")
     keys += data.facts.settings
     settings: dict[str, Any] = {"format": FORMAT}
     for key in keys:

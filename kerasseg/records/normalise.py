@@ -1,4 +1,4 @@
-"""Cropping to the brain and z-scoring, which every volume goes through before training."""
+"""Cropping to the brain and normalising, which every volume goes through before training."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,11 @@ from kerasseg.datasets.case import Box, bounding_box
 
 EPSILON = 1e-8
 """Added to the standard deviation, so a constant channel becomes 0 and not NaN."""
+
+PERCENTILES = (0.5, 99.5)
+"""Percentiles of the voxels that are not 0, which become 0 and 1 in `to_unit`."""
+LEAST = 2.0**-10
+"""The darkest that `to_unit` gives to a voxel that is not 0, so that only air is exactly 0."""
 
 
 def brain_mask(
@@ -78,6 +83,31 @@ def z_score(
     return normalised, means, deviations
 
 
+def to_unit(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Scale each channel of (..., C) to [0, 1] between two percentiles; zeros stay exactly 0.
+
+    The percentiles are those of the channel's voxels that are not 0, as for MR scans in MedSAM (Ma
+    et al. 2024). Values beyond them are clipped. Returns float32, or what was written into `out`.
+    """
+    unit = np.empty(image.shape, np.float32) if out is None else out
+    for channel in range(image.shape[-1]):
+        values = image[..., channel].astype(np.float32)
+        known = values[values != 0]
+        low, high = (_percentile(known, q) for q in PERCENTILES) if known.size else (0.0, 1.0)
+        scaled = (values - np.float32(low)) / np.float32(max(high - low, EPSILON))
+        unit[..., channel] = np.where(values == 0, 0, np.clip(scaled, LEAST, 1))
+    return unit
+
+
+def _percentile(values: np.ndarray, percent: float) -> float:
+    """Return a percentile, interpolated linearly; the same sum as in `serving.graph_volume`."""
+    place = percent / 100 * (values.size - 1)
+    low = int(place)
+    high = min(low + 1, values.size - 1)
+    ordered = np.partition(values, (low, high))
+    return float(ordered[low]) + (float(ordered[high]) - float(ordered[low])) * (place - low)
+
+
 def fill_background(
     normalised: np.ndarray,
     image: np.ndarray,
@@ -109,13 +139,18 @@ def fill_background(
     return darkest
 
 
-def normalise(image: np.ndarray, box: Box, *, skull_stripped: bool) -> np.ndarray:
-    """Return a scan (D, H, W, C) z-scored, float32 rounded to float16 as a store's values are.
+def normalise(
+    image: np.ndarray, box: Box, *, skull_stripped: bool, normalisation: str = "z_score"
+) -> np.ndarray:
+    """Return a scan (D, H, W, C) normalised, float32 rounded to float16 as a store's values are.
 
-    Outside of `box` it is 0. Air stays 0 if the scan is skull-stripped, else it gets the darkest
-    value (`fill_background`).
+    Outside of `box` it is 0. Air stays 0 if the scan is skull-stripped, else its z-score is the
+    darkest value (`fill_background`). `normalisation` is the setting `data.normalisation`.
     """
     result = np.zeros(image.shape, np.float32)
+    if normalisation == "percentiles":  # air is 0 and the darkest value anyway
+        result[box] = to_unit(image[box]).astype(np.float16)
+        return result
     inner, means, deviations = z_score(image[box])
     if skull_stripped:
         result[box] = inner.astype(np.float16)

@@ -39,7 +39,7 @@ import numpy as np
 from kerasseg import anatomy
 from kerasseg.datasets.case import Case, Grid, bounding_box
 from kerasseg.records import tfrecord as example
-from kerasseg.records.normalise import brain_mask, fill_background, z_score
+from kerasseg.records.normalise import brain_mask, fill_background, to_unit, z_score
 
 FORMAT = 2
 """Raised when a store of an older version can no longer be read."""
@@ -90,8 +90,11 @@ def encode(
     compression: str = "none",
     *,
     skull_stripped: bool = True,
+    normalisation: str = "z_score",
 ) -> EncodedCase:
     """Crop, normalise and serialize a labelled case; `compression` is none or zlib.
+
+    `normalisation` is z_score or percentiles (`records.normalise`).
 
     A case that is not `skull_stripped` is not cropped: what is 0 in it belongs to the picture.
 
@@ -111,7 +114,9 @@ def encode(
     raw = _voxels_at(case.image[box], mask)
     values = np.zeros((stored.size + 1, channels), "<f2")
     _, mean, std = z_score(raw, out=values[1:])
-    if not skull_stripped:
+    if normalisation == "percentiles":  # mean and deviation stay those of the intensities
+        to_unit(raw, out=values[1:])
+    elif not skull_stripped:
         lowest = case.image.min(axis=(0, 1, 2))
         values[0] = fill_background(values[1:], raw, lowest, mean, std)
     label = np.ascontiguousarray(case.label[box])

@@ -121,8 +121,9 @@ def accepted_by(model: Model, largest: int) -> Accepted:
     """
     first, *others = model.runs
     data = first.experiment.data
+    same = ("modalities", "skull_stripped", "normalisation", "spacing", "size", "interpolation")
     for other in others:
-        for name in ("modalities", "skull_stripped", "spacing", "size", "interpolation"):
+        for name in same:
             mine, theirs = getattr(data, name), getattr(other.experiment.data, name)
             if mine != theirs:
                 raise UserError(

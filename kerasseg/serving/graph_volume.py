@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import tensorflow as tf
 
 from kerasseg.datasets.resample import HALF, first_centre, grid_step, same_spacing
-from kerasseg.records.normalise import EPSILON
+from kerasseg.records.normalise import EPSILON, LEAST, PERCENTILES
 from kerasseg.serving.graph_input import Accepted, require
 
 _INTEGERS: Final = {1: tf.uint8, 2: tf.uint16, 4: tf.int32, 8: tf.int64}
@@ -307,6 +307,27 @@ def _triangle(x: Any) -> Any:
 def box_filter(x: Any) -> Any:
     """Return Pillow's kernel of a box of length 1 at the distances x."""
     return tf.cast((x > -0.5) & (x <= 0.5), tf.float64)
+
+
+def to_unit(image: Any) -> Any:
+    """Return (d, h, w, C) float32 scaled as in `records.normalise.to_unit`; zeros stay 0."""
+    channels = []
+    for channel in tf.unstack(image, axis=-1, num=image.shape[-1]):
+        known = tf.sort(tf.boolean_mask(channel, channel != 0))
+        known = tf.cond(tf.size(known) > 0, lambda known=known: known, lambda: tf.constant([0.0]))
+        count = tf.cast(tf.size(known), tf.float64)
+        low, high = (_percentile(known, percent / 100 * (count - 1)) for percent in PERCENTILES)
+        scale = tf.cast(tf.maximum(high - low, EPSILON), tf.float32)
+        scaled = tf.clip_by_value((channel - tf.cast(low, tf.float32)) / scale, LEAST, 1.0)
+        channels.append(tf.where(channel != 0, scaled, 0.0))
+    return tf.stack(channels, axis=-1)
+
+
+def _percentile(ordered: Any, place: Any) -> Any:
+    low = tf.cast(place, tf.int32)
+    high = tf.minimum(low + 1, tf.size(ordered) - 1)
+    first, second = (tf.cast(ordered[index], tf.float64) for index in (low, high))
+    return first + (second - first) * (place - tf.cast(low, tf.float64))
 
 
 def z_score(image: Any, lowest: Any = None) -> Any:

@@ -29,7 +29,15 @@ from kerasseg.serving.graph_input import (
     voxel_warning,
 )
 from kerasseg.serving.graph_postprocessing import label_from_masks, postprocessed_masks
-from kerasseg.serving.graph_volume import Box, clear_air, cut_to_brain, in_volume, to_grid, z_score
+from kerasseg.serving.graph_volume import (
+    Box,
+    clear_air,
+    cut_to_brain,
+    in_volume,
+    to_grid,
+    to_unit,
+    z_score,
+)
 from kerasseg.serving.graph_window import sliding_window
 from kerasseg.targets import channel_masks
 
@@ -190,7 +198,8 @@ class ExportedModel:
             grid = to_grid(volume, spacing, self._accepted)
             volume = grid.volume
         stripped = self._runs[0].predictor.skull_stripped  # of all of them: `export.accepted_by`
-        image, brain = normalised(volume, skull_stripped=stripped)
+        scheme = self._runs[0].experiment.data.normalisation
+        image, brain = normalised(volume, skull_stripped=stripped, normalisation=scheme)
         shape = tf.shape(volume)[:3]
         whole: Any = self._model.segmenter
         # Runs with and without the brain box do not give the same box, so the sum is of the whole.
@@ -332,19 +341,23 @@ class RunGraph:
         return found[:, tf.newaxis] if flat else found
 
 
-def normalised(volume: Any, *, skull_stripped: bool = True) -> tuple[Any, Box]:
-    """Return a raw scan (D, H, W, C) z-scored and cut to the box around the brain, and the box.
+def normalised(
+    volume: Any, *, skull_stripped: bool = True, normalisation: str = "z_score"
+) -> tuple[Any, Box]:
+    """Return a raw scan (D, H, W, C) normalised and cut to the box around the brain, and the box.
 
     A scan that is not skull-stripped stays whole, and what is 0 in it gets its darkest value. The
     values are rounded to float16, as those of a store are.
     """
     if skull_stripped:
         image, box = cut_to_brain(volume)
-        scores = z_score(image)
     else:
         shape = tf.shape(volume)[:3]
-        box = Box(tf.zeros_like(shape), shape)
-        scores = z_score(volume, tf.reduce_min(volume, (0, 1, 2)))
+        image, box = volume, Box(tf.zeros_like(shape), shape)
+    if normalisation == "percentiles":
+        scores = to_unit(image)
+    else:
+        scores = z_score(image, None if skull_stripped else tf.reduce_min(volume, (0, 1, 2)))
     return tf.cast(tf.cast(scores, tf.float16), tf.float32), box
 
 

@@ -228,10 +228,7 @@ def _values_and_parameters(section: str, input_channels: int) -> tuple[float, in
 
     `section` is section `model` as JSON, which can be hashed.
     """
-    settings = ModelSettings.model_validate_json(section)
-    settings = settings.model_copy(
-        update={"pretrained": settings.pretrained.model_copy(update={"weights": "none"})}
-    )
+    settings = ModelSettings.model_validate_json(section).without_weights
     # In this scope weights have a shape but no values: a large network is built in no time.
     with keras.StatelessScope(initialize_variables=False):
         network = build_network(settings, input_channels)

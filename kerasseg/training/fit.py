@@ -13,10 +13,12 @@ from kerasseg.config.augment import transforms_of
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import storage_error
 from kerasseg.losses.loss import build_loss
+from kerasseg.models.sam.network import after_encoder
 from kerasseg.models.unet import encoder_layers
 from kerasseg.pipeline.augment.compose import augment_batch
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
+from kerasseg.pipeline.embeddings import EmbeddingStore, open_embeddings
 from kerasseg.pipeline.record_cache import DiskCache, RecordCache, open_cache
 from kerasseg.private_hooks import initial_epoch
 from kerasseg.records.splits import Split
@@ -81,20 +83,29 @@ def fit(
     training, pipeline = experiment.training, experiment.pipeline
     cases = dict.fromkeys([*split.train, *split.validation])
     cache = open_cache(pipeline, store, list(cases))
+    embeddings = devices.chief_first(
+        lambda: open_embeddings(experiment, network, store, list(cases))
+    )
     batches, validation = build_batches(
         experiment,
         store,
         split,
         steps_per_epoch=_steps_per_epoch(experiment, len(split.train), state),
         cache=cache,
-        augment_later=pipeline.augment_on == "device",
+        augment_later=pipeline.augment_on == "device" and embeddings is None,
         worker=devices.worker,
         workers=devices.workers,
+        embeddings=embeddings,
     )
+    pictures = validation
+    if embeddings is not None:  # which are nothing to look at
+        _, pictures = build_batches(experiment, store, split, cache=cache)
     accumulation = training.gradient_accumulation
     updates_per_epoch = batches.steps_per_epoch // accumulation
     with devices.strategy.scope():
-        model = compile_for_training(experiment, network, updates_per_epoch)
+        model = compile_for_training(
+            experiment, network, updates_per_epoch, embedded=embeddings is not None
+        )
     progress = load_state(state, model) if state else Progress(counts_patches=True)
     epochs = min(last_epoch or training.epochs, training.epochs)
     if progress.stopped_early or progress.epochs >= epochs:
@@ -132,7 +143,7 @@ def fit(
                         *validators,
                         *([] if sys.stdout.isatty() or not devices.chief else [LinesWithinEpoch()]),
                         *_epoch_callbacks(
-                            experiment, network, validation, folder, progress, devices.chief
+                            experiment, network, pictures, folder, progress, devices.chief
                         ),
                         *callbacks,
                         StopTogether(devices.any_worker),
@@ -172,16 +183,22 @@ def _steps_per_epoch(experiment: Experiment, cases: int, state: Path | None) -> 
 
 
 def compile_for_training(
-    experiment: Experiment, network: keras.Model, updates_per_epoch: int
+    experiment: Experiment,
+    network: keras.Model,
+    updates_per_epoch: int,
+    *,
+    embedded: bool = False,
 ) -> TrainingModel:
     """Return a compiled model that trains the weights of `network`; its optimiser is built.
 
-    To be called under the scope of the strategy that `network` was built under.
+    With `embedded` it takes what a SAM's encoder has made of slices. To be called under the scope
+    of the strategy that `network` was built under.
     """
     settings, training = experiment.model, experiment.training
-    on_device = experiment.pipeline.augment_on == "device"
+    on_device = experiment.pipeline.augment_on == "device" and not embedded
+    size = experiment.pipeline.patch_size
     model = TrainingModel(
-        network,
+        after_encoder(network, settings.target, size) if embedded else network,
         settings.target,
         build_loss(experiment.loss, settings.target),
         settings.deep_supervision,
@@ -189,6 +206,7 @@ def compile_for_training(
         experiment.optimizer.clip_norm,
         _augmentation(experiment) if on_device else None,
         keep_gradients=training.histograms_every is not None,
+        saved=network,
     )
     optimizer = build_optimizer(
         experiment.optimizer,
@@ -265,6 +283,7 @@ def build_batches(
     augment_later: bool = False,
     worker: int = 0,
     workers: int = 1,
+    embeddings: EmbeddingStore | None = None,
 ) -> tuple[TrainingBatches, tf.data.Dataset]:
     """Return the training batches of an experiment and its validation batches.
 
@@ -285,6 +304,7 @@ def build_batches(
         augment_later=augment_later,
         worker=worker,
         workers=workers,
+        embeddings=embeddings,
     )
     validation = validation_batches(
         store,
@@ -296,6 +316,7 @@ def build_batches(
         worker=worker,
         workers=workers,
         cache=cache,
+        embeddings=embeddings,
     )
     return batches, validation
 

@@ -47,6 +47,7 @@ class TrainingModel(keras.Model):
         augmentation: Called as augmentation(image, masks, seeds) on each batch; returns image and
             masks. None where batches come augmented.
         keep_gradients: Keep the gradients of the last update.
+        saved: The whole network that `save` writes, where `network` is a part of it.
 
     Attributes:
         failure: Why the last update was not made: FINITE, LOSS_NOT_FINITE or GRADIENT_NOT_FINITE.
@@ -67,6 +68,7 @@ class TrainingModel(keras.Model):
         augmentation: Callable[..., tuple[Any, Any]] | None = None,
         *,
         keep_gradients: bool = False,
+        saved: keras.Model | None = None,
     ) -> None:
         self.train_function: Any  # a step, or None before it is made
         self.test_function: Any
@@ -75,7 +77,8 @@ class TrainingModel(keras.Model):
         super().__init__(
             network.input, [network.get_layer("logits").output, *heads], name=network.name
         )
-        self._network: Callable[[], keras.Model] = lambda: network  # Keras tracks plain attributes
+        whole = saved or network
+        self._network: Callable[[], keras.Model] = lambda: whole  # Keras tracks plain attributes
         self.loss_of_masks = loss
         self.activation = keras.activations.get(activation)
         self.segmentation = SegmentationMetrics(channels, softmax=activation == "softmax")

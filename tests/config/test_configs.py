@@ -39,6 +39,8 @@ def test_the_network_is_built(path):
         overrides.append("model.init_from=null")
     if experiment.model.network == "pretrained_unet":
         overrides.append("model.pretrained.weights=none")
+    if experiment.model.network == "sam":
+        overrides.append("model.sam.weights=none")
     # Only the shapes count: the weights of these networks would take seconds to draw.
     with keras.StatelessScope(initialize_variables=False):
         network = build_network(load_experiment(path, overrides))
@@ -109,6 +111,8 @@ def small(experiment):
         if isinstance(experiment.model.encoder_blocks, tuple):
             overrides.append("model.encoder_blocks=[1,2,1]")
         overrides.append(f"model.deep_supervision={min(experiment.model.deep_supervision, 1)}")
+    if experiment.model.network == "sam":
+        overrides.append("model.sam={encoder: vit_xs, side: 32, weights: none}")
     return overrides
 
 

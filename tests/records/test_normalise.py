@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kerasseg.records.normalise import brain_mask, normalise, z_score
+from kerasseg.records.normalise import (
+    LEAST,
+    PERCENTILES,
+    brain_mask,
+    normalise,
+    to_unit,
+    z_score,
+)
 from kerasseg.records.schema import decode, encode
 from tests.records.random_case import random_case
 
@@ -77,3 +84,23 @@ def test_a_raw_scan_that_is_not_skull_stripped_is_its_record():
     darkest = found.min(axis=(0, 1, 2))
     np.testing.assert_array_equal(stored.background, darkest)
     np.testing.assert_array_equal(found == darkest, case.image == 0)
+
+
+def test_percentiles_become_0_and_1_and_air_stays_0():
+    image = np.zeros((4, 10, 30, 2), np.float32)
+    image[:, 2:, 5:] = np.random.default_rng(0).normal(50, 20, size=(4, 8, 25, 2))
+    image[..., 1] *= 1000
+    unit = to_unit(image)
+    np.testing.assert_allclose(unit[..., 0], unit[..., 1], atol=1e-6)
+    assert ((unit == 0) == (image == 0)).all() and unit.max() == 1
+    assert unit[image != 0].min() == LEAST
+    known = image[..., 0][image[..., 0] != 0]
+    low, high = np.percentile(known, PERCENTILES)
+    middle = (known > low) & (known < high)
+    expected = (known[middle] - low) / (high - low)
+    np.testing.assert_allclose(unit[..., 0][image[..., 0] != 0][middle], expected, atol=1e-3)
+    assert not to_unit(np.zeros((2, 2, 2, 1))).any()
+    box = (slice(None), slice(2, None), slice(5, None))
+    for stripped in (True, False):
+        whole = normalise(image, box, skull_stripped=stripped, normalisation="percentiles")
+        np.testing.assert_array_equal(whole, unit.astype(np.float16).astype(np.float32))

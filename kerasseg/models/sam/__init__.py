@@ -1,0 +1,1 @@
+"""SAM, the Segment Anything Model, and LiteMedSAM in `keras.ops`."""

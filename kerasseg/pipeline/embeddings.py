@@ -1,0 +1,204 @@
+"""What a frozen image encoder makes of each slice, computed once and kept beside the store."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasseg.config.augment import transforms_of
+from kerasseg.config.experiment import Experiment
+from kerasseg.errors import UserError, storage_error
+from kerasseg.files import atomic_write, file_lock
+from kerasseg.pipeline.augment.patch import Patch
+from kerasseg.pipeline.cut import cut
+from kerasseg.pipeline.records import TableSizes, parse_record
+from kerasseg.pipeline.sampling import padding
+from kerasseg.progress import track
+from kerasseg.records.manifest import fingerprint
+from kerasseg.records.store import RecordStore
+from kerasseg.records.tfrecord import FRAMING_BYTES, read_record, write_record
+
+_BATCH = 4
+"""Slices that go through the encoder at a time."""
+
+
+class EmbeddingStore:
+    """Embeddings (n, n, C) float16 of every slice of some cases, a TFRecord file for each case.
+
+    They lie in a folder beside the store that is named after all that changes them: the encoder's
+    weights and sizes, the precision, the normalisation, the data, and how slices are cut. Cases
+    that are there already are kept, so a computation that was stopped goes on.
+
+    Args:
+        encoder: Maps slices (B, h, w, C) to embeddings (B, n, n, C').
+        experiment: Says how slices are cut.
+        store: Holds the cases.
+        case_ids: The cases whose slices are to be there.
+
+    Raises:
+        UserError: The disk is too small; nothing was computed then.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        experiment: Experiment,
+        store: RecordStore,
+        case_ids: Sequence[str],
+    ) -> None:
+        self._store = store
+        self._settings = experiment.pipeline
+        self._patch = Patch.of(experiment.pipeline, len(experiment.data.modalities))
+        self._sizes = TableSizes.of(store.rows.values())
+        self.shape = tuple(encoder.output.shape[1:])
+        self._bytes = 2 * int(np.prod(self.shape))
+        key = _key(encoder, experiment, store)
+        root = store.root.with_name(f"{store.root.name}.embeddings")
+        self.folder = root / fingerprint(key)
+        numbers = {case_id: number for number, case_id in enumerate(store.rows)}
+        self._paths = {c: self.folder / f"case-{numbers[c]:06d}.tfrecord" for c in case_ids}
+        with file_lock(root / ".lock", "computes embeddings", "records.root"):
+            try:
+                self.folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise storage_error(error, f"Writing {self.folder}", "records.root") from error
+            with atomic_write(self.folder / "embeddings.json", "records.root") as temporary:
+                temporary.write_text(json.dumps(key, indent=2), encoding="utf-8")
+            self._compute(encoder, [c for c in case_ids if not self._paths[c].exists()])
+
+    def _compute(self, encoder: keras.Model, missing: list[str]) -> None:
+        counts = {case_id: self._slices(case_id) for case_id in missing}
+        total = sum(counts.values())
+        needed = total * (self._bytes + FRAMING_BYTES)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder}: the embeddings of {total} slices need {needed / 1e9:.3g} GB, but "
+                f"{free / 1e9:.3g} GB are free: name another disk with records.root, or set "
+                "model.sam.embeddings=false to compute them in every step."
+            )
+        if not missing:
+            return
+        forward = tf.function(lambda image: encoder(image, training=False), reduce_retracing=True)
+        said = f"Embedding {total} slices once ({needed / 1e9:.2g} GB in {self.folder})"
+        rows = track(self._embedded(forward, missing), total, said)
+        for case_id, of_case in groupby(rows, lambda row: row[0]):
+            path = self._paths[case_id]
+            with atomic_write(path, "records.root") as temporary, temporary.open("wb") as file:
+                for _, embedding in of_case:
+                    write_record(file, embedding.astype("<f2").tobytes())
+
+    def _embedded(
+        self, forward: Callable[[tf.Tensor], tf.Tensor], case_ids: list[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        for case_id in case_ids:
+            row = self._store.rows[case_id]
+            payload = read_record(self._store.root / row.shard, row.offset, case_id)
+            record = parse_record(tf.constant(payload), self._patch.modalities, self._sizes)
+            for first in range(0, self._slices(case_id), _BATCH):
+                last = min(first + _BATCH, self._slices(case_id))
+                images = [self._slice(record, index) for index in range(first, last)]
+                for embedding in forward(tf.cast(tf.stack(images), tf.float32)).numpy():
+                    yield case_id, embedding
+
+    def _slice(self, record: Any, index: int) -> tf.Tensor:
+        """Return a slice (h, w, C) as `draw_slice` gives it where a patch is a whole slice."""
+        inside = tf.gather(record.voxels.shape, self._patch.inside)
+        start = tf.unstack(-padding(inside, self._patch.size))
+        assert self._patch.across is not None
+        start.insert(self._patch.across, tf.constant(index))
+        return cut(record.voxels, tf.stack(start), self._patch)[0]
+
+    def _slices(self, case_id: str) -> int:
+        assert self._patch.across is not None
+        return self._store.rows[case_id].shape[self._patch.across]
+
+    def reader(self, case_ids: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+        """Return a function for the graph: place in `case_ids`, slice -> data set of its embedding.
+
+        The slice is counted from the first of the record.
+        """
+        paths = tf.constant([str(self._paths[case_id]) for case_id in case_ids])
+        length = self._bytes + FRAMING_BYTES
+
+        def read(case: tf.Tensor, index: tf.Tensor) -> tf.data.Dataset:
+            record = tf.data.experimental.from_variant(
+                tf.raw_ops.TFRecordDatasetV2(
+                    filenames=paths[case : case + 1],
+                    compression_type="",
+                    buffer_size=tf.constant(length, tf.int64),
+                    byte_offsets=tf.cast(index, tf.int64)[tf.newaxis] * length,
+                ),
+                tf.TensorSpec([], tf.string),
+            )
+            return record.take(1).map(
+                lambda data: tf.reshape(tf.io.decode_raw(data, tf.float16), self.shape)
+            )
+
+        return read
+
+
+def open_embeddings(
+    experiment: Experiment, network: keras.Model, store: RecordStore, case_ids: Sequence[str]
+) -> EmbeddingStore | None:
+    """Compute the embeddings that are missing, if `model.sam.embeddings` asks for them.
+
+    Returns:
+        The store; None where slices must go through the encoder in every step, as it is trained,
+        slices are augmented, or a patch is not a whole slice.
+
+    Raises:
+        UserError: They are asked for, and cannot be used; or the disk is too small.
+    """
+    settings = experiment.model.sam
+    if experiment.model.network != "sam" or settings.embeddings is False:
+        return None
+    reason = _why_not(experiment, store, case_ids)
+    if reason is None:
+        encoder = keras.Model(network.inputs, network.get_layer("bottleneck").output)
+        return EmbeddingStore(encoder, experiment, store, case_ids)
+    if settings.embeddings:
+        raise UserError(f"model.sam.embeddings=true, but {reason}, or leave it out.")
+    return None
+
+
+def _why_not(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> str | None:
+    """Say why slices have no embedding of their own, and what to do about it."""
+    settings, pipeline = experiment.model.sam, experiment.pipeline
+    if settings.lora_rank or settings.trained_blocks:
+        return "the encoder is trained: set model.sam.lora_rank=0 and trained_blocks=0"
+    if transforms_of(experiment.augment):
+        return "slices are augmented: set augment.preset=none"
+    patch = Patch.of(pipeline, len(experiment.data.modalities))
+    largest = [max(store.rows[c].shape[axis] for c in case_ids) for axis in patch.inside]
+    if any(size > limit for size, limit in zip(largest, patch.size, strict=True)):
+        return (
+            f"slices of up to {largest} are cut to pipeline.patch_size {list(patch.size)}: make "
+            "patches as large as slices"
+        )
+    return None
+
+
+def _key(encoder: keras.Model, experiment: Experiment, store: RecordStore) -> dict[str, Any]:
+    """Return all that changes an embedding."""
+    digest = hashlib.sha256()
+    for value in encoder.get_weights():
+        digest.update(np.ascontiguousarray(value).tobytes())
+    sam, pipeline = experiment.model.sam, experiment.pipeline
+    return {
+        "encoder": sam.encoder,
+        "side": experiment.model.stride,
+        "weights": digest.hexdigest(),
+        "precision": encoder.get_layer("image_encoder").compute_dtype,
+        "normalisation": experiment.data.normalisation,
+        "store": store.manifest.fingerprint,
+        "data": store.manifest.data_fingerprint,
+        "axis": pipeline.slices.axis,
+        "patch_size": list(pipeline.patch_size),
+    }

@@ -1,0 +1,96 @@
+"""A whole run of a tiny SAM: trained, evaluated, predicted with, exported and served, compared."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasseg.config.load import load_experiment
+from kerasseg.datasets.discovery import discover
+from kerasseg.models.build import build_network
+from kerasseg.models.sam.weights import COMPONENTS
+from kerasseg.prediction.model import load, load_run
+from kerasseg.records.store import open_store
+from kerasseg.run_experiment import run_experiment
+from kerasseg.serving.export import ExportOptions, export_runs
+from kerasseg.training.checks import memory_warning
+from tests.conftest import phantom_experiment
+
+SAM = (
+    "model={dimensions: 2, target: binary, network: sam}",
+    "model.sam={encoder: vit_xs, side: 32, weights: none}",
+    "data.modalities=[flair]",
+    "data.normalisation=percentiles",
+    "pipeline.patch_size=[24,22]",
+)
+
+
+def sam_experiment(folder, *overrides):
+    """Slices of the phantoms; without the U-Net's settings of `phantom_experiment`."""
+    ours = phantom_experiment(folder)
+    base = (
+        "data.phantom={cases: 6, shape: [18, 24, 22], seed: 5}",
+        f"records.root={folder / 'store'}",
+        f"run.root={ours.run.root}",
+        "run.name=tiny_sam",
+        "records.workers=1",
+        "pipeline.patches_per_volume=4",
+        "training={epochs: 1, batch_size: 4, gradient_accumulation: 1}",
+        "evaluation.overlays=1",
+    )
+    return load_experiment(None, [*SAM, *base, *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The experiment, its run folder and the network that it started from."""
+    folder = tmp_path_factory.mktemp("sam")
+    first = sam_experiment(folder)
+    start = build_network(first.model, 1)
+    start.save(folder / "start.keras")
+    experiment = sam_experiment(folder, f"model.sam.weights={folder / 'start.keras'}")
+    return experiment, run_experiment(experiment), start
+
+
+def test_both_encoders_are_bit_identical_afterwards_and_the_decoder_is_not(finished):
+    _, folder, start = finished
+    trained = keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    same = {
+        name: all(
+            np.array_equal(a, b)
+            for a, b in zip(
+                trained.get_layer(name).get_weights(),
+                start.get_layer(name).get_weights(),
+                strict=True,
+            )
+        )
+        for name in COMPONENTS
+    }
+    assert same == {"image_encoder": True, "prompt_encoder": True, "mask_decoder": False}
+
+
+def test_it_is_evaluated_and_predicts_raw_cases_as_their_records(finished):
+    experiment, folder, _ = finished
+    assert json.loads((folder / "summary.json").read_text())["epochs"] == 1
+    assert (folder / "report.html").exists() and memory_warning(experiment, "float32") is None
+    case = discover(experiment.data)[0].load()
+    found = load_run(folder).probabilities(case)
+    assert found.shape == (18, 24, 22, 1) and found.std() > 0
+    stored = open_store(experiment).load(case.case_id)
+    assert stored.case.image.min() == 0 and stored.case.image.max() == 1
+
+
+def test_the_exported_model_gives_the_same_masks(finished, tmp_path):
+    experiment, folder, _ = finished
+    case = discover(experiment.data)[0].load()
+    version = export_runs([folder], tmp_path / "brain", ExportOptions(largest_volume=20_000))
+    exported = tf.saved_model.load(str(version))
+    found = exported.signatures["segment"](
+        volume=tf.constant(case.image),
+        spacing=tf.ones(3),
+        probabilities=tf.constant(True),
+    )["probabilities"]
+    expected = load([folder]).predict(case.image).probabilities
+    np.testing.assert_allclose(found, expected, atol=2e-5)
