@@ -288,8 +288,8 @@ class ModelSettings(Section):
                 "regions or subregions"
             )
         own = {"dimensions", "target", "network", "sam", "init_from", "init_part"}
-        others = {n: f.default for n, f in ModelSettings.model_fields.items() if n not in own}
-        foreign = [name for name, default in others.items() if getattr(self, name) != default]
+        names = [name for name in ModelSettings.model_fields if name not in own]
+        foreign = [name for name in names if self.is_changed(name)]
         if foreign:
             raise ValueError(f"model.{foreign[0]} is not for model.network=sam: leave it out")
         return self

@@ -210,7 +210,7 @@ class PatchReader:
         paths, offsets = located.locate(case_ids)
         self._cached = cache.reader(case_ids) if isinstance(cache, MemoryCache) else None
         self._augment_later = augment_later
-        self._embedding = embeddings and embeddings.reader(case_ids)
+        self._embedding = None if embeddings is None else embeddings.reader(case_ids)
         self._channels = len(store.manifest.settings["data.modalities"])
         self._paths = tf.constant(paths)
         self._offsets = tf.constant(offsets, tf.int64)

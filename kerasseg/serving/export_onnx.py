@@ -346,8 +346,7 @@ def _describe(run: LoadedRun, exported: OnnxNetwork, ids: Mapping[int, int]) -> 
         "skull_stripped": data.skull_stripped,
         "normalisation": notes["percentiles"]
         if data.normalisation == "percentiles"
-        else notes["normalisation"]
-        + ("" if data.skull_stripped else f" {notes['not_stripped']}"),
+        else notes["normalisation"] + ("" if data.skull_stripped else f" {notes['not_stripped']}"),
         "air": notes["air"] if run.experiment.evaluation.air_is_background else "as the model says",
         "dimensions": 2 if flat else 3,
         "axes": ["superior", "posterior", "left"],

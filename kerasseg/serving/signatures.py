@@ -198,7 +198,7 @@ class ExportedModel:
             grid = to_grid(volume, spacing, self._accepted)
             volume = grid.volume
         stripped = self._runs[0].predictor.skull_stripped  # of all of them: `export.accepted_by`
-        scheme = self._runs[0].experiment.data.normalisation
+        scheme = self._model.runs[0].experiment.data.normalisation
         image, brain = normalised(volume, skull_stripped=stripped, normalisation=scheme)
         shape = tf.shape(volume)[:3]
         whole: Any = self._model.segmenter

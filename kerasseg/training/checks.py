@@ -274,6 +274,8 @@ def _features(experiment: Experiment) -> tuple[str, Sequence[int]]:
     """Return the name of the setting of a network's width, and its value."""
     if experiment.model.network == "pretrained_unet":
         return "model.pretrained.decoder_features", experiment.model.pretrained.decoder_features
+    if experiment.model.network == "sam":
+        return "model.sam.side", [experiment.model.stride]
     return "model.features", experiment.model.features
 
 

@@ -73,7 +73,7 @@ def sam(settings: ModelSettings, input_channels: int) -> keras.Model:
     encoder = sizes.encoder(side, channels=sizes.channels, **options, name="image_encoder")
     embedding = keras.layers.Identity(name="bottleneck")(encoder(square))
     grid = embedding.shape[1]
-    channels = {"channels": sizes.channels, "dtype": "float32"}
+    channels: dict[str, Any] = {"channels": sizes.channels, "dtype": "float32"}
     layers = {
         layer.name: layer
         for layer in (

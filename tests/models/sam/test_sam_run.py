@@ -14,7 +14,7 @@ from kerasseg.models.sam.weights import COMPONENTS
 from kerasseg.prediction.model import load, load_run
 from kerasseg.records.store import open_store
 from kerasseg.run_experiment import run_experiment
-from kerasseg.serving.export import ExportOptions, export_runs
+from kerasseg.serving.export import export_runs
 from kerasseg.training.checks import memory_warning
 from tests.conftest import phantom_experiment
 
@@ -85,12 +85,12 @@ def test_it_is_evaluated_and_predicts_raw_cases_as_their_records(finished):
 def test_the_exported_model_gives_the_same_masks(finished, tmp_path):
     experiment, folder, _ = finished
     case = discover(experiment.data)[0].load()
-    version = export_runs([folder], tmp_path / "brain", ExportOptions(largest_volume=20_000))
+    version, _ = export_runs([folder], tmp_path / "brain", largest_volume=20_000)
     exported = tf.saved_model.load(str(version))
     found = exported.signatures["segment"](
         volume=tf.constant(case.image),
         spacing=tf.ones(3),
         probabilities=tf.constant(True),
     )["probabilities"]
-    expected = load([folder]).predict(case.image).probabilities
+    expected = load(folder).predict(case.image).probabilities
     np.testing.assert_allclose(found, expected, atol=2e-5)
