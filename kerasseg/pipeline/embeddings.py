@@ -85,7 +85,11 @@ class EmbeddingStore:
             )
         if not missing:
             return
-        forward = tf.function(lambda image: encoder(image, training=False), reduce_retracing=True)
+        forward = tf.function(
+            lambda image: encoder(image, training=False),
+            input_signature=[tf.TensorSpec((None, *self._patch.size, encoder.inputs[0].shape[-1]))],
+            autograph=False,
+        )
         said = f"Embedding {total} slices once ({needed / 1e9:.2g} GB in {self.folder})"
         rows = track(self._embedded(forward, missing), total, said)
         for case_id, of_case in groupby(rows, lambda row: row[0]):

@@ -103,9 +103,14 @@ def sam(settings: ModelSettings, input_channels: int) -> keras.Model:
 def after_encoder(network: keras.Model, target: str, size: Sequence[int]) -> keras.Model:
     """Return the part of a SAM behind its encoder: embedding (B, n, n, C) -> probabilities.
 
-    It shares the layers of `network`. The masks have the `size` (h, w) of the slices.
+    It shares the weights of `network`. The masks have the `size` (h, w) of the slices.
     """
-    layers = {layer.name: layer for layer in network.layers}
+    # Those without weights are made anew: a layer that was called twice has no single output.
+    layers = {
+        layer.name: layer if layer.weights else type(layer).from_config(layer.get_config())
+        for layer in network.layers
+        if layer.name in ("whole_image", "prompt_encoder", "mask_decoder", *_OUTPUTS)
+    }
     embedding = keras.Input(network.get_layer("bottleneck").output.shape[1:], name="embedding")
     # Only the shape of a slice counts: it says what the masks are scaled to.
     slices = ops.tile(ops.zeros_like(embedding[:, :1, :1, :1]), (1, *size, 1))
@@ -123,6 +128,9 @@ def _segment(
     masks, _ = layers["mask_decoder"](embedding, *prompts)
     masks = masks[..., _masks_of(target)]
     return layers["probabilities"](layers["logits"](layers["head"]([masks, image])))
+
+
+_OUTPUTS: Final = ("head", "logits", "probabilities")
 
 
 def _masks_of(target: str) -> slice:
