@@ -19,7 +19,7 @@ from kerasseg.files import file_lock
 from kerasseg.records.store import open_store, update_store
 from tests.conftest import phantom_experiment
 
-KILLS = int(os.environ.get("KERASSEG_TEST_KILLS", "2"))
+KILLS = int(os.environ.get("KERASSEG_TEST_KILLS", "1"))
 PHANTOMS = "data.phantom={cases: 5, shape: [16,20,18], seed: 5}"
 
 
