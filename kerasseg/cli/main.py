@@ -66,6 +66,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "kerasseg segment scans/ --server localhost:8500 --model brats -o predictions",
         "kerasseg segment case/ --server localhost:8501 --rest --model brats -o case.nii.gz",
     ),
+    "app": ("kerasseg app runs/NAME", "kerasseg app runs/A runs/B --port 8601"),
     "tune-report": ("kerasseg tune-report searches/NAME",),
     "config": (
         "kerasseg config training.epochs=10 > mine.yaml",
@@ -184,6 +185,7 @@ def build_program() -> "typer.Typer":
         "export": serving.export,
         "serve": serving.serve,
         "segment": serving.segment,
+        "app": serving.app,
         "tune-report": train.tune_report,
         "config": data.show_config,
         "configs": data.list_configs,

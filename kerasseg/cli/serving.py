@@ -1,4 +1,4 @@
-"""The verbs `kerasseg export`, `kerasseg serve` and `kerasseg segment`."""
+"""The verbs `kerasseg export`, `kerasseg serve`, `kerasseg segment` and `kerasseg app`."""
 
 import sys
 from pathlib import Path
@@ -287,5 +287,40 @@ def serve(
         Address(host, grpc_port, rest_port, certificate, key),
         Limits(request_mib * MIB, volume_mib * MIB, queue, timeout),
         poll,
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+
+
+def app(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to offer.")],
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on. Others than 127.0.0.1 need --token or --public."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8600,
+    token: Annotated[
+        str | None, typer.Option(help="A secret that visitors need: the page is at /?token=…")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Anybody who reaches the page may use it.")
+    ] = False,
+    queue: Annotated[int, typer.Option(min=1, max=1000, help="Predictions that may wait.")] = 8,
+    file_mib: Annotated[
+        int, typer.Option(min=1, max=2047, help="Largest file in MiB, as it is sent.")
+    ] = 256,
+    scan_mib: Annotated[int, typer.Option(min=1, help="Largest scan in MiB, as float32.")] = 1024,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one prediction.")] = 600.0,
+) -> None:
+    """Show a page: drop a scan, see the tumour, correct it, take it home.
+
+    It runs on this machine and asks no other. Research use only.
+    """
+    from kerasseg.app.serve import PageAddress, serve_app
+    from kerasseg.serving.server.limits import MIB, Limits
+
+    serve_app(
+        runs,
+        PageAddress(host, port, token, public),
+        Limits(file_mib * MIB, scan_mib * MIB, queue, timeout),
         lambda line: print(line, file=sys.stderr, flush=True),
     )

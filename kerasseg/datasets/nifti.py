@@ -139,7 +139,15 @@ def _faults_as_sentences(path: Path) -> Iterator[None]:
 
 
 def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> None:
-    """Write voxels (x, y, z) of `grid` in one step; `setting` is what would move the file.
+    """Write voxels (x, y, z) of `grid` in one step; `setting` is what would move the file."""
+    data = nifti_bytes(voxels, grid)
+    packed = path.name.lower().endswith(".gz")
+    with atomic_write(path, setting) as temporary:
+        temporary.write_bytes(gzip.compress(data, 6) if packed else data)
+
+
+def nifti_bytes(voxels: np.ndarray, grid: Grid) -> bytes:
+    """Return the bytes of a NIfTI file, not compressed, with voxels (x, y, z) of `grid`.
 
     The header places the voxels as that of the scan does. Where there is none it has the affine as
     sform and, unless it shears, as qform: programs read either.
@@ -158,10 +166,8 @@ def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> Non
         if not np.allclose(image.get_qform(), grid.affine, atol=_QFORM_TOLERANCE_MM):
             image.set_qform(None, code=0)
         image.header.set_xyzt_units("mm")
-    name = path.name.lower()
-    data = image.to_bytes()
-    with atomic_write(path, setting) as temporary:
-        temporary.write_bytes(gzip.compress(data, 6) if name.endswith(".gz") else data)
+    data: bytes = image.to_bytes()
+    return data
 
 
 def _voxels(raw: bytes) -> tuple[np.ndarray, np.ndarray, Header]:

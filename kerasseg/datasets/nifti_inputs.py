@@ -21,7 +21,7 @@ from kerasseg.errors import UserError
 _ANY_CASE = re.IGNORECASE | re.DOTALL
 _NAME = re.compile(r"^(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(?:\.gz)?$", _ANY_CASE)
 _NUMBERED = re.compile(r"^(?P<case>.+)_(?P<number>\d{4})\.nii(?:\.gz)?$", _ANY_CASE)
-_NO_SCAN = re.compile(r"(^|[_.-])(seg|segm|segmentation|labels?|[a-z]*mask)\.nii", re.IGNORECASE)
+NO_SCAN = re.compile(r"(^|[_.-])(seg|segm|segmentation|labels?|[a-z]*mask)\.nii", re.IGNORECASE)
 """Names of segmentations and of masks, such as the brain masks that skull-stripping leaves."""
 _TIME_UNITS = {8: "s", 16: "ms", 24: "µs"}
 """The bits of a header's xyzt_units that say in which unit time points are apart."""
@@ -68,7 +68,7 @@ def _of_forms(files: list[Path], data: DataSettings, forms: Sequence[str]) -> li
         folders.setdefault(path.parent, []).append(path)
     result: list[Input] = []
     for folder, paths in folders.items():
-        scans = [path for path in paths if not _NO_SCAN.search(path.name)]
+        scans = [path for path in paths if not NO_SCAN.search(path.name)]
         named = _named(folder, scans, data) if _NAMED in forms else {}
         result += [_of_names(case, kinds, folder, data) for case, kinds in named.items()]
         used = {path for kinds in named.values() for group in kinds.values() for path in group}

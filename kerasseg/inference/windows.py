@@ -6,6 +6,7 @@ sum in the computer's memory or in that of the GPU. `sliding_window` ties these 
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasseg.datasets.case import Box
+from kerasseg.progress import report
 
 Start = tuple[int, int, int]
 Weighting = Literal["gaussian", "constant"]
@@ -258,7 +260,9 @@ def sliding_window(
                 sums.add(intersection(start, window, box)[1], values[inside])
             pending.clear()
 
-    for start in grid.starts():
+    windows = math.prod(map(len, grid.axes))
+    for done, start in enumerate(grid.starts()):
+        report(done, windows)
         source = _read(volume, start, window, context)
         if source.any():
             pending.append((start, source))

@@ -351,6 +351,11 @@ class WorkQueue:
         """Number of tasks that wait."""
         return len(self._waiting)
 
+    def place(self, future: Future) -> int:
+        """Return the place of a task among those that wait, from 1 on; 0 if it does not wait."""
+        waiting = [item[1] for item in tuple(self._waiting)]
+        return waiting.index(future) + 1 if future in waiting else 0
+
     def put(self, task: Callable[[], Any]) -> Future:
         """Let `task` wait for its turn; `Future.cancel` takes it out again.
 

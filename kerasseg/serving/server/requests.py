@@ -6,7 +6,7 @@ what it has sent, and one of the few places in which something is computed only 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from kerasseg.serving.server.limits import Limits, Reason, Refusal
+from kerasseg.serving.server.limits import Limits, Reason, Refusal, bad_input, inflate
 from kerasseg.serving.server.models import Models
 
 Result = TypeVar("Result")
@@ -200,6 +200,53 @@ class Requests:
 
 def _since(held: Held) -> float:
     return held.since
+
+
+async def read_body(
+    request: Any, requests: Requests, held: Held, limits: Limits, until: float
+) -> bytes:
+    """Return the whole body of a Starlette request, inflated if its Content-Encoding is gzip.
+
+    Raises:
+        Refusal: For more bytes than a request may have, announced or sent; for a sender that is
+            silent for too long, or takes longer than `until`.
+        ClientDisconnect: If the sender hangs up.
+    """
+    most = limits.request_bytes
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise _too_large(f"{announced} bytes", most)
+    encoding = request.headers.get("content-encoding", "").lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise bad_input(f"Content-Encoding is {encoding}, expected gzip or none.")
+    body, stream = bytearray(), request.stream()
+    while True:
+        patience = min(limits.silent_seconds, until - time.monotonic())
+        chunk = await requests.wait_for_client(held, _next_chunk(stream), patience)
+        if chunk is None:
+            break
+        if len(body) + len(chunk) > most:
+            raise _too_large("more", most)
+        await requests.resize(held, len(body) + len(chunk))
+        body += chunk
+    if encoding == "gzip":
+        await requests.resize(held, len(body) + most)
+        plain = await asyncio.to_thread(inflate, bytes(body), most, "The body", Reason.TOO_LARGE)
+        await requests.resize(held, len(plain))
+        return plain
+    return bytes(body)
+
+
+async def _next_chunk(stream: AsyncIterator[bytes]) -> bytes | None:
+    async for chunk in stream:
+        return chunk
+    return None
+
+
+def _too_large(size: str, most: int) -> Refusal:
+    return Refusal(
+        Reason.TOO_LARGE, f"The body has {size}; at most {most} bytes are taken in one request."
+    )
 
 
 class Metrics:

@@ -6,7 +6,7 @@ import binascii
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,9 +24,9 @@ from kerasseg.serving.server.grpc import (
     metadata_response,
     status_response,
 )
-from kerasseg.serving.server.limits import Limits, Reason, Refusal, Spec, bad_input, inflate
+from kerasseg.serving.server.limits import Limits, Reason, Refusal, Spec, bad_input
 from kerasseg.serving.server.models import Models
-from kerasseg.serving.server.requests import Held, Metrics, Requests
+from kerasseg.serving.server.requests import Held, Metrics, Requests, read_body
 
 _KINDS = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}
 """Kind of a NumPy dtype to the kinds of JSON values that it takes."""
@@ -47,7 +47,7 @@ def rest_app(models: Models, metrics: Metrics, requests: Requests) -> FastAPI:
         until = time.monotonic() + limits.seconds
         try:
             with requests.request() as held:
-                body = await _read_body(request, requests, held, limits, until)
+                body = await read_body(request, requests, held, limits, until)
                 work = _predict(models, metrics, name, version, body, held, until)
                 del body
                 leaving = asyncio.ensure_future(_until_gone(request, held))
@@ -135,53 +135,6 @@ def _message(message: Any) -> Response:
         MessageToJson(
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
-    )
-
-
-async def _read_body(
-    request: Request, requests: Requests, held: Held, limits: Limits, until: float
-) -> bytes:
-    """Return the whole body, inflated if its Content-Encoding is gzip.
-
-    Raises:
-        Refusal: For more bytes than a request may have, announced or sent; for a sender that is
-            silent for too long, or takes longer than `until`.
-        ClientDisconnect: If the sender hangs up.
-    """
-    most = limits.request_bytes
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
-        raise _too_large(f"{announced} bytes", most)
-    encoding = request.headers.get("content-encoding", "").lower()
-    if encoding not in ("", "identity", "gzip"):
-        raise bad_input(f"Content-Encoding is {encoding}, expected gzip or none.")
-    body, stream = bytearray(), request.stream()
-    while True:
-        patience = min(limits.silent_seconds, until - time.monotonic())
-        chunk = await requests.wait_for_client(held, _next_chunk(stream), patience)
-        if chunk is None:
-            break
-        if len(body) + len(chunk) > most:
-            raise _too_large("more", most)
-        await requests.resize(held, len(body) + len(chunk))
-        body += chunk
-    if encoding == "gzip":
-        await requests.resize(held, len(body) + most)
-        plain = await asyncio.to_thread(inflate, bytes(body), most, "The body", Reason.TOO_LARGE)
-        await requests.resize(held, len(plain))
-        return plain
-    return bytes(body)
-
-
-async def _next_chunk(stream: AsyncIterator[bytes]) -> bytes | None:
-    async for chunk in stream:
-        return chunk
-    return None
-
-
-def _too_large(size: str, most: int) -> Refusal:
-    return Refusal(
-        Reason.TOO_LARGE, f"The body has {size}; at most {most} bytes are taken in one request."
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _GRACE_SECONDS = 60.0
 """How long running requests may take after SIGTERM; a second SIGTERM ends the server at once."""
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def serve(
         from kerasseg.serving.server.models import Models
     except ImportError as error:
         raise missing_extra(error) from error
-    if address.host not in _LOCAL:
+    if address.host not in LOCAL:
         say(
             f"WARNING: {address.host} can be reached by others, and this server asks nobody who "
             "they are: put a proxy that does in front of it, or leave --host 127.0.0.1."
@@ -135,7 +135,7 @@ class Servers:
         self._models, self._address = models, address
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._listener = _listen(address)
+        self._listener = listen(address.host, address.rest_port, "--rest-port")
         self.rest_port: int = self._listener.getsockname()[1]
         self._thread.start()
         try:
@@ -215,16 +215,17 @@ def _bind_grpc(server: Any, address: Address) -> int:
     return port
 
 
-def _listen(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+def listen(host: str, port: int, option: str) -> socket.socket:
+    """Return a socket that is bound to a port of this machine; `option` names the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((address.host, address.rest_port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise UserError(
-            f"--rest-port: {address.host}:{address.rest_port} cannot be listened on "
+            f"{option}: {host}:{port} cannot be listened on "
             f"({error.strerror or error}): name another one."
         ) from None
     return listener

@@ -1,0 +1,109 @@
+"""`kerasseg app`: start the page on this machine, until Ctrl-C."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from kerasseg.errors import UserError
+from kerasseg.serving.protocol import missing_extra
+from kerasseg.serving.server.limits import Limits
+from kerasseg.serving.server.serve import LOCAL, listen
+
+_GRACE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class PageAddress:
+    """Where the page is, and who may see it.
+
+    Attributes:
+        host: A name or an IP address of this machine.
+        port: 0 for any free port.
+        token: What visitors must know, or None.
+        public: Whether anybody may come without a token.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8600
+    token: str | None = None
+    public: bool = False
+
+    def check(self) -> None:
+        """Raise `UserError` if others could reach the page without being asked who they are."""
+        if self.host in LOCAL or self.token or self.public:
+            return
+        raise UserError(
+            f"--host {self.host} lets everybody who reaches this machine send scans and use its "
+            "processor: set a secret with --token, which visitors need once, or say with --public "
+            "that everybody may."
+        )
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """Return the names by which a browser may ask.
+
+        A page of somebody else's could make a browser ask this machine by a name of its own (DNS
+        rebinding). Where the token or `public` decides, any name will do.
+        """
+        return frozenset((*LOCAL, self.host)) if self.host in LOCAL else None
+
+
+def serve_app(
+    folders: Sequence[Path], address: PageAddress, limits: Limits, say: Callable[[str], None]
+) -> None:
+    """Serve the page until SIGTERM or Ctrl-C; files of visitors are removed at the end.
+
+    Args:
+        folders: The run folders that are offered.
+        address: Where to listen.
+        limits: What visitors may send.
+        say: Called with each line for the person who watches the server.
+
+    Raises:
+        UserError: For a run that cannot be read, a port that is taken, an address that is open to
+            others without `token` or `public`, and a missing extra.
+    """
+    address.check()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        import uvicorn
+
+        from kerasseg.app.routes import Page, page_app
+        from kerasseg.app.runs import Runs
+        from kerasseg.app.sessions import Sessions
+        from kerasseg.serving.server.connections import limited
+        from kerasseg.serving.server.models import WorkQueue
+    except ImportError as error:
+        raise missing_extra(error) from error
+    runs = Runs(folders)
+    listener = listen(address.host, address.port, "--port")
+    queue = WorkQueue("page", limits.queue)
+    loading = queue.put(runs.load_all)
+    loading.add_done_callback(
+        lambda done: say(
+            f"The networks cannot be loaded: {done.exception()}"
+            if done.exception()
+            else f"{len(runs.offered)} model(s) are ready."
+        )
+    )
+    with tempfile.TemporaryDirectory(prefix="kerasseg-app-") as folder:
+        page = Page(runs, Sessions(Path(folder)), queue, limits, address.token, address.hosts)
+        config = uvicorn.Config(
+            page_app(page),
+            http=limited(limits),
+            ws="none",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        secret = f"?token={quote(address.token)}" if address.token else ""
+        say(
+            f"http://{host}:{listener.getsockname()[1]}/{secret} (research use only). Ctrl-C stops."
+        )
+        asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))

@@ -1,0 +1,257 @@
+"""What the page shows and downloads of scans and jobs: NIfTI, pictures, tables and the report."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from isal import igzip
+from PIL import Image
+
+from kerasseg import anatomy
+from kerasseg.app.jobs import Job
+from kerasseg.app.sessions import Scan, Session
+from kerasseg.datasets.nifti import nifti_bytes, read_nifti
+from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
+from kerasseg.serving.server.limits import Reason, Refusal, bad_input
+
+_SETTING = "TMPDIR"
+"""The setting that moves the server's files elsewhere."""
+_PERCENT = 100
+_OPACITY = 0.55
+
+
+def nifti(array: np.ndarray, scan: Scan) -> bytes:
+    """Return an array (D, H, W) as NIfTI on the scan's own grid, gzipped at the fastest level.
+
+    Whole numbers travel as int16, which halves what a browser has to unpack.
+    """
+    if array.dtype == np.float32 and array.min() >= -32768 and array.max() <= 32767:
+        whole = array.astype(np.int16)
+        array = whole if np.array_equal(whole, array) else array
+    voxels = np.ascontiguousarray(scan.case.grid.to_file(np.asarray(array)))
+    return igzip.compress(nifti_bytes(voxels, scan.case.grid), 0)
+
+
+def scan_view(scan: Scan, what: str) -> np.ndarray:
+    """Return a modality by its number, or `truth`, as an array (D, H, W)."""
+    if what == "truth" and scan.case.label is not None:
+        return scan.case.label
+    if what.isdecimal() and int(what) < len(scan.case.modalities):
+        return scan.case.image[..., int(what)]
+    raise Refusal(Reason.NOT_FOUND, "The scan has no such part.")
+
+
+def job_view(job: Job, what: str, session: Session) -> np.ndarray:
+    """Return a part of a finished job as an array (D, H, W) that the page lays over the scan.
+
+    Args:
+        job: The job.
+        what: `label`, `corrected`, `entropy` (in percent of a bit), `errors` (against the truth),
+            `probability-NUMBER` (of a channel, in percent), or `difference-JOB` (to another job).
+        session: The session, in which the other job is looked up.
+    """
+    label = _finished(job)
+    name, _, which = what.partition("-")
+    if name == "label":
+        return label
+    if name == "corrected" and job.corrected is not None:
+        return job.corrected
+    if name == "entropy" and job.entropy is not None:
+        return np.rint(job.entropy * _PERCENT).astype(np.uint8)
+    if name == "probability" and job.probabilities is not None:
+        channels = {str(k): k for k in range(job.probabilities.shape[-1])}
+        if which in channels:
+            return np.rint(job.probabilities[..., channels[which]] * _PERCENT).astype(np.uint8)
+    if name == "errors" and job.scan.case.label is not None:
+        truth = np.asarray(job.scan.case.label)
+        if job.target == "binary" or job.scan.case.classes == "tumour":
+            truth, label = (truth > 0).astype(np.uint8), (label > 0).astype(np.uint8)
+        return _kinds(truth, label)
+    if name == "difference":
+        other = session.job(which)
+        if other.scan is not job.scan:
+            raise bad_input("The two predictions are of different scans.")
+        return _kinds(label, _finished(other))
+    raise Refusal(Reason.NOT_FOUND, "The prediction has no such part.")
+
+
+def _finished(job: Job) -> np.ndarray:
+    if job.label is None:
+        raise bad_input("The prediction is not finished.")
+    return job.label
+
+
+def _kinds(truth: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return 1 where labels agree on tumour, then by the order of `OUTCOME_COLOURS`."""
+    from kerasseg.figures.volumes import error_kinds  # matplotlib takes a second
+
+    result = np.zeros(truth.shape, np.uint8)
+    for number, mask in enumerate(error_kinds(truth, label).values(), start=1):
+        result[mask] = number
+    return result
+
+
+def read_drawing(job: Job, body: bytes) -> None:
+    """Take a label that was drawn in the browser, as NIfTI on the grid of the scan's files.
+
+    Raises:
+        UserError, Refusal: It is no label of this scan.
+    """
+    _finished(job)
+    path = job.folder / "drawing.nii"
+    path.write_bytes(body)
+    voxels, _ = read_nifti(path)
+    path.unlink()
+    grid = job.scan.case.grid
+    if voxels.shape != grid.shape:
+        raise bad_input(f"The drawing has {voxels.shape} voxels, the scan {grid.shape}.")
+    allowed = [0, anatomy.TUMOUR] if job.target == "binary" else list(anatomy.LABELS)
+    if not np.isin(voxels, allowed).all():
+        raise bad_input(f"The drawing holds other classes than {allowed}.")
+    job.correct(np.ascontiguousarray(grid.to_ours(voxels).astype(np.uint8)))
+
+
+def plane(scan: Scan, axis: int, index: int, modality: int, job: Job | None) -> bytes:
+    """Return a PNG of a plane with the label over it, for browsers without WebGL2."""
+    from kerasseg.figures.style import grey_range
+    from kerasseg.figures.volumes import planes_at
+
+    image = scan_view(scan, str(modality))
+    if not (0 <= axis < 3 and 0 <= index < image.shape[axis]):
+        raise Refusal(Reason.NOT_FOUND, "The scan has no such plane.")
+    whole = [slice(None)] * 3
+    place = [index if a == axis else 0 for a in range(3)]
+    cut = planes_at(place, whole, scan.case.spacing)[axis]
+    low, high = grey_range(np.asarray(image[image.shape[0] // 2]))
+    grey = np.clip((cut.cut(image) - low) / max(high - low, 1e-6), 0, 1)
+    pixels = np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    if job is not None and job.label is not None:
+        label = cut.cut(job.label if job.corrected is None else job.corrected)
+        for value, colour in class_colours(job.target).items():
+            inside = label == value
+            pixels[inside] = (1 - _OPACITY) * pixels[inside] + _OPACITY * np.array(colour) / 255
+    picture = Image.fromarray((pixels * 255).astype(np.uint8))
+    height, width = grey.shape
+    picture = picture.resize((width * 2, max(round(height * cut.aspect * 2), 1)))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def class_colours(target: str) -> dict[int, tuple[int, int, int]]:
+    """Return canonical id -> red, green and blue of what a label of the target holds."""
+    names = {"tumour": anatomy.TUMOUR} if target == "binary" else anatomy.SUBREGIONS
+    colours = {value: anatomy.COLOURS[name].lstrip("#") for name, value in names.items()}
+    return {v: (int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for v, c in colours.items()}
+
+
+def download(job: Job, what: str) -> Path:
+    """Return a file of a finished job, which is made when it is asked for."""
+    _finished(job)
+    makers: dict[str, Callable[[Job], Path]] = {
+        "label": _label_file,
+        "corrected": _corrected_file,
+        "probabilities": _probabilities_file,
+        "csv": _csv_file,
+        "json": _json_file,
+        "report": _report_file,
+    }
+    if what not in makers:
+        raise Refusal(Reason.NOT_FOUND, "There is no such file.")
+    return makers[what](job)
+
+
+def _files(job: Job, folder: str) -> OutputFiles:
+    path = job.folder / folder
+    path.mkdir(exist_ok=True)
+    return OutputFiles(path, job.scan.case.case_id, job.scan.picture)
+
+
+def _label_file(job: Job) -> Path:
+    files = _files(job, "label")
+    write_label(files, _finished(job), job.ids, job.scan.case.grid, job.target, _SETTING)
+    return files.label
+
+
+def _corrected_file(job: Job) -> Path:
+    if job.corrected is None:
+        raise bad_input("Nothing was corrected yet.")
+    files = OutputFiles(
+        _files(job, "corrected").folder, f"{job.scan.case.case_id}_corrected", job.scan.picture
+    )
+    write_label(files, job.corrected, job.ids, job.scan.case.grid, job.target, _SETTING)
+    return files.label
+
+
+def _probabilities_file(job: Job) -> Path:
+    files = _files(job, "maps")
+    assert job.probabilities is not None
+    paths = files.probabilities(job.target)
+    grid = job.scan.case.grid
+    write_maps(paths, job.probabilities, grid, _SETTING, picture=job.scan.picture)
+    result = files.folder / f"{job.scan.case.case_id}_probabilities.zip"
+    with zipfile.ZipFile(result, "w") as archive:
+        for path in paths:
+            archive.write(path, path.name)
+            path.unlink()
+    return result
+
+
+def summary(job: Job) -> dict[str, Any]:
+    """Return everything that is known of a finished job, as the JSON file has it."""
+    case = job.scan.case
+    return {
+        "research_use_only": True,
+        "scan": case.case_id,
+        "shape_voxels": list(case.image.shape[:3]),
+        "spacing_mm": list(case.spacing),
+        "modalities": list(case.modalities),
+        "model": job.run.name,
+        "target": job.target,
+        "choices": job.choices.model_dump(),
+        "seconds": round(job.seconds, 2),
+        "notes": job.notes,
+        "measures": job.measures and job.measures.as_json(),
+        "corrected": job.corrected_measures and job.corrected_measures.as_json(),
+    }
+
+
+def _csv_file(job: Job) -> Path:
+    assert job.measures is not None
+    path = job.folder / f"{job.scan.case.case_id}.csv"
+    path.write_text((job.corrected_measures or job.measures).as_csv(), encoding="utf-8")
+    return path
+
+
+def _json_file(job: Job) -> Path:
+    path = job.folder / f"{job.scan.case.case_id}.json"
+    path.write_text(json.dumps(summary(job), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _report_file(job: Job) -> Path:
+    """Write one HTML page that holds everything, also the picture."""
+    from kerasseg.page import data_uri, write_page
+    from kerasseg.prediction.predict_files import draw_prediction
+    from kerasseg.prediction.prediction import Prediction
+
+    assert job.probabilities is not None
+    label = job.label if job.corrected is None else job.corrected
+    prediction = Prediction(job.scan.case, job.target, np.asarray(label), job.probabilities)
+    picture = job.folder / "overlay.png"
+    draw_prediction(prediction, picture)
+    path = job.folder / f"{job.scan.case.case_id}_report.html"
+    return write_page(
+        path,
+        "scan_report.html",
+        _SETTING,
+        title=f"{job.scan.case.case_id}: segmentation",
+        picture=data_uri(picture.read_bytes()),
+        facts=summary(job),
+        measures=job.corrected_measures or job.measures,
+        corrected=job.corrected is not None,
+    )

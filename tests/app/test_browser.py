@@ -1,0 +1,250 @@
+"""The page in a real browser: what one clicks, what one sees, and what one takes home."""
+
+import gzip
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.app.conftest import Client
+from tests.conftest import write_brats
+
+pytestmark = pytest.mark.browser
+WAIT = 60_000
+TOTAL = "nv.drawBitmap.reduce((a, b) => a + b)"
+
+
+@pytest.fixture
+def page(browser, app_address):
+    """A page whose errors, and requests to anywhere else, fail the test at its end."""
+    context = browser.new_context(viewport={"width": 1200, "height": 640})
+    context.set_default_timeout(WAIT)
+    page, wrong = context.new_page(), []
+    host = app_address.split("/")[2]
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: _is_mistake(said) and wrong.append(said.text))
+    page.on(
+        "request",
+        lambda asked: (
+            asked.url.startswith(("blob:", "data:", f"http://{host}/")) or wrong.append(asked.url)
+        ),
+    )
+    page.goto(app_address)
+    page.wait_for_selector("html[data-started]")
+    yield page
+    context.close()
+    assert not wrong
+
+
+def _is_mistake(said: Any) -> bool:
+    return said.type == "error" and "status of 400" not in said.text  # a refusal, which is shown
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait for an expression. Playwright's own wait needs eval, which the page's policy forbids."""
+    end = time.monotonic() + WAIT / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
+
+
+def in_viewer(page: Any, expression: str, canvas: str = "view-a") -> Any:
+    """Return what an expression over NiiVue, `nv`, says."""
+    return page.evaluate(f"(() => {{ const nv = document.getElementById('{canvas}').niivue; "
+                         f"return {expression}; }})()")  # fmt: skip
+
+
+def jobs(page: Any) -> Any:
+    return page.evaluate("fetch('api/state').then(r => r.json()).then(s => s.jobs)")
+
+
+def saved(page: Any, what: str) -> nib.Nifti1Image:
+    with page.expect_download() as download:
+        page.click(f"#downloads a[href$='/{what}']")
+    return nib.Nifti1Image.from_bytes(gzip.decompress(download.value.path().read_bytes()))
+
+
+def test_example_from_the_first_click_to_the_corrected_label(page):
+    page.click("#example")
+    page.wait_for_selector("#jobs progress")
+    page.wait_for_selector("#findings:not([hidden])")
+    assert page.locator("#volumes tbody tr").count() == 5
+    assert "Research use only" in page.inner_text("header")
+    label = saved(page, "label")
+    _check_view(page, np.asarray(label.dataobj))
+    _check_compare(page)
+    _check_drawing(page, label)
+    page.reload()
+    page.wait_for_selector("#findings:not([hidden])")
+    assert page.locator("#jobs li").count() == 2
+    assert "corrected" in page.inner_text("#downloads")
+
+
+def _check_view(page: Any, label: np.ndarray) -> None:
+    """The layer holds the label; classes can be switched off, lesions are jumped to."""
+    shown = np.array(in_viewer(page, "Array.from(nv.volumes[1].img)"), np.uint8)
+    ours = np.where(label == 4, 3, label)  # the page's own ids
+    assert np.array_equal(shown, ours.ravel("F"))
+    page.click("#classes button >> nth=0")
+    until(page, "document.querySelector('#classes button').ariaPressed === 'false'")
+    until(page, "document.getElementById('view-a').niivue.volumes[1].colormapLabel.lut[7] === 0")
+    page.click("#classes button >> nth=0")
+    page.click("#lesions button >> nth=0")
+    assert "mm" in page.inner_text("#location")
+    page.select_option("#layer", "probability-0")
+    until(page, "document.getElementById('legend').textContent.includes('100')")
+    page.select_option("#modality", label="T1ce")
+    until(page, "document.getElementById('location').textContent.includes('T1ce')")
+
+
+def _check_compare(page: Any) -> None:
+    page.select_option("#runs", label="other")
+    page.click("#predict")
+    page.wait_for_selector("#jobs li:nth-child(2).on")
+    page.select_option("#compare", label="volumes")
+    page.wait_for_selector("#second:not([hidden])")
+    page.wait_for_selector("#comparison td")
+    page.select_option("#layer", label="difference of A and B")
+    page.wait_for_selector("#legend >> text=only A")
+    page.click("#lesions button >> nth=0")
+    places = [in_viewer(page, "Array.from(nv.scene.crosshairPos)", c) for c in ("view-a", "view-b")]
+    assert places[0] == pytest.approx(places[1], abs=0.02)
+    page.select_option("#compare", "")
+
+
+def _check_drawing(page: Any, label: nib.Nifti1Image) -> None:
+    """What is drawn, undone and drawn again is what the file holds, voxel for voxel."""
+    page.select_option("#view", "axial")
+    page.click("#correct")
+    page.wait_for_selector("#drawbar:not([hidden])")
+    page.click("#pens >> text=ET")
+    box = page.locator("#view-a").bounding_box()
+    before = in_viewer(page, TOTAL)
+    for down in (0.35, 0.6):
+        page.mouse.move(box["x"] + box["width"] * 0.35, box["y"] + box["height"] * down)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * down, steps=4)
+        page.mouse.up()
+    twice = in_viewer(page, TOTAL)
+    page.click("#undo")
+    page.wait_for_timeout(500)
+    drawn = np.array(in_viewer(page, "Array.from(nv.drawBitmap)"), np.uint8)
+    assert before != twice and drawn.sum() not in (before, twice)
+    page.click("#save")
+    page.wait_for_selector("#downloads >> text=corrected label")
+    corrected = nib.as_closest_canonical(saved(page, "corrected"))  # NiiVue draws in RAS
+    found = np.asarray(corrected.dataobj)
+    assert np.array_equal(np.where(found == 4, 3, found).ravel("F"), drawn)
+    assert label.shape == corrected.shape
+
+
+def test_scan_that_lacks_a_modality_is_told_so_and_then_sent(page, app_address, tmp_path, phantoms):
+    folder = write_brats(tmp_path, "case", phantoms[0])
+    hostile = tmp_path / "<img src=x onerror=alert(1)>_t2.nii.gz"
+    (folder / "case_t2.nii.gz").rename(hostile)
+    files = [str(path) for path in sorted(folder.iterdir())]
+    page.set_input_files("#files", files)
+    page.wait_for_selector("#lacking.bad >> text=has no T2")
+    assert page.is_disabled("#tray [type=submit]")
+    page.set_input_files("#files", [*files, str(hostile)])
+    page.wait_for_selector("#lacking >> text=Nothing is missing")
+    page.click("#tray [type=submit]")
+    page.wait_for_selector("#jobs li")
+    page.reload()  # in the middle
+    page.wait_for_selector("#findings:not([hidden])")
+    assert page.locator("#volumes th").count() == 7  # with scores, as the truth came along
+    assert page.locator("img").count() == 0
+    assert Client(app_address).ask("GET", "/api/state")["scans"] == []
+    assert jobs(page)[0]["state"] == "done"
+
+
+def write_dicom(folder: Path, description: str, number: int, volume: np.ndarray) -> None:
+    """Write a volume (D, H, W) as one DICOM file for each slice, with a patient's name in it."""
+    folder.mkdir()
+
+    def text(value: Any) -> bytes:
+        raw = str(value).encode()
+        return raw + b" " * (len(raw) % 2)
+
+    def part(group: int, element: int, kind: bytes, value: bytes) -> bytes:
+        head = struct.pack("<HH2s", group, element, kind)
+        if kind in (b"OB", b"OW"):
+            return head + struct.pack("<HI", 0, len(value)) + value
+        return head + struct.pack("<H", len(value)) + value
+
+    def short(value: int) -> bytes:
+        return struct.pack("<H", value)
+
+    for place, pixels in enumerate(volume):
+        root, rows, columns = "1.2.3.4", *pixels.shape
+        meta = part(2, 2, b"UI", text("1.2.840.10008.5.1.4.1.1.4"))
+        meta += part(2, 3, b"UI", text(f"{root}.{number}.{place}"))
+        meta += part(2, 0x10, b"UI", b"1.2.840.10008.1.2.1\0")
+        body = b"".join(
+            [
+                part(8, 0x16, b"UI", text("1.2.840.10008.5.1.4.1.1.4")),
+                part(8, 0x18, b"UI", text(f"{root}.{number}.{place}")),
+                part(8, 0x60, b"CS", text("MR")),
+                part(8, 0x70, b"LO", text("Nobody")),
+                part(8, 0x103E, b"LO", text(description)),
+                part(0x10, 0x10, b"PN", text("Doe^Jane")),
+                part(0x18, 0x50, b"DS", text(2)),
+                part(0x18, 0x88, b"DS", text(2)),
+                part(0x20, 0xD, b"UI", text(root)),
+                part(0x20, 0xE, b"UI", text(f"{root}.{number}")),
+                part(0x20, 0x11, b"IS", text(number)),
+                part(0x20, 0x12, b"IS", text(1)),
+                part(0x20, 0x13, b"IS", text(place + 1)),
+                part(0x20, 0x32, b"DS", text(f"0\\0\\{2 * place}")),
+                part(0x20, 0x37, b"DS", text("1\\0\\0\\0\\1\\0")),
+                part(0x28, 2, b"US", short(1)),
+                part(0x28, 4, b"CS", text("MONOCHROME2")),
+                part(0x28, 0x10, b"US", short(rows)),
+                part(0x28, 0x11, b"US", short(columns)),
+                part(0x28, 0x30, b"DS", text("1\\1")),
+                part(0x28, 0x100, b"US", short(16)),
+                part(0x28, 0x101, b"US", short(16)),
+                part(0x28, 0x102, b"US", short(15)),
+                part(0x28, 0x103, b"US", short(1)),
+                part(0x7FE0, 0x10, b"OW", pixels.astype("<i2").tobytes()),
+            ]
+        )
+        meta = part(2, 0, b"UL", struct.pack("<I", len(meta))) + meta
+        (folder / f"{place:03d}").write_bytes(bytes(128) + b"DICM" + meta + body)
+
+
+def test_dicom_is_converted_before_it_is_sent(page, tmp_path, phantoms):
+    sent = []
+    page.on("request", lambda asked: asked.method == "PUT" and sent.append(asked))
+    series = {"AX T1 Jane": 1, "AX FLAIR Jane": 0, "AX T1Gd Jane": 2}
+    for number, (description, channel) in enumerate(series.items(), start=1):
+        write_dicom(tmp_path / str(number), description, number, phantoms[0][0][..., channel])
+    page.select_option("#runs", label="slices")
+    page.set_input_files("#folder", str(tmp_path))
+    page.wait_for_selector("#lacking >> text=Nothing is missing")
+    page.click("#tray [type=submit]")
+    page.wait_for_selector("#findings:not([hidden])")
+    assert len(sent) == 3
+    assert not any(b"Jane" in (asked.post_data_buffer or b"") for asked in sent)
+    assert not any("jane" in asked.url.lower() for asked in sent)
+
+
+def test_picture_and_garbage(page, tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(1, 255, (20, 26)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "slice.png")
+    Path(tmp_path / "broken.nii.gz").write_bytes(b"nothing of the kind")
+    page.select_option("#runs", label="pictures")
+    page.set_input_files("#files", str(tmp_path / "slice.png"))
+    page.click("#tray [type=submit]")
+    page.wait_for_selector("#findings:not([hidden])")
+    page.set_input_files("#files", str(tmp_path / "broken.nii.gz"))
+    page.select_option("#tray select", "all")
+    page.click("#tray [type=submit]")
+    page.wait_for_selector("#alert:not([hidden])")
+    assert "broken.nii" in page.inner_text("#alert") and "/" not in page.inner_text("#alert")
