@@ -27,6 +27,8 @@ _IDLE_SECONDS = 3600.0
 _MOST_SESSIONS = 64
 _MOST_SCANS, _MOST_JOBS = 4, 8
 """Of one session; the oldest goes when there are more, so that the disk does not fill up."""
+_FREE_BYTES = 2 * 2**30
+"""What must be free on the disk before anything new is written to it."""
 
 
 @dataclass(eq=False)
@@ -118,6 +120,7 @@ class Session:
         Raises:
             UserError: As `check_case` does.
         """
+        self._check_disk()
         case = check_case(case)
         key = secrets.token_hex(8)
         folder = self.folder / key
@@ -137,6 +140,7 @@ class Session:
 
     def add_job(self, job: "Job") -> None:
         """Add a job; the oldest one that is finished makes room where there are too many."""
+        self._check_disk()
         with self.lock:
             finished = [j for j in self.jobs.values() if not j.unfinished]
             if len(self.jobs) >= _MOST_JOBS:
@@ -151,6 +155,10 @@ class Session:
         """Remove a job and its files."""
         with self.lock:
             shutil.rmtree(self.jobs.pop(key).folder, ignore_errors=True)
+
+    def _check_disk(self) -> None:
+        if shutil.disk_usage(self.folder.parent).free < _FREE_BYTES:
+            raise Refusal(Reason.TOO_MANY, "The server's disk is nearly full: try again later.")
 
     def _remove_scan(self, key: str) -> None:
         for job in [job for job in self.jobs.values() if job.scan.key == key]:

@@ -69,6 +69,7 @@ def saved(page: Any, what: str) -> nib.Nifti1Image:
 
 
 def test_example_from_the_first_click_to_the_corrected_label(page):
+    page.select_option("#view", "axial")  # 3-D in software takes seconds for each picture
     page.click("#example")
     page.wait_for_selector("#jobs progress")
     page.wait_for_selector("#findings:not([hidden])")
@@ -118,7 +119,6 @@ def _check_compare(page: Any) -> None:
 
 def _check_drawing(page: Any, label: nib.Nifti1Image) -> None:
     """What is drawn, undone and drawn again is what the file holds, voxel for voxel."""
-    page.select_option("#view", "axial")
     page.click("#correct")
     page.wait_for_selector("#drawbar:not([hidden])")
     page.click("#pens >> text=ET")

@@ -228,3 +228,10 @@ def test_several_scans_at_once_are_refused(session):
     slices = ("model.dimensions=2", "pipeline.patch_size=[16,16]")
     with pytest.raises((Refusal, UserError), match="2 scans"):
         uploads.make_scan(session, load_experiment(None, [*grey, *slices]).data, {})
+
+
+def test_full_disk_is_said_before_anything_is_written(session, monkeypatch):
+    free = type("Usage", (), {"free": 2**30})
+    monkeypatch.setattr("kerasseg.app.sessions.shutil.disk_usage", lambda _: free)
+    with pytest.raises(Refusal, match="nearly full"):
+        session.add_scan(None)
