@@ -68,7 +68,7 @@ function showJobs() {
     if (j.state === "waiting" || j.state === "running") {
       const text = j.state === "waiting"
         ? (state.ready === "ready" ? `place ${Math.max(j.place, 1)} in the queue` : "waits for the model to be loaded")
-        : `${Math.round(100 * j.progress)} %`;
+        : j.progress ? `${Math.round(100 * j.progress)} %` : "prepares the scan";
       const stop = make("button", { type: "button", textContent: "Cancel" });
       stop.addEventListener("click", () => act(() => remove(`api/jobs/${j.id}`)));
       item.append(make("progress", { max: 1, value: j.progress, ariaLabel: "Progress" }), `${text} `, stop);
