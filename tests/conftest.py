@@ -54,6 +54,7 @@ TINY = (
 
 LONGEST = (
     "training/test_replicas.py",
+    "app/test_browser.py",
     "tuning/test_kill.py",
     "training/test_workers_stopped.py",
     "test_cli.py",

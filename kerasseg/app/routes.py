@@ -174,7 +174,6 @@ def page_app(page: Page) -> FastAPI:
                 "scans": [scan.describe() for scan in session.scans.values()],
                 "jobs": [job.describe(page.queue) for job in session.jobs.values()],
                 "tray": uploads.describe_tray(session),
-                "waiting": page.queue.length,
             }
 
     @app.get("/api/facts")
@@ -188,8 +187,6 @@ def page_app(page: Page) -> FastAPI:
             "labels": dict(anatomy.SUBREGIONS),
             "tumour": anatomy.TUMOUR,
             "outcomes": list(OUTCOME_COLOURS.items()),
-            "file_bytes": page.limits.request_bytes,
-            "scan_bytes": page.limits.volume_bytes,
         }
 
     @app.post("/api/look")
@@ -204,7 +201,7 @@ def page_app(page: Page) -> FastAPI:
         uploads.kind_of(name)  # before a byte of it is read
         with requests.request() as held:
             body = await read_body(request, requests, held, page.limits, until)
-            work = lambda: uploads.receive(session, name, role, body, page.limits)  # noqa: E731
+            work = functools.partial(uploads.receive, session, name, role, body, page.limits)
             await requests.compute(held, work)
         return uploads.describe_tray(session)
 

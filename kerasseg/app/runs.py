@@ -56,20 +56,16 @@ class OfferedRun:
 
     def describe(self, number: int) -> dict[str, Any]:
         """Return what the page shows of the run."""
-        model, evaluation = self.experiment.model, self.experiment.evaluation
+        model = self.experiment.model
         channels = anatomy.tumour_channels(model.target)
         return {
             "id": number,
             "name": self.name,
             "network": f"{model.dimensions}-D {model.network}",
-            "dimensions": model.dimensions,
             "target": model.target,
             "modalities": list(self.experiment.data.modalities),
             "channels": list(channels),
             "softmax": anatomy.ACTIVATIONS[model.target] == "softmax",
-            "threshold": evaluation.threshold,
-            "flips": list(evaluation.flips),
-            "postprocessing": not self.experiment.postprocessing.changes_nothing,
         }
 
 

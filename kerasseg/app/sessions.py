@@ -56,7 +56,6 @@ class Scan:
             "id": self.key,
             "name": case.case_id,
             "shape": list(case.image.shape[:3]),
-            "spacing": list(case.spacing),
             "modalities": [
                 {"id": index, "key": name, "title": anatomy.MODALITY_TITLES.get(name, name)}
                 for index, name in enumerate(case.modalities)
@@ -64,7 +63,6 @@ class Scan:
             "truth": case.label is not None,
             "picture": self.picture,
             "notes": list(case.notes),
-            "centre": case.affine[:3].dot([n / 2 for n in case.image.shape[:3]] + [1]).tolist(),
         }
 
 
