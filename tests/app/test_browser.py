@@ -248,3 +248,17 @@ def test_picture_and_garbage(page, tmp_path):
     page.click("#tray [type=submit]")
     page.wait_for_selector("#alert:not([hidden])")
     assert "broken.nii" in page.inner_text("#alert") and "/" not in page.inner_text("#alert")
+
+
+def test_without_webgl_the_server_draws_the_planes(browser, app_address):
+    context = browser.new_context()
+    context.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page = context.new_page()
+    page.goto(app_address)
+    page.wait_for_selector("html[data-started]")
+    page.click("#example")
+    page.wait_for_selector("#findings:not([hidden])", timeout=WAIT)
+    page.click("#lesions button >> nth=0")
+    until(page, "[...document.querySelectorAll('#planes img')].every(i => i.naturalWidth > 50)")
+    assert page.locator("#planes img").count() == 3 and page.is_disabled("#correct")
+    context.close()

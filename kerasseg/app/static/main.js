@@ -27,6 +27,7 @@ function classes() {
 const outcomes = (names) => facts.outcomes.map(([, colour], i) => ({ id: i + 1, name: names[i], colour }));
 const ERRORS = ["right", "another class", "missed", "invented"];
 const DIFFERENCES = ["both alike", "another class", "only A", "only B"];
+const outcomeNames = (layer) => layer === "errors" ? ERRORS : layer.startsWith("difference") ? DIFFERENCES : null;
 
 async function refresh() {
   state = await get("api/state");
@@ -197,8 +198,7 @@ function layerOf(j, name) {
   if (!name || !j && name !== "truth") return [null, null];
   const label = ["label", "corrected", "truth"].includes(name);
   const table = label ? colourTable(classes(), hidden)
-    : name === "errors" ? colourTable(outcomes(ERRORS))
-    : name.startsWith("difference") ? colourTable(outcomes(DIFFERENCES)) : null;
+    : outcomeNames(name) ? colourTable(outcomes(outcomeNames(name))) : null;
   const url = name === "truth" ? `api/scans/${shown.scan}/truth.nii.gz` : `api/jobs/${j.id}/${name}.nii.gz`;
   return [url, table];
 }
@@ -213,7 +213,7 @@ async function showLayer() {
     const fits = rival[name] || name.startsWith("probability") || ["label", "truth", "errors", ""].includes(name) ? name : "label";
     await second.showLayer(...layerOf(rival, fits));
   }
-  const keys = name === "errors" ? outcomes(ERRORS) : name.startsWith("difference") ? outcomes(DIFFERENCES) : [];
+  const keys = outcomeNames(name) ? outcomes(outcomeNames(name)) : [];
   const parts = keys.map(({ name: text, colour }) => {
     const swatch = make("span", {}, make("i"), text);
     swatch.style.setProperty("--shade", colour);
@@ -255,6 +255,7 @@ function atLocation(at, viewer) {
     const name = element("layer").value;
     const found = classes().find((c) => c.id === over.value);
     if (["label", "corrected", "truth"].includes(name)) parts.push(found ? found.name : "background");
+    else if (outcomeNames(name)) parts.push(outcomeNames(name)[over.value - 1] || "nothing");
     else parts.push(`${over.value}${name.startsWith("probability") || name === "entropy" ? " %" : ""}`);
   }
   element("location").textContent = parts.join(" · ");
