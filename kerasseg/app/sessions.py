@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from kerasseg import anatomy
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.checks import check_case
 from kerasseg.serving.server.limits import Reason, Refusal
-
-if TYPE_CHECKING:
-    from kerasseg.app.jobs import Job
 
 _IDLE_SECONDS = 3600.0
 _MOST_SESSIONS = 64
@@ -83,6 +80,8 @@ class Session:
         key: The value of its cookie.
         folder: Its folder, which is made when something is written into it.
         tray: Files that were sent and are no scan yet, by their names.
+        scans: Its scans by their keys.
+        jobs: Its predictions, each a `jobs.Job`, by their keys.
         lock: Held while one of the dictionaries changes.
     """
 
@@ -90,7 +89,7 @@ class Session:
     folder: Path
     tray: dict[str, TrayFile] = field(default_factory=dict)
     scans: dict[str, Scan] = field(default_factory=dict)
-    jobs: "dict[str, Job]" = field(default_factory=dict)
+    jobs: dict[str, Any] = field(default_factory=dict)
     lock: Any = field(default_factory=threading.RLock, repr=False)
     used: float = field(default_factory=time.monotonic)
 
@@ -136,7 +135,7 @@ class Session:
             self.scans[key] = scan
         return scan
 
-    def add_job(self, job: "Job") -> None:
+    def add_job(self, job: Any) -> None:
         """Add a job; the oldest one that is finished makes room where there are too many."""
         self._check_disk()
         with self.lock:
@@ -167,7 +166,7 @@ class Session:
         """Return a scan of this session, or raise `Refusal`."""
         return _own(self.scans, key, "scan")
 
-    def job(self, key: str) -> "Job":
+    def job(self, key: str) -> Any:
         """Return a job of this session, or raise `Refusal`."""
         return _own(self.jobs, key, "prediction")
 
