@@ -131,6 +131,7 @@ async function showScan(id) {
 }
 
 async function showImages(keepPlace = true) {
+  if (!scan()) return;
   if (planesOnly) { showPlanes(); return; }
   const url = `api/scans/${shown.scan}/${element("modality").value}.nii.gz`;
   element("png").disabled = false;
