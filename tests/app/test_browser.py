@@ -26,6 +26,10 @@ def page(browser, app_address):
     page, wrong = context.new_page(), []
     host = app_address.split("/")[2]
     page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "response",
+        lambda got: got.status not in (200, 304, 400) and wrong.append((got.status, got.url)),
+    )
     page.on("console", lambda said: _is_mistake(said) and wrong.append(said.text))
     page.on(
         "request",
