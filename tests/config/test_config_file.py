@@ -565,7 +565,6 @@ def test_every_setting_that_a_message_or_a_page_names_exists():
         (file, key)
         for file, key in found
         if key.rsplit(".")[-1] not in files
-        and key != "model.sam.weights"  # listed by kerasseg weights, before SAM is a network
         and not any(known == key or known.startswith(f"{key}.") for known in keys)
     ]
     assert wrong == []
