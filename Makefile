@@ -42,7 +42,8 @@ demo: $(READY)
 	$(BIN)/python train.py --config configs/phantom_3d.yaml
 
 app: $(READY)
-	$(BIN)/kerasseg app $$(ls -dt runs/phantom_3d* 2>/dev/null | head -n 1)
+	@ls -d runs/phantom_3d* > /dev/null 2>&1 || { echo "There is no run of the demo yet: make demo"; exit 2; }
+	$(BIN)/kerasseg app $$(ls -dt runs/phantom_3d* | head -n 1)
 
 test: $(READY)
 	$(BIN)/python -m tests.own_environment
