@@ -1,4 +1,4 @@
-"""What is known of a label: volumes, lesions, diameters, and scores against the truth."""
+"""Measurements of a label: volumes, lesions, diameters, and scores against the truth."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured of a label.
+    """The measurements of one label.
 
     Attributes:
         volumes: Class or region -> mL.

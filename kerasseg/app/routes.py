@@ -67,7 +67,7 @@ def example_case() -> Case:
 
 @dataclass
 class Page:
-    """What the application works with.
+    """Everything that the application works with.
 
     Attributes:
         runs: The runs that it offers.

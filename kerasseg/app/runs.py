@@ -23,7 +23,7 @@ _KEPT = 4
 
 
 class Choices(BaseModel):
-    """What a visitor may choose for one prediction.
+    """The choices of a visitor for one prediction.
 
     Attributes:
         mirror: Whether windows are mirrored, too: as the run says, not at all, or left and right.

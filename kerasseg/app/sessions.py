@@ -1,4 +1,4 @@
-"""What a browser has sent and got: its files, scans and jobs, in a folder that goes with it.
+"""The session of a browser: its files, scans and jobs, in a folder that goes with it.
 
 A browser is known by an unguessable cookie, and sees its own session only.
 """
@@ -23,9 +23,9 @@ from kerasseg.serving.server.limits import Reason, Refusal
 _IDLE_SECONDS = 3600.0
 _MOST_SESSIONS = 64
 _MOST_SCANS, _MOST_JOBS = 4, 8
-"""Of one session; the oldest goes when there are more, so that the disk does not fill up."""
+"""The most that one session keeps; the oldest goes first, so that the disk does not fill up."""
 _FREE_BYTES = 2 * 2**30
-"""What must be free on the disk before anything new is written to it."""
+"""The bytes that must be free on the disk before anything new is written to it."""
 
 
 @dataclass(eq=False)

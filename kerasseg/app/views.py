@@ -1,4 +1,4 @@
-"""What the page shows and downloads of scans and jobs: NIfTI, pictures, tables and the report."""
+"""The files of scans and jobs that the page shows: NIfTI, pictures, tables and the report."""
 
 import io
 import json

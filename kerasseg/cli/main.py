@@ -83,7 +83,7 @@ ADVICE: Final = {
     "tune": "The same command again goes on.",
     **dict.fromkeys(("predict", "segment"), "The same command goes on after the finished cases."),
 }
-"""What is said where a signal stops a verb whose work is kept."""
+"""The advice where a signal stops a verb whose work is kept."""
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:

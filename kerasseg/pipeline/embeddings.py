@@ -1,4 +1,4 @@
-"""What a frozen image encoder makes of each slice, computed once and kept beside the store."""
+"""Embeddings of slices by a frozen image encoder, computed once and kept beside the store."""
 
 import hashlib
 import json

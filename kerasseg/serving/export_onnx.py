@@ -55,7 +55,7 @@ Dice alone."""
 _CALIBRATION_CASES = 16
 """Training cases, `pipeline.validation_patches_per_volume` patches of each."""
 _NOTES: Final = Path(__file__).parents[1] / "templates" / "onnx_notes.yaml"
-"""What is said in words in NAME.json."""
+"""The texts of NAME.json."""
 
 
 def export_onnx(

