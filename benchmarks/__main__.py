@@ -1,6 +1,7 @@
 """Run every benchmark, print the tables, write them to benchmarks/results.md.
 
-`python -m benchmarks train_step` runs one of them.
+`python -m benchmarks train_step` runs one of them. `lgg` and `pairs` are campaigns: they take
+hours and have options of their own (`python -m benchmarks lgg --help`).
 """
 
 import platform
@@ -16,8 +17,10 @@ from benchmarks import (
     data_speed,
     export_speed,
     instance_norm,
+    lgg,
     memory,
     optimizers,
+    pairs,
     patches,
     real_2d,
     serving_load,
@@ -59,14 +62,21 @@ PROBES = {
     "serving_load": serving_load.run,
 }
 """Run by name only; their figures stand in notes.md."""
+CAMPAIGNS = {"lgg": lgg.main, "pairs": pairs.main}
+"""Run by name with options; their tables stand in docs/results/."""
 
 
 def main(names: list[str]) -> None:
     """Run `names`, or all; a whole run replaces results.md."""
+    if names and names[0] in CAMPAIGNS:
+        CAMPAIGNS[names[0]](names[1:])
+        return
     known = BENCHMARKS | PROBES
     unknown = set(names) - set(known)
     if unknown:
-        sys.exit(f"unknown benchmark {', '.join(unknown)}: there are {', '.join(known)}")
+        sys.exit(
+            f"unknown benchmark {', '.join(unknown)}: there are {', '.join([*known, *CAMPAIGNS])}"
+        )
     tables = []
     for name in names or BENCHMARKS:
         print(f"{name} …", file=sys.stderr, flush=True)

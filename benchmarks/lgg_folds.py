@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 FOLDS_FILE = Path(__file__).parents[1] / "docs" / "results" / "lgg_folds.csv"
 FOLDS = 5
 CHOOSING = 8
@@ -79,7 +81,7 @@ def draw_folds(found: Mapping[str, tuple[int, bool]], seed: int = 0) -> dict[str
     rng = random.Random(seed)
     by_size = sorted(found, key=lambda case_id: found[case_id][0])
     copied_first = sorted(by_size, key=lambda case_id: not found[case_id][1])
-    fold_of = {}
+    fold_of: dict[str, int] = {}
     for start in range(0, len(copied_first), FOLDS):
         places = rng.sample(range(FOLDS), FOLDS)
         fold_of.update(zip(copied_first[start : start + FOLDS], places, strict=False))
@@ -100,7 +102,8 @@ def _look_at(root: Path) -> dict[str, tuple[int, bool]]:
     for source in discover(DataSettings(layout="lgg", root=root)):
         case = source.load()
         copied = any(finding.check == "copied modality" for finding in findings_of(case))
-        found[case.case_id] = (int((case.label > 0).sum()), copied)
+        assert case.label is not None
+        found[case.case_id] = (int(np.count_nonzero(case.label)), copied)
     return found
 
 

@@ -239,6 +239,14 @@ class ChannelDropout(Transform):
     p_channel: float = share_of_channels(0.25)
 
 
+class ChannelCopy(Transform):
+    """Whole modalities replaced by a copy of one, as a data set fills in what was not scanned."""
+
+    source: int = setting(0, "Place in data.modalities of the one that is copied, from 0.", ge=0)
+    p: float = chance(0.1)
+    p_channel: float = share_of_channels()
+
+
 class CoarseDropout(Transform):
     """Boxes of the image set to 0; the label stays."""
 
@@ -274,6 +282,7 @@ class Term(Section):
     bias_field: BiasField | None = None
     ghosting: Ghosting | None = None
     channel_dropout: ChannelDropout | None = None
+    channel_copy: ChannelCopy | None = None
     coarse_dropout: CoarseDropout | None = None
 
     @property

@@ -218,6 +218,12 @@ class Experiment(Section):
                     f"pipeline.slices.axis={self.pipeline.slices.axis}, whose axes are "
                     f"{' and '.join(sizes)}: name one of them"
                 )
+            copied, modalities = term.channel_copy, self.data.modalities
+            if copied is not None and copied.source >= len(modalities):
+                raise ValueError(
+                    f"augment.transforms: channel_copy has source {copied.source}, but "
+                    f"data.modalities {list(modalities)} are 0 to {len(modalities) - 1}"
+                )
             if term.rotate90 is None:
                 continue
             turned = [sizes.get(name) for name in term.rotate90.axes]

@@ -352,6 +352,7 @@ def test_mistakes_within_lists_and_mappings_say_what_is_allowed_there(override, 
         ("[{spatial: {p_elastic: 0.5, knots: 8}}]", "has knots and p_elastic without elastic"),
         ("[{flip: {axes: [depth]}}]", "axes ['depth'] of flip do nothing in slices of"),
         ("[{ghosting: {axes: [depth]}}]", "whose axes are height and width: name one of them"),
+        ("[{channel_copy: {source: 4}}]", "channel_copy has source 4, but data.modalities ["),
     ],
 )
 def test_transforms_that_would_do_nothing_are_refused(override, message):

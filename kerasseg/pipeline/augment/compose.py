@@ -26,7 +26,9 @@ from kerasseg.pipeline.augment.intensity import (
     add_rician_noise,
     change_contrast,
     change_gamma,
+    copy_channel,
     draw_brightness,
+    draw_channel_copy,
     draw_channel_dropout,
     draw_coarse_dropout,
     draw_contrast,
@@ -205,6 +207,13 @@ def _ghosting(t: settings.Ghosting, image: tf.Tensor, patch: Patch, seed: tf.Ten
     return add_ghosts(image, axes, draw_ghosting(seed, len(axes), t)) if axes else image
 
 
+def _channel_copy(
+    t: settings.ChannelCopy, image: tf.Tensor, patch: Patch, seed: tf.Tensor
+) -> tf.Tensor:
+    replaced = patch.channels(draw_channel_copy(seed, patch.modalities, t))
+    return copy_channel(image, replaced, t.source, patch.modalities)
+
+
 def _per_modality(draw: Callable[..., Any], apply: Callable[..., Any]) -> Callable[..., Any]:
     return lambda t, image, patch, seed: apply(
         image, patch.channels(draw(seed, patch.modalities, t))
@@ -227,6 +236,7 @@ _INTENSITY: dict[type, Callable[..., tf.Tensor]] = {
     settings.BiasField: _bias_field,
     settings.Ghosting: _ghosting,
     settings.ChannelDropout: _per_modality(draw_channel_dropout, drop_channels),
+    settings.ChannelCopy: _channel_copy,
     settings.CoarseDropout: lambda t, image, patch, seed: drop_boxes(
         image, draw_coarse_dropout(seed, patch.size, t)
     ),

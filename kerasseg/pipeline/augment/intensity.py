@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerasseg.config.augment import (
     Brightness,
+    ChannelCopy,
     ChannelDropout,
     CoarseDropout,
     Contrast,
@@ -18,7 +19,7 @@ from kerasseg.config.augment import (
     RicianNoise,
     Scaling,
 )
-from kerasseg.pipeline.augment.drawing import normal, of_channels, uniform
+from kerasseg.pipeline.augment.drawing import happens, normal, of_channels, uniform
 from kerasseg.pipeline.records import compiled
 
 
@@ -44,6 +45,21 @@ def draw_channel_dropout(seed: tf.Tensor, channels: int, settings: ChannelDropou
 def drop_channels(image: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     """Set the channels of an image (*spatial, C) that are not `kept` (C,) to 0."""
     return tf.where(kept, image, 0.0)
+
+
+def draw_channel_copy(seed: tf.Tensor, channels: int, settings: ChannelCopy) -> tf.Tensor:
+    """Draw the channels (C,) bool that are replaced."""
+    return happens(seed, 0, settings.p_channel, [channels])
+
+
+@compiled
+def copy_channel(image: tf.Tensor, replaced: tf.Tensor, source: int, modalities: int) -> tf.Tensor:
+    """Replace the `replaced` (C,) of an image (*spatial, C) by `source`, a modality of their slice.
+
+    C is `modalities` for each of the slices (2.5-D).
+    """
+    copies = tf.repeat(image[..., source::modalities], modalities, axis=-1)
+    return tf.where(replaced, copies, image)
 
 
 class Boxes(NamedTuple):

@@ -27,6 +27,7 @@ EVERY = tuple(
         settings.Ghosting,
         settings.ChannelDropout,
         settings.CoarseDropout,
+        settings.ChannelCopy,
     )
 )
 

@@ -25,6 +25,7 @@ from kerasseg.pipeline.augment.intensity import (
     add_rician_noise,
     change_contrast,
     change_gamma,
+    copy_channel,
     draw_brightness,
     draw_channel_dropout,
     draw_coarse_dropout,
@@ -232,6 +233,15 @@ def test_a_bias_field_keeps_to_its_strength():
         largest.append(np.abs(np.log(changed.numpy()[pixels > 1] - 1)).max())
     assert max(largest) <= 0.5
     assert max(largest) > 0.3 and np.mean(largest) > 0.12
+
+
+def test_modalities_become_copies_of_one_slice_by_slice():
+    pixels = scan((9, 12, 14, 6), air=False)  # two slices of three modalities
+    replaced = tf.constant([True, False, True, True, False, True])
+    copied = copy_channel(tf.constant(pixels), replaced, 1, 3)
+    np.testing.assert_array_equal(copied, pixels[..., [1, 1, 1, 4, 4, 4]])
+    none = copy_channel(tf.constant(pixels), tf.zeros([6], tf.bool), 1, 3)
+    np.testing.assert_array_equal(none, pixels)
 
 
 def test_dropouts_set_to_zero_and_leave_something():
