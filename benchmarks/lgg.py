@@ -3,9 +3,9 @@
 `python -m benchmarks lgg` compares recipes on fold 0 of docs/results/lgg_folds.csv, at about equal
 processor time: epochs are chosen so that a run takes some 13 processor minutes on one core of an
 AMD EPYC (`taskset -c 0 python -m benchmarks lgg`; several cores that wait for each other count as
-processor time, too). Recipes are chosen by the validation patients of the fold alone. `--parts fold0
-fold1 fold2 fold3 fold4` predicts every patient out of fold. benchmarks/campaign.py says how it is
-run.
+processor time, too). Recipes are chosen by the validation patients of the fold alone. `--parts
+fold0 fold1 fold2 fold3 fold4` predicts every patient out of fold. benchmarks/campaign.py says how
+it is run, and `python -m benchmarks.campaign_figures` draws it.
 """
 
 import json

@@ -18,10 +18,11 @@ CHOOSING = 20
 """Pictures that choose the epoch."""
 _COMMON = (
     "pipeline.patches_per_volume=1",
+    "training.batch_size=8",
     "training.early_stopping_patience=null",
     "evaluation.overlays=0",
     "loss=[{dice: 1.0}, {cross_entropy: 1.0}]",
-    "optimizer={name: adamw, learning_rate: 1e-3, ema: 0.99}",
+    "optimizer={name: adamw, learning_rate: 1e-3, warmup_epochs: 1, ema: 0.99}",
 )
 
 
@@ -30,7 +31,8 @@ def _lite(weights: str) -> tuple[str, ...]:
         *_COMMON,
         "model={dimensions: 2, target: binary, network: pretrained_unet, norm: batch, activation: "
         f"relu, pretrained: {{encoder: efficientnetlite0, weights: {weights}}}}}",
-        "training.epochs=40",
+        f"training.freeze_encoder_epochs={int(weights != 'none')}",
+        "training.epochs=14",
     )
 
 
@@ -43,7 +45,7 @@ RECIPES = (
             "model={dimensions: 2, target: binary, features: [16,32,64,128], bottleneck: 256, "
             "norm: batch}",
             "optimizer.learning_rate=2e-3",
-            "training.epochs=40",
+            "training.epochs=20",
         ),
     ),
     Recipe("lite0", "EfficientNet-Lite0 pretrained on ImageNet", _lite("imagenet")),

@@ -22,6 +22,7 @@ from benchmarks.campaign import (
     train_settings,
     write_scores,
 )
+from benchmarks.campaign_figures import draw_campaign
 from benchmarks.lgg_folds import CHOOSING, FOLDS, draw_folds, main, read_folds, sides_of
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
@@ -183,3 +184,11 @@ def test_patients_of_several_folders_come_into_one_by_links(tmp_path):
         joined = folder_of_links([tmp_path / "one", tmp_path / "two"], tmp_path / "joined")
     assert sorted(path.name for path in joined.iterdir()) == ["A", "B"]
     assert (joined / "A" / "A_1_mask.tif").exists()
+
+
+def test_the_figure_sorts_the_cases_of_every_recipe():
+    figure = draw_campaign({"a": [0.9, 0.2, 0.5], "b again": [0.4]}, {"a": [0.1, 0.3]})
+    left, right = figure.axes
+    assert [list(line.get_ydata()) for line in left.lines] == [[0.2, 0.5, 0.9], [0.4]]
+    assert [list(line.get_ydata()) for line in right.lines] == [[0.1, 0.3]]
+    assert left.get_legend().texts[0].get_text() == "a: mean 0.533, median 0.500"

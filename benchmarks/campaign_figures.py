@@ -1,0 +1,60 @@
+"""The figure of a campaign: the Dice of every tested case, sorted, and the learning curves.
+
+`python -m benchmarks.campaign_figures lgg OUT FIGURE.png fold0 RECIPE...` draws recipes of seed 0
+from the folder of a campaign. There is no image of a patient in it.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks import lgg, pairs
+from benchmarks.campaign import Job, read_scores
+from kerasseg.figures.style import REMARK, RUN_COLOURS, style_axes
+from kerasseg.run import read_history
+
+
+def draw_campaign(
+    dice: Mapping[str, Sequence[float]], curves: Mapping[str, Sequence[float]]
+) -> Figure:
+    """Draw every case's Dice and the validation Dice of each epoch.
+
+    Args:
+        dice: Recipe -> Dice of its tested cases, in any order.
+        curves: Recipe -> smoothed validation Dice of its epochs.
+    """
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for colour, (name, values) in zip(RUN_COLOURS, dice.items(), strict=False):
+        label = f"{name}: mean {np.mean(values):.3f}, median {np.median(values):.3f}"
+        left.plot(range(1, len(values) + 1), sorted(values), "o-", color=colour, ms=4, label=label)
+        if name in curves:
+            epochs = range(1, len(curves[name]) + 1)
+            right.plot(epochs, curves[name], color=colour, label=name)
+    left.set(title="Dice of every tested case, sorted", xlabel="case, worst first", ylim=(0, 1))
+    right.set(title="Dice of validation patches, smoothed", xlabel="epoch", ylim=(0, 1))
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=REMARK)
+        style_axes(axes, "y")
+    return figure
+
+
+def main(campaign: str, out: str, figure: str, part: str, *recipes: str) -> None:
+    """Draw the figure of a campaign."""
+    known = {r.name: r for r in {"lgg": lgg, "pairs": pairs}[campaign].RECIPES}
+    dice, curves = {}, {}
+    for recipe in (known[name] for name in recipes):
+        job = Job(recipe, part, 0)
+        rows = read_scores(Path(out, "scores", f"{job.name}.csv"))
+        dice[recipe.about] = [row.dice for row in rows if row.side == "test"]
+        if not recipe.run_of:
+            history = read_history(Path(out, "runs", job.run, "history.csv"))
+            curves[recipe.about] = [float(row["val_dice_smoothed"]) for row in history]
+    draw_campaign(dice, curves).savefig(figure, dpi=110)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
