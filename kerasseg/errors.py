@@ -6,6 +6,8 @@ import unicodedata
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, undecodable bytes, and ends of lines."""
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that make a terminal write from right to left, so that a name looks like another."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -22,7 +24,7 @@ def printable(text: str, keep: str = "") -> str:
         return text
     return "".join(
         "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape"))
-        if unicodedata.category(c) in _UNPRINTABLE and c not in keep
+        if (unicodedata.category(c) in _UNPRINTABLE or c in _TURNING) and c not in keep
         else c
         for c in text
     )

@@ -5,10 +5,13 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from kerasseg.errors import UserError
@@ -33,11 +36,12 @@ def parallel_map(
             process that takes all memory.
 
     Raises:
-        UserError: No process can be started at all.
+        UserError: No process can be started at all, or each would run the user's script again.
     """
     if workers <= 1:
         yield from map(function, items)
         return
+    _refuse_unguarded_script()
     waiting: deque[tuple[T, Future[R]]] = deque()
     pool = _pool(workers)
     try:
@@ -63,6 +67,27 @@ def parallel_map(
                 yield _alone(function, first, killed)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _refuse_unguarded_script() -> None:
+    """Raise `UserError` in a script whose call would be made again by every process that starts.
+
+    A process that is spawned runs the script to know its functions. There the call would wait for
+    the lock that this process holds.
+    """
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    frames = (frame for frame, _ in traceback.walk_stack(None))
+    called = any(f.f_globals is vars(main) and f.f_code.co_name == "<module>" for f in frames)
+    if not called or path is None or getattr(main, "__spec__", None) is not None:
+        return  # a module that is run with -m is not run again, nor is a notebook
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if "__name__" not in Path(path).read_text(encoding="utf-8"):
+            raise UserError(
+                f"{path}: calls kerasseg outside of `if __name__ == '__main__':`. Every process "
+                "that reads scans would run the script anew: put the call under this line, or set "
+                "records.workers=1."
+            )
 
 
 def _alone(function: Callable[[T], R], item: T, killed: Callable[[T], R]) -> R:

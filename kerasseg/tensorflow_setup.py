@@ -6,6 +6,7 @@ The environment variables that must be set before TensorFlow is imported are in 
 import os
 import re
 import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -115,6 +116,16 @@ def _has_gpu_driver() -> bool:
     """Return whether TensorFlow may find a GPU: there is a driver, and GPUs are not hidden."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists())
+
+
+def ask_nvidia_smi(query: str, *options: str) -> list[str]:
+    """Return what nvidia-smi says of `query`, a line for each GPU; nothing where it cannot tell."""
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", *options]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
 @contextmanager

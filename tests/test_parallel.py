@@ -75,4 +75,8 @@ def test_a_script_without_a_guard_is_told_so(tmp_path, python):
         [python, script], capture_output=True, text=True, timeout=600, check=False
     )
     assert result.returncode != 0
-    assert "lacks `if __name__ == '__main__':`" in result.stderr.splitlines()[-1]
+    said = result.stderr.splitlines()[-1]
+    assert "script.py: calls kerasseg outside of `if __name__ == '__main__':`" in said
+    script.write_text(script.read_text().replace("2, str", "1, str"))
+    alone = subprocess.run([python, script], capture_output=True, text=True, check=True)
+    assert alone.stdout == "[0, 1, 2]\n", "no process is started"

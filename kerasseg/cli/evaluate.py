@@ -230,18 +230,15 @@ def predict(
 
     Needs nothing but the run folders. Exit code 1 if a case failed.
     """
-    from kerasseg.prediction.predict import split_arguments
-    from kerasseg.run import read_run
-
-    arguments = split_arguments(words)
-    for run in arguments.runs:
-        read_run(run, arguments.settings)  # refuses it now, not after the seconds of TensorFlow
-    with_tensorflow()
+    from kerasseg.prediction.predict import find_scans, split_arguments
     from kerasseg.prediction.predict import predict as predict_scans
     from kerasseg.prediction.predict_files import OutputOptions
 
+    arguments = split_arguments(words)
+    inputs = find_scans(arguments, output, layout)  # refuses now, not after TensorFlow's seconds
+    with_tensorflow()
     options = OutputOptions(probabilities, uncertainty, labels, overwrite)
     outcome = predict_scans(
-        arguments, output, combine=combine, layout=layout, overlays=overlays, options=options
+        arguments, output, inputs=inputs, combine=combine, overlays=overlays, options=options
     )
     finish_prediction(outcome, output)

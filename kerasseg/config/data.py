@@ -101,7 +101,8 @@ class DataSettings(Section):
     files: dict[Modality, Annotated[str, Field(min_length=1)]] = setting(
         {},
         "nifti: for each modality the pattern of its files below data.root, with {case} where the "
-        "case's name stands and * for anything else: {flair: 'scans/{case}/*_FLAIR.nii.gz'}.",
+        "case's name stands and * for anything else: {flair: 'scans/{case}/*_FLAIR.nii.gz'}. With "
+        "{patient} before it, '{patient}/{case}/*_FLAIR.nii.gz', the case is <patient>_<case>.",
         max_length=16,
     )
     segmentation: str | None = setting(

@@ -100,6 +100,16 @@ class MetricsSection(Section):
         0.95, "Confidence of the means' intervals.", unit="fraction", gt=0.0, lt=1.0
     )
 
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about settings that have no effect."""
+        if self.empty != "skip" or not self.is_changed("empty_distance"):
+            return []
+        return [
+            "metrics.empty_distance has no effect with metrics.empty=skip, where such a case does "
+            "not count."
+        ]
+
     @field_validator("further", mode="before")
     @classmethod
     def _check_further(cls, entries: Any) -> Any:

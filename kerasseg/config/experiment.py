@@ -130,7 +130,7 @@ class Experiment(Section):
     @property
     def warnings(self) -> list[str]:
         """Sentences about settings that are allowed, but hardly meant."""
-        warnings = [*self.data.warnings, *self.split.warnings]
+        warnings = [*self.data.warnings, *self.split.warnings, *self.metrics.warnings]
         if background := background_warning(self.loss, self.model.target):
             warnings.append(background)
         held = [

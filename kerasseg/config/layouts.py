@@ -19,6 +19,10 @@ _COLOURS: Final = ("red", "green", "blue")
 _ALL: Final = ("subregions", "tumour")
 LGG: Final = (anatomy.T1, anatomy.FLAIR, anatomy.T1CE)
 """Red, green and blue of the slices of LGG."""
+VOLUMES: Final = "the intensities of a scanner"
+SLICES: Final = "slices that were normalised one by one"
+PICTURE: Final = "slices as pictures of 8 or 16 bit"
+"""What the intensities of a layout's files are."""
 _DATASETS = "kerasseg.datasets."
 
 
@@ -52,6 +56,8 @@ class Layout:
         knows_spacing: The files say how large a voxel is; without, cases are pictures, which
             `data.size` resizes.
         skull_stripped: The default of `data.skull_stripped`.
+        intensities: What the intensities of its files are, for a warning where a run of others is
+            to predict them; empty where that depends.
         single_pictures: Every case is a single picture, and so is its prediction.
         knows_patients: Names of files or folders tell which cases are of one patient.
         settings: The settings of section `data` that only this layout has. Like modalities, classes
@@ -74,6 +80,7 @@ class Layout:
     convention: str = "brats"
     knows_spacing: bool = True
     skull_stripped: bool = True
+    intensities: str = ""
     single_pictures: bool = False
     knows_patients: bool = True
     settings: tuple[str, ...] = field(default=())
@@ -92,6 +99,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             _DATASETS + "phantom.discover",
             "generated",
             needs_root=False,
+            intensities=VOLUMES,
             channels=(anatomy.MODALITIES,),
             holder="a phantom",
             classes=("subregions",),
@@ -103,6 +111,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             "<case>_flair.nii.gz or <case>-t2f.nii.gz",
             inputs=_DATASETS + "nifti_inputs.named_inputs",
             suffixes=NIFTI,
+            intensities=VOLUMES,
             recognised=True,
             label_map=anatomy.BRATS_LABEL_MAP,
             label_ids=_DATASETS + "dataset_json.label_ids_of_names",
@@ -112,6 +121,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             "volume_<id>_slice_<s>.h5",
             inputs=_DATASETS + "inputs.h5_inputs",
             suffixes=H5,
+            intensities=SLICES,
             recognised=True,
             channels_setting="h5_image_channels",
             classes=("subregions",),
@@ -122,6 +132,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             "dataset.json and the 4-D NIfTI files that it names",
             inputs=_DATASETS + "nifti_inputs.stacked_inputs",
             suffixes=NIFTI,
+            intensities=VOLUMES,
             recognised=True,
             label_map={},
             label_ids=_DATASETS + "dataset_json.label_ids_beside",
@@ -132,6 +143,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             "dataset.json and imagesTr/<case>_0000.nii.gz",
             inputs=_DATASETS + "nifti_inputs.numbered_inputs",
             suffixes=NIFTI,
+            intensities=VOLUMES,
             recognised=True,
             label_map={},
             label_ids=_DATASETS + "dataset_json.label_ids_beside",
@@ -142,6 +154,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             "<patient>_<n>.tif and <patient>_<n>_mask.tif",
             inputs=_DATASETS + "inputs.slice_inputs",
             suffixes=PICTURES,
+            intensities=PICTURE,
             recognised=True,
             modalities=LGG,
             channels=(LGG,),
@@ -155,6 +168,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             "pictures in data.pairs.images below it",
             inputs=_DATASETS + "inputs.pair_inputs",
             suffixes=PICTURES,
+            intensities=PICTURE,
             modalities=("grey",),
             channels=(("grey",), _COLOURS),
             classes=("tumour",),
@@ -169,6 +183,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
             "the patterns of data.files",
             inputs=_DATASETS + "nifti_patterns.inputs",
             suffixes=NIFTI,
+            intensities=VOLUMES,
             label_map=anatomy.BRATS_LABEL_MAP,
             settings=("files", "segmentation"),
         ),

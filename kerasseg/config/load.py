@@ -171,6 +171,7 @@ def neutral_values(overrides: Sequence[str]) -> dict[str, Any] | None:
             apply_override(values, override)
     layout, root = (look_up(values, key) for key in ("data.layout", "data.root"))
     if layout is None and root is not None:
+        load_experiment(None, overrides)  # refuses a setting that is misspelt, such as data.layot
         raise UserError(
             f"data.root={root}: how are its files laid out? Name data.layout, too, such as "
             "data.layout=brats_nifti, or a config with --config."

@@ -15,7 +15,7 @@ from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.data_report.statistics import KILLED
-from kerasseg.datasets.case import BrokenSource, Case, CaseSource
+from kerasseg.datasets.case import BrokenSource, Case, CaseSource, bounding_box
 from kerasseg.datasets.checks import (
     Finding,
     check_enhancing_ids,
@@ -28,7 +28,6 @@ from kerasseg.errors import UserError, printable
 from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
 from kerasseg.records.manifest import CaseRow, Manifest, read_manifest
-from kerasseg.records.normalise import brain_mask
 from kerasseg.records.schema import StoredCase, decode
 from kerasseg.records.shards import is_damaged
 from kerasseg.records.split_files import Parts, patients_in_two_parts, read_parts, read_split_csv
@@ -61,7 +60,7 @@ class CaseReport:
         spacing: Size of a voxel (D, H, W) in mm.
         modalities: Names of the image's channels.
         voxels: Class -> labelled voxels; None without a segmentation.
-        voxel_hash: SHA-256 of the image in the box of the voxels that are not 0; None if all are 0.
+        hashes: Modality -> SHA-256 of its voxels in the box of those that are not 0.
         enhancing_id: Which of 3 and 4 its segmentation has, where that tells the year of BraTS.
         findings: Everything that is wrong with the case.
     """
@@ -74,7 +73,7 @@ class CaseReport:
     spacing: tuple[float, float, float] | None = None
     modalities: tuple[str, ...] | None = None
     voxels: dict[str, int] | None = None
-    voxel_hash: str | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
     enhancing_id: int | None = None
     findings: list[Finding] = field(default_factory=list)
 
@@ -164,7 +163,7 @@ def inspect_case(source: CaseSource) -> CaseReport:
         report.spacing = case.spacing
         report.modalities = case.modalities
         report.voxels = _count_voxels(case)
-        report.voxel_hash = _hash_voxels(case)
+        report.hashes = _hash_voxels(case)
         report.enhancing_id = case.enhancing_id
         report.findings += findings_of(case)
     except UserError as error:
@@ -212,15 +211,18 @@ def _count_voxels(case: Case) -> dict[str, int] | None:
     return {name: int(counts[class_id]) for name, class_id in anatomy.CLASSES[case.classes].items()}
 
 
-def _hash_voxels(case: Case) -> str | None:
-    """Hash the image so that the same scan has the same hash, however much air is around it."""
-    box, _ = brain_mask(case.image, known=case.box)
-    image = np.ascontiguousarray(case.image[box])
-    if not image.size:
-        return None
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.data)
-    return digest.hexdigest()
+def _hash_voxels(case: Case) -> dict[str, str]:
+    """Hash each modality so that the same scan has the same hash, however much air is around it."""
+    image = case.image if case.box is None else case.image[case.box]
+    hashes = {}
+    for channel, modality in enumerate(case.modalities):
+        values = np.ascontiguousarray(image[..., channel])
+        values = np.ascontiguousarray(values[bounding_box(values != 0)])
+        if values.size:
+            digest = hashlib.sha256(repr(values.shape).encode())
+            digest.update(values.data)
+            hashes[modality] = digest.hexdigest()
+    return hashes
 
 
 def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[Finding]:
@@ -249,10 +251,22 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
 
 
 def _mark_duplicates(cases: Sequence[CaseReport]) -> None:
-    same_voxels: dict[str, list[CaseReport]] = defaultdict(list)
+    same_voxels: dict[frozenset[str], list[CaseReport]] = defaultdict(list)
+    same_modality: dict[str, list[tuple[str, CaseReport]]] = defaultdict(list)
     for case in cases:
-        if case.voxel_hash:
-            same_voxels[case.voxel_hash].append(case)
+        if case.hashes:
+            same_voxels[frozenset(case.hashes.values())].append(case)
+        for modality, digest in case.hashes.items():
+            same_modality[digest].append((modality, case))
+    for (modality, first), *copies in same_modality.values():
+        for copy, case in copies:
+            # Copies within a case are found when it is read, whole copies below.
+            if case is not first and case.hashes != first.hashes:
+                message = (
+                    f"its {copy} has the same voxels as {modality} of {first.case_id}: one of the "
+                    "files was copied to the wrong case; restore it, or leave both cases out"
+                )
+                case.findings.append(Finding("warning", "copied modality", message))
     for duplicates in same_voxels.values():
         for case in duplicates:
             others = [other for other in duplicates if other is not case]

@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
+from kerasseg.config.layouts import SLICES
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource, air_value, lps_grid
 from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.errors import UserError
@@ -70,6 +71,7 @@ class BratsH5Source:
             affine=grid.our_affine,
             modalities=self.modalities,
             grid=grid,
+            intensities=SLICES,
             notes=[f"{unusual} slice(s) without air around the brain"] if unusual else [],
         )
 

@@ -219,6 +219,7 @@ class Case:
     attributes: what else the data set knows of the patient or the scan, such as LGG's data.csv
     notes:      oddities that the reader could deal with, such as slices without air
     enhancing_id: which of 3 and 4 the label's file has, where only that tells the year of BraTS
+    intensities: what they are, as `config.layouts` has it; empty where nobody knows
     box:        a box outside which the image is known to be 0; None where it was not looked for
     signal:     (d, h, w) bool of that box, where any channel is not 0; None likewise
     """
@@ -235,6 +236,7 @@ class Case:
     attributes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     enhancing_id: int | None = None
+    intensities: str = ""
     box: Box | None = None
     signal: np.ndarray | None = None
 

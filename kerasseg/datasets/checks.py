@@ -24,19 +24,23 @@ _FITS = 0.2
 """A turned label fits if at most this share of what lay outside still does."""
 _ENOUGH_VOXELS = 20_000
 """So many voxels of a label tell well enough whether it fits."""
-_NO_TUMOUR = 2 / 3
+_HARDLY_TUMOUR, _NO_TUMOUR = 0.35, 2 / 3
 """Share of the scan above which no tumour is labelled but the brain, or everything around one. The
 largest measured is 0.09 in BraTS2021_00006, 0.04 in 53 patients of LGG and 0.10 in 200 pictures; an
-ellipsoid fills 0.52 of a scan that was cut to its box."""
+ellipsoid fills 0.52 of a scan that was cut to its box. Above the first of the two it may be the
+white matter, or a hemisphere."""
 _VOXEL_MM = (0.01, 100.0)
 """Shortest and longest side of a voxel that a scan of a head can have."""
+_LONGEST_MM, _SHORTEST_MM = 0.2, 8.0
+"""Its longest side is longer than the one, its shortest side shorter than the other; else the
+header is in cm, or in tenths of a mm."""
 _COPY = 0.999
 """Correlation from which on two channels are one sequence, perhaps scaled or rounded anew. Measured
 on 53 patients of LGG: 1.00000 for the four who have a copy, at most 0.9743 for all others."""
 _SAMPLED = 100_000
 """Voxels that are enough to tell it."""
-_MOST_VOXELS = 4096
-"""No side of a head has more voxels."""
+_LEAST_VOXELS, _MOST_VOXELS = 4, 4096
+"""No side of a head has fewer or more voxels, unless a file has as few slices."""
 _LIKE_TRAINING = 1.25
 """Factor by which a scan's voxels may be longer or shorter than any in the training: so far the
 presets nnunet and classic_2d shrink and enlarge patches (0.7 to 1.4, and 0.78 to 1.28). A network
@@ -77,9 +81,14 @@ def findings_of(case: Case) -> Iterator[Finding]:
     if np.isfinite(lows).all() and np.isfinite(highs).all():
         yield from _copies(case, inside)
     shortest, longest = _VOXEL_MM
-    if any(not shortest <= size <= longest for size in case.spacing):
+    sizes = case.spacing
+    if (
+        any(not shortest <= size <= longest for size in sizes)
+        or not max(sizes) > _LONGEST_MM
+        or not min(sizes) < _SHORTEST_MM
+    ):
         message = (
-            f"voxels of {format_sizes(case.spacing)} mm (depth x height x width) are impossible in "
+            f"voxels of {format_sizes(sizes)} mm (depth x height x width) are impossible in "
             "a scan of a head: correct the voxel size or its unit in the header (xyzt_units)"
         )
         yield Finding("error", "spacing", message)
@@ -233,6 +242,13 @@ def _label(case: Case, label: np.ndarray) -> Iterator[Finding]:
             f"the segmentation covers {inside / scan:.0%} of the scan: it is a mask of the brain, "
             "or has tumour and background swapped",
         )
+    elif inside > _HARDLY_TUMOUR * scan:
+        yield Finding(
+            "warning",
+            "whole brain",
+            f"the segmentation covers {inside / scan:.0%} of the scan, as no tumour should: see "
+            "that it is not one of a tissue, or of half of the brain",
+        )
     elif outside:
         yield Finding(
             "warning",
@@ -263,6 +279,21 @@ def _fitting_turn(case: Case, label: np.ndarray, outside: float) -> str | None:
                 parts += [f"turned, with {' and '.join(swapped)} swapped"] if swapped else []
                 return " and ".join(parts)
     return None
+
+
+def note_on_intensities(case: Case, data: DataSettings) -> list[str]:
+    """Say that a case holds other intensities than the scans of section `data` of a run.
+
+    A case of which it is not known, such as an array, is believed to hold the same.
+    """
+    usual, found = data.facts.intensities, case.intensities
+    if found == usual or not (found and usual):
+        return []
+    return [
+        f"holds {found}, but the run was trained on {usual} (data.layout={data.layout}), which "
+        "look otherwise to a network: the masks are not to be trusted; give scans of that kind, or "
+        "use a run that was trained on this one"
+    ]
 
 
 def voxel_note(smallest: Sequence[float], largest: Sequence[float], *, resampled: bool) -> str:
@@ -385,9 +416,9 @@ def grid_error(shape: Sequence[int], spacing: Sequence[float], new: Sequence[flo
     """Say that a scan (D, H, W) brought to voxels of `new` mm would be no head's; else nothing."""
     lengths = [count * size for count, size in zip(shape, spacing, strict=True)]
     voxels = [length / size for length, size in zip(lengths, new, strict=True)]
-    # A scan of one slice stays one, however thin.
-    least = min((n for n, count in zip(voxels, shape, strict=True) if count > 1), default=1)
-    if max(voxels) <= _MOST_VOXELS and least >= 0.5:
+    # A scan of few slices keeps few, and one of a single slice that one, however thin.
+    least = [min(count, _LEAST_VOXELS) - 0.5 if count > 1 else 0 for count in shape]
+    if max(voxels) <= _MOST_VOXELS and all(n >= m for n, m in zip(voxels, least, strict=True)):
         return None
     return (
         f"is {format_sizes(lengths)} mm (depth x height x width), which data.spacing={list(new)} "

@@ -5,6 +5,7 @@ nnunet: imagesTr/<case>_0000.nii.gz and so on, labelsTr/<case>.nii.gz.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,15 @@ from kerasseg.errors import UserError
 
 FILE_NAME = "dataset.json"
 _CHANNEL_DIGITS = 4
+_CHANNEL_NAMES = {
+    **{name: name for name in anatomy.MODALITIES},
+    **anatomy.MODALITY_ALIASES,
+    **dict.fromkeys(("t1weighted", "t1pre", "t1precontrast"), anatomy.T1),
+    **dict.fromkeys(("t1post", "t1postcontrast", "t1contrast", "t1wce", "ct1"), anatomy.T1CE),
+    **dict.fromkeys(("t2weighted",), anatomy.T2),
+    **dict.fromkeys(("t2flair", "t2wflair", "flairw"), anatomy.FLAIR),
+}
+"""Further names of modalities, which only stand in a dataset.json."""
 _ANY_MAP = {i: i for i in anatomy.LABELS}
 
 
@@ -182,9 +192,12 @@ def _paths_of(entry: Any, key: str) -> tuple[list[str], str | None]:
     values = entry if isinstance(entry, dict) else {}
     images = values.get(key)
     images = images if isinstance(images, list) else [images]
-    label = values.get("label")
-    named = all(isinstance(name, str) for name in images)
-    return images if named else [], label if isinstance(label, str) else None
+    # nnU-Net, too, expands $nnUNet_raw; Windows writes backslashes.
+    *names, label = (
+        os.path.expandvars(name.replace("\\", "/")) if isinstance(name, str) else ""
+        for name in (*images, values.get("label"))
+    )
+    return names if all(names) else [], label or None
 
 
 def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[CaseSource]:
@@ -200,15 +213,13 @@ def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[Case
                     images.setdefault(case_id, {})[int(number)] = below / name
     for case_id in _listed(description, ending):
         images.setdefault(case_id, {})
-    listed = description.values.get("dataset")
+    listed = description.values.get("dataset") or {}
     cases: list[CaseSource] = []
     for case_id, numbered in images.items():
         files = numbered
         label = folder / "labelsTr" / f"{case_id}{ending}"
         wanted = [folder / "imagesTr" / f"{case_id}_{number:04d}{ending}" for number in channels]
-        named, label_name = _paths_of(
-            listed.get(case_id) if isinstance(listed, dict) else None, "images"
-        )
+        named, label_name = _paths_of(listed.get(case_id), "images")
         if named and label_name:
             # nnU-Net lets a data set lie anywhere if dataset.json names all of its files.
             label, places = folder / label_name, dict(enumerate(folder / name for name in named))
@@ -232,20 +243,22 @@ def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[Case
 def _listed(description: DatasetJson, ending: str) -> list[str]:
     """Return the cases that dataset.json names, in v1 under `training`, in v2 under `dataset`."""
     values: Any = description.values
-    training = values.get("training", [])
-    names = [
-        Path(str(entry["image"])).name.removesuffix(ending)
-        for entry in (training if isinstance(training, list) else [])
-        if isinstance(entry, dict) and "image" in entry
+    training, dataset = values.get("training", []), values.get("dataset") or {}
+    if not isinstance(dataset, dict):
+        raise UserError(
+            f"{description.path}: `dataset` must hold the images and the label of each case under "
+            f"its name, found {str(dataset)[:80]!r}."
+        )
+    images = [
+        _paths_of(entry, "image")[0] for entry in (training if isinstance(training, list) else [])
     ]
-    return names + list(values.get("dataset") or {})
+    return [Path(names[0]).name.removesuffix(ending) for names in images if names] + list(dataset)
 
 
 def _read(path: Path, settings: DataSettings) -> DatasetJson:
     try:
-        # Windows's editors begin a file with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-        values = json.loads(text, object_pairs_hook=_without_doubles)
+        # From bytes, as Windows's programs begin a file with a byte order mark, or write UTF-16.
+        values = json.loads(path.read_bytes(), object_pairs_hook=_without_doubles)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}.") from None
     try:
@@ -280,7 +293,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _canonical(name: str) -> str:
     name = "".join(c for c in name.lower() if c.isalnum())
-    return anatomy.MODALITY_ALIASES.get(name, name)
+    return _CHANNEL_NAMES.get(name.removeprefix("mr"), name)
 
 
 def _label_map(labels: Mapping[str, Any], path: Path) -> dict[int, int]:

@@ -20,10 +20,13 @@ _TIME_POINT = re.compile(
     | (?P<number> .*[a-z]-\d{5})-\d{3}                         # BraTS-GLI-00005-101
     | (?P<known>  (?:brats-[a-z]+(?:-rt)?-|upenn-gbm-|rhuh-)\d+)[-_]\d+
     | (?P<named>  .*\d.*?)[-_.](?:
-          (?:ses|session|visit|tp|time[-_]?point|time|t|week|month|day|year|fu|follow[-_]?up|exam)
-          [-_]?\d+[a-z]?(?:[-_]\d{1,2})?                      # Patient-007_week-044-1
-        | baseline | follow[-_]?up | (?:pre|post)[-_]?(?:op|rt)
-        | (?:19|20)\d\d([-_.]?)\d\d\5\d\d                    # TCGA-02-0006_1996.08.23
+          (?:ses|session|visit|scan|study|mri?|exam|tp|time[-_]?point|time|t|week|month|day|year
+            |fu|follow[-_]?up)[-_]?\d+[a-z]?(?:[-_]\d{1,2})?   # Patient-007_week-044-1
+        | (?:[vmwy]\d{1,2} | d\d{1,4})                        # 002_S_0295_m06, OAS30001_MR_d0129
+        | (?:baseline | bl | follow[-_]?up | fu | intra[-_]?op | (?:re)?(?:scan|test)
+            | (?:pre|post)(?:[-_]?(?:op|rt))?) (?:[-_]?\d+)?   # ReMIND-001_preop
+        | (?:(?:19|20)\d\d([-_.]?)\d\d\5\d\d                # TCGA-02-0006_1996.08.23
+            | \d\d[-_.]\d\d[-_.](?:19|20)\d\d)(?:[-_T]\d+)?
       )
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -32,7 +35,7 @@ _TIME_POINT = re.compile(
 patient. A patient's own name has a number in it."""
 
 
-_ONE_OF_SEVERAL = re.compile(r"(?P<patient>[^\d]*\d[A-Za-z0-9]*)[-_. ].+")
+_ONE_OF_SEVERAL = re.compile(r"(?P<patient>[^\d]*\d[A-Za-z0-9]*)(?:[-_. ].+)?")
 _NO_PATIENT = re.compile(r"brats\d+_|tcga-\w\w-\w{4}$", re.IGNORECASE)
 _MOST_SCANS = 30
 """A patient has no more scans."""

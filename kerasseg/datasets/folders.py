@@ -19,7 +19,7 @@ def unpacked(path: Path) -> Path:
     folder says which case and modality it is.
     """
     if path.name.lower().endswith(_NIFTI) and path.is_dir():
-        inside = [child for child in path.iterdir() if not child.name.startswith(".")]
+        inside = [c for c in path.iterdir() if not c.name.startswith((".", *_NOT_DATA))]
         if len(inside) == 1 and inside[0].name.lower().endswith(_NIFTI) and inside[0].is_file():
             return inside[0]
     return path

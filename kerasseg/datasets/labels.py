@@ -101,8 +101,9 @@ def canonical_labels(
 
 
 def is_named_as_2023(files: Iterable[Path]) -> bool:
-    """Return whether files have the names of BraTS 2023 and later, whose ids are ours."""
-    return any(_BRATS_2023.search(path.name) for path in files)
+    """Return whether files, or their folders, have the names of BraTS 2023 and later, whose ids are
+    ours."""
+    return any(_BRATS_2023.search(p) for file in files for p in (file.name, file.parent.name))
 
 
 def label_map_of_names(names: Mapping[int, str], where: Any) -> dict[int, int]:

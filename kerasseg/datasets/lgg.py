@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
-from kerasseg.config.layouts import LGG
+from kerasseg.config.layouts import LGG, PICTURE
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
 from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.datasets.pictures import read_mask_255, read_picture
@@ -68,6 +68,7 @@ class LggSource:
             modalities=self.modalities,
             grid=grid,
             classes="tumour",
+            intensities=PICTURE,
             attributes=dict(self.attributes),
         )
 

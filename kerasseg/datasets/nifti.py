@@ -23,6 +23,7 @@ from nibabel.volumeutils import apply_read_scaling
 
 from kerasseg import anatomy
 from kerasseg.config.data import DataSettings
+from kerasseg.config.layouts import VOLUMES
 from kerasseg.datasets.case import (
     Box,
     Case,
@@ -214,6 +215,8 @@ def _place(header: Any) -> tuple[np.ndarray, Header]:
     notes = []
     affine = header.get_base_affine() if sform is None and qform is None else sform
     if affine is None or (qform is not None and not _is_invertible(affine)):
+        if affine is not None:
+            notes.append("the header's sform cannot be inverted, so its qform counts")
         affine = qform
     if sform is None and qform is None:
         notes.append(
@@ -345,6 +348,7 @@ class NiftiSource:
             classes=self.classes,
             notes=notes,
             enhancing_id=enhancing,
+            intensities=VOLUMES,
             box=box,
             signal=signal,
         )

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.case import BrokenSource, CaseSource, Input, broken
 from kerasseg.datasets.folders import files_below, unpacked
-from kerasseg.datasets.nifti import nifti_source
+from kerasseg.datasets.nifti import NiftiSource, nifti_source
 
 _SEGMENTATION = "segmentation"
-_TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?")
+_TOKEN = re.compile(r"\{case\}|\{patient\}|\*\*/|\*|\?")
 
 
 def discover(settings: DataSettings) -> list[CaseSource]:
@@ -20,17 +21,17 @@ def discover(settings: DataSettings) -> list[CaseSource]:
     if settings.segmentation is not None:
         patterns[_SEGMENTATION] = settings.segmentation
     compiled = {kind: pattern_regex(pattern) for kind, pattern in patterns.items()}
-    found: dict[str, dict[str, list[Path]]] = {}
+    found: dict[tuple[str, str], dict[str, list[Path]]] = {}
     for folder, names in files_below(settings.root):
         for name in names:
             path = folder / name
             for kind, pattern in compiled.items():
                 match = match_below(settings.root, path, pattern)
                 if match:
-                    found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
+                    found.setdefault(_names(match), {}).setdefault(kind, []).append(path)
     return [
-        _source(case_id, kinds, patterns, settings)
-        for case_id, kinds in found.items()
+        replace(_source(case_id, kinds, patterns, settings), patient_id=patient_id)
+        for (case_id, patient_id), kinds in found.items()
         if set(kinds) - {_SEGMENTATION}
     ]
 
@@ -39,18 +40,30 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
     """Turn a pattern into a regular expression over the path below `data.root`.
 
     `*` and `?` stay within one folder's name, `**/` is any number of folders, and a second
-    `{case}` is the same name again.
+    `{case}` is the same name again. `{patient}` likewise.
     """
-    parts, end, seen = [], 0, False
+    parts: list[str] = []
+    end, seen = 0, set()
     for token in _TOKEN.finditer(pattern):
         parts.append(re.escape(pattern[end : token.start()]))
         end = token.end()
-        if token[0] == "{case}":
-            parts.append("(?P=case)" if seen else "(?P<case>[^/]+)")
-            seen = True
+        if token[0].startswith("{"):
+            name = token[0].strip("{}")
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)")
+            seen.add(name)
         else:
             parts.append({"*": "[^/]*", "?": "[^/]", "**/": "(?:.*/)?"}[token[0]])
     return re.compile("".join(parts) + re.escape(pattern[end:]), re.DOTALL)
+
+
+def _names(match: re.Match[str]) -> tuple[str, str]:
+    """Return the ids of case and patient; those of a case begin with its patient, if that is told.
+
+    So every patient may have a folder `week-000`.
+    """
+    patient = match.groupdict().get("patient")
+    case_id = f"{patient}_{match['case']}" if patient else match["case"]
+    return case_id, patient or case_id
 
 
 def match_below(root: Path, path: Path, pattern: re.Pattern[str]) -> re.Match[str] | None:
@@ -64,7 +77,7 @@ def match_below(root: Path, path: Path, pattern: re.Pattern[str]) -> re.Match[st
 
 def _source(
     case_id: str, kinds: dict[str, list[Path]], patterns: dict[str, str], settings: DataSettings
-) -> CaseSource:
+) -> BrokenSource | NiftiSource:
     files = tuple(path for paths in kinds.values() for path in paths)
     missing = [kind for kind in settings.modalities if kind not in kinds]
     if missing:
@@ -105,7 +118,7 @@ def inputs(files: list[Path], paths: Sequence[Path], data: DataSettings) -> list
             for kind, pattern in compiled.items():
                 match = match_below(root, path.absolute(), pattern)
                 if match:
-                    found.setdefault(match["case"], {}).setdefault(kind, []).append(path)
+                    found.setdefault(_names(match)[0], {}).setdefault(kind, []).append(path)
         if found:
             return [_input(case, kinds, data) for case, kinds in found.items()]
     return []

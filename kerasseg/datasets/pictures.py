@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from kerasseg.config.data import DataSettings
-from kerasseg.config.layouts import PICTURES
+from kerasseg.config.layouts import PICTURE, PICTURES
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
 from kerasseg.datasets.folders import files_below
 from kerasseg.errors import UserError
@@ -31,7 +31,8 @@ def read_picture(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # of TIFF tags that nobody asked for
             with Image.open(path) as image:
                 _check_kind(image, path)
-                values = np.asarray(image)
+                # Cameras and phones turn a JPEG by a note in it, which every viewer follows.
+                values = np.asarray(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except PermissionError:
@@ -128,6 +129,12 @@ def _check_kind(image: Image.Image, path: Path) -> None:
             f"{path}: is a colour picture of 16 bit a channel, which cannot be read without loss: "
             "save it as 16-bit grey or 8-bit RGB."
         )
+    # Pillow 13 exchanges height and width of such a file before it reads the rows.
+    lying = image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    if lying and any(tile[0] == "raw" for tile in getattr(image, "tile", [])):
+        raise UserError(
+            f"{path}: is stored on its side, with a note to turn it (tag 274): save it upright."
+        )
 
 
 def _raw_modes(image: Image.Image) -> list[str]:
@@ -182,6 +189,7 @@ class PairSource:
             modalities=self.modalities,
             grid=grid,
             classes="tumour",
+            intensities=PICTURE,
         )
 
 

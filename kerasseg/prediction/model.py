@@ -17,6 +17,7 @@ from kerasseg.datasets.checks import (
     check_case,
     format_sizes,
     likelier_order,
+    note_on_intensities,
     to_grid,
     voxel_limits,
     voxel_note,
@@ -91,7 +92,8 @@ class LoadedRun:
 
     def notes_on(self, scan: Case) -> list[str]:
         """Say what of a raw case is unlike the scans that the run was trained on."""
-        return [*self._note_on_voxels(scan), *self._note_on_order(scan)]
+        intensities = note_on_intensities(scan, self.experiment.data)
+        return [*intensities, *self._note_on_voxels(scan), *self._note_on_order(scan)]
 
     def _note_on_order(self, scan: Case) -> list[str]:
         needed = self.experiment.data.modalities

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasseg.config.load import split_settings
+from kerasseg.datasets.case import Input
 from kerasseg.datasets.checks import format_notes, group_notes
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.labels import CONVENTIONS
@@ -118,10 +119,37 @@ def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> No
         temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
 
+def find_scans(arguments: Arguments, output: Path, layout: str | None = None) -> list[Input]:
+    """Find the cases that are to be predicted, before anything starts TensorFlow.
+
+    Args:
+        arguments: runs, inputs and settings.
+        output: folder of the predictions.
+        layout: layout of the scans, if it is not recognised.
+
+    Raises:
+        UserError: a run cannot be read, the input holds no case, or it is the output folder.
+    """
+    runs = [read_run(run, arguments.settings).experiment.data for run in arguments.runs]
+    for path in arguments.inputs:
+        if path.resolve() == output.resolve():
+            raise UserError(
+                f"--output {output} is the folder of the scans: name one of its own, so that scans "
+                "and predictions are not mixed up."
+            )
+    modalities = tuple(dict.fromkeys(m for data in runs for m in data.modalities))
+    data = runs[0].model_copy(update={"modalities": modalities})
+    # Overrides may say how these scans lie; the ids stay those of the data of the training.
+    ids = CONVENTIONS[read_run(arguments.runs[0]).experiment.data.facts.convention]
+    found = find_inputs(arguments.inputs, data, layout, _below(output, arguments.inputs))
+    return [replace(each, label_ids=each.label_ids or ids) for each in found]
+
+
 def predict(
     arguments: Arguments,
     output: Path,
     *,
+    inputs: list[Input] | None = None,
     combine: Literal["mean", "vote"] = "mean",
     layout: str | None = None,
     overlays: int | None = None,
@@ -132,6 +160,7 @@ def predict(
     Args:
         arguments: runs, inputs and settings.
         output: folder of the predictions.
+        inputs: the cases, if `find_scans` has found them already.
         combine: how several runs are combined.
         layout: Layout of the scans, if it is not recognised.
         overlays: how many cases are drawn; None takes `evaluation.overlays` of the first run.
@@ -141,24 +170,11 @@ def predict(
         UserError: a run cannot be loaded, the input holds no case, or the output folder holds the
             scans or predictions that were made otherwise.
     """
+    inputs = find_scans(arguments, output, layout) if inputs is None else inputs
     # It starts TensorFlow, which nothing else in this file needs.
     from kerasseg.prediction.model import load
 
-    for path in arguments.inputs:
-        if path.resolve() == output.resolve():
-            raise UserError(
-                f"--output {output} is the folder of the scans: name one of its own, so that scans "
-                "and predictions are not mixed up."
-            )
     model = load(*arguments.runs, combine=combine, overrides=arguments.settings)
-    # Overrides may say how these scans lie; the ids stay those of the data of the training.
-    ids = CONVENTIONS[read_run(arguments.runs[0]).experiment.data.facts.convention]
-    inputs = [
-        replace(found, label_ids=found.label_ids or ids)
-        for found in find_inputs(
-            arguments.inputs, model.data, layout, _below(output, arguments.inputs)
-        )
-    ]
     claim_folder(
         output,
         describe_origin(model, list(arguments.settings), options.labels),

@@ -17,7 +17,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.config.layouts import LAYOUTS
 from kerasseg.config.load import parse_yaml
 from kerasseg.datasets.case import Case, Input
-from kerasseg.datasets.checks import check_case
+from kerasseg.datasets.checks import check_case, note_on_intensities
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles
@@ -168,6 +168,7 @@ class Client:
             labels, probabilities, said = self._segment_floats(case.image, spacing)
         else:
             labels, probabilities, said = self._segment_bytes(case.image, spacing)
+        case.notes += note_on_intensities(case, metadata.data)
         case.notes += [said.removesuffix(".")] if said else []
         canonical = metadata.canonical[labels]
         if (canonical == UNKNOWN).any():

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from kerasseg.models.unet import supervision_logits
 from kerasseg.records.split_files import SIDES
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
+from kerasseg.tensorflow_setup import ask_nvidia_smi
 from kerasseg.training.devices import Devices
 
 _TENSOR_CORES = (7, 0)
@@ -313,16 +313,9 @@ def _free_gpu_memory(gpus: Sequence[Any]) -> int:
     """Ask nvidia-smi for the least free memory of these GPUs in bytes; 0 if it cannot be asked."""
     try:
         ids = _pci_bus_ids([int(gpu.name.rpartition(":")[2]) for gpu in gpus])
-        query = ("--query-gpu=memory.free", "--format=csv,noheader")
-        done = subprocess.run(
-            ["nvidia-smi", f"--id={','.join(ids)}", *query],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-        return min(int(line.split()[0]) for line in done.stdout.splitlines()) * 2**20
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        found = ask_nvidia_smi("memory.free", f"--id={','.join(ids)}")
+        return min((int(line.split()[0]) for line in found), default=0) * 2**20
+    except (OSError, ValueError):
         return 0
 
 

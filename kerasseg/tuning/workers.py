@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,6 +10,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from kerasseg.errors import Interrupted, UserError
+from kerasseg.tensorflow_setup import ask_nvidia_smi
 from kerasseg.tuning.trials import NextTrial, TrialRecord
 
 _IDLE_SECONDS = 1.0
@@ -64,17 +64,7 @@ def visible_gpus() -> list[str]:
         names = [name.strip() for name in listed.split(",") if name.strip()]
         # CUDA itself ignores everything behind -1.
         return names[: names.index("-1")] if "-1" in names else names
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()]
+    return [number for number in ask_nvidia_smi("index") if number.isdigit()]
 
 
 def assign_gpus(parallel: int | str, gpu: int | None) -> list[str | None]:

@@ -157,6 +157,8 @@ def test_an_encoder_of_random_weights_that_is_held_back_is_warned_of(capsys):
         (["data.interpolation=linear"], ["data.interpolation has no effect without data.spacing"]),
         (["data.interpolation=linear", "data.spacing=[1,1,1]"], []),
         (["data.h5_slices=20"], ["it is for data.layout=brats_h5"]),
+        (["metrics.empty=skip", "metrics.empty_distance=9"], ["has no effect with metrics.empty"]),
+        (["metrics.empty_distance=9"], []),
         (["split.fold=1"], ["split.fold=1 has no effect with split.method=ratio: .*kfold or file"]),
         (["split.method=kfold", "split.fold=1", "split.folds=3", "split.test=0.1"], []),
         (["split.method=kfold", "split.validation=0.3"], ["for split.method=ratio"]),

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -196,6 +197,18 @@ def test_doubles_of_voxels_and_of_names(verification):
     assert found(reports["same_name"]) == [("error", "files")]
     message = reports["same_name"].findings[0].message
     assert "here" in message and "there" in message
+
+
+def test_a_modality_of_another_patient_is_said(tmp_path, phantoms):
+    """Its file was copied to the wrong folder, and the other modalities are the patient's own."""
+    root = tmp_path / "scans"
+    for index in range(3):
+        write_brats(root, f"case{index}", phantoms[index])
+    shutil.copy(root / "case0" / "case0_t1ce.nii.gz", root / "case2" / "case2_t1ce.nii.gz")
+    reports = by_case(verify(experiment_of(root)))
+    assert found(reports["case0"]) == found(reports["case1"]) == []
+    assert found(reports["case2"]) == [("warning", "copied modality")]
+    assert "its t1ce has the same voxels as t1ce of case0" in reports["case2"].findings[0].message
 
 
 def test_counts_and_verdict(verification):
@@ -428,18 +441,30 @@ def test_labels_that_cannot_be_of_this_scan(spoil, check, words):
         if finding.severity == "error"
     ]
     assert [finding.check for finding in errors] == [check] and words in errors[0].message
+    half = (image.any(axis=-1) & (np.arange(20) < 7)).astype(np.uint8)
+    (warning,) = findings_of(dataclasses.replace(case, label=half))
+    assert warning.severity == "warning" and "covers 50% of the scan" in warning.message
 
 
-@pytest.mark.parametrize("size", [0.001, 1000.0])
+@pytest.mark.parametrize("size", [(1, 0.001, 1), (1, 1000, 1), (0.1, 0.1, 0.1), (10, 10, 10)])
 def test_voxels_that_no_head_has_are_an_error(size):
+    """Headers in metres or centimetres among them."""
     image = np.zeros((20, 20, 20, 1), np.float32)
     image[2:12, 2:9, 2:12, 0] = np.arange(10)
-    case = array_case(image, (1, size, 1), ("flair",))
-    (error,) = [f for f in findings_of(case) if f.severity == "error"]
-    assert error.check == "spacing" and f"voxels of 1x{size:g}x1 mm" in error.message
+    (error,) = [
+        f for f in findings_of(array_case(image, size, ("flair",))) if f.severity == "error"
+    ]
+    text = "x".join(f"{each:g}" for each in size)
+    assert error.check == "spacing" and f"voxels of {text} mm" in error.message
+    (fine,) = findings_of(array_case(image, (6, 0.2, 0.2), ("flair",)))
+    assert fine.check == "no segmentation"
     data = DataSettings(spacing=(1.0, 1.0, 1.0))
     with pytest.raises(UserError, match=r"is 20x0\.2x20 mm .* would make 20x0\.2x20 voxels"):
         to_grid(array_case(image, (1, 0.01, 1), ("flair",)), data)
+    with pytest.raises(UserError, match=r"would make 2x20x20 voxels"):
+        to_grid(array_case(image, (1, 1, 1), ("flair",)), DataSettings(spacing=(10.0, 1.0, 1.0)))
+    few = array_case(image[:3], (1, 1, 1), ("flair",))
+    assert to_grid(few, DataSettings(spacing=(1.1, 1.0, 1.0))).image.shape[0] == 3
     report = CaseReport("a", "a", 1, 1, shape=(20, 20, 20), spacing=(1, 0.01, 1))
     compare_cases([report], data)
     assert found(report) == [("error", "spacing")], "verify finds what convert refuses"

@@ -69,8 +69,16 @@ def test_time_points_belong_to_one_patient(tmp_path, phantoms):
         ("glioma12-baseline", "glioma12"),
         ("TCGA-02-0006_1996.08.23", "TCGA-02-0006"),
         ("TCGA_CS_4941_19960909", "TCGA_CS_4941"),
+        ("ACRIN-Brain-001_01-23-1985", "ACRIN-Brain-001"),
+        ("p01_20200101T1200", "p01"),
+        ("OAS30001_MR_d0129", "OAS30001_MR"),
+        ("002_S_0295_m06", "002_S_0295"),
+        ("ReMIND-001_Intraop", "ReMIND-001"),
+        ("p01_scan_2", "p01"),
+        ("p01_post-op_2", "p01"),
         *[(name, name) for name in ("BraTS2021_00006", "BraTS20_Training_001", "BRATS_485")],
         *[(name, name) for name in ("hospital_v2_001", "case_3", "week_1", "phantom_0007")],
+        *[(name, name) for name in ("site1_V001", "IXI002-Guys-0828", "BraTS19_2013_10_1")],
     ],
 )
 def test_a_name_tells_the_patient_of_a_time_point(case_id, patient):
@@ -81,7 +89,8 @@ def test_a_name_tells_the_patient_of_a_time_point(case_id, patient):
     ("case_ids", "words"),
     [
         (["p01_a", "p01_b", "p02_a"], "p01_a and p01_b look like scans of one patient"),
-        (["OAS30001_MR_d0129", "OAS30001_MR_d0757", "OAS30002_MR_d0371"], "OAS30001_MR_d0129 and"),
+        (["p01_a", "p01_b", "p02", "p03"], "p01_a and p01_b look like scans of one patient"),
+        (["p01", "p01_2", "p02"], "p01 and p01_2 look like scans of one patient"),
         (["BraTS-GLI-00005-100", "BraTS-GLI-00005-101", "BraTS-GLI-00006-100"], None),
         (["BraTS2021_00006", "BraTS2021_00007", "case_1", "case_2"], None),
         (["BraTS19_CBICA_AAB_1", "BraTS19_CBICA_ABE_1", "BraTS20_Training_001"], None),
@@ -299,6 +308,7 @@ def test_an_archiver_s_folder_counts_as_the_file(tmp_path, phantoms):
     for path in list(folder.iterdir()):
         path.rename(tmp_path / "aside")
         path.mkdir()
+        (path / "__MACOSX").mkdir()
         (tmp_path / "aside").rename(path / f"00000057_brain_{path.name[5:]}")
     (source,) = discover(settings(tmp_path))
     case = source.load()
@@ -309,7 +319,7 @@ def test_an_archiver_s_folder_counts_as_the_file(tmp_path, phantoms):
     np.testing.assert_array_equal(found.source.load().image, case.image)
 
 
-@pytest.mark.parametrize("name", [b"M\xfcller", b"a\nb", b"\x1b[31mred", b"x\xc2\x85y"])
+@pytest.mark.parametrize("name", [b"M\xfcller", b"a\nb", b"\x1b[31mred", "x\x85y\u202e".encode()])
 def test_names_of_any_bytes_become_ids_that_can_be_stored(tmp_path, phantoms, name):
     written = write_brats(tmp_path, "case", phantoms[0])
     folder = tmp_path / os.fsdecode(name)
@@ -343,6 +353,13 @@ def test_4_is_no_enhancing_tumour_under_the_names_of_2023_and_later(tmp_path, ph
     for data in (settings(tmp_path), DataSettings(root=tmp_path, **patterns)):
         with pytest.raises(UserError, match=r"seg.nii.gz: label value\(s\) \[4\].*resection"):
             discover(data)[0].load()
+    other_names = tmp_path / "other" / "BraTS-GLI-00002-100"
+    write_brats(other_names, "x", phantoms[0], enhancing=4)
+    (other_names / "x").rename(other_names / "nifti")
+    for path in (other_names / "nifti").iterdir():
+        path.rename(other_names / path.name)
+    with pytest.raises(UserError, match=r"label value\(s\) \[4\].*resection"):
+        discover(settings(other_names))[0].load()
     cavity = {0: 0, 1: 1, 2: 2, 3: 3, 4: 0}
     label = discover(settings(tmp_path, label_map=cavity))[0].load().label
     np.testing.assert_array_equal(label, np.where(phantoms[0][1] == anatomy.ET, 0, phantoms[0][1]))

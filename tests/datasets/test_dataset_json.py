@@ -255,6 +255,32 @@ def test_nnunet_s_files_may_lie_where_dataset_json_says(tmp_path, phantoms):
         discover(DataSettings(layout="nnunet", root=root))[0].load()
 
 
+def test_dataset_json_as_other_programs_write_it(tmp_path, phantoms, monkeypatch):
+    """UTF-16 and backslashes of Windows, variables as nnU-Net expands them, further names."""
+    write_nnunet(tmp_path, "a", phantoms[0], [0, 1, 2, 3])
+    monkeypatch.setenv("RAW", str(tmp_path))
+    entry = {
+        "images": [f"imagesTr\\a_{n:04d}.nii.gz" for n in range(4)],
+        "label": "$RAW/labelsTr/a.nii.gz",
+    }
+    names = ("T2-FLAIR", "T1 pre-contrast", "MR_T1post", "T2-weighted")
+    description = {
+        "channel_names": dict(zip("0123", names, strict=True)),
+        "labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3},
+        "dataset": {"b": entry},
+    }
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(description), encoding="utf-16")
+    data = DataSettings(layout="nnunet", root=tmp_path)
+    found = {source.case_id: source.load() for source in discover(data)}
+    for case_id in ("a", "b"):
+        np.testing.assert_array_equal(found[case_id].image, np.rint(phantoms[0][0]))
+        np.testing.assert_array_equal(found[case_id].label, phantoms[0][1])
+    path.write_text(json.dumps(description | {"dataset": [entry]}))
+    with pytest.raises(UserError, match="`dataset` must hold the images and the label of each"):
+        discover(data)
+
+
 def test_a_run_knows_the_channels_of_its_data(tmp_path, phantoms):
     """What dataset.json said counts for scans that come without one, the data being gone."""
     names = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}

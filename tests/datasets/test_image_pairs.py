@@ -46,6 +46,21 @@ def test_lossless_formats_give_the_pixels(tmp_path, kind):
     assert case.image.shape == (1, 12, 16, 1) and case.modalities == ("grey",)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+def test_a_note_that_turns_the_picture_is_followed_as_by_every_viewer(tmp_path, kind):
+    """The picture is 16 x 12 as stored, and 12 x 16 as shown, as its mask is."""
+    note = Image.Exif()
+    note[274] = 6  # a quarter to the right
+    lying = np.rot90(PIXELS // 128 * 200)
+    how = {"compression": "tiff_lzw"} if kind == "tif" else {}
+    save(tmp_path, f"images/a.{kind}", lying, exif=note, **how)
+    save(tmp_path, "masks/a.png", MASK)
+    found = load(tmp_path).image[0, ..., 0]
+    assert np.corrcoef(found.ravel(), (PIXELS // 128).ravel())[0, 1] > 0.8
+    with pytest.raises(UserError, match=r"b.tif: is stored on its side"):
+        read_picture(save(tmp_path, "b.tif", lying, exif=note))
+
+
 def test_a_suffix_one_folder_and_subfolders(tmp_path):
     save(tmp_path, "all/p1/x.png", PIXELS)
     save(tmp_path, "all/p1/x_mask.png", MASK)

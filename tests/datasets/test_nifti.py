@@ -168,7 +168,7 @@ def header_of(path, *, sform=None, qform=None, unit=0, zooms=None):
         ({"sform": (LPS, 1), "zooms": (1, 1, 3)}, LPS, ["1 x 1 x 1 by its sform", "1 x 1 x 3 by"]),
         ({"sform": (LPS, 2), "qform": (MOVED, 1)}, LPS, ["two places, 27 voxels apart"]),
         ({"sform": (MOVED, 0), "qform": (LPS, 1)}, LPS, []),
-        ({"sform": (LPS * 0, 1), "qform": (LPS, 1)}, LPS, []),
+        ({"sform": (LPS * 0, 1), "qform": (LPS, 1)}, LPS, ["so its qform counts"]),
         ({"zooms": (1, 2, 3)}, None, ["does not say how the scan lies in space"]),
     ],
     ids=["mm", "mm s", "m", "um", "no m", "turned", "zooms", "moved", "unset", "flat", "none"],

@@ -3,6 +3,7 @@ import pytest
 
 from kerasseg.config.data import DataSettings
 from kerasseg.datasets.discovery import discover
+from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.nifti_patterns import pattern_regex
 from kerasseg.errors import UserError
 from tests.conftest import LPS, to_file_axes, write_nifti
@@ -27,6 +28,16 @@ def write(path, array):
 def test_patterns(pattern, path, case):
     match = pattern_regex(pattern).fullmatch(path)
     assert (match["case"] if match else None) == case
+
+
+def test_every_patient_may_have_a_folder_of_one_name(tmp_path, phantoms):
+    for index, place in enumerate(("p1/week-000", "p1/week-044", "p2/week-000")):
+        write(tmp_path / place / "t1.nii.gz", np.rint(phantoms[index][0][..., 0]))
+    data = DataSettings(layout="nifti", root=tmp_path, files={"t1": "{patient}/{case}/t1.nii.gz"})
+    found = [(source.case_id, source.patient_id) for source in discover(data)]
+    assert found == [("p1_week-000", "p1"), ("p1_week-044", "p1"), ("p2_week-000", "p2")]
+    cases = find_inputs([tmp_path], data)
+    assert [case.source.case_id for case in cases] == [case_id for case_id, _ in found]
 
 
 @pytest.mark.parametrize("count", [2, 7])

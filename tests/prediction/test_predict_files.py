@@ -259,6 +259,8 @@ def test_h5_slices(runs, phantoms, tmp_path):
     write_h5_volume(tmp_path / "scans", 3, phantoms[0])
     outcome = run_predict(runs["volumes"], tmp_path / "scans", tmp_path / "out", overlays=1)
     assert outcome.written == ["volume_3"]
+    (note,) = outcome.notes["volume_3"]
+    assert note.startswith("holds slices that were normalised one by one, but the run was trained")
     label = nib.load(tmp_path / "out" / "volume_3.nii.gz")
     assert label.shape == phantoms[0][1].shape[::-1] and nib.aff2axcodes(label.affine) == tuple(
         "LPS"

@@ -29,9 +29,13 @@ def test_exit_codes_and_the_table(runs, phantoms, tmp_path):
     assert done.stderr.count("\n") == 1 and "has no checkpoint" in done.stderr
 
 
-def test_a_wrong_run_is_refused_before_tensorflow_is_started(monkeypatch, tmp_path):
+def test_a_wrong_run_or_input_is_refused_before_tensorflow_is_started(runs, monkeypatch, tmp_path):
     for module in (evaluate, serving):
         monkeypatch.setattr(module, "with_tensorflow", lambda: pytest.fail("it was started"))
+    (tmp_path / "notes.txt").touch()
+    for scans, reason in (("notes.txt", "no case in"), ("gone", "gone does not exist")):
+        with pytest.raises(UserError, match=f"INPUT: .*{reason}"):
+            evaluate.predict([str(runs["volumes"]), str(tmp_path / scans)], tmp_path / "out")
     words = [str(tmp_path / "no_run"), str(tmp_path)]
     with pytest.raises(UserError, match="no_run is not there"):
         evaluate.predict(words, tmp_path / "out")

@@ -7,6 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from kerasseg import tensorflow_setup
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records.splits import Split
@@ -236,7 +237,7 @@ def gpus(monkeypatch, numbers, free):
         (ids,) = [word.removeprefix("--id=") for word in command if word.startswith("--id=")]
         return SimpleNamespace(stdout="".join(f"{free[i]} MiB\n" for i in ids.split(",")))
 
-    monkeypatch.setattr(memory.subprocess, "run", run)
+    monkeypatch.setattr(tensorflow_setup.subprocess, "run", run)
     return cuda
 
 
