@@ -158,6 +158,8 @@ def test_a_data_set_without_a_config_has_neutral_settings(tmp_path):
     assert options.read_experiment(None, ["data.layout=phantom"]).run.name == "phantom_3d"
     with pytest.raises(UserError, match=r"how are its files laid out\? Name data\.layout, too"):
         options.read_experiment(None, [root])
+    with pytest.raises(UserError, match=r"data\.layot: unknown setting. Did you mean data\.layout"):
+        options.read_experiment(None, [root, "data.layot=lgg"])
 
 
 def test_settings_of_evaluate_and_compare(monkeypatch, capsys):

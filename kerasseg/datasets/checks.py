@@ -29,9 +29,9 @@ _HARDLY_TUMOUR, _NO_TUMOUR = 0.35, 2 / 3
 largest measured is 0.09 in BraTS2021_00006, 0.04 in 53 patients of LGG and 0.10 in 200 pictures; an
 ellipsoid fills 0.52 of a scan that was cut to its box. Above the first of the two it may be the
 white matter, or a hemisphere."""
-_VOXEL_MM = (0.01, 100.0)
+VOXEL_MM = (0.01, 100.0)
 """Shortest and longest side of a voxel that a scan of a head can have."""
-_LONGEST_MM, _SHORTEST_MM = 0.2, 8.0
+LONGEST_MM, SHORTEST_MM = 0.2, 8.0
 """Its longest side is longer than the one, its shortest side shorter than the other; else the
 header is in cm, or in tenths of a mm."""
 _COPY = 0.999
@@ -80,12 +80,12 @@ def findings_of(case: Case) -> Iterator[Finding]:
         yield from _channel(case, values, modality, lows[channel], highs[channel])
     if np.isfinite(lows).all() and np.isfinite(highs).all():
         yield from _copies(case, inside)
-    shortest, longest = _VOXEL_MM
+    shortest, longest = VOXEL_MM
     sizes = case.spacing
     if (
         any(not shortest <= size <= longest for size in sizes)
-        or not max(sizes) > _LONGEST_MM
-        or not min(sizes) < _SHORTEST_MM
+        or max(sizes) <= LONGEST_MM
+        or min(sizes) >= SHORTEST_MM
     ):
         message = (
             f"voxels of {format_sizes(sizes)} mm (depth x height x width) are impossible in "
