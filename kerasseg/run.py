@@ -71,6 +71,9 @@ _MAY_CHANGE = (
 """Settings that a resumed run may change: they move files or work about, not results. A damaged
 record stops a run, so leaving it out must be a way to go on."""
 _OF_EVALUATION = ("evaluation", "postprocessing", "metrics")
+_OF_PROMPT = tuple(
+    f"model.sam.{name}=" for name in ("prompt", "boxes_from", "box_margin", "points")
+)
 _MUST_MATCH = (
     "data",
     "records",
@@ -249,10 +252,12 @@ def read_evaluated(folder: Path, overrides: Sequence[str] = ()) -> Run:
     """Read a run as `read_run` does, and refuse overrides that belong to its training."""
     for text in overrides:
         section = text.partition(".")[0]
-        if section in Experiment.model_fields and section not in _OF_EVALUATION:
+        allowed = section in _OF_EVALUATION or text.startswith(_OF_PROMPT)
+        if section in Experiment.model_fields and not allowed:
             raise UserError(
                 f"{text}: is a setting of the training of {folder}, which is over; an evaluation "
-                f"takes settings of {', '.join(_OF_EVALUATION)}."
+                f"takes settings of {', '.join(_OF_EVALUATION)}, and the prompt of a SAM "
+                "(model.sam.prompt, boxes_from, box_margin, points)."
             )
     return read_run(folder, overrides)
 

@@ -187,7 +187,8 @@ def run_experiment(
         ) | elapsed_and_peak_memory(started)
         if evaluated:
             report = write_training_report(Run(folder, experiment), store, results, summary)
-            log_settings(folder / "tensorboard", experiment, summary)
+            if not experiment.model.sam.prompt_of_truth:  # it is one table of all runs
+                log_settings(folder / "tensorboard", experiment, summary)
             print_result(say, summary, report)
         else:
             write_json(folder / "summary.json", summary)

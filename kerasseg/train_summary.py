@@ -123,7 +123,7 @@ def summarise_run(
         "damaged_records": damaged,
         "case_kind": "picture" if experiment.data.facts.single_pictures else "volume",
         "best_epoch": progress.best_epoch,
-        "best_validation_patch_dice": round(progress.best_score, 6),
+        "best_validation_patch_dice": round(progress.best_score, 6) if progress.epochs else None,
         "epochs": progress.epochs,
         "epochs_planned": experiment.training.epochs,
         "stopped_early": progress.stopped_early,

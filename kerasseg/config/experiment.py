@@ -85,6 +85,11 @@ class Experiment(Section):
             raise ValueError(
                 "model.network=sam takes values from 0 to 1: set data.normalisation=percentiles"
             )
+        if self.model.sam.prompt != "none" and self.pipeline.slices.neighbours:
+            raise ValueError(
+                f"model.sam.prompt={self.model.sam.prompt} is of single slices: set "
+                "pipeline.slices.neighbours=0"
+            )
         # A pretrained encoder's stride of 32 would rule out slices of 240; it pads them itself.
         stride = self.model.stride
         bad = [size for size in self.pipeline.patch_size if size % stride]

@@ -87,6 +87,9 @@ class SamSettings(Section):
         ge=16,
         le=4096,
     )
+    random_encoder: bool = setting(
+        False, "A control: the image encoder keeps random weights, the rest has those of `weights`."
+    )
     lora_rank: int = setting(
         0,
         "Rank of the matrices that are trained beside the kernels of queries, keys and values of "
@@ -107,13 +110,55 @@ class SamSettings(Section):
         "and a patch is a whole slice.",
     )
 
+    prompt: Literal["none", "box", "points"] = setting(
+        "none",
+        "What the mask decoder is told of a slice: none (the whole slice as a box, so that nothing "
+        "is asked for), box (around the tumour) or points (on it). They are made of the truth in "
+        "training and, unless boxes_from names a run, in evaluation, whose scores say so.",
+    )
+    boxes_from: Folder | None = setting(
+        None,
+        "prompt=box: folder of a run whose masks give the boxes in evaluation and prediction, of "
+        "each slice that around the largest component. null: they come from the truth.",
+    )
+    box_margin: float = setting(
+        3.0,
+        "prompt=box: how far a box lies outside of its mask; in training each side by 0 to twice "
+        "that, at random.",
+        unit="pixels",
+        ge=0.0,
+        le=1000.0,
+    )
+    points: int = setting(
+        1, "prompt=points: points on the tumour of a slice, at random places.", ge=1, le=64
+    )
+
+    @property
+    def prompt_of_truth(self) -> bool:
+        """True if slices cannot be segmented without knowing where their tumour is."""
+        return self.prompt != "none" and self.boxes_from is None
+
+    @property
+    def described_prompt(self) -> str:
+        """The prompt in words, which stand beside every score."""
+        if self.prompt == "none":
+            return "none"
+        of = "the truth" if self.boxes_from is None else f"the run {self.boxes_from}"
+        return f"box from {of}" if self.prompt == "box" else f"{self.points} point(s) from {of}"
+
     @model_validator(mode="after")
     def _check(self) -> "SamSettings":
+        self.check_only_for("model.sam", ["boxes_from", "box_margin"], "prompt", ["box"])
+        self.check_only_for("model.sam", ["points"], "prompt", ["points"])
         multiple = 4 if self.encoder == "tiny_vit" else 16
         if self.side is not None and self.side % multiple:
             raise ValueError(
                 f"model.sam.side {self.side} is not a multiple of {multiple}, as model.sam.encoder="
                 f"{self.encoder} needs: use {round(self.side / multiple) * multiple}"
+            )
+        if self.random_encoder and self.weights == "none":
+            raise ValueError(
+                "model.sam.random_encoder has no effect with model.sam.weights=none: leave it out"
             )
         if self.lora_rank and self.encoder == "tiny_vit":
             raise ValueError("model.sam.lora_rank is for a ViT: use model.sam.encoder=vit_b")

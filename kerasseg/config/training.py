@@ -176,7 +176,14 @@ _DEVICES = r"^(auto|all|cpu|gpu:\d{1,3})$"
 class TrainingSettings(Section):
     """The fit."""
 
-    epochs: int = setting(50, "Epochs.", unit="epochs", ge=1, le=100_000)
+    epochs: int = setting(
+        50,
+        "Epochs. 0: nothing is trained, and the run holds the network as it begins, with "
+        "pretrained weights or those of model.init_from.",
+        unit="epochs",
+        ge=0,
+        le=100_000,
+    )
     batch_size: int = setting(
         2, "Patches per batch, over all devices and machines together.", ge=1, le=4096
     )

@@ -57,6 +57,7 @@ def compare_runs(runs: Sequence[Run], split: str, output: Path) -> Path:
             "settings behind it: kerasseg compare RUN RUN 'evaluation.flips=[width]'."
         )
     _check_common(runs, split)
+    _check_prompts(runs)
     settings = runs[0].experiment.metrics
     found = []
     for run in runs:
@@ -235,6 +236,7 @@ def _as_json(
                 "overrides": list(run.overrides),
                 "test_time_augmentation": used["Test-time augmentation"],
                 "postprocessing": used["Post-processing"],
+                "prompt": used.get("Prompt", ""),
                 "task": run.summary.get("task", run.experiment.model.target),
                 "parameters": run.summary.get("parameters"),
                 "data_fingerprint": fingerprints[number],
@@ -321,6 +323,18 @@ def _check_common(runs: Sequence[Run], split: str) -> None:
     if not set.intersection(*(set(scored_classes(target)) for target in targets)):
         raise UserError(
             f"compare: runs of the targets {', '.join(targets)} have no class in common."
+        )
+
+
+def _check_prompts(runs: Sequence[Run]) -> None:
+    """Refuse to show scores of prompts from the truth beside scores that need none."""
+    told = [run for run in runs if run.experiment.model.sam.prompt_of_truth]
+    others = [run for run in runs if run not in told]
+    if told and others:
+        raise UserError(
+            f"compare: {told[0].folder} gets the {told[0].experiment.model.sam.described_prompt}, "
+            f"and {others[0].folder} has to find the tumour itself, so that their scores do not "
+            "compare: leave one out, or give it model.sam.prompt=none or model.sam.boxes_from=RUN."
         )
 
 

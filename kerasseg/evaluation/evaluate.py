@@ -4,14 +4,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
+import numpy as np
 
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.evaluation.case_files import CaseFiles
-from kerasseg.evaluation.results import Results, SegmentedCase
+from kerasseg.evaluation.results import Results, SegmentedCase, stored_box, whole_volume
 from kerasseg.evaluation.scores import CaseScore, mean_scores, score_case
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.progress import track
+from kerasseg.records.schema import StoredCase
 from kerasseg.records.store import RecordStore
 
 
@@ -33,11 +35,25 @@ def segment_cases(
         started = time.monotonic()
         if isinstance(predictor, Ensemble):  # votes are of masks, some post-processing is in mm
             probabilities = predictor.probabilities(case.image, case.spacing)
+        elif predictor.takes_prompt:
+            image = predictor.with_prompt(case.image, _prompt_mask(predictor, stored))
+            probabilities = predictor.probabilities(image)
         else:
             probabilities = predictor.probabilities(case.image)
         masks = predictor.masks_from_probabilities(probabilities, case.spacing)
         seconds = time.monotonic() - started
         yield SegmentedCase(split, stored, predictor.target, probabilities, masks, seconds)
+
+
+def _prompt_mask(predictor: Predictor, stored: StoredCase) -> np.ndarray:
+    """Return the mask (d, h, w) of a record that prompts are made of: true, or of another run."""
+    if predictor.first is None:
+        assert stored.case.label is not None  # a store holds labelled cases only
+        return stored.case.label
+    other = predictor.first_store.load(stored.case.case_id)
+    masks = predictor.first[1].masks(other.case.image, other.case.spacing)
+    whole: np.ndarray = np.max(whole_volume(other, masks), axis=-1)
+    return whole[stored_box(stored)] if whole.shape == tuple(stored.full_shape) else whole
 
 
 def score_cases(
@@ -59,7 +75,8 @@ def score_cases(
     Returns:
         Side of the split -> the results of its cases, of the whole scans on the store's grid.
     """
-    results = {split: Results(predictor.target, settings) for split in cases}
+    prompt = predictor.prompt
+    results = {split: Results(predictor.target, settings, prompt) for split in cases}
     for case in segment_cases(predictor, store, cases):
         if files is not None:
             files.write(store.rows[case.stored.case.case_id], case, predictor)

@@ -36,6 +36,12 @@ _SAME_IN_FOLDS = ("data", "pipeline", "augment", "model", "loss", "optimizer", "
 _DAMAGED = "of the split, because the record is damaged on the disk"
 _TRAINED_ON = "The network was trained on these cases: they say nothing about other patients."
 
+_PROMPTED = (
+    "The prompt of every slice was made of the truth: these scores say how well a tumour is "
+    "outlined that somebody has pointed at. They do not compare with scores of a model that must "
+    "find it."
+)
+
 
 def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) -> list[Path]:
     """Write `RUN/evaluation_<split>/` for each run; of settings that differ a folder of its own.
@@ -67,7 +73,9 @@ def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) 
         written += files.written
     if len(runs) > 1 and split == "validation" and _are_folds(runs):
         first = found[0][0]
-        whole = Results(first.target, first.settings).extend(results for results, _ in found)
+        whole = Results(first.target, first.settings, first.prompt).extend(
+            results for results, _ in found
+        )
         provenance = _provenance_of_folds(runs, [provenance for _, provenance in found])
         folder = runs[0].folder.parent / f"{runs[0].experiment.run.name}_out_of_fold{suffix}"
         gathered = gather_files(written, folder, _SETTING)
@@ -186,6 +194,8 @@ def _provenance_of_run(
     warnings = list(summary.get("warnings", ()))
     if run.split.get("overfit_check"):
         warnings.insert(0, f"Over-fit check. {_TRAINED_ON}")
+    if experiment.model.sam.prompt_of_truth:
+        warnings.insert(0, _PROMPTED)
     return Provenance(
         title=experiment.run_name,
         subtitle="",
@@ -208,7 +218,9 @@ def describe_inference(experiment: Experiment) -> dict[str, str]:
     turned = [f"mirrored along {axis}" for axis in settings.flips]
     turned += [f"turned in the {plane} plane" for plane in settings.rotations]
     changed = {name: value for name, value in cleaned.model_dump(mode="json").items() if value}
-    return {
+    model = experiment.model
+    prompt = {"Prompt": model.sam.described_prompt} if model.network == "sam" else {}
+    return prompt | {
         "Windows": f"overlap {settings.overlap:g}, {settings.weighting} weights, {inside}",
         "Test-time augmentation": ", ".join(turned) or "none",
         "Post-processing": ", ".join(f"{name} {value}" for name, value in changed.items())
@@ -303,6 +315,11 @@ def evaluate_ensemble(
     """
     if len({run.folder.resolve() for run in runs}) < max(2, len(runs)):
         raise UserError("--ensemble: name two or more different run folders.")
+    if prompted := [run for run in runs if run.experiment.model.sam.prompt != "none"]:
+        raise UserError(
+            f"--ensemble: {prompted[0].folder} takes a prompt, which an ensemble has not: leave it "
+            "out, or set model.sam.prompt=none."
+        )
     case_ids = _unseen_cases(runs, split)
     store = _open_shared_store(runs)
     networks = [run.load_network() for run in runs]

@@ -71,6 +71,8 @@ def evaluation_summary(results: Mapping[str, Results]) -> dict[str, Any]:
         },
         "peak_memory_gib": round(peak_memory() / 2**30, 2),
     }
+    if prompts := {name: found.prompt for name, found in sides.items() if found.prompt}:
+        summary["prompt"] = prompts
     if settings:
         summary |= {"confidence": settings[0].confidence, "resamples": settings[0].resamples}
     for key in ("inference_seconds", "seconds_per_volume", "seconds_per_slice"):
@@ -143,7 +145,7 @@ def write_report(
     results = {name: found for name, found in results.items() if found.scores}
     first = next(iter(results.values()))
     scores = [score for found in results.values() for score in found.scores]
-    write_metrics(folder / "metrics.csv", scores, first.target, setting)
+    write_metrics(folder / "metrics.csv", scores, first.target, setting, first.prompt)
     sections = write_figures(folder / "figures", drawings, setting)
     with atomic_write(folder / "summary.json", setting) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -216,9 +218,10 @@ def write_tables(folder: Path, results: Results, setting: str) -> None:
             numbers = (mean.mean, mean.low, mean.high, median, deviation)
             cells = [f"{number:.6f}" for number in numbers]
             decided = by_rule.get(f"{metric}_{name}", 0)
-            rows.append([name, metric, unit_of(metric), *cells, mean.cases, decided])
+            cells += [str(mean.cases), str(decided), *([results.prompt] if results.prompt else [])]
+            rows.append([name, metric, unit_of(metric), *cells])
     heading = ["class", "metric", "unit", "mean", "low", "high", "median", "standard_deviation"]
-    heading += ["cases", "decided_by_empty_rule"]
+    heading += ["cases", "decided_by_empty_rule", *(["prompt"] if results.prompt else [])]
     _write_csv(folder / "summary.csv", heading, rows, setting)
     rows = [
         [score.case_id, name, f"{dice.mean:.6f}", dice.slices]

@@ -163,6 +163,7 @@ class Results:
     Attributes:
         target: what was predicted, a key of `anatomy.TARGETS`.
         settings: section `metrics` of the config, by which cases are scored.
+        prompt: what the network was told of each scan, in words; empty where it takes nothing.
         scores: the scores of each case.
         confusion: voxels (true class, predicted class) of `confusion_classes`.
         probabilities: voxels of each channel by probability; empty where only masks are known.
@@ -171,6 +172,7 @@ class Results:
 
     target: str
     settings: MetricsSection = field(default_factory=MetricsSection)
+    prompt: str = ""
     scores: list[CaseScore] = field(default_factory=list)
     confusion: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     probabilities: Counts = field(default_factory=dict)

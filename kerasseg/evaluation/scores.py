@@ -213,12 +213,17 @@ def mean_scores(scores: Iterable[CaseScore]) -> dict[str, float]:
 
 
 def write_metrics(
-    path: Path, scores: Sequence[CaseScore], target: str, setting: str = "run.root"
+    path: Path,
+    scores: Sequence[CaseScore],
+    target: str,
+    setting: str = "run.root",
+    prompt: str = "",
 ) -> None:
     """Write `metrics.csv`, a row per case, in one step.
 
     The columns are case_id, split, dice_<column>…, then <metric>_<class> of every other metric that
-    was measured, in the unit of `case_metrics.UNITS`, and empty_<class>: which mask had no voxel.
+    was measured, in the unit of `case_metrics.UNITS`, empty_<class>: which mask had no voxel, and
+    the `prompt` that a network got, if it takes one.
     An error message names `setting`.
     """
     columns = score_columns(target)
@@ -233,12 +238,14 @@ def write_metrics(
         writer = csv.writer(file)
         names = [f"dice_{name}" for name in columns]
         names += [f"{metric}_{name}" for metric, name in others]
-        writer.writerow(["case_id", "split", *names, *(f"empty_{name}" for name in empty)])
+        names += [f"empty_{name}" for name in empty]
+        writer.writerow(["case_id", "split", *names, *(["prompt"] if prompt else [])])
         for row in scores:
             values = [row.dice[name] for name in columns]
             values += [row.classes[name].values[metric] for metric, name in others]
             masks = [row.classes[name].empty for name in empty]
             cells = [row.case_id, row.split, *(f"{v:.6f}" for v in values), *masks]
+            cells += [prompt] if prompt else []
             writer.writerow(spreadsheet_row(cells))
 
 

@@ -13,7 +13,7 @@ from kerasseg import anatomy, targets
 from kerasseg.config.evaluation import PostprocessingSettings
 from kerasseg.evaluation.evaluate import segment_cases
 from kerasseg.inference.postprocessing import postprocessed_masks
-from kerasseg.inference.predictor import Predictor
+from kerasseg.inference.predictor import build_predictor
 from kerasseg.metrics.overlap import dice
 from kerasseg.run import read_run, write_postprocessing
 
@@ -136,13 +136,7 @@ def tune_run(folder: Path) -> Tuned:
     experiment, cases = run.experiment, {"validation": run.case_ids("validation")}
     store = run.open_store()
     target, threshold = experiment.model.target, experiment.evaluation.threshold
-    predictor = Predictor(
-        run.load_network(),
-        experiment.pipeline,
-        experiment.evaluation,
-        target=target,
-        skull_stripped=experiment.data.skull_stripped,
-    )
+    predictor = build_predictor(experiment, run.load_network())
     with tempfile.TemporaryDirectory(prefix="kerasseg-tune-") as folder_of_cases:
         paths = []
         for number, case in enumerate(segment_cases(predictor, store, cases)):

@@ -69,6 +69,7 @@ class Ensemble:
                     f"{other.target}: an ensemble needs runs of one model.target."
                 )
         self.predictors = tuple(predictors)
+        self.prompt = ""
         self.target = first.target
         self.combine = combine
         self.threshold = threshold

@@ -1,15 +1,19 @@
 """A network of patches as a predictor of whole volumes."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import ndimage
 
 from kerasseg.config.evaluation import EvaluationSettings, PostprocessingSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.pipeline import PipelineSettings
+from kerasseg.errors import UserError
 from kerasseg.inference.postprocessing import postprocessed_masks
 from kerasseg.inference.test_time_augmentation import (
     Orientation,
@@ -22,7 +26,10 @@ from kerasseg.inference.windows import (
     clear_air,
     sliding_window,
 )
+from kerasseg.models.sam.network import with_prompt
 from kerasseg.pipeline.augment.patch import AXES
+from kerasseg.records.store import RecordStore
+from kerasseg.run import Run, read_run
 from kerasseg.targets import air_probabilities
 
 _AXIS_NAMES: Final = ("depth", "height", "width")
@@ -53,6 +60,8 @@ class Predictor:
         orientations: the orientations of the test-time augmentation, one without it.
         background: the K probabilities of air.
         skull_stripped: whether air is 0 in a volume; else it is the darkest value of each channel.
+        prompt: what the network is told of a scan, in words; empty for networks that take nothing.
+        boxes_from: the run whose masks give the network its boxes, or None.
     """
 
     def __init__(
@@ -64,6 +73,8 @@ class Predictor:
         target: str,
         postprocessing: PostprocessingSettings = PostprocessingSettings(),  # noqa: B008 (frozen)
         skull_stripped: bool = True,
+        prompt: str = "",
+        boxes_from: Path | None = None,
     ) -> None:
         self.network = network
         self.pipeline = pipeline
@@ -71,6 +82,8 @@ class Predictor:
         self.target = target
         self.postprocessing = postprocessing
         self.skull_stripped = skull_stripped
+        self.prompt = prompt
+        self.boxes_from = boxes_from
         patch = pipeline.patch_size
         self.slice_axis = AXES[pipeline.slices.axis] if len(patch) == 2 else None
         self.context = 0 if self.slice_axis is None else pipeline.slices.neighbours
@@ -80,20 +93,68 @@ class Predictor:
         self.background = air_probabilities(target)
         # Not network.predict: Keras would compile it with XLA, which is slow on a CPU. One
         # signature: the last batch may be smaller, and must not be traced anew.
-        signature = [tf.TensorSpec((None, *patch, network.inputs[0].shape[-1]))]
-        self._forward = tf.function(
-            lambda batch: network(batch, training=False),
-            input_signature=signature,
-            autograph=False,
-        )
+        widths = [x.shape[-1] for x in network.inputs]
+        self.takes_prompt = len(widths) > 1
+
+        def forward(batch: tf.Tensor) -> tf.Tensor:
+            parts = tf.split(batch, widths, axis=-1) if self.takes_prompt else batch
+            return network(parts, training=False)
+
+        signature = [tf.TensorSpec((None, *patch, sum(widths)))]
+        self._forward = tf.function(forward, input_signature=signature, autograph=False)
 
     @property
     def name(self) -> str:
         """The network's name."""
         return self.network.name
 
+    @cached_property
+    def first(self) -> tuple[Run, "Predictor"] | None:
+        """The run of `boxes_from` with its predictor, which is loaded once."""
+        if self.boxes_from is None:
+            return None
+        run = read_run(self.boxes_from)
+        predictor = build_predictor(run.experiment, run.load_network())
+        if predictor.prompt not in ("", "none"):
+            raise UserError(
+                f"model.sam.boxes_from: {run.folder} takes a prompt itself ({predictor.prompt}): "
+                "name a run that needs none."
+            )
+        return run, predictor
+
+    @cached_property
+    def first_store(self) -> RecordStore:
+        """The record store of the run of `boxes_from`, which may hold other intensities."""
+        assert self.first is not None
+        return self.first[0].open_store()
+
+    def with_prompt(self, volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Return a volume (D, H, W, C) with a mask (D, H, W), of which prompts are made, behind it.
+
+        Of each slice of another run's mask only the largest component counts.
+
+        Raises:
+            UserError: the mask lies on another grid, so that prompts would lie outside of the scan.
+        """
+        if mask.shape != volume.shape[:3]:
+            raise UserError(
+                f"model.sam.boxes_from: the masks of {self.boxes_from} have "
+                f"{' x '.join(map(str, mask.shape))} voxels, the scan has "
+                f"{' x '.join(map(str, volume.shape[:3]))}, so that boxes would lie outside of it: "
+                "name a run of the same data, data.size and data.spacing."
+            )
+        mask = mask > 0
+        if self.boxes_from is not None:
+            mask = np.moveaxis(mask, self.slice_axis or 0, 0)
+            mask = np.stack([_largest_component(plane) for plane in mask])
+            mask = np.moveaxis(mask, 0, self.slice_axis or 0)
+        return np.concatenate([volume, mask[..., np.newaxis]], axis=-1, dtype=np.float32)
+
     def probabilities(self, volume: np.ndarray) -> np.ndarray:
-        """Return the probabilities (D, H, W, K) float32 of a normalised volume (D, H, W, C)."""
+        """Return the probabilities (D, H, W, K) float32 of a normalised volume (D, H, W, C).
+
+        A network with a prompt takes what `with_prompt` returns.
+        """
         return self._sliding_window(volume, self.orientations)
 
     def members(self, volume: np.ndarray) -> Iterator[np.ndarray]:
@@ -167,7 +228,11 @@ class Predictor:
 
 
 def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
-    """Return a predictor with the settings of an experiment."""
+    """Return a predictor with the settings of an experiment, the prompt of a SAM among them."""
+    model, prompt, boxes_from = experiment.model, "", None
+    if model.network == "sam":
+        network = with_prompt(network, model)
+        prompt, boxes_from = model.sam.described_prompt, model.sam.boxes_from
     return Predictor(
         network,
         experiment.pipeline,
@@ -175,7 +240,18 @@ def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
         target=experiment.model.target,
         postprocessing=experiment.postprocessing,
         skull_stripped=experiment.data.skull_stripped,
+        prompt=prompt,
+        boxes_from=boxes_from,
     )
+
+
+def _largest_component(mask: np.ndarray) -> np.ndarray:
+    """Return the largest component of a mask (h, w), by its edges and corners."""
+    components, count = ndimage.label(mask, np.ones((3, 3)))
+    if count < 2:
+        return mask
+    largest: np.ndarray = components == np.bincount(components.ravel())[1:].argmax() + 1
+    return largest
 
 
 def neighbours_as_channels(windows: Any, library: Any) -> Any:

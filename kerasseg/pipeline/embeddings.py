@@ -165,7 +165,7 @@ def open_embeddings(
         return None
     reason = _why_not(experiment, store, case_ids)
     if reason is None:
-        encoder = keras.Model(network.inputs, network.get_layer("bottleneck").output)
+        encoder = keras.Model(network.inputs[0], network.get_layer("bottleneck").output)
         return EmbeddingStore(encoder, experiment, store, case_ids)
     if settings.embeddings:
         raise UserError(f"model.sam.embeddings=true, but {reason}, or leave it out.")

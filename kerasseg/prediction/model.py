@@ -132,7 +132,11 @@ class LoadedRun:
         image = scan.image
         if needed != scan.modalities:
             image = image[..., [scan.modalities.index(name) for name in needed]]
-        case = dataclasses.replace(scan, image=image, label=None, modalities=needed, signal=None)
+        label, first = None, self.predictor.first
+        if first is not None:  # what another run finds is brought to the grid as a label is
+            other = LoadedRun(first[0].folder, first[0].experiment, first[1])
+            label = np.any(other.masks(scan), axis=-1).astype(np.uint8)
+        case = dataclasses.replace(scan, image=image, label=label, modalities=needed, signal=None)
         case = to_grid(case, self.experiment.data)
         image = normalise(
             case.image,
@@ -140,6 +144,8 @@ class LoadedRun:
             skull_stripped=self.experiment.data.skull_stripped,
             normalisation=self.experiment.data.normalisation,
         )
+        if case.label is not None:
+            image = self.predictor.with_prompt(image, case.label)
         return dataclasses.replace(case, image=image)
 
     def _restore(self, prepared: Case, scan: Case, probabilities: np.ndarray) -> np.ndarray:
@@ -166,6 +172,12 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
         UserError: as `run.read_run` and `run.load_network` do.
     """
     run = read_run(folder, overrides)
+    if run.experiment.model.sam.prompt_of_truth:
+        raise UserError(
+            f"{folder} gets the {run.experiment.model.sam.described_prompt}, which a scan to be "
+            "predicted has not: name a run that finds the boxes with model.sam.prompt=box and "
+            "model.sam.boxes_from=RUN, or set model.sam.prompt=none."
+        )
     predictor = build_predictor(run.experiment, run.load_network())
     return LoadedRun(
         folder, run.experiment, predictor, run.seen("voxel_sizes"), run.seen("intensities")

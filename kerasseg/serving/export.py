@@ -97,6 +97,11 @@ def served_ids(model: Model, convention: str | None) -> Mapping[int, int]:
         UserError: If the runs do not agree on the ids, or an id does not fit into a byte.
     """
     first = model.runs[0]
+    if prompted := [run for run in model.runs if run.predictor.takes_prompt]:
+        raise UserError(
+            f"{prompted[0].folder} takes a {prompted[0].predictor.prompt}, and an exported model "
+            "holds one network alone: export a run with model.sam.prompt=none."
+        )
     every = [label_ids(convention, run.experiment.data, model.target, None) for run in model.runs]
     ids = dict(every[0])
     for other, theirs in zip(model.runs, every, strict=True):

@@ -244,7 +244,8 @@ def _values_and_parameters(section: str, input_channels: int) -> tuple[float, in
     # At the smallest patch without padding every voxel of it stands for one of any larger patch.
     smallest = (settings.stride,) * settings.dimensions
     probe = keras.Model(network.inputs, list(tensors.values()))
-    shapes = probe.compute_output_spec(keras.KerasTensor((1, *smallest, input_channels)))
+    given = [keras.KerasTensor((1, *smallest, x.shape[-1])) for x in network.inputs]
+    shapes = probe.compute_output_spec(given if len(given) > 1 else given[0])
     values = sum(math.prod(x.shape) for x in shapes)
     return values / math.prod(smallest), network.count_params()
 

@@ -36,6 +36,7 @@ from kerasseg.training.callbacks import (
     StopOnNonFinite,
     Stopped,
     StopTogether,
+    save_network,
 )
 from kerasseg.training.checks import out_of_memory
 from kerasseg.training.devices import Devices
@@ -81,6 +82,10 @@ def fit(
         Stopped: After Ctrl-C or SIGTERM on any machine, when everything is saved.
     """
     training, pipeline = experiment.training, experiment.pipeline
+    if not training.epochs:
+        if devices.chief:
+            save_network(network, folder / "checkpoints" / "best.keras")
+        return Progress()
     cases = dict.fromkeys([*split.train, *split.validation])
     cache = open_cache(pipeline, store, list(cases))
     embeddings = devices.chief_first(
@@ -198,7 +203,7 @@ def compile_for_training(
     on_device = experiment.pipeline.augment_on == "device" and not embedded
     size = experiment.pipeline.patch_size
     model = TrainingModel(
-        after_encoder(network, settings.target, size) if embedded else network,
+        after_encoder(network, settings, size) if embedded else network,
         settings.target,
         build_loss(experiment.loss, settings.target),
         settings.deep_supervision,

@@ -27,12 +27,12 @@ FINITE, LOSS_NOT_FINITE, GRADIENT_NOT_FINITE = 0, 1, 2
 class TrainingModel(keras.Model):
     """A model that shares the weights of a network and trains them.
 
-    Called on images (B, D, H, W, C) or (B, H, W, C) it returns the network's logits with K
-    channels; with extra heads a list of them and of the heads' logits at 1/2, 1/4, … of the
-    resolution. The training loss is the mean of all heads' losses with weights 2^-i, each against
-    every 2^i-th voxel of the masks. `val_loss` and the metrics, those of `SegmentationMetrics`, are
-    of the network's own output alone, which alone is saved. The network itself stays uncompiled, so
-    that its checkpoint needs no code of ours.
+    Called on images (B, D, H, W, C) or (B, H, W, C), or on what `network_inputs` makes of them for
+    a prompt, it returns the network's logits with K channels; with extra heads a list of them and
+    of the heads' logits at 1/2, 1/4, … of the resolution. The training loss is the mean of all
+    heads' losses with weights 2^-i, each against every 2^i-th voxel of the masks. `val_loss` and
+    the metrics, those of `SegmentationMetrics`, are of the network's own output alone, which alone
+    is saved. The network itself stays uncompiled, so that its checkpoint needs no code of ours.
 
     A step, in Keras's `fit` or in `fit.run_epochs`, is an update. The model must be made under the
     scope of the strategy that it is trained with; its precision is that of Keras's global policy.
@@ -176,7 +176,7 @@ class TrainingModel(keras.Model):
         """Return the scaled gradients of a replica's part of a batch, and behind them its loss."""
         replicas = self.distribute_strategy.num_replicas_in_sync
         with tf.GradientTape() as tape, batch_over_replicas(_sum_over(replicas)):
-            logits = self(image, training=True)
+            logits = self(network_inputs(self, image, masks), training=True)
             # Keras has divided it by the replicas, so that their sum is the mean.
             loss = self.compute_loss(y=masks, y_pred=logits)
             scaled = loss * (self.loss_scale.scale / self.accumulation)
@@ -213,7 +213,7 @@ class TrainingModel(keras.Model):
         replicas = strategy.num_replicas_in_sync
 
         def validate(image: Any, masks: Any, weight: Any = None) -> None:
-            logits = self(image, training=False)
+            logits = self(network_inputs(self, image, masks), training=False)
             if weight is not None:
                 count = tf.math.count_nonzero(weight, dtype=tf.int32)
                 masks, logits = tf.nest.map_structure(lambda part: part[:count], (masks, logits))
@@ -281,6 +281,22 @@ class TrainingModel(keras.Model):
     def save(self, filepath: str | Path, *arguments: Any, **options: Any) -> None:
         """Save the network, which any Keras reads, for callbacks such as `ModelCheckpoint`."""
         float32_twin(self._network()).save(filepath, *arguments, **options)
+
+
+def network_inputs(network: keras.Model, image: Any, masks: Any) -> Any:
+    """Return what a network is called on: the image, and where it has a prompt the true tumour.
+
+    Args:
+        network: The network.
+        image: (B, *size, C).
+        masks: (B, *size, K), of which a prompt is made as one mask (B, *size, 1).
+    """
+    if len(network.inputs) == 1:
+        return image
+    return [
+        tf.convert_to_tensor(image),
+        tf.reduce_max(tf.cast(masks, tf.float32), axis=-1, keepdims=True),
+    ]
 
 
 class LossScale:

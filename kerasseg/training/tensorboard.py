@@ -19,6 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from kerasseg import anatomy
 from kerasseg.errors import storage_error
 from kerasseg.targets import masks_to_label, probabilities_to_masks
+from kerasseg.training.step import network_inputs
 
 HPARAMS_SUFFIX = ".hparams"
 _STATUS = {
@@ -61,19 +62,21 @@ class ValidationImages(keras.callbacks.Callback):
         self.target = target
         self._writer: Any = None
         self._image: Any = None
+        self._inputs: Any = None
         self._label: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._writer = tf.summary.create_file_writer(str(self.folder / "validation"))
         image, masks, weight = (t.numpy() for t in next(iter(self.batches.take(1))))
         self._image, masks = image[weight > 0], masks[weight > 0]
+        self._inputs = network_inputs(self.network, self._image, masks)
         self._label = masks_to_label(masks, self.target)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not len(self._image):
             return  # this machine of several has no validation case
         # Slice by slice through a 3-D network would change the norms; whole patches are exact.
-        probabilities = np.asarray(self.network(self._image, training=False))
+        probabilities = np.asarray(self.network(self._inputs, training=False))
         masks = probabilities_to_masks(probabilities, self.target)
         prediction = masks_to_label(masks, self.target)
         strips = [

@@ -156,6 +156,7 @@ _REFUSED = {
     "data": "all trials share one record store, so that their scores can be compared",
     "records": "all trials share one record store",
     "split": "scores on different patients cannot be compared",
+    "model.sam.prompt": "scores of other prompts cannot be compared",
     "training.epochs": "set search.epochs instead",
     "training.devices": "search.parallel and --gpu place the trials",
     "training.strategy": "search.parallel and --gpu place the trials",

@@ -1,6 +1,6 @@
 """The network `sam`: slices of any size through SAM to the probabilities of `model.target`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -12,10 +12,16 @@ from kerasseg import anatomy
 from kerasseg.config.model import SAM_SIDES, ModelSettings, SamSettings
 from kerasseg.errors import UserError
 from kerasseg.models.sam.decoder import MASKS, MaskDecoder
-from kerasseg.models.sam.prompts import PromptEncoder
+from kerasseg.models.sam.prompts import (
+    BoxOfMask,
+    PointsOfMask,
+    PromptEncoder,
+    WherePrompted,
+    used_in_square,
+)
 from kerasseg.models.sam.tiny_vit import TinyVit
 from kerasseg.models.sam.vit import VisionTransformer
-from kerasseg.models.sam.weights import load_sam_weights
+from kerasseg.models.sam.weights import COMPONENTS, load_sam_weights
 
 
 class _Sizes(NamedTuple):
@@ -48,8 +54,9 @@ def sam(settings: ModelSettings, input_channels: int) -> keras.Model:
     Kirillov et al. 2023 (arXiv:2304.02643). A slice with values in [0, 1] is scaled so that its
     longer side has `model.sam.side` pixels, and padded with black to a square; the masks are scaled
     back to its own size. The prompt is the whole square as a box, so that nothing is asked of the
-    user. With one output channel that is SAM's mask for a clear prompt; with three they are its
-    masks of a whole, a part and a part of that.
+    user; with `model.sam.prompt` a second input is the mask (B, H, W, 1) that it is made of. With
+    one output channel that is SAM's mask for a clear prompt; with three they are its masks of a
+    whole, a part and a part of that.
 
     The image encoder follows the current dtype policy, the rest computes in float32. The prompt
     encoder is frozen, and the image encoder but for `model.sam.lora_rank` and `trained_blocks`.
@@ -68,69 +75,95 @@ def sam(settings: ModelSettings, input_channels: int) -> keras.Model:
     options = dict(sizes.options)
     if own.lora_rank:
         options["lora_rank"] = own.lora_rank
-    image = keras.Input((None, None, input_channels), name="image")
-    square = ToSquare(side, dtype="float32", name="square")(image)
     encoder = sizes.encoder(side, channels=sizes.channels, **options, name="image_encoder")
-    embedding = keras.layers.Identity(name="bottleneck")(encoder(square))
-    grid = embedding.shape[1]
     channels: dict[str, Any] = {"channels": sizes.channels, "dtype": "float32"}
-    layers = {
-        layer.name: layer
-        for layer in (
-            WholeImage(side, dtype="float32", name="whole_image"),
-            PromptEncoder(side, grid, **channels, name="prompt_encoder"),
-            MaskDecoder(**channels, **sizes.decoder, name="mask_decoder"),
-            ToSlice(side, dtype="float32", name="head"),
-            keras.layers.Activation("linear", dtype="float32", name="logits"),
-            keras.layers.Activation(
-                anatomy.ACTIVATIONS[settings.target], dtype="float32", name="probabilities"
-            ),
-        )
-    }
-    probabilities = _segment(layers, embedding, image, settings.target)
-    network = keras.Model(image, probabilities, name=f"sam_{own.encoder}")
+    prompts = PromptEncoder(side, encoder.grid, **channels, name="prompt_encoder")
+    decoder = MaskDecoder(**channels, **sizes.decoder, name="mask_decoder")
+    network = _connect([encoder, prompts, decoder], settings, input_channels)
     if own.weights != "none":
+        random = encoder.get_weights()
         load_sam_weights(network, own.weights, own.encoder, own.pixels)
+        if own.random_encoder:
+            encoder.set_weights(random)
     _freeze(encoder, own)
-    network.get_layer("prompt_encoder").trainable = False
-    decoder, used = network.get_layer("mask_decoder"), _masks_of(settings.target)
+    prompts.trainable = False
+    used = _masks_of(settings.target)
     decoder.iou_head.trainable = False
     for mask, head in enumerate(decoder.mask_heads):
         head.trainable = mask in range(MASKS)[used]
     return network
 
 
-def after_encoder(network: keras.Model, target: str, size: Sequence[int]) -> keras.Model:
+def after_encoder(
+    network: keras.Model, settings: ModelSettings, size: Sequence[int]
+) -> keras.Model:
     """Return the part of a SAM behind its encoder: embedding (B, n, n, C) -> probabilities.
 
     It shares the weights of `network`. The masks have the `size` (h, w) of the slices.
     """
-    # Those without weights are made anew: a layer that was called twice has no single output.
-    layers = {
-        layer.name: layer if layer.weights else type(layer).from_config(layer.get_config())
-        for layer in network.layers
-        if layer.name in ("whole_image", "prompt_encoder", "mask_decoder", *_OUTPUTS)
-    }
     embedding = keras.Input(network.get_layer("bottleneck").output.shape[1:], name="embedding")
     # Only the shape of a slice counts: it says what the masks are scaled to.
     slices = ops.tile(ops.zeros_like(embedding[:, :1, :1, :1]), (1, *size, 1))
-    return keras.Model(embedding, _segment(layers, embedding, slices, target), name=network.name)
+    parts = [network.get_layer(name) for name in COMPONENTS[1:]]
+    return _decode(parts, settings, embedding, embedding, slices, network.name)
 
 
-def _segment(
-    layers: Mapping[str, keras.layers.Layer],
+def with_prompt(network: keras.Model, settings: ModelSettings) -> keras.Model:
+    """Return a SAM with the weights of `network` and the prompt of the settings.
+
+    With a prompt it has a second input, the mask (B, H, W, 1) that boxes or points are made of.
+    """
+    if settings.sam.prompt == "none" and len(network.inputs) == 1:
+        return network
+    parts = [network.get_layer(name) for name in COMPONENTS]
+    return _connect(parts, settings, network.inputs[0].shape[-1])
+
+
+def _connect(
+    parts: Sequence[keras.layers.Layer], settings: ModelSettings, input_channels: int
+) -> keras.Model:
+    """Return the network of image encoder, prompt encoder and mask decoder."""
+    encoder, prompts, _ = parts
+    image = keras.Input((None, None, input_channels), name="image")
+    square = ToSquare(prompts.side, dtype="float32", name="square")(image)
+    # Layers without weights are made anew: one that was called twice has no single output.
+    embedding = keras.layers.Identity(name="bottleneck")(encoder(square))
+    name = f"sam_{settings.sam.encoder}"
+    return _decode(parts[1:], settings, image, embedding, image, name)
+
+
+def _decode(
+    parts: Sequence[keras.layers.Layer],
+    settings: ModelSettings,
+    source: keras.KerasTensor,
     embedding: keras.KerasTensor,
     image: keras.KerasTensor,
-    target: str,
-) -> keras.KerasTensor:
-    """Return the probabilities (B, H, W, K) of an embedding, with the size of the image."""
-    prompts = layers["prompt_encoder"](embedding, boxes=layers["whole_image"](embedding))
-    masks, _ = layers["mask_decoder"](embedding, *prompts)
-    masks = masks[..., _masks_of(target)]
-    return layers["probabilities"](layers["logits"](layers["head"]([masks, image])))
+    name: str,
+) -> keras.Model:
+    """Return the network from its input `source` to the probabilities of an embedding.
 
-
-_OUTPUTS: Final = ("head", "logits", "probabilities")
+    They have the size of the image.
+    """
+    encoder, decoder = parts
+    own, side, options = settings.sam, encoder.side, {"dtype": "float32"}
+    inputs, mask = [source], keras.Input((None, None, 1), name="prompt")
+    if own.prompt == "none":
+        given = {"boxes": WholeImage(side, name="whole_image", **options)(embedding)}
+    else:
+        inputs.append(mask)
+        if own.prompt == "box":
+            given = {"boxes": BoxOfMask(side, own.box_margin, name="box", **options)(mask)}
+        else:
+            points = PointsOfMask(side, own.points, name="points", **options)(mask)
+            given = dict(zip(("points", "labels"), points, strict=True))
+    masks, _ = decoder(embedding, *encoder(embedding, **given))
+    x = ToSlice(side, name="head", **options)([masks[..., _masks_of(settings.target)], image])
+    if own.prompt != "none":
+        x = WherePrompted(name="where_prompted", **options)([x, mask])
+    x = keras.layers.Activation("linear", name="logits", **options)(x)
+    activation = anatomy.ACTIVATIONS[settings.target]
+    x = keras.layers.Activation(activation, name="probabilities", **options)(x)
+    return keras.Model(inputs if len(inputs) > 1 else source, x, name=name)
 
 
 def _masks_of(target: str) -> slice:
@@ -162,7 +195,7 @@ class ToSquare(keras.layers.Layer):
         self.side = side
 
     def call(self, image: Any) -> Any:
-        for axis, (size, used) in enumerate(_used(image, self.side), start=1):
+        for axis, (size, used) in enumerate(used_in_square(image, self.side), start=1):
             matrix = interpolation(self.side, size, size / used, outputs=used)
             image = ops.moveaxis(ops.tensordot(matrix, image, axes=[[1], [axis]]), 0, axis)
         return ops.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
@@ -188,7 +221,7 @@ class ToSlice(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         masks, image = inputs
         grid = masks.shape[1]
-        for axis, (size, used) in enumerate(_used(image, self.side), start=1):
+        for axis, (size, used) in enumerate(used_in_square(image, self.side), start=1):
             inside = used * (grid / self.side)
             matrix = interpolation(size, grid, inside / size, inputs=inside)
             masks = ops.moveaxis(ops.tensordot(matrix, masks, axes=[[1], [axis]]), 0, axis)
@@ -219,13 +252,6 @@ class WholeImage(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "side": self.side}
-
-
-def _used(image: Any, side: int) -> list[tuple[Any, Any]]:
-    """Return the size of a slice, and what it has in a square of `side`, along both axes."""
-    sizes = [ops.cast(size, "float32") for size in ops.shape(image)[1:3]]
-    longest = ops.maximum(*sizes)
-    return [(size, ops.maximum(ops.floor(size * side / longest + 0.5), 1.0)) for size in sizes]
 
 
 def interpolation(

@@ -151,3 +151,94 @@ class PromptEncoder(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         names = ("side", "grid", "channels", "mask_channels")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="kerasseg")
+class BoxOfMask(keras.layers.Layer):
+    """Gives the box (B, 1, 4) around each mask (B, h, w, 1), in pixels of the square.
+
+    Args:
+        side: Side of the square that slices are scaled to.
+        margin: How far a box lies outside of its mask, in pixels of the mask. In training each side
+            lies there by 0 to twice that, at random, but never outside of the slice.
+    """
+
+    def __init__(self, side: int, margin: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.side, self.margin = side, margin
+        self.seeds = keras.random.SeedGenerator()
+
+    def call(self, tumour: Any, training: bool = False) -> Any:
+        # Not `mask`, which means something else to Keras.
+        inside = ops.cast(tumour[..., 0] > 0.5, "float32")
+        moves = ops.zeros_like(inside[:, 0, :1]) + ops.full((1, 4), self.margin)
+        if training:
+            moves *= keras.random.uniform(ops.shape(moves), 0.0, 2.0, seed=self.seeds)
+        low: list[Any] = []
+        high: list[Any] = []
+        for axis, (size, used) in enumerate(used_in_square(tumour, self.side)):
+            line = ops.max(inside, axis=2 - axis)
+            first = ops.cast(ops.argmax(line, axis=1), "float32") - moves[:, axis]
+            last = size - 1 - ops.cast(ops.argmax(ops.flip(line, axis=1), axis=1), "float32")
+            corners = ops.maximum(first, 0.0), ops.minimum(last + moves[:, 2 + axis], size - 1)
+            for side, place in zip((low, high), corners, strict=True):
+                side.append((place + 0.5) * (used / size) - 0.5)
+        return ops.stack([*reversed(low), *reversed(high)], axis=-1)[:, None]
+
+    def compute_output_shape(self, tumour_shape: Any) -> Any:
+        return (tumour_shape[0], 1, 4)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "side": self.side, "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable(package="kerasseg")
+class PointsOfMask(keras.layers.Layer):
+    """Draws points of each mask (B, h, w, 1): places (B, N, 2) in the square, and labels (B, N).
+
+    They are others in each step of training, and always the same ones otherwise. Where a mask has
+    fewer than N pixels, the label of the rest is NO_POINT.
+    """
+
+    def __init__(self, side: int, count: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.side, self.count = side, count
+        self.seeds = keras.random.SeedGenerator()
+
+    def call(self, tumour: Any, training: bool = False) -> tuple[Any, Any]:
+        flat = ops.reshape(tumour, (-1, ops.shape(tumour)[1] * ops.shape(tumour)[2]))
+        # Every slice of a batch is drawn with the same numbers: what it gets follows from it alone.
+        seed = self.seeds if training else 0
+        draws = keras.random.uniform(ops.shape(flat if training else flat[:1]), seed=seed)
+        found, places = ops.top_k(ops.where(flat > 0.5, 1.0 + draws, 0.0), self.count)
+        width = ops.shape(tumour)[2]
+        pixels = [ops.cast(p, "float32") for p in (places // width, places % width)]
+        sizes = used_in_square(tumour, self.side)
+        y, x = ((p + 0.5) * (used / n) - 0.5 for p, (n, used) in zip(pixels, sizes, strict=True))
+        labels = ops.where(found > 0.5, float(FOREGROUND), float(NO_POINT))
+        return ops.stack([x, y], axis=-1), labels
+
+    def compute_output_shape(self, tumour_shape: Any) -> Any:
+        return (tumour_shape[0], self.count, 2), (tumour_shape[0], self.count)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "side": self.side, "count": self.count}
+
+
+@keras.saving.register_keras_serializable(package="kerasseg")
+class WherePrompted(keras.layers.Layer):
+    """Gives the logits (B, h, w, K) of slices whose mask (B, h, w, 1) is not empty, else -20."""
+
+    def call(self, inputs: Any) -> Any:
+        logits, mask = inputs
+        return ops.where(ops.any(mask > 0.5, axis=(1, 2, 3), keepdims=True), logits, -20.0)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+
+def used_in_square(image: Any, side: int) -> list[tuple[Any, Any]]:
+    """Return the size of slices (B, h, w, C), and what they have in a square, along both axes."""
+    sizes = [ops.cast(size, "float32") for size in ops.shape(image)[1:3]]
+    longest = ops.maximum(*sizes)
+    return [(size, ops.maximum(ops.floor(size * side / longest + 0.5), 1.0)) for size in sizes]

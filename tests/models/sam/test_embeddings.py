@@ -52,7 +52,7 @@ def test_batches_hold_the_embeddings_of_the_slices_that_they_would_hold(made):
 def test_gradients_are_equal_with_and_without(made):
     _, _, network, _, embeddings = made
     size = made[0].pipeline.patch_size
-    decoder = after_encoder(network, "binary", size)
+    decoder = after_encoder(network, made[0].model, size)
     assert [v.path for v in decoder.trainable_variables] == [
         v.path for v in network.trainable_variables
     ]
