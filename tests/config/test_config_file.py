@@ -84,7 +84,7 @@ PAIRS = (
         ("trainnig.epochs=3", ["trainnig: unknown setting", "Did you mean training"]),
         ("epochs=3", ["epochs: unknown setting", "Did you mean training.epochs?"]),
         ("pipeline.zzz=3", ["unknown setting", "Known here: pipeline.patch_size"]),
-        ("training.epochs=0", ["found 0 (whole number)", "a whole number, at least 1"]),
+        ("training.epochs=-1", ["found -1 (whole number)", "a whole number, at least 0"]),
         ("training.epochs=2.5", ["found 2.5 (number)", "allowed: a whole number"]),
         ("training.epochs=true", ["found true (true/false)", "allowed: a whole number"]),
         ("training.batch_size=two", ['found "two" (text)']),
@@ -462,7 +462,7 @@ def test_a_ready_config_is_found_by_its_name_in_any_folder(tmp_path, monkeypatch
 
 
 def test_several_mistakes_are_told_at_once():
-    message = refuse("training.epochs=0", "pipeline.tumour_share=7")
+    message = refuse("training.epochs=-1", "pipeline.tumour_share=7")
     assert "training.epochs" in message and "pipeline.tumour_share" in message
 
 
