@@ -27,11 +27,19 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import load_experiment
 from kerasseg.datasets import phantom as phantom_module
 from kerasseg.records.store import RecordStore, open_store
-from tests.program import fork_context
+from tests.program import fork_context, keep_no_stacks
 
-# No test depends on what else the machine does.
-settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any load")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests depend on nothing else that the machine does, and take 100 examples only where
+    every test runs."""
+    examples = 40 if config.option.markexpr else 100
+    slow = [HealthCheck.too_slow]
+    settings.register_profile(
+        "ours", deadline=None, suppress_health_check=slow, max_examples=examples
+    )
+    settings.load_profile("ours")
+
 
 SHAPE = (18, 24, 22)
 """Depth, height, width of the tests' scans; with 4 channels all four sizes differ."""
@@ -239,13 +247,19 @@ def phantom_store(shared_once) -> RecordStore:
 
 @pytest.fixture(scope="session", autouse=True)
 def _graphs_are_not_optimised() -> None:
-    """TensorFlow does not optimise graphs, which takes longer than the few steps that tests make.
+    """TensorFlow traces no training steps and optimises no graphs, which takes longer than the few
+    steps that tests make.
 
     Tests with `graphs_as_users_have_them` (a training of each kind: 3-D, 2-D; two replicas in
     mixed precision and the trials of searches do the same by themselves) have what users have.
     """
     import tensorflow as tf
 
+    from tests import eager_steps
+
+    eager_steps.do_not_trace_steps()
+    eager_steps.iterate_datasets_as_built()
+    keep_no_stacks()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     # Graphs are millions of Python objects that live as long as the process: looking through them
     # again and again takes a tenth of the time.
@@ -256,11 +270,15 @@ def _graphs_are_not_optimised() -> None:
 
 @pytest.fixture
 def graphs_as_users_have_them() -> Iterator[None]:
-    """TensorFlow optimises the graphs of this test, as it does for users."""
+    """TensorFlow traces the steps of this test and optimises its graphs, as it does for users."""
     import tensorflow as tf
 
+    from tests import eager_steps
+
+    eager_steps.traced = True
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
     yield
+    eager_steps.traced = False
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 

@@ -1,6 +1,6 @@
 """What `tests.program` has imported before a program begins. Nothing here may start TensorFlow."""
 
-import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
+import kerasseg  # sets the flags before anything imports TensorFlow
 
 # isort: split
 import h5py  # noqa: F401
@@ -11,3 +11,12 @@ import rich.progress  # noqa: F401
 import scipy.ndimage  # noqa: F401
 import tensorflow  # noqa: F401
 import typer  # noqa: F401
+
+import kerasseg.cli.main
+import kerasseg.run_experiment  # noqa: F401
+from tests.eager_steps import do_not_trace_steps, iterate_datasets_as_built
+from tests.program import keep_no_stacks
+
+do_not_trace_steps()
+iterate_datasets_as_built()
+keep_no_stacks()

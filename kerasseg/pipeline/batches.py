@@ -342,5 +342,7 @@ class PatchReader:
 
 
 def seeds_of(seed: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-    """Derive `count` seeds (count, 2) from one."""
-    return tf.map_fn(lambda i: tf.random.fold_in(seed, i), tf.range(count))
+    """Derive `count` seeds (count, 2) from one: `tf.random.fold_in(seed, i)` for each i."""
+    # TensorFlow hashes the seed alone and puts i beside it, so that no loop over i is needed.
+    hashed, _ = tf.unstack(tf.random.fold_in(seed, 0))
+    return tf.stack([tf.fill([count], hashed), tf.range(count)], axis=1)

@@ -141,10 +141,10 @@ def filled(record: Record, sizes: TableSizes) -> Record:
     """Return the record with its voxels filled up with zeros to `sizes`."""
 
     def fill(part: tf.Tensor, size: int) -> tf.Tensor:
-        missing = size - tf.shape(part)[0]
-        pads = [[0, missing], *[[0, 0]] * (len(part.shape) - 1)]
-        padded = tf.cond(missing > 0, lambda: tf.pad(part, pads), lambda: part)
-        return tf.ensure_shape(padded, [size, *part.shape[1:]])
+        if part.shape[0] == size:
+            return part
+        pads = [[0, size - tf.shape(part)[0]], *[[0, 0]] * (len(part.shape) - 1)]
+        return tf.ensure_shape(tf.pad(part, pads), [size, *part.shape[1:]])
 
     voxels = record.voxels
     return record._replace(

@@ -55,7 +55,7 @@ def best_threshold_dice(values: np.ndarray, truth: np.ndarray) -> float:
 
 def test_no_threshold_on_one_modality_solves_it():
     """Even the best band, chosen with the truth in hand, stays under 0.6 for every target."""
-    cases = [make_phantom((48, 64, 56), 0, index) for index in range(8)]
+    cases = [make_phantom((48, 64, 56), 0, index) for index in (0, 2, 4, 6)]
     scored = [(z_score(image)[0], image.any(-1), label) for image, label in cases]
     labels = np.concatenate([label[brain] for _, brain, label in scored])
     for ids in [(1,), (2,), (3,), (1, 2, 3), (1, 3)]:

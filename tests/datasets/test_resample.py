@@ -44,7 +44,6 @@ def case_of(voxels: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Case:
 CODES = ["".join(c) for c in itertools.product("LR", "AP", "SI")] + ["PIR", "SAL", "ILA"]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(CODES),
     st.tuples(*[st.sampled_from([0.5, 0.94, 1.0, 1.3, 5.0])] * 3),

@@ -44,6 +44,7 @@ def rows_of(path):
         return {row["case_id"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_a_run_gets_tables_and_one_page(run):
     (page,) = evaluate_runs([read_run(run)], "test")
     folder = run / "evaluation_test"

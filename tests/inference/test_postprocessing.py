@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg import anatomy
@@ -61,7 +61,6 @@ masks = st.tuples(
 ).map(lambda t: np.random.default_rng(t[1]).random(t[0]) < t[2])
 
 
-@settings(max_examples=60, deadline=None)
 @given(masks, st.integers(1, 9))
 def test_small_components_are_removed(mask, voxels):
     kept = [c for c in components(mask) if len(c) >= voxels]
@@ -71,14 +70,12 @@ def test_small_components_are_removed(mask, voxels):
     np.testing.assert_array_equal(found, expected)
 
 
-@settings(max_examples=60, deadline=None)
 @given(masks)
 def test_only_the_largest_component_stays(mask):
     expected = drawn(max(components(mask), key=len, default=()), mask.shape)
     np.testing.assert_array_equal(keep_largest(mask), expected)
 
 
-@settings(max_examples=60, deadline=None)
 @given(masks)
 def test_holes_are_what_the_outside_does_not_reach(mask):
     thick = [axis for axis, n in enumerate(mask.shape) if n > 1]

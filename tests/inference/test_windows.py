@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg.inference.windows import (
@@ -100,7 +100,6 @@ def test_a_volume_smaller_than_the_window_lies_in_air(shape, boxed):
     np.testing.assert_allclose(found, brute_force(volume, "gaussian", 0.5), atol=1e-5)
 
 
-@settings(max_examples=50)
 @given(
     st.tuples(*[st.integers(1, 14)] * 3),
     st.sampled_from([0.0, 0.25, 0.5, 0.9]),

@@ -206,7 +206,6 @@ def pair(draw):
     return truth, rng.random(shape).astype(np.float32) ** draw(st.sampled_from([0.1, 1.0, 10.0]))
 
 
-@settings(max_examples=50, deadline=None)
 @given(pair(), st.sampled_from(["batch", "sample"]), st.sampled_from(sorted(TERMS)))
 def test_what_holds_for_all_masks(masks_and_probabilities, reduction, name):
     truth, probability = masks_and_probabilities

@@ -136,7 +136,6 @@ def test_several_batches_of_different_sizes(target, shape, mode):
 MASKS = hnp.arrays(bool, (2, 3, 4, 2))
 
 
-@settings(deadline=None, max_examples=60)
 @given(MASKS, MASKS, MASKS, MASKS)
 def test_any_masks(truth, prediction, more_truth, more_prediction):
     metric = SegmentationMetrics(("NCR", "ED"))

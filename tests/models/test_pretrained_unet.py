@@ -61,7 +61,7 @@ def _randomise(network: keras.Model, seed: int = 0) -> None:
             layer.set_weights([random.uniform(0.8, 1.2, v.shape) for v in layer.get_weights()])
 
 
-SMALL = ("mobilenetv2", "efficientnetv2b0", "efficientnetlite0")
+SMALL = ("mobilenetv2", "efficientnetlite0")
 """Encoders whose tests run in each `make test`; the larger ones repeat them in `make test-all`."""
 
 

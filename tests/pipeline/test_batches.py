@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kerasseg.config.augment import transforms_of
 from kerasseg.losses.loss import SegmentationLoss
 from kerasseg.metrics.segmentation import SegmentationMetrics
-from kerasseg.pipeline.batches import PatchReader, TrainingBatches, validation_batches
+from kerasseg.pipeline.batches import PatchReader, TrainingBatches, seeds_of, validation_batches
 from tests.conftest import phantom_experiment
 
 PATCHES = ()
@@ -40,6 +40,12 @@ def make_validation(store, tmp_path, *overrides, batch_size=2, **options) -> tf.
 
 def take(dataset: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
+
+
+def test_seeds_are_those_that_tensorflow_folds_in():
+    for seed in ([3, 0], [-7, 1 << 30]):
+        expected = [tf.random.fold_in(tf.constant(seed), number) for number in range(5)]
+        np.testing.assert_array_equal(seeds_of(tf.constant(seed), tf.constant(5)), expected)
 
 
 @both

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg.config.experiment import PipelineSettings
@@ -76,7 +76,6 @@ def test_the_same_seed_gives_the_same_place():
     np.testing.assert_array_equal(*draw)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 19)),
     st.sampled_from([1, 4]),

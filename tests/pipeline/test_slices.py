@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg.config.experiment import PipelineSettings, SliceSettings
@@ -89,7 +89,6 @@ def test_tumour_share_of_the_patches_are_centred_on_tumour_voxels_of_the_slice()
     assert 120 < halves < 190
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 19)),
     st.sampled_from(sorted(AXES)),

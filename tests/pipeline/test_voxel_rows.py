@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg.pipeline.records import TableSizes, parse_record, voxel_rows
@@ -15,7 +15,6 @@ def box_rows(voxels, start, size):
     return voxel_rows(voxels, lines[0][:, None, None], lines[1][:, None], lines[2]).numpy()
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 27)),
     st.sampled_from([0.0, 0.2, 0.9, 1.0]),

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg.config.load import load_experiment
@@ -63,7 +63,6 @@ def test_encode_decode_round_trip(case, compression):
     assert stored.case.patient_id == case.patient_id and stored.case.spacing == case.spacing
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.tuples(*[st.integers(1, 19)] * 3),
     st.sampled_from([0.0, 0.1, 1.0]),

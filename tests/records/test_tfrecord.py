@@ -2,7 +2,7 @@ import io
 
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg.errors import UserError
@@ -25,7 +25,6 @@ def test_tensorflow_reads_what_we_write_and_we_read_what_it_writes(tmp_path):
     assert [read_record(theirs, o, "case") for o in offsets] == payloads
 
 
-@settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=80), st.data())
 def test_any_flipped_bit_and_any_cut_is_noticed(tmp_path_factory, payload, data):
     file = io.BytesIO()

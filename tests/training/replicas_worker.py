@@ -172,15 +172,16 @@ def same(devices, folder, *names):
     return found
 
 
+SIMPLE = "loss=[{dice: 1}, {cross_entropy: 1}]"
 VALIDATED = {
-    "one less": (11, "loss=[{dice: 1}, {cross_entropy: 1}]"),
-    "none": (8, "loss=[{dice: 1}, {cross_entropy: 1}]"),
+    "one less": (11, SIMPLE),
     "none, softmax": (
         8,
         "model.target=labels",
         "loss=[{dice: 1, reduction: sample}, {generalised_dice: 1}, "
         "{cross_entropy: 1, weights: [0.1, 1, 2, 3]}]",
     ),
+    "none": (8, SIMPLE),
     "none, worst": (8, "loss=[{top_k: 1, share: 1.0}, {boundary: 1}]"),
 }
 """How many scans there are: in the last batch the second replica has fewer than the first, or only
@@ -202,13 +203,14 @@ def validated(devices, folder, samples, *options):
     return model.results(), logits, masks
 
 
-def validation(devices, folder):
+def validation(devices, folder, *names):
     """On several replicas, on one device, and counted in numpy where the loss is simple."""
     found = {}
-    for name, (samples, *options) in VALIDATED.items():
+    for name in names:
+        samples, *options = VALIDATED[name]
         several, logits, masks = validated(devices, folder, samples, *options)
         one, *_ = validated(one_device(), folder, samples, *options)
-        simple = "cross_entropy: 1}" in options[-1]
+        simple = options[-1] == SIMPLE
         found[name] = [several, one, brute_force(logits, masks) if simple else {}]
     return found
 
@@ -544,8 +546,8 @@ def resumed_fit(devices, folder):
 
 
 GROUPS = {
-    "same": lambda devices, folder: same(devices, folder, *list(SAME)[:2]),
-    "more": lambda devices, folder: same(devices, folder, *list(SAME)[2:]),
+    "same": lambda devices, folder: same(devices, folder, *list(SAME)[:1]),
+    "more": lambda devices, folder: same(devices, folder, *list(SAME)[1:]),
     "three": lambda devices, folder: same(devices, folder, "adamw, all at once"),
     "overflow": overflow,
     "overflow, single": functools.partial(overflow, accumulations=(1,)),
@@ -554,7 +556,8 @@ GROUPS = {
     "batch norm": batch_norm,
     "augmentation": augmentation,
     "dropout": dropout,
-    "validation": validation,
+    "validation": lambda devices, folder: validation(devices, folder, *list(VALIDATED)[:2]),
+    "more validation": lambda devices, folder: validation(devices, folder, *list(VALIDATED)[2:]),
     "mixed_float16": functools.partial(precision, policy="mixed_float16"),
     "mixed_bfloat16": functools.partial(precision, policy="mixed_bfloat16"),
     "fit": whole_fit,

@@ -224,7 +224,7 @@ KINDS = {
         "decoder_features: [4, 4, 4, 4, 4]}}",
     ),
 }
-KINDS["together"] = (3, *(o for k in ("heads", "attention", "device") for o in KINDS[k][1:]))
+KINDS["together"] = (3, *(o for k in ("heads", "attention") for o in KINDS[k][1:]))
 """Kinds of networks and steps: their dimensions and overrides."""
 
 

@@ -57,7 +57,7 @@ def epoch(experiment, store, threads, seed=5, preset="none"):
     return [(image.numpy(), target.numpy()) for image, target in dataset.take(4)]
 
 
-@pytest.mark.parametrize("preset", [pytest.param("none", marks=pytest.mark.all_only), "light"])
+@pytest.mark.parametrize("preset", ["none", pytest.param("light", marks=pytest.mark.all_only)])
 def test_an_epoch_is_replayed_whatever_the_threads(experiment, store, preset):
     one, four = (epoch(experiment, store, threads, preset=preset) for threads in (1, 4))
     for a, b in zip(one, four, strict=True):

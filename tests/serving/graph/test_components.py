@@ -29,7 +29,6 @@ def compiled():
     }
 
 
-@settings(max_examples=60, deadline=None)
 @given(volumes, st.booleans())
 def test_components_are_scipys(compiled, drawn, corners):
     """The same components in the same order, and as large."""

@@ -135,7 +135,6 @@ def test_a_graph_gives_what_python_gives(pairs, name, shape, seed, data):
         )
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.tuples(*[st.integers(1, 300)] * 3),
     st.tuples(*[st.integers(2, 130)] * 3),

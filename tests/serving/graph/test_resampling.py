@@ -120,7 +120,6 @@ def test_ties_fall_alike_in_arrays_files_and_requests(turned):
     shape=st.tuples(st.integers(1, 3), st.integers(2, 40), st.integers(2, 40)),
     size=st.sampled_from([(20, 24), (6, 5), (31, 12)]),
 )
-@settings(max_examples=40, deadline=None)
 def test_pictures_are_resized_as_by_pillow(shape, size):
     """As a graph: its optimiser must not change what belongs to a box by a last bit."""
     volume = scan(shape)
@@ -131,7 +130,6 @@ def test_pictures_are_resized_as_by_pillow(shape, size):
 
 
 @given(old=st.integers(1, 600))
-@settings(max_examples=60, deadline=None)
 def test_a_box_is_that_of_pillow_to_the_last_bit(old):
     """The rows of the matrix are what Pillow makes of single pixels."""
     ones = np.eye(old, dtype=np.float32)

@@ -16,6 +16,12 @@ from kerasseg.tuning.report.read_search import read_search
 from tests.tuning.report.searches import SPACE, a_trial, planted_trials, write_search
 
 
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of them, each a forest. The first test has all."""
+    monkeypatch.setattr("kerasseg.tuning.report.importance._RESAMPLES", 10)
+
+
 def test_the_planted_setting_is_found(tmp_path: Path) -> None:
     search = read_search(write_search(tmp_path / "s", planted_trials(40)))
     importance = parameter_importance(encode(search))
@@ -26,19 +32,22 @@ def test_the_planted_setting_is_found(tmp_path: Path) -> None:
     assert all(importance.shares[name][0] < 0.1 for name in others)
     assert importance.explained > 0.4
     assert "Estimated from 40 trials" in describe_importance(importance)
-    assert importance == parameter_importance(encode(search))
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_a_conditional_setting_does_not_take_the_credit(tmp_path: Path) -> None:
     trials = planted_trials(40)
     for trial in trials:
         trial["score"] = 0.5 + 0.2 * (trial["values"]["optimizer.name"] == "sgd")
-    importance = parameter_importance(encode(read_search(write_search(tmp_path / "s", trials))))
+    search = read_search(write_search(tmp_path / "s", trials))
+    importance = parameter_importance(encode(search))
+    assert importance == parameter_importance(encode(search))
     assert next(iter(importance.shares)) == "optimizer.name"
     assert importance.shares["optimizer.name"][0] > 0.6
     assert importance.shares["optimizer.momentum"][0] < 0.1
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_noise_is_called_noise(tmp_path: Path) -> None:
     trials = planted_trials(14)
     scores = np.random.default_rng(3).normal(size=14)
@@ -70,6 +79,7 @@ def test_too_few_and_all_the_same(tmp_path: Path) -> None:
     assert why_no_model(enough) == ""
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_epochs_of_hyperband_are_no_setting(tmp_path: Path) -> None:
     """Scores of a bracket with more epochs are all greater; continued trials do not count."""
     trials = planted_trials(24)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasseg.errors import UserError
@@ -154,7 +154,6 @@ def test_refused_folders(tmp_path: Path) -> None:
     st.lists(st.floats() | st.none(), min_size=1, max_size=12),
     st.sampled_from(["max", "min"]),
 )
-@settings(max_examples=40, deadline=None)
 def test_ranking_of_any_scores(scores: list[float | None], direction: str) -> None:
     import tempfile
 

@@ -51,7 +51,8 @@ def _pictures(page: str) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_whole_search(tmp_path: Path) -> None:
+def test_a_whole_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kerasseg.tuning.report.importance._RESAMPLES", 10)
     long = "Traceback:\n  " + "deep " * 40 + "<script>alert(1)</script>"
     trials = [*planted_trials(12), a_trial(0, 0.6), a_failed_trial(13, long)]
     folder = write_search(tmp_path / "s", trials)
