@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import keras
@@ -18,7 +21,7 @@ from kerasseg.training import devices as module
 from kerasseg.training.callbacks import StopTogether
 from kerasseg.training.devices import choose_devices
 from kerasseg.training.user_classes import user_callbacks
-from tests.program import Program, run_program
+from tests.program import REPOSITORY, run_program
 from tests.training.worker_processes import free_ports, run_workers
 
 TWO = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
@@ -149,13 +152,16 @@ def test_who_waits_for_the_others_can_be_stopped(number):
     first, second = free_ports(2)
     workers = {"worker": [f"localhost:{first}", f"localhost:{second}"]}
     config = json.dumps({"cluster": workers, "task": {"type": "worker", "index": 0}})
-    process = Program(["-m", "tests.training.two_workers"], env={"TF_CONFIG": config})
-    while "this is worker 0 (the chief)" not in process.stdout:
-        assert process.poll() is None, process.stderr
-        time.sleep(0.1)
-    time.sleep(1)
-    process.send_signal(number)
-    assert process.wait(600) == -number  # a busy machine takes its time
+    command = [sys.executable, "-m", "tests.training.two_workers"]
+    environment = {**os.environ, "TF_CONFIG": config}
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert b"this is worker 0 (the chief)" in process.stdout.readline()
+        time.sleep(1)
+        process.send_signal(number)
+        assert process.wait(600) == -number  # a busy machine takes its time
 
 
 def test_a_callback_that_stops_one_machine_stops_all():
