@@ -63,7 +63,7 @@ PROBES = {
 }
 """Run by name only; their figures stand in notes.md."""
 CAMPAIGNS = {"lgg": lgg.main, "pairs": pairs.main}
-"""Run by name with options; their tables stand in docs/results/."""
+"""Run by name with options; their tables stand in lgg.md and pairs.md."""
 
 
 def main(names: list[str]) -> None:

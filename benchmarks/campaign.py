@@ -384,7 +384,7 @@ def run_command(
     *,
     volumes: bool,
 ) -> None:
-    """Run `python -m benchmarks NAME`: its options, the jobs, the table in docs/results/.
+    """Run `python -m benchmarks NAME`: its options, the jobs, the table in benchmarks/.
 
     Args:
         words: The arguments after the campaign's name.
@@ -417,7 +417,7 @@ def run_command(
         for part in options.parts
         for recipe in chosen
     ]
-    path = ROOT / "docs" / "results" / f"{name}.md"
+    path = ROOT / "benchmarks" / f"{name}.md"
 
     def write_table() -> None:
         path.write_text(table(campaign, title, volumes=volumes), encoding="utf-8")
