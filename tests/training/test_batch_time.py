@@ -41,7 +41,9 @@ def test_a_batch_is_what_the_pipeline_gives(tmp_path, options, shape, channels):
     assert 0.9 < image.std() < 1.1 and set(np.unique(masks)) == {0, 1}
 
 
-def test_each_time_is_that_of_one_batch_with_its_update(tmp_path, monkeypatch):
+def test_each_time_is_that_of_one_batch_with_its_update(
+    graphs_as_users_have_them, tmp_path, monkeypatch
+):
     """Whatever is accumulated: a measurement must not take 1024 batches."""
     made = []
     original = batch_time.compile_for_training
