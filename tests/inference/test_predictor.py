@@ -75,18 +75,18 @@ def brute_force(network, volume, axis, neighbours, weighting, overlap):
     return result
 
 
-# Every pair of axis, neighbours and weighting once.
+# Every pair of axis, neighbours and weighting once; in `make test` each of their values.
 @pytest.mark.parametrize(
     ("axis", "neighbours", "weighting", "batch"),
     [
         ("axial", 0, "gaussian", 5),
         ("axial", 1, "constant", 1),
-        ("axial", 2, "gaussian", 1),
-        ("coronal", 0, "constant", 5),
+        pytest.param("axial", 2, "gaussian", 1, marks=pytest.mark.all_only),
+        pytest.param("coronal", 0, "constant", 5, marks=pytest.mark.all_only),
         ("coronal", 1, "gaussian", 1),
         ("coronal", 2, "constant", 1),
-        ("sagittal", 0, "gaussian", 1),
-        ("sagittal", 1, "constant", 5),
+        pytest.param("sagittal", 0, "gaussian", 1, marks=pytest.mark.all_only),
+        pytest.param("sagittal", 1, "constant", 5, marks=pytest.mark.all_only),
         ("sagittal", 2, "gaussian", 5),
     ],
 )

@@ -102,7 +102,7 @@ def test_the_encoder_alone_serves_another_target(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"norm": "none"},
+        pytest.param({"norm": "none"}, marks=pytest.mark.all_only),  # as in the last one
         {"norm": "batch", "kernel": 5, "attention_gates": True},
         {"norm": "batch", "downsampling": "strided", "residual": "both"},
         {"norm": "none", "upsampling": "interpolate", "decoder_blocks": 2, "kernel": 1},
