@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
@@ -44,7 +44,7 @@ _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
         "style-src 'self'; img-src 'self' data: blob:; connect-src 'self' data: blob:; "
-        "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors {frames}"
     ),
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -52,7 +52,6 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
 }
 _EXAMPLE = PhantomSource("example", "example", 0, (64, 80, 72), 3)
 """It takes seconds to make, so it is made once."""
@@ -76,6 +75,7 @@ class Page:
         limits: What visitors may send.
         token: What they must know, or None.
         hosts: The names by which the server is asked; None takes any.
+        embedded_in: The sites that may show the page in a frame.
         load: Held while a scan is read, so that only one is in memory.
     """
 
@@ -85,7 +85,15 @@ class Page:
     limits: Limits
     token: str | None = None
     hosts: frozenset[str] | None = None
+    embedded_in: tuple[str, ...] = ()
     load: Any = field(default_factory=threading.Lock)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of every answer."""
+        frames = " ".join(("'self'", *self.embedded_in)) if self.embedded_in else "'none'"
+        headers = {name: value.format(frames=frames) for name, value in _HEADERS.items()}
+        return headers if self.embedded_in else headers | {"X-Frame-Options": "DENY"}
 
 
 class _Strict(BaseModel):
@@ -125,7 +133,7 @@ def page_app(page: Page) -> FastAPI:
     app = FastAPI(
         title="kerasseg app", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
-    requests = Requests(page.limits)
+    requests, headers = Requests(page.limits), page.headers
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -134,7 +142,7 @@ def page_app(page: Page) -> FastAPI:
             response = await answer(request)
         except Refusal as refusal:
             response = _error(refusal.reason.http_status, refusal.sentence)
-        for name, value in _HEADERS.items():
+        for name, value in headers.items():
             response.headers.setdefault(name, value)
         return response
 
@@ -145,10 +153,14 @@ def page_app(page: Page) -> FastAPI:
         cookies = {_COOKIE: session.key}
         if page.token:
             cookies[_TOKEN_COOKIE] = page.token
+        framed = bool(page.embedded_in)
+        secure = framed or request.url.scheme == "https"
         for name, value in cookies.items():
-            response.set_cookie(
-                name, value, httponly=True, samesite="strict", secure=request.url.scheme == "https"
-            )
+            site: Literal["none", "strict"] = "none" if framed else "strict"
+            response.set_cookie(name, value, httponly=True, samesite=site, secure=secure)
+            if framed:  # a browser keeps it only so; Starlette writes it from Python 3.14 on
+                key, cookie = response.raw_headers[-1]
+                response.raw_headers[-1] = (key, cookie + b"; Partitioned")
         return response
 
     known = {path.name: path for path in _STATIC.iterdir() if path.suffix in _MEDIA}
@@ -157,8 +169,11 @@ def page_app(page: Page) -> FastAPI:
     def static(name: str) -> Response:
         if name not in known:
             raise Refusal(Reason.NOT_FOUND, "There is no such file.")
-        headers = {"Cache-Control": "no-cache"}
-        return FileResponse(known[name], media_type=_MEDIA[known[name].suffix], headers=headers)
+        return FileResponse(
+            known[name],
+            media_type=_MEDIA[known[name].suffix],
+            headers={"Cache-Control": "no-cache"},
+        )
 
     @app.get("/healthz")
     def alive() -> dict[str, str]:
@@ -290,13 +305,15 @@ def page_app(page: Page) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _error(500, "The server failed; its log says why.")
+        response = _error(500, "The server failed; its log says why.")
+        response.headers.update(headers)  # this answer does not pass through `guard`
+        return response
 
     return app
 
 
 def _error(status: int, sentence: str) -> Response:
-    return Response(json.dumps({"error": sentence}), status, _HEADERS, "application/json")
+    return Response(json.dumps({"error": sentence}), status, media_type="application/json")
 
 
 def _nifti(data: bytes) -> Response:
@@ -316,10 +333,12 @@ def _check_sender(request: Request, page: Page) -> None:
     name = urlsplit(f"//{host}").hostname or ""
     if page.hosts is not None and name not in page.hosts:
         raise Refusal(Reason.NOT_FOUND, "This server goes by another name.")
-    origin = request.headers.get("origin")
     if request.method not in ("GET", "HEAD"):
-        elsewhere = request.headers.get("sec-fetch-site", "same-origin") != "same-origin"
-        if elsewhere or (origin is not None and urlsplit(origin).netloc != host):
+        # The browser's own word where it gives one: behind a proxy the host may be another.
+        site = request.headers.get("sec-fetch-site")
+        origin = request.headers.get("origin")
+        same = site == "same-origin" if site else origin is None or urlsplit(origin).netloc == host
+        if not same:
             raise Refusal(Reason.NOT_FOUND, "This request comes from another page.")
     if page.token is None or request.url.path == "/healthz":
         return

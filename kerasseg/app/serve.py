@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from kerasseg.errors import UserError
@@ -14,6 +16,7 @@ from kerasseg.serving.server.limits import Limits
 from kerasseg.serving.server.serve import LOCAL, listen
 
 _GRACE_SECONDS = 5
+_SITE = re.compile(r"https://[A-Za-z0-9*.-]+(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,21 @@ class PageAddress:
         port: 0 for any free port.
         token: What visitors must know, or None.
         public: Whether anybody may come without a token.
+        embedded_in: The sites, such as https://huggingface.co, that may show the page in a frame.
+            Its cookies then only travel over HTTPS.
     """
 
     host: str = "127.0.0.1"
     port: int = 8600
     token: str | None = None
     public: bool = False
+    embedded_in: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise `UserError` if others could reach the page without being asked who they are."""
+        for site in self.embedded_in:
+            if not _SITE.fullmatch(site):
+                raise UserError(f"--embed-in {site}: expected a site as in https://huggingface.co.")
         if self.host in LOCAL or self.token or self.public:
             return
         raise UserError(
@@ -53,7 +62,11 @@ class PageAddress:
 
 
 def serve_app(
-    folders: Sequence[Path], address: PageAddress, limits: Limits, say: Callable[[str], None]
+    folders: Sequence[Path],
+    address: PageAddress,
+    limits: Limits,
+    say: Callable[[str], None],
+    wrap: Callable[[Any], Any] = lambda app: app,
 ) -> None:
     """Serve the page until SIGTERM or Ctrl-C; files of visitors are removed at the end.
 
@@ -62,6 +75,7 @@ def serve_app(
         address: Where to listen.
         limits: What visitors may send.
         say: Called with each line for the person who watches the server.
+        wrap: Called with the page's FastAPI application; returns the one that is served.
 
     Raises:
         UserError: For a run that cannot be read, a port that is taken, an address that is open to
@@ -91,9 +105,12 @@ def serve_app(
         )
     )
     with tempfile.TemporaryDirectory(prefix="kerasseg-app-") as folder:
-        page = Page(runs, Sessions(Path(folder)), queue, limits, address.token, address.hosts)
+        sessions = Sessions(Path(folder))
+        page = Page(
+            runs, sessions, queue, limits, address.token, address.hosts, address.embedded_in
+        )
         config = uvicorn.Config(
-            page_app(page),
+            wrap(page_app(page)),
             http=limited(limits),
             ws="none",
             log_level="error",

@@ -67,6 +67,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "kerasseg segment case/ --server localhost:8501 --rest --model brats -o case.nii.gz",
     ),
     "app": ("kerasseg app runs/NAME", "kerasseg app runs/A runs/B --port 8601"),
+    "space": ("kerasseg space runs/NAME --sdk docker --output space",),
     "tune-report": ("kerasseg tune-report searches/NAME",),
     "config": (
         "kerasseg config training.epochs=10 > mine.yaml",
@@ -186,6 +187,7 @@ def build_program() -> "typer.Typer":
         "serve": serving.serve,
         "segment": serving.segment,
         "app": serving.app,
+        "space": serving.space,
         "tune-report": train.tune_report,
         "config": data.show_config,
         "configs": data.list_configs,

@@ -1,4 +1,4 @@
-"""The verbs `kerasseg export`, `kerasseg serve`, `kerasseg segment` and `kerasseg app`."""
+"""The verbs `kerasseg export`, `serve`, `segment`, `app` and `space`."""
 
 import sys
 from pathlib import Path
@@ -304,6 +304,10 @@ def app(
     public: Annotated[
         bool, typer.Option("--public", help="Anybody who reaches the page may use it.")
     ] = False,
+    embed_in: Annotated[
+        list[str] | None,
+        typer.Option(help="A site that may show the page in a frame: https://huggingface.co"),
+    ] = None,
     queue: Annotated[int, typer.Option(min=1, max=1000, help="Predictions that may wait.")] = 8,
     file_mib: Annotated[
         int, typer.Option(min=1, max=2047, help="Largest file in MiB, as it is sent.")
@@ -320,7 +324,25 @@ def app(
 
     serve_app(
         runs,
-        PageAddress(host, port, token, public),
+        PageAddress(host, port, token, public, tuple(embed_in or ())),
         Limits(file_mib * MIB, scan_mib * MIB, queue, timeout),
         lambda line: print(line, file=sys.stderr, flush=True),
     )
+
+
+def space(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to offer.")],
+    sdk: Annotated[
+        Literal["docker", "gradio"],
+        typer.Option(help="Build a Dockerfile, or let Gradio show the page."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a Space's.")],
+) -> None:
+    """Write a Hugging Face Space with the page and the runs.
+
+    Its README.md says what it needs and how it is put online. Nothing is sent anywhere.
+    """
+    from kerasseg.app.space import write_space
+
+    written = write_space(runs, output, sdk)
+    print(f"{output}: {', '.join(written)}. README.md says how to try it and put it online.")

@@ -198,6 +198,19 @@ def dump_experiment(experiment: Experiment) -> str:
     )
 
 
+def dump_without_folders(experiment: Experiment) -> str:
+    """Return the settings as YAML, of the machine's absolute paths only the last name."""
+
+    def shorten(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shorten(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [shorten(each) for each in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    return yaml.safe_dump(shorten(json.loads(experiment.model_dump_json())), sort_keys=False)
+
+
 def differences(old: Experiment, new: Experiment, sections: Iterable[str]) -> list[str]:
     """Return the settings of `sections` in which two experiments differ: 'key: old -> new'.
 

@@ -16,14 +16,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import tensorflow as tf
-import yaml
 
 from kerasseg import __version__, anatomy
-from kerasseg.config.load import dump_experiment, parse_yaml
+from kerasseg.config.load import dump_without_folders
 from kerasseg.datasets.labels import label_ids
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import atomic_write
-from kerasseg.prediction.model import LoadedRun, Model, load
+from kerasseg.prediction.model import Model, load
 from kerasseg.progress import track
 from kerasseg.run import Run
 from kerasseg.serving.graph_input import COMPRESSIONS, DTYPES, Accepted
@@ -236,7 +235,7 @@ def describe(
         },
         "combine": model.combine if len(model.runs) > 1 else None,
         "patch_size": [list(run.predictor.pipeline.patch_size) for run in model.runs],
-        "config": "---\n".join(_dump_without_folders(run) for run in model.runs),
+        "config": "---\n".join(dump_without_folders(run.experiment) for run in model.runs),
         "score": {
             run.folder.name: Run(run.folder, run.experiment).summary.get("dice")
             for run in model.runs
@@ -252,19 +251,6 @@ def describe(
         "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "runs": [run.folder.name for run in model.runs],
     }
-
-
-def _dump_without_folders(run: LoadedRun) -> str:
-    """Return a run's settings as YAML, of the machine's absolute paths only the last name."""
-
-    def shorten(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: shorten(each) for key, each in value.items()}
-        if isinstance(value, list):
-            return [shorten(each) for each in value]
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-    return yaml.safe_dump(shorten(parse_yaml(dump_experiment(run.experiment))), sort_keys=False)
 
 
 def label_names(target: str, ids: Mapping[int, int]) -> dict[str, int]:
