@@ -258,6 +258,12 @@ def page_app(page: Page) -> FastAPI:
         found = _session(request, page).scan(key)
         return _nifti(views.nifti(views.scan_view(found, what), found))
 
+    @app.get("/api/scans/{key}/values")
+    def values(request: Request, key: str, d: int, h: int, w: int, job: str = "") -> Any:
+        session = _session(request, page)
+        label = session.job(job) if job else None
+        return views.values_at(session.scan(key), (d, h, w), label)
+
     @app.get("/api/scans/{key}/plane.png")
     def plane(
         request: Request, key: str, axis: int, index: int, modality: int = 0, job: str = ""

@@ -115,6 +115,32 @@ def read_drawing(job: Job, body: bytes) -> None:
     job.correct(np.ascontiguousarray(grid.to_ours(voxels).astype(np.uint8)))
 
 
+def values_at(scan: Scan, place: tuple[int, int, int], job: Job | None) -> dict[str, Any]:
+    """Return every modality's intensity at a voxel (d, h, w), and the class there.
+
+    `truth` and `label` are names of classes, or None where there is no truth or no finished job.
+    The label is the corrected one if there is one.
+    """
+    if any(not 0 <= at < size for at, size in zip(place, scan.case.image.shape, strict=False)):
+        raise Refusal(Reason.NOT_FOUND, "The scan has no such voxel.")
+    label = job and (job.label if job.corrected is None else job.corrected)
+    named = {
+        "truth": (scan.case.label, scan.case.classes == "tumour"),
+        "label": (label, job is not None and job.target == "binary"),
+    }
+    found: dict[str, Any] = {
+        "intensities": [
+            [anatomy.MODALITY_TITLES.get(name, name), round(float(value), 4)]
+            for name, value in zip(scan.case.modalities, scan.case.image[place], strict=True)
+        ]
+    }
+    for what, (array, merged) in named.items():
+        value = None if array is None else int(array[place])
+        name = None if value is None else anatomy.LABELS[value]
+        found[what] = "tumour" if merged and value else name
+    return found
+
+
 def plane(scan: Scan, axis: int, index: int, modality: int, job: Job | None) -> bytes:
     """Return a PNG of a plane with the label over it, for browsers without WebGL2."""
     from kerasseg.figures.style import grey_range

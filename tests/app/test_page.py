@@ -22,6 +22,9 @@ from tests.app.conftest import Client
 from tests.conftest import write_brats
 from tests.program import run_program
 
+AFFINE = np.array([[0, 2, 0, 5], [-1, 0, 0, 9], [0, 0, 1.5, -3], [0, 0, 0, 1]], float)
+"""Axes that are turned, and voxels of three different sizes."""
+
 
 def brats_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -43,8 +46,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def test_case_equals_what_predict_writes(client, app_runs, tmp_path, phantoms):
-    turned = np.array([[0, 2, 0, 5], [-1, 0, 0, 9], [0, 0, 1.5, -3], [0, 0, 0, 1]], float)
-    folder = write_brats(tmp_path / "in", "case", phantoms[0], affine=turned)
+    folder = write_brats(tmp_path / "in", "case", phantoms[0], affine=AFFINE)
     send_all(client, brats_files(folder))
     scan = client.ask("POST", "/api/scans", {})
     assert scan["name"] == "case" and scan["truth"]
@@ -59,7 +61,8 @@ def test_case_equals_what_predict_writes(client, app_runs, tmp_path, phantoms):
     found = nib.Nifti1Image.from_bytes(_unpacked(label))
     assert np.array_equal(found.dataobj, expected.dataobj)
     assert np.array_equal(found.affine, expected.affine)
-    _check_numbers(job, np.asarray(expected.dataobj), phantoms[0][1], turned)
+    _check_numbers(job, np.asarray(expected.dataobj), phantoms[0][1], AFFINE)
+    _check_values(client, scan, job)
     _check_files(client, job)
     _check_correction(client, job, np.asarray(expected.dataobj))
 
@@ -79,6 +82,27 @@ def _check_numbers(job: dict, label: np.ndarray, truth: np.ndarray, affine: np.n
     ) or measures["number"] > len(measures["lesions"])
     x, y, z = np.rint(np.linalg.inv(affine) @ [*measures["lesions"][0]["position"], 1])[:3]
     assert label[int(x), int(y), int(z)] > 0
+
+
+def _check_values(client: Client, scan: dict, job: dict) -> None:
+    """At a lesion's voxel there are all intensities of the files, and both classes."""
+    lesion = job["measures"]["lesions"][0]
+    d, h, w = lesion["place"]
+    to_voxel = np.array(scan["to_voxel"])
+    assert np.allclose(to_voxel @ [*lesion["position"], 1], [d, h, w])
+    path = f"/api/scans/{scan['id']}/values?d={d}&h={h}&w={w}&job={job['id']}"
+    found = client.ask("GET", path)
+    assert [title for title, _ in found["intensities"]] == ["FLAIR", "T1", "T1ce", "T2"]
+    planes = [read(client.send("GET", f"/api/scans/{scan['id']}/{m}.nii.gz")[2]) for m in range(4)]
+    x, y, z = np.rint(np.linalg.inv(AFFINE) @ [*lesion["position"], 1])[:3].astype(int)
+    assert [value for _, value in found["intensities"]] == [
+        pytest.approx(float(plane[x, y, z])) for plane in planes
+    ]
+    label = read(client.send("GET", f"/api/jobs/{job['id']}/label.nii.gz")[2])[x, y, z]
+    truth = read(client.send("GET", f"/api/scans/{scan['id']}/truth.nii.gz")[2])[x, y, z]
+    assert (found["label"], found["truth"]) == (anatomy.LABELS[label], anatomy.LABELS[truth])
+    assert found["label"] != "background"
+    assert "no such voxel" in client.refused("GET", path.replace(f"d={d}", "d=-1"))
 
 
 def _check_files(client: Client, job: dict) -> None:

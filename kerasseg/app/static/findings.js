@@ -52,3 +52,10 @@ export function showComparison(first, second) {
   }
   element("comparison").replaceChildren(table(["", "A", "B", "B − A"], rows));
 }
+
+// The intensities and the class at the crosshair.
+export function showValues({ intensities, label, truth }) {
+  const parts = intensities.map(([title, value]) => `${title} ${Math.round(100 * value) / 100}`);
+  const classes = [label && `prediction: ${label}`, truth && `truth: ${truth}`].filter(Boolean);
+  element("values").textContent = [parts.join(", "), ...classes].join(" · ");
+}

@@ -1,7 +1,7 @@
 // The page: what is shown of the server's state, and what its buttons do.
 
 import { element, fill, get, make, post, put, remove, say } from "./api.js";
-import { showComparison, showLesions, showVolumes } from "./findings.js";
+import { showComparison, showLesions, showValues, showVolumes } from "./findings.js";
 import { show as showTray, startSending } from "./send.js";
 import { Viewer, colourTable, hasWebGL } from "./viewer.js";
 
@@ -260,6 +260,21 @@ function atLocation(at, viewer) {
     else parts.push(`${over.value}${name.startsWith("probability") || name === "entropy" ? " %" : ""}`);
   }
   element("location").textContent = parts.join(" · ");
+  const place = scan().to_voxel.map((row) => row.reduce((sum, factor, i) => sum + factor * (at.mm[i] ?? 1), 0));
+  askValues(place);
+}
+
+// All that is known at a voxel: asked of the server once the crosshair rests, and read out.
+let resting = null;
+function askValues(place) {
+  clearTimeout(resting);
+  resting = setTimeout(async () => {
+    const [d, h, w] = place.map((at, axis) => Math.min(Math.max(Math.round(at), 0), scan().shape[axis] - 1));
+    const label = job()?.state === "done" ? `&job=${shown.job}` : "";
+    try {
+      showValues(await get(`api/scans/${shown.scan}/values?d=${d}&h=${h}&w=${w}${label}`));
+    } catch (error) { say(error.message); }
+  }, 150);
 }
 
 // Without WebGL2: planes that the server draws.
@@ -270,16 +285,21 @@ function showPlanes(place) {
   const names = ["axial", "coronal", "sagittal"];
   const s = scan();
   const flat = s.shape[0] === 1;
+  const at = s.shape.map((size, axis) => place ? place[axis] : Math.floor(size / 2));
+  askValues(at);
   box.replaceChildren(...names.slice(0, flat ? 1 : 3).map((name, axis) => {
-    const at = place ? place[axis] : Math.floor(s.shape[axis] / 2);
     const image = make("img", { alt: `${name} plane` });
     const load = (index) => {
       const over = element("layer").value && job() ? `&job=${shown.job}` : "";
       image.src = `api/scans/${s.id}/plane.png?axis=${axis}&index=${index}&modality=${element("modality").value}${over}`;
     };
-    const slider = make("input", { type: "range", min: 0, max: s.shape[axis] - 1, value: at, ariaLabel: `${name} slice` });
-    slider.addEventListener("input", () => load(slider.value));
-    load(at);
+    const slider = make("input", { type: "range", min: 0, max: s.shape[axis] - 1, value: at[axis], ariaLabel: `${name} slice` });
+    slider.addEventListener("input", () => {
+      at[axis] = Number(slider.value);
+      load(at[axis]);
+      askValues(at);
+    });
+    load(at[axis]);
     return make("div", {}, image, slider);
   }));
 }
@@ -363,7 +383,9 @@ function wire() {
   on("save", "click", saveDrawing);
   on("discard", "click", endDrawing);
   on("undo", "click", async () => first.nv.drawUndo());
-  on("between", "click", async () => first.nv.interpolateMaskSlices());
+  on("between", "click", async () => {
+    if (!pen || !first.fillBetween(pen)) throw new Error("Draw a class on two axial slices with others between them first.");
+  });
   on("png", "click", savePng);
   for (const id of ["pen-size", "pen-fill"]) element(id).addEventListener("input", usePen);
   element("runs").addEventListener("change", () => { updateNeeds(); showTray(); });
@@ -401,6 +423,7 @@ async function start() {
   state.jobs.filter((j) => j.state === "done").forEach((j) => seen.add(j.id));
   if (state.scans.length) await showScan(shown.scan);
   poll();
+  for (const id of ["example", "files", "folder"]) element(id).disabled = false;
   document.documentElement.dataset.started = "yes";
 }
 

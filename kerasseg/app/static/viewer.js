@@ -1,5 +1,7 @@
 // One canvas with NiiVue: a modality, and one layer over it.
 
+import { fillBetween } from "./between.js";
+
 const { Niivue, NVImage, cmapper } = window.niivue;
 const VIEWS = { axial: 0, coronal: 1, sagittal: 2, multi: 3, render: 4 };
 
@@ -132,6 +134,7 @@ export class Viewer {
     image.img = Uint8Array.from(image.img);
     await this.showLayer(null);
     this.nv.loadDrawing(image);
+    this.before = this.nv.drawBitmap.slice();
     this.nv.drawLut = cmapper.makeDrawLut(table);
     this.nv.setDrawOpacity(this.opacity);
     this.nv.setDrawingEnabled(true);
@@ -141,6 +144,14 @@ export class Viewer {
   pen(value, filled, size) {
     this.nv.opts.penSize = size;
     this.nv.setPenValue(value, filled);
+  }
+
+  // Fill a class between the slices that were drawn on. Returns how many were filled.
+  fillBetween(value) {
+    const filled = fillBetween(this.nv.drawBitmap, this.before, this.nv.back.dimsRAS.slice(1, 4), value);
+    this.nv.drawAddUndoBitmap();
+    this.nv.refreshDrawing(true);
+    return filled;
   }
 
   // The drawing as NIfTI on the grid of the scan's files.
