@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from kerasseg import anatomy
@@ -16,6 +17,7 @@ from kerasseg.run import read_run
 from kerasseg.serving.server.limits import Reason, Refusal, bad_input
 
 if TYPE_CHECKING:
+    from kerasseg.inference.predictor import Predictor
     from kerasseg.prediction.model import LoadedRun, Model
 
 _KEPT = 4
@@ -100,14 +102,14 @@ class Runs:
             )
 
     def load_all(self) -> None:
-        """Start TensorFlow and load every network, so that the first visitor need not wait."""
+        """Start TensorFlow, load every network and trace it: the first visitor need not wait."""
         from kerasseg.tensorflow_setup import start_tensorflow
 
         self.state = "loading"
         try:
             start_tensorflow()
             for number in range(len(self.offered)):
-                self._load(number)
+                _trace(self.model(number, Choices()).runs[0].predictor)
         except Exception:
             self.state = "failed"
             raise
@@ -129,6 +131,14 @@ class Runs:
         experiment = _with_choices(run.experiment, choices)
         predictor = build_predictor(experiment, run.predictor.network)
         return Model([dataclasses.replace(run, experiment=experiment, predictor=predictor)])
+
+
+def _trace(predictor: "Predictor") -> None:
+    """Predict a window of noise, so that TensorFlow makes its graph."""
+    channels = predictor.network.inputs[0].shape[-1] // (2 * predictor.context + 1)
+    shape = (*predictor.window, channels)
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    predictor.probabilities(np.moveaxis(noise, 0, predictor.slice_axis or 0))
 
 
 def _with_choices(experiment: Experiment, choices: Choices) -> Experiment:

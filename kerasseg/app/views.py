@@ -123,7 +123,7 @@ def values_at(scan: Scan, place: tuple[int, int, int], job: Job | None) -> dict[
     """
     if any(not 0 <= at < size for at, size in zip(place, scan.case.image.shape, strict=False)):
         raise Refusal(Reason.NOT_FOUND, "The scan has no such voxel.")
-    label = job and (job.label if job.corrected is None else job.corrected)
+    label = None if job is None else job.label if job.corrected is None else job.corrected
     named = {
         "truth": (scan.case.label, scan.case.classes == "tumour"),
         "label": (label, job is not None and job.target == "binary"),

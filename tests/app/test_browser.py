@@ -1,6 +1,8 @@
 """The page in a real browser: what one clicks, what one sees, and what one takes home."""
 
+import base64
 import gzip
+import re
 import struct
 import time
 from pathlib import Path
@@ -62,6 +64,12 @@ def in_viewer(page: Any, expression: str, canvas: str = "view-a") -> Any:
                          f"return {expression}; }})()")  # fmt: skip
 
 
+def voxels(page: Any, array: str) -> np.ndarray:
+    """Return an array of bytes that NiiVue holds. As a list Playwright needs 40 s for it."""
+    text = f"btoa(Array.from({array}, v => String.fromCharCode(v)).join(''))"
+    return np.frombuffer(base64.b64decode(in_viewer(page, text)), np.uint8)
+
+
 def jobs(page: Any) -> Any:
     return page.evaluate("fetch('api/state').then(r => r.json()).then(s => s.jobs)")
 
@@ -91,7 +99,7 @@ def test_example_from_the_first_click_to_the_corrected_label(page):
 
 def _check_view(page: Any, label: np.ndarray) -> None:
     """The layer holds the label; classes can be switched off, lesions are jumped to."""
-    shown = np.array(in_viewer(page, "Array.from(nv.volumes[1].img)"), np.uint8)
+    shown = voxels(page, "nv.volumes[1].img")
     ours = np.where(label == 4, 3, label)  # the page's own ids
     assert np.array_equal(shown, ours.ravel("F"))
     page.click("#classes button >> nth=0")
@@ -100,6 +108,9 @@ def _check_view(page: Any, label: np.ndarray) -> None:
     page.click("#classes button >> nth=0")
     page.click("#lesions button >> nth=0")
     assert "mm" in page.inner_text("#location")
+    until(page, "document.getElementById('values').textContent.includes('truth: ')")
+    told = page.inner_text("#values")
+    assert re.match(r"FLAIR [\d.]+, T1 [\d.]+, T1ce [\d.]+, T2 [\d.]+ · prediction: [NE]", told)
     page.select_option("#layer", "probability-0")
     until(page, "document.getElementById('legend').textContent.includes('100')")
     page.select_option("#modality", label="T1ce")
@@ -127,23 +138,35 @@ def _check_drawing(page: Any, label: nib.Nifti1Image) -> None:
     page.wait_for_selector("#drawbar:not([hidden])")
     page.click("#pens >> text=ET")
     box = page.locator("#view-a").bounding_box()
-    before = in_viewer(page, TOTAL)
+    before = voxels(page, "nv.drawBitmap")
     for down in (0.35, 0.6):
-        page.mouse.move(box["x"] + box["width"] * 0.35, box["y"] + box["height"] * down)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * down, steps=4)
-        page.mouse.up()
+        _stroke(page, box, down)
     twice = in_viewer(page, TOTAL)
     page.click("#undo")
     page.wait_for_timeout(500)
-    drawn = np.array(in_viewer(page, "Array.from(nv.drawBitmap)"), np.uint8)
-    assert before != twice and drawn.sum() not in (before, twice)
+    once = in_viewer(page, TOTAL)
+    in_viewer(page, "nv.moveCrosshairInVox(0, 0, 3)")
+    _stroke(page, box, 0.35)
+    thrice = in_viewer(page, TOTAL)
+    page.click("#between")
+    until(page, f"document.getElementById('view-a').niivue.{TOTAL[3:]} !== {thrice}")
+    drawn = voxels(page, "nv.drawBitmap")
+    assert len({before.sum(), once, twice}) == 3
+    slices = np.flatnonzero((drawn != before).reshape(label.shape[2], -1).any(axis=1))
+    assert slices.tolist() == list(range(slices[0], slices[0] + 4))
     page.click("#save")
     page.wait_for_selector("#downloads >> text=corrected label")
     corrected = nib.as_closest_canonical(saved(page, "corrected"))  # NiiVue draws in RAS
     found = np.asarray(corrected.dataobj)
     assert np.array_equal(np.where(found == 4, 3, found).ravel("F"), drawn)
     assert label.shape == corrected.shape
+
+
+def _stroke(page: Any, box: dict, down: float) -> None:
+    page.mouse.move(box["x"] + box["width"] * 0.35, box["y"] + box["height"] * down)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * down, steps=4)
+    page.mouse.up()
 
 
 def test_scan_that_lacks_a_modality_is_told_so_and_then_sent(page, app_address, tmp_path, phantoms):

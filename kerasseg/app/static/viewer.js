@@ -117,7 +117,7 @@ export class Viewer {
 
   jump(mm) {
     this.nv.scene.crosshairPos = this.nv.mm2frac(mm);
-    this.nv.updateGLVolume();
+    this.nv.drawScene();
     this.nv.createOnLocationChange();
   }
 
@@ -125,7 +125,7 @@ export class Viewer {
     this.nv.broadcastTo([other.nv], { "2d": true, "3d": true });
     other.nv.broadcastTo([this.nv], { "2d": true, "3d": true });
     other.nv.scene.crosshairPos = [...this.nv.scene.crosshairPos];
-    other.nv.updateGLVolume();
+    other.nv.drawScene();
   }
 
   // Draw: the label at an address becomes the drawing, its layer goes.
