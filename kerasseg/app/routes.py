@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
@@ -22,13 +23,14 @@ from starlette.exceptions import HTTPException
 from kerasseg import anatomy
 from kerasseg.app import uploads, views
 from kerasseg.app.jobs import start_job
+from kerasseg.app.prompts import Place, takes_prompts
 from kerasseg.app.runs import Choices, Runs
 from kerasseg.app.sessions import Session, Sessions
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.phantom import PhantomSource
 from kerasseg.errors import UserError
-from kerasseg.serving.server.limits import Limits, Reason, Refusal, without_folders
-from kerasseg.serving.server.models import WorkQueue
+from kerasseg.serving.server.limits import Limits, Reason, Refusal, bad_input, without_folders
+from kerasseg.serving.server.models import WorkQueue, wait
 from kerasseg.serving.server.requests import Requests, read_body
 
 _STATIC = Path(__file__).parent / "static"
@@ -107,6 +109,11 @@ class _Look(_Strict):
 class _NewScan(_Strict):
     run: int = 0
     roles: dict[str, str] = {}
+
+
+class _Prompt(_Strict):
+    run: int = 0
+    corners: list[Place] = Field(min_length=1, max_length=2)
 
 
 class _NewJob(_Strict):
@@ -256,7 +263,19 @@ def page_app(page: Page) -> FastAPI:
     @app.get("/api/scans/{key}/{what}.nii.gz")
     def scan_view(request: Request, key: str, what: str) -> Response:
         found = _session(request, page).scan(key)
-        return _nifti(views.nifti(views.scan_view(found, what), found))
+        return _bytes(views.nifti(views.scan_view(found, what), found))
+
+    @app.post("/api/scans/{key}/prompt")
+    def prompt(request: Request, key: str, asked: _Prompt) -> Response:
+        found = _session(request, page).scan(key)
+        if not takes_prompts(page.runs.run(asked.run).experiment):
+            raise bad_input("This model takes no points and boxes: choose a SAM of axial slices.")
+
+        def answer() -> bytes:
+            mask = page.runs.prompter(asked.run).answer(found, asked.run, asked.corners)
+            return np.packbits(mask).tobytes()
+
+        return _bytes(wait(page.queue.put(answer), page.limits.seconds))
 
     @app.get("/api/scans/{key}/values")
     def values(request: Request, key: str, d: int, h: int, w: int, job: str = "") -> Any:
@@ -277,7 +296,7 @@ def page_app(page: Page) -> FastAPI:
     def job_view(request: Request, key: str, what: str) -> Response:
         session = _session(request, page)
         found = session.job(key)
-        return _nifti(views.nifti(views.job_view(found, what, session), found.scan))
+        return _bytes(views.nifti(views.job_view(found, what, session), found.scan))
 
     @app.put("/api/jobs/{key}/drawing")
     async def drawing(request: Request, key: str) -> Any:
@@ -322,7 +341,7 @@ def _error(status: int, sentence: str) -> Response:
     return Response(json.dumps({"error": sentence}), status, media_type="application/json")
 
 
-def _nifti(data: bytes) -> Response:
+def _bytes(data: bytes) -> Response:
     return Response(data, media_type="application/octet-stream")
 
 

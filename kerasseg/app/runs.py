@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from kerasseg import anatomy
+from kerasseg.app.prompts import Prompter, takes_prompts
 from kerasseg.config.evaluation import EvaluationSettings, PostprocessingSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.run import read_run
@@ -68,6 +69,7 @@ class OfferedRun:
             "modalities": list(self.experiment.data.modalities),
             "channels": list(channels),
             "softmax": anatomy.ACTIVATIONS[model.target] == "softmax",
+            "prompts": takes_prompts(self.experiment),
         }
 
 
@@ -85,6 +87,7 @@ class Runs:
         self.state = "waiting"
         self.model = functools.lru_cache(maxsize=_KEPT)(self._model)
         self._load = functools.cache(self._load_run)
+        self.prompter = functools.cache(lambda number: Prompter(self._load(number)))
 
     def run(self, number: int) -> OfferedRun:
         """Return the run of that number, or raise `Refusal`."""
@@ -118,7 +121,10 @@ class Runs:
     def _load_run(self, number: int) -> "LoadedRun":
         from kerasseg.prediction.model import load_run
 
-        return load_run(self.offered[number].folder)
+        run = self.offered[number]
+        # On the page it is the visitor who points, and who does not gets the whole slice's answer.
+        asked = run.experiment.model.sam.prompt_of_truth
+        return load_run(run.folder, ["model.sam.prompt=none"] if asked else [])
 
     def _model(self, number: int, choices: Choices) -> "Model":
         from kerasseg.inference.predictor import build_predictor

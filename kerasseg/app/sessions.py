@@ -53,6 +53,7 @@ class Scan:
             "id": self.key,
             "name": case.case_id,
             "shape": list(case.image.shape[:3]),
+            "to_mm": case.affine[:3].tolist(),
             "to_voxel": np.linalg.inv(case.affine)[:3].tolist(),
             "modalities": [
                 {"id": index, "key": name, "title": anatomy.MODALITY_TITLES.get(name, name)}

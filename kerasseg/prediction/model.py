@@ -65,12 +65,12 @@ class LoadedRun:
 
         Raises `UserError` if the case lacks a modality of the run.
         """
-        prepared = self._prepare(scan)
+        prepared = self.prepare(scan)
         return self._restore(prepared, scan, self.predictor.probabilities(prepared.image))
 
     def members(self, scan: Case) -> Iterator[np.ndarray]:
         """Yield the probabilities of each orientation of the test-time augmentation."""
-        prepared = self._prepare(scan)
+        prepared = self.prepare(scan)
         for member in self.predictor.members(prepared.image):
             yield self._restore(prepared, scan, member)
 
@@ -120,8 +120,11 @@ class LoadedRun:
             voxel_note(*self.voxel_sizes, resampled=resampled).format(format_sizes(scan.spacing))
         ]
 
-    def _prepare(self, scan: Case) -> Case:
-        """Return the case as the training saw it, but not cropped."""
+    def prepare(self, scan: Case) -> Case:
+        """Return a raw case as the training saw it, but not cropped.
+
+        Raises `UserError` if it lacks a modality of the run.
+        """
         needed = self.experiment.data.modalities
         missing = [name for name in needed if name not in scan.modalities]
         if missing:

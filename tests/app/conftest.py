@@ -16,6 +16,7 @@ import pytest
 
 from kerasseg.config.load import load_experiment
 from tests.conftest import TINY
+from tests.models.sam.test_sam_run import SAM
 from tests.program import Program
 from tests.run_folders import SLICES, SMALL, write_run
 
@@ -88,7 +89,7 @@ def started(arguments: list) -> tuple[Program, str]:
 @pytest.fixture(scope="session")
 def app_runs(shared_once) -> dict[str, Path]:
     """volumes: 3-D, regions of four modalities. other: with other weights.
-    slices: 2-D, tumour of any kind in LGG. pictures: 2-D, grey pictures."""
+    slices: 2-D, tumour of any kind in LGG. pictures: 2-D, grey pictures. sam: SAM, of FLAIR."""
 
     def build(root: Path) -> None:
         patch = "pipeline.patch_size=[32,48,48]"
@@ -100,13 +101,14 @@ def app_runs(shared_once) -> dict[str, Path]:
             "other": load_experiment(None, [*TINY, *SMALL, *brats, patch]),
             "slices": load_experiment(None, [*TINY, *SLICES, *lgg]),
             "pictures": load_experiment(None, [*TINY, *SLICES, *pairs, "data.size=[16,20]"]),
+            "sam": load_experiment(None, [*SAM, *brats]),
         }
         for seed, (name, experiment) in enumerate(experiments.items()):
             write_run(root / name, experiment, seed)
         keras.backend.clear_session()
 
     root = shared_once("app_runs", build)
-    return {name: root / name for name in ("volumes", "other", "slices", "pictures")}
+    return {name: root / name for name in ("volumes", "other", "slices", "pictures", "sam")}
 
 
 @pytest.fixture(scope="session")

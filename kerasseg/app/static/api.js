@@ -1,6 +1,9 @@
 // Requests to the server; what it refuses becomes an Error with the server's own sentence.
 
 async function answer(response) {
+  if (response.ok && response.headers.get("content-type") === "application/octet-stream") {
+    return new Uint8Array(await response.arrayBuffer());
+  }
   if (response.ok) return response.json();
   let sentence = `The server answered ${response.status}.`;
   try { sentence = (await response.json()).error || sentence; } catch { /* no sentence came */ }

@@ -2,6 +2,7 @@
 
 import { element, fill, get, make, post, put, remove, say } from "./api.js";
 import { showComparison, showLesions, showValues, showVolumes } from "./findings.js";
+import { startPrompting, useTool } from "./prompts.js";
 import { show as showTray, startSending } from "./send.js";
 import { Viewer, colourTable, hasWebGL } from "./viewer.js";
 
@@ -248,7 +249,7 @@ async function showCompared() {
 }
 
 function atLocation(at, viewer) {
-  if (viewer !== first || !at) return;
+  if (viewer !== first || !at || !scan()) return;
   const [image, over] = at.values;
   const parts = [`${[...at.mm].slice(0, 3).map((v) => v.toFixed(0)).join(", ")} mm`];
   if (image) parts.push(`${element("modality").selectedOptions[0]?.textContent}: ${Math.round(image.value * 100) / 100}`);
@@ -260,8 +261,13 @@ function atLocation(at, viewer) {
     else parts.push(`${over.value}${name.startsWith("probability") || name === "entropy" ? " %" : ""}`);
   }
   element("location").textContent = parts.join(" · ");
-  const place = scan().to_voxel.map((row) => row.reduce((sum, factor, i) => sum + factor * (at.mm[i] ?? 1), 0));
-  askValues(place);
+  askValues(voxelAt(at.mm));
+}
+
+// The voxel (d, h, w) at a place in mm.
+function voxelAt(mm) {
+  const found = scan().to_voxel.map((row) => row[0] * mm[0] + row[1] * mm[1] + row[2] * mm[2] + row[3]);
+  return found.map((at, axis) => Math.min(Math.max(Math.round(at), 0), scan().shape[axis] - 1));
 }
 
 // All that is known at a voxel: asked of the server once the crosshair rests, and read out.
@@ -269,7 +275,7 @@ let resting = null;
 function askValues(place) {
   clearTimeout(resting);
   resting = setTimeout(async () => {
-    const [d, h, w] = place.map((at, axis) => Math.min(Math.max(Math.round(at), 0), scan().shape[axis] - 1));
+    const [d, h, w] = place;
     const label = job()?.state === "done" ? `&job=${shown.job}` : "";
     try {
       showValues(await get(`api/scans/${shown.scan}/values?d=${d}&h=${h}&w=${w}${label}`));
@@ -315,6 +321,7 @@ async function startDrawing() {
   await first.draw(layerOf(j, j.corrected ? "corrected" : "label")[0], colourTable(classes()));
   element("layer").value = "";
   element("drawbar").hidden = false;
+  element("prompts").hidden = !prompted();
   const choose = (id) => {
     pen = id;
     element("pens").replaceChildren(...names.map(({ id: value, name, colour }) => {
@@ -328,12 +335,23 @@ async function startDrawing() {
   choose(names[1].id);
 }
 
+// The SAM that is asked by points and boxes: the chosen model if it is one.
+const prompted = () => [run(), ...state.runs].find((r) => r.prompts);
+
+async function askSam(places) {
+  const corners = places.map(voxelAt);
+  if (corners.some(([d]) => d !== corners[0][0])) throw new Error("Draw the box on an axial slice.");
+  const bits = await post(`api/scans/${shown.scan}/prompt`, { run: prompted().id, corners });
+  first.paint(bits, scan(), corners[0][0], pen);
+}
+
 function usePen() {
   if (drawing) first.pen(pen, element("pen-fill").checked && pen > 0, Number(element("pen-size").value));
 }
 
 async function endDrawing() {
   drawing = false;
+  useTool("");
   first.endDrawing();
   element("drawbar").hidden = true;
   await refresh();
@@ -354,7 +372,12 @@ async function savePng() {
   URL.revokeObjectURL(link.href);
 }
 
-async function predict() {
+// Predict a new scan, and show it meanwhile: drawing a large one takes a browser seconds.
+async function begin(made) {
+  try { await predict(made.id); } finally { await refresh(); await showScan(made.id); }
+}
+
+async function predict(id = shown.scan) {
   const threshold = Number(element("threshold").value) / 100;
   const choices = {
     mirror: element("mirror").value,
@@ -362,19 +385,16 @@ async function predict() {
     postprocessing: element("postprocessing").checked,
     uncertainty: element("uncertainty").checked,
   };
-  await post("api/jobs", { scan: shown.scan, run: run().id, choices });
+  await post("api/jobs", { scan: id, run: run().id, choices });
 }
 
 function wire() {
   const on = (id, name, work) => element(id).addEventListener(name, () => act(work));
   on("example", "click", async () => {
-    const made = await post("api/example");
-    await refresh();
-    await showScan(made.id);
-    await predict();
+    await begin(await post("api/example"));
   });
   on("scans", "change", () => showScan(element("scans").value));
-  on("predict", "click", predict);
+  on("predict", "click", () => predict());
   on("modality", "change", () => showImages());
   on("view", "change", () => showImages());
   on("layer", "change", showLayer);
@@ -387,6 +407,7 @@ function wire() {
     if (!pen || !first.fillBetween(pen)) throw new Error("Draw a class on two axial slices with others between them first.");
   });
   on("png", "click", savePng);
+  for (const name of ["point", "box"]) element(`tool-${name}`).addEventListener("click", () => useTool(name));
   for (const id of ["pen-size", "pen-fill"]) element(id).addEventListener("input", usePen);
   element("runs").addEventListener("change", () => { updateNeeds(); showTray(); });
   element("opacity").addEventListener("input", () => {
@@ -413,11 +434,12 @@ async function start() {
   wire();
   startSending({
     facts, needed: run,
-    done: (made) => act(async () => { await refresh(); await showScan(made.id); await predict(); }),
+    done: (made) => act(() => begin(made)),
   });
   if (!planesOnly) {
     first = new Viewer(element("view-a"), atLocation);
     await first.start();
+    startPrompting(first, (places) => act(() => askSam(places)));
   } else element("canvases").hidden = true;
   await refresh();
   state.jobs.filter((j) => j.state === "done").forEach((j) => seen.add(j.id));

@@ -154,6 +154,20 @@ export class Viewer {
     return filled;
   }
 
+  // Draw a class where the bits of an axial plane (h, w) of a scan are set.
+  paint(bits, { shape, to_mm }, plane, value) {
+    const sizes = this.nv.back.dimsRAS.slice(1, 4);
+    for (let i = 0; i < shape[1] * shape[2]; i++) {
+      if (!(bits[i >> 3] & (128 >> (i & 7)))) continue;
+      const voxel = [plane, Math.floor(i / shape[2]), i % shape[2], 1];
+      const mm = to_mm.map((row) => row.reduce((sum, factor, k) => sum + factor * voxel[k], 0));
+      const [x, y, z] = this.nv.mm2frac(mm).map((at, axis) => Math.floor(at * sizes[axis]));
+      this.nv.drawBitmap[x + sizes[0] * (y + sizes[1] * z)] = value;
+    }
+    this.nv.drawAddUndoBitmap();
+    this.nv.refreshDrawing(true);
+  }
+
   // The drawing as NIfTI on the grid of the scan's files.
   drawing() {
     return this.nv.saveImage({ filename: "", isSaveDrawing: true });

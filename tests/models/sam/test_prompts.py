@@ -145,7 +145,7 @@ def test_boxes_of_another_run_are_the_same_of_records_and_of_raw_scans(runs, tmp
     filled = boxes.any(axis=(1, 2))
     assert filled.any() and not (found[~filled] > 1e-6).any()
     index = int(np.argmax(boxes.sum(axis=(1, 2))))
-    stored = first._prepare(scan)  # with both networks on one grid, the images are the same
+    stored = first.prepare(scan)  # with both networks on one grid, the images are the same
     given = predictor.with_prompt(stored.image, boxes)[index, ..., -1]
     parts, count = ndimage.label(boxes[index], np.ones((3, 3)))
     assert given.sum() == max(np.bincount(parts.ravel())[1:]) and count >= 1

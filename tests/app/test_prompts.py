@@ -1,0 +1,71 @@
+"""A SAM on the page is asked by a point or a box, and answers from a stored embedding."""
+
+import numpy as np
+import pytest
+
+from kerasseg.app.prompts import Prompter, takes_prompts
+from kerasseg.app.sessions import Session
+from kerasseg.errors import UserError
+from kerasseg.models.sam.network import with_prompt
+from kerasseg.prediction.model import load_run
+from kerasseg.prediction.prediction import array_case
+from kerasseg.run import read_run
+
+BOX = [(5, 4, 3), (5, 12, 15)]
+
+
+@pytest.fixture
+def scan(tmp_path, phantoms):
+    return Session("key", tmp_path / "session").add_scan(
+        array_case(phantoms[0][0][..., :1], (1.0, 1.0, 1.0), ("flair",))
+    )
+
+
+def expected(run, scan, kind, low, high):
+    """The probabilities (h, w) that the whole network with a prompt gives of slice 5."""
+    sam = run.experiment.model.sam.model_copy(
+        update={"prompt": kind, "box_margin": 0.0, "points": 1}
+    )
+    network = with_prompt(
+        run.predictor.network, run.experiment.model.model_copy(update={"sam": sam})
+    )
+    image = run.prepare(scan.case).image[5:6]
+    asked = np.zeros((*image.shape[:3], 1), np.float32)
+    asked[0, low[0] : high[0] + 1, low[1] : high[1] + 1] = 1
+    return np.asarray(network([image, asked]))[0, ..., 0]
+
+
+def test_answers_are_those_of_the_whole_network(app_runs, scan, tmp_path):
+    run = load_run(app_runs["sam"])
+    prompter, settings = Prompter(run), run.predictor.settings
+    cases = {"box": (BOX, (4, 3), (12, 15)), "points": ([(5, 9, 8)], (9, 8), (9, 8))}
+    for kind, (corners, low, high) in cases.items():
+        probabilities = expected(run, scan, kind, low, high)
+        threshold = float(np.median(probabilities))  # so that both answers are there
+        run.predictor.settings = settings.model_copy(update={"threshold": threshold})
+        found = prompter.answer(scan, 4, corners)
+        sure = np.abs(probabilities - threshold) > 1e-6
+        assert np.array_equal(found[sure], (probabilities >= threshold)[sure])
+        assert np.array_equal(prompter.answer(scan, 4, corners[::-1]), found)
+        # From now on only the decoder is asked.
+        prompter._encode = None
+    assert [path.name for path in scan.folder.glob("embedding*")] == ["embedding_4_5.npy"]
+
+
+def test_points_outside_and_boxes_across_slices_are_refused(app_runs, scan):
+    prompter = Prompter(load_run(app_runs["sam"]))
+    for corners in ([(5, 99, 0)], [(-1, 0, 0)], [(5, 0, 0), (6, 3, 3)]):
+        with pytest.raises(UserError, match="on one of its axial slices"):
+            prompter.answer(scan, 4, corners)
+
+
+def test_page_asks_a_sam_and_no_other(client, app_runs):
+    runs = client.ask("GET", "/api/state")["runs"]
+    assert [run["name"] for run in runs if run["prompts"]] == ["sam"]
+    assert not takes_prompts(read_run(app_runs["slices"]).experiment)
+    scan = client.ask("POST", "/api/example")
+    at, corners = f"/api/scans/{scan['id']}/prompt", [[30, 20, 20], [30, 50, 50]]
+    status, _, bits = client.send("POST", at, {"run": 4, "corners": corners})
+    assert status == 200 and len(bits) == scan["shape"][1] * scan["shape"][2] // 8
+    assert "no points and boxes" in client.refused("POST", at, {"run": 0, "corners": corners})
+    assert "axial" in client.refused("POST", at, {"run": 4, "corners": [[99, 0, 0]]})
