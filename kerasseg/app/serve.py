@@ -119,6 +119,7 @@ def serve_app(
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         host = f"[{address.host}]" if ":" in address.host else address.host
+        listener.listen()  # whoever reads the address may come at once, and waits
         secret = f"?token={quote(address.token)}" if address.token else ""
         say(
             f"http://{host}:{listener.getsockname()[1]}/{secret} (research use only). Ctrl-C stops."
