@@ -12,6 +12,7 @@ from kerasseg.cli.options import (
     Layout,
     check_split,
     finish_prediction,
+    say_warnings,
     with_tensorflow,
 )
 from kerasseg.errors import UserError
@@ -160,6 +161,7 @@ def evaluate(
             if not text.startswith("metrics."):
                 raise UserError(f"{text}: files are scored as they are; they take metrics.* only.")
         section = load_experiment(None, settings).metrics
+        say_warnings(section.warnings)
         folder = output or Path("evaluation")
         _show_evaluation(evaluate_files(predictions, truths, folder, labels, section, images))
         return
@@ -176,6 +178,7 @@ def evaluate(
             f"the run alone: leave {settings[0]} out."
         )
     found = [read_evaluated(folder, settings) for folder in runs]
+    say_warnings(dict.fromkeys(w for run in found for w in run.experiment.metrics.warnings))
     with_tensorflow()
     from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs
     from kerasseg.evaluation.tune_postprocessing import tune_run

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -92,13 +92,13 @@ def read_experiment(
     else:
         experiment = load_experiment(config or DEMO_CONFIG, overrides or ())
     if warn:
-        say_warnings(experiment)
+        say_warnings(experiment.warnings)
     return experiment
 
 
-def say_warnings(experiment: "Experiment") -> None:
-    """Write what the settings of an experiment make one wonder about to standard error."""
-    for warning in experiment.warnings:
+def say_warnings(warnings: Iterable[str]) -> None:
+    """Write what settings make one wonder about to standard error."""
+    for warning in warnings:
         typer.echo(f"Warning: {warning}", err=True)
 
 

@@ -76,6 +76,7 @@ def export(
     """
     from kerasseg.config.load import split_settings
     from kerasseg.run import read_run
+    from kerasseg.serving.protocol import check_output, onnx_files
 
     runs, settings = split_settings(arguments)
     if not runs:
@@ -105,6 +106,7 @@ def export(
             )
     for run in runs:
         read_run(run, settings)  # refuses it now, not after the seconds of TensorFlow
+    (onnx_files if format == "onnx" else check_output)(output)
     with_tensorflow()
     if format == "onnx":
         _export_onnx(runs, output, precision, labels, tolerance)

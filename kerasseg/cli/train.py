@@ -119,7 +119,7 @@ def tune(
     from kerasseg.tuning.search import load_search
 
     search = load_search(config, overrides or ())
-    say_warnings(search.base)
+    say_warnings(search.base.warnings)
     _start_tensorflow_without_gpus()
     from kerasseg.tuning.tune import tune as tune_here
     from kerasseg.tuning.tune import tune_as_chief, tune_as_worker

@@ -292,8 +292,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _problem(error: Exception, text: str) -> str:
     """Return what is wrong with YAML, whose line `text` it is, and what to do where it is known."""
-    if "{case}" in text and "'{" not in text and '"{' not in text:
-        return "a pattern that begins with {case} needs quotes, such as '{case}_flair.nii.gz'"
+    if ("{case}" in text or "{patient}" in text) and "'{" not in text and '"{' not in text:
+        return "a pattern that begins with a brace needs quotes, such as '{case}_flair.nii.gz'"
     return str(getattr(error, "problem", None) or error)
 
 

@@ -80,18 +80,9 @@ def findings_of(case: Case) -> Iterator[Finding]:
         yield from _channel(case, values, modality, lows[channel], highs[channel])
     if np.isfinite(lows).all() and np.isfinite(highs).all():
         yield from _copies(case, inside)
-    shortest, longest = VOXEL_MM
-    sizes = case.spacing
-    if (
-        any(not shortest <= size <= longest for size in sizes)
-        or max(sizes) <= LONGEST_MM
-        or min(sizes) >= SHORTEST_MM
-    ):
-        message = (
-            f"voxels of {format_sizes(sizes)} mm (depth x height x width) are impossible in "
-            "a scan of a head: correct the voxel size or its unit in the header (xyzt_units)"
-        )
-        yield Finding("error", "spacing", message)
+    impossible = voxel_error(case.spacing)
+    if impossible:
+        yield Finding("error", "spacing", impossible)
     for note in case.notes:
         yield Finding("warning", "note", note)
     if case.label is None:
@@ -294,6 +285,18 @@ def note_on_intensities(case: Case, data: DataSettings) -> list[str]:
         "look otherwise to a network: the masks are not to be trusted; give scans of that kind, or "
         "use a run that was trained on this one"
     ]
+
+
+def voxel_error(sizes: Sequence[float]) -> str | None:
+    """Say that no scan of a head has voxels of these sizes (D, H, W) in mm; else nothing."""
+    shortest, longest = VOXEL_MM
+    each = all(shortest <= size <= longest for size in sizes)
+    if each and max(sizes) > LONGEST_MM and min(sizes) < SHORTEST_MM:
+        return None
+    return (
+        f"voxels of {format_sizes(sizes)} mm (depth x height x width) are impossible in a scan of "
+        "a head: correct the voxel size or its unit in the header (xyzt_units)"
+    )
 
 
 def voxel_note(smallest: Sequence[float], largest: Sequence[float], *, resampled: bool) -> str:

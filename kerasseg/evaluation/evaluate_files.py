@@ -16,6 +16,7 @@ from kerasseg import __version__, anatomy
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.config.layouts import PICTURES
 from kerasseg.datasets.case import Grid, bring_to, lps_grid
+from kerasseg.datasets.checks import voxel_error
 from kerasseg.datasets.discovery import patient_of, unclear_patients
 from kerasseg.datasets.folders import files_below, unpacked
 from kerasseg.datasets.labels import CONVENTIONS, canonical_labels, is_named_as_2023
@@ -169,11 +170,15 @@ def read_pair(
 
     Raises:
         UserError: the files differ in shape, voxel size or place in space, or hold a label value
-            that is not in `label_map`, or a 4 where another file has a 3.
+            that is not in `label_map`, or a 4 where another file has a 3; or no head has voxels
+            of their size, so that distances and volumes would be wrong.
     """
     truth, grid = _read(pair.truth, label_map)
     prediction, other = _read(pair.prediction, label_map)
     _check_same_grid(pair, grid, other)
+    impossible = voxel_error(grid.spacing)
+    if impossible:
+        raise UserError(f"{pair.truth}: {impossible}.")
     labels = [
         canonical_labels(_known(values, label_map, path, enhancing), label_map, path, chosen=True)
         for values, path in (

@@ -6,7 +6,6 @@ that a server is started with.
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -26,13 +25,12 @@ from kerasseg.prediction.model import Model, load
 from kerasseg.progress import track
 from kerasseg.run import Run
 from kerasseg.serving.graph_input import COMPRESSIONS, DTYPES, Accepted
-from kerasseg.serving.protocol import WARM_UP_FILE, serving_apis, version_number
+from kerasseg.serving.protocol import WARM_UP_FILE, check_output, serving_apis, version_number
 from kerasseg.serving.signatures import ExportedModel
 
 LARGEST_VOLUME = 2**26
 """Voxels D x H x W: seven BraTS volumes."""
 _LARGEST_ID = 255
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _WARM_UP_SHAPE: Final = (4, 5, 6)
 """Voxels of the volume; it is one window of any network."""
 _TEMPLATES: Final = Path(__file__).with_name("templates")
@@ -158,23 +156,6 @@ def _format_value(value: object) -> str:
     if value is None:
         return "null"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def check_output(folder: Path) -> None:
-    """Raise `UserError` if no model can be written into `folder`."""
-    if not _NAME.fullmatch(folder.name):
-        raise UserError(
-            f"--output {folder}: its last part is the name that clients use, so it must start with "
-            "a letter and have letters, digits, _, - and . only, such as models/brain."
-        )
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise UserError(f"--output {folder}: {path} is a file; name a folder, models/NAME.")
-    if (folder / "saved_model.pb").exists() or (folder / "config.yaml").exists():
-        raise UserError(
-            f"--output {folder} is a SavedModel or a run itself: name the folder of a model, in "
-            "which every export is a version of its own."
-        )
 
 
 def write_version(folder: Path, write: Callable[[Path], None]) -> Path:

@@ -44,6 +44,7 @@ from kerasseg.serving.onnx_check import (
     exact_twin,
     largest_difference,
 )
+from kerasseg.serving.protocol import onnx_files
 from kerasseg.targets import WRITES
 
 Precision = Literal["float32", "float16", "int8"]
@@ -88,7 +89,7 @@ def export_onnx(
             "of patches alone, and combining several is the work of a SavedModel: export them one "
             "by one, or without --format."
         )
-    places = _output_paths(output)
+    places = onnx_files(output)
     _check_packages()
     model = load(runs[0])
     (run,) = model.runs
@@ -403,20 +404,6 @@ def _describe_inference(
         },
         "postprocessing": notes["clean_up"],
     }
-
-
-def _output_paths(output: Path) -> list[Path]:
-    """Return the paths of the model and of NAME.json beside it, if `output` can be written."""
-    if output.suffix != ".onnx":
-        raise UserError(f"--output {output}: --format onnx is written to models/NAME.onnx.")
-    for path in output.parents:
-        if path.exists() and not path.is_dir():
-            raise UserError(f"--output {output}: {path} is a file; name another place.")
-    places = [output, output.with_suffix(".json")]
-    for place in places:
-        if place.exists():
-            raise UserError(f"--output: {place} is there already: name another, or remove it.")
-    return places
 
 
 def _check_packages() -> None:

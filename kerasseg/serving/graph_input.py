@@ -11,7 +11,13 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from kerasseg.datasets.checks import voxel_limits, voxel_note
+from kerasseg.datasets.checks import (
+    LONGEST_MM,
+    SHORTEST_MM,
+    VOXEL_MM,
+    voxel_limits,
+    voxel_note,
+)
 
 DTYPES: Final = MappingProxyType({"float16": 2, "int16": 2, "float32": 4})
 """The types of values that a volume may have, little-endian, and the bytes of each."""
@@ -131,7 +137,17 @@ def check_spacing(spacing: Any) -> Any:
         spacing,
     )
     with tf.control_dependencies([size]):
-        return tf.where(spacing == 0, 1.0, spacing)
+        spacing = tf.where(spacing == 0, 1.0, spacing)
+    shortest, longest = VOXEL_MM
+    possible = require(
+        tf.reduce_all((spacing >= shortest) & (spacing <= longest))
+        & (tf.reduce_max(spacing) > LONGEST_MM)
+        & (tf.reduce_min(spacing) < SHORTEST_MM),
+        "spacing is {}, which is impossible in a scan of a head: give the size of a voxel in mm",
+        spacing,
+    )
+    with tf.control_dependencies([possible]):
+        return tf.identity(spacing)
 
 
 def voxel_warning(spacing: Any, accepted: Accepted) -> Any:

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import math
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from kerasseg.errors import UserError
+
+_MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 def missing_extra(error: ImportError) -> UserError:
@@ -273,6 +276,37 @@ def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     raise ValueError("a number is cut or too long")
+
+
+def check_output(folder: Path) -> None:
+    """Raise `UserError` if no model can be written into `folder`."""
+    if not _MODEL_NAME.fullmatch(folder.name):
+        raise UserError(
+            f"--output {folder}: its last part is the name that clients use, so it must start with "
+            "a letter and have letters, digits, _, - and . only, such as models/brain."
+        )
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output {folder}: {path} is a file; name a folder, models/NAME.")
+    if (folder / "saved_model.pb").exists() or (folder / "config.yaml").exists():
+        raise UserError(
+            f"--output {folder} is a SavedModel or a run itself: name the folder of a model, in "
+            "which every export is a version of its own."
+        )
+
+
+def onnx_files(output: Path) -> list[Path]:
+    """Return the paths of the model and of NAME.json beside it, if `output` can be written."""
+    if output.suffix != ".onnx":
+        raise UserError(f"--output {output}: --format onnx is written to models/NAME.onnx.")
+    for path in output.parents:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output {output}: {path} is a file; name another place.")
+    places = [output, output.with_suffix(".json")]
+    for place in places:
+        if place.exists():
+            raise UserError(f"--output: {place} is there already: name another, or remove it.")
+    return places
 
 
 def version_number(name: str) -> int | None:

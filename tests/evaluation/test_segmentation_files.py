@@ -184,6 +184,15 @@ def test_a_file_that_does_not_fit_is_refused(folders, name, values, affine, word
     assert "case0.nii" in str(error.value), name
 
 
+def test_voxels_in_centimetres_are_refused(tmp_path):
+    """Distances would be ten times too short, and volumes a thousand times too small."""
+    for side in ("pred", "truth"):
+        write_nifti(tmp_path / side / "a.nii", labels(0), LPS * [0.1, 0.1, 0.1, 1])
+    (pair,) = find_pairs(tmp_path / "pred", tmp_path / "truth")
+    with pytest.raises(UserError, match=r"a.nii: voxels of 0.1x0.1x0.1 mm .* impossible"):
+        read_pair(pair, *parse_labels(None))
+
+
 def test_4_under_the_names_of_2023_and_later_is_asked_about(tmp_path):
     """It is a resection cavity from 2024 on, and files without a 3 do not contradict it."""
     for side in ("pred", "truth"):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,9 @@ def test_a_wrong_run_or_input_is_refused_before_tensorflow_is_started(runs, monk
     for scans, reason in (("notes.txt", "no case in"), ("gone", "gone does not exist")):
         with pytest.raises(UserError, match=f"INPUT: .*{reason}"):
             evaluate.predict([str(runs["volumes"]), str(tmp_path / scans)], tmp_path / "out")
+    for name, output in (("savedmodel", "1st"), ("onnx", "models/brain")):
+        with pytest.raises(UserError, match=f"--output {output}:"):
+            serving.export([str(runs["volumes"])], Path(output), format=name)
     words = [str(tmp_path / "no_run"), str(tmp_path)]
     with pytest.raises(UserError, match="no_run is not there"):
         evaluate.predict(words, tmp_path / "out")

@@ -27,9 +27,9 @@ def make(tmp_path, *options, dimensions=3):
     return experiment, network, compile_for_training(experiment, network, 10)
 
 
-def make_batch(experiment, seed=0):
+def make_batch(experiment, seed=0, shape=None):
     rng = np.random.default_rng(seed)
-    shape = SIZES[experiment.model.dimensions]
+    shape = shape or SIZES[experiment.model.dimensions]
     image = rng.normal(size=(*shape, 4)).astype(np.float32)
     label = rng.integers(0, 4, shape).astype(np.uint8)
     return image, label_to_masks(label, experiment.model.target).astype(np.uint8)
@@ -196,6 +196,12 @@ SGD = (
 )
 """Its steps are in proportion to the gradient; Adam's blow up the last digit of a small one."""
 TINY_LEVELS = ("model.features=[3,4]", "model.bottleneck=5")
+PRETRAINED_SIZE = (3, 96, 96)
+"""Of slices of 32 pixels and less one pixel is left in the deepest layers, and their norms are over
+the three values of the batch: they blow up the last digit of what comes in. Changed by one unit in
+it, the plain step itself gives moving variances that differ by 0.004, and the compiled one differs
+by 0.1. Over the 27 values of these slices weights agree to 2e-7, moving variances to 5e-6."""
+
 KINDS = {
     "3-D": (3, "model.norm=instance"),
     "heads": (3, "model.residual=both", "model.downsampling=strided", "model.deep_supervision=1"),
@@ -222,6 +228,7 @@ KINDS = {
         "model={dimensions: 2, network: pretrained_unet, target: binary, norm: batch, "
         "decoder_blocks: 1, pretrained: {encoder: mobilenetv2, weights: none, "
         "decoder_features: [4, 4, 4, 4, 4]}}",
+        f"pipeline.patch_size={list(PRETRAINED_SIZE[1:])}",
     ),
 }
 KINDS["together"] = (3, *(o for k in ("heads", "attention") for o in KINDS[k][1:]))
@@ -255,7 +262,8 @@ def test_a_step_compiled_by_xla_is_the_plain_step(tmp_path, kind, policy):
             )
             assert model.compiled_by_xla == compiled
             start = model.get_weights()
-            batches = [make_batch(experiment, seed) for seed in range(4)]
+            size = PRETRAINED_SIZE if kind == "pretrained" else None
+            batches = [make_batch(experiment, seed, size) for seed in range(4)]
             if model.augmentation is not None:
                 batches = [(i.astype(np.float16), m, seeds_of([1, 2], len(i))) for i, m in batches]
             parts = (np.stack(part) for part in zip(*batches, strict=True))
@@ -267,9 +275,7 @@ def test_a_step_compiled_by_xla_is_the_plain_step(tmp_path, kind, policy):
         keras.config.set_dtype_policy("float32")
     exact = policy == "float32"
     np.testing.assert_allclose(*losses, rtol=1e-5 if exact else 1e-2)
-    # The 50 norms of a pretrained encoder, over a few pixels, blow up the last digits: there the
-    # losses of both updates are compared alone.
-    for plain, compiled in zip(*after, strict=True) if kind != "pretrained" else ():
+    for plain, compiled in zip(*after, strict=True):
         np.testing.assert_allclose(compiled, plain, atol=1e-5 if exact else 1e-2)
     moved = [np.abs(new - old).max() for new, old in zip(after[0], start, strict=True)]
     assert max(moved) > (1e-3 if exact else 2e-2), "or there was nothing to compare"
