@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,6 +168,7 @@ def test_settings_of_evaluate_and_compare(monkeypatch, capsys):
 
     def remember(folder, overrides):
         read.append((str(folder), list(overrides)))
+        return SimpleNamespace(experiment=load_experiment(None, overrides))
 
     def stop():
         raise UserError("far enough")
@@ -180,6 +182,9 @@ def test_settings_of_evaluate_and_compare(monkeypatch, capsys):
     assert run_here("evaluate", "a", "b", flips, "--set", "tolerance=2") == 2
     assert read == [("a", [flips, tolerance]), ("b", [flips, tolerance])]
     capsys.readouterr()
+    without_effect = ("metrics.empty=skip", "metrics.empty_distance=9")
+    assert run_here("evaluate", "a", "b", *without_effect) == 2
+    assert capsys.readouterr().err.count("metrics.empty_distance has no effect") == 1
     for arguments, words in (
         (["compare", "a", tolerance, "b"], "name it before the first run"),
         (["evaluate", "a", flips, "--tune-postprocessing"], f"leave {flips} out"),

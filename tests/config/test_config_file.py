@@ -405,7 +405,7 @@ def test_a_mistake_on_the_command_line_is_not_the_files(tmp_path):
     with pytest.raises(UserError, match=f"^{path}: pipeline.patch_size .* must be divisible"):
         load_experiment(path, ["training.epochs=3"])
     path.write_text("data:\n  files:\n    t1: {case}_t1.nii\n")
-    with pytest.raises(UserError, match=r"line 3 .*a pattern that begins with \{case\} needs"):
+    with pytest.raises(UserError, match=r"line 3 .*a pattern that begins with a brace needs"):
         load_experiment(path)
 
 
