@@ -71,7 +71,8 @@ def print_start(
     say(f"Precision  {precision}")
     warmup = warmup_epochs(experiment.optimizer, experiment.training.epochs)
     if warmup < experiment.optimizer.warmup_epochs:
-        say(f"Schedule   warm-up shortened to {warmup} epoch(s), half of training.epochs")
+        shortened = f"shortened to {warmup} epoch(s), half of training.epochs"
+        say(f"Schedule   {f'warm-up {shortened}' if warmup else 'no warm-up: one epoch only'}")
     say(f"Run        {folder} (watch: tensorboard --logdir {folder}/tensorboard)")
 
 

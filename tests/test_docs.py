@@ -88,8 +88,11 @@ def check_settings(verb, context):
     if verb == "tune":
         load_search(config, settings)
     elif verb in OF_RUNS:
-        of_a_run = ["data.root=scans", "model.target=regions"]
-        load_experiment(None, [*of_a_run, *split_settings(settings)[1]])
+        given = split_settings(settings)[1]
+        if any(text.startswith("model.sam.") for text in given):
+            load_experiment(find_config(Path("sam_lgg_2d")), given)
+        else:
+            load_experiment(None, ["data.root=scans", "model.target=regions", *given])
     elif settings or config:
         read_experiment(config, settings, warn=False)
 

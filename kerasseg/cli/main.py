@@ -68,7 +68,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "app": ("kerasseg app runs/NAME", "kerasseg app runs/A runs/B --port 8601"),
     "space": ("kerasseg space runs/NAME --sdk docker --output space",),
-    "tune-report": ("kerasseg tune-report searches/NAME",),
+    "tune-report": ("kerasseg tune-report tuning/NAME",),
     "config": (
         "kerasseg config training.epochs=10 > mine.yaml",
         "kerasseg config --schema > schema.json",
@@ -80,7 +80,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Uses of each verb, which its help shows; the verbs are in the order in which they are used."""
 ADVICE: Final = {
-    "train": "If an epoch was finished, --resume goes on after it.",
+    "train": "The same command goes on with a conversion, --resume with a training.",
     "tune": "The same command again goes on.",
     **dict.fromkeys(("predict", "segment"), "The same command goes on after the finished cases."),
 }

@@ -144,7 +144,7 @@ def _export_onnx(
     if isinstance(dice, dict):
         print(
             f"Mean Dice of {dice['cases']} validation cases: {dice['exported']:.4f}, of the "
-            f"network {dice['network']:.4f}; it may lose {dice['tolerance']:g}."
+            f"network {dice['network']:.4f}; a loss of up to {dice['tolerance']:g} is allowed."
         )
     else:
         print(f"Mean Dice {dice}.")

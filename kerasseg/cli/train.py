@@ -69,7 +69,7 @@ def train(
     try:
         run_experiment(experiment, resume=resume, devices=devices)
     except Stopped as stop:
-        raise stopped(stop, "After the batch in progress; --resume goes on there.") from None
+        raise stopped(stop, "It ended after the current batch; --resume goes on there.") from None
 
 
 def tune(
@@ -97,7 +97,8 @@ def tune(
     worker: Annotated[
         str | None,
         typer.Option(
-            "--worker", help=f"Name of this worker, no other's [{_WORKER}, or machine and process]."
+            "--worker",
+            help=f"Name of this worker; each needs its own [{_WORKER}, or machine and process].",
         ),
     ] = None,
     gpu: Annotated[

@@ -76,7 +76,7 @@ _INTENSITIES = (
     "Voxels of 0 (air) are not counted. Left: curves that differ much are scanners with other "
     "gains, which is why a network never sees these values. Right: after the z-score the curves "
     "should lie close together (bins that tower over all others are cut off); two humps or a spike "
-    "at one edge speak of air that is not 0, or of clipped scans."
+    "at one edge mean that air is not 0, or that the scans were clipped."
 )
 
 

@@ -321,7 +321,7 @@ def _known(
     ]
     if unknown:
         raise UserError(
-            f"{path}: holds label value(s) {', '.join(unknown[:5])}, known are "
+            f"{path}: contains label {', '.join(unknown[:5])}; expected are "
             f"{', '.join(map(str, sorted(label_map)))}: name the ids of NCR, ED and ET with "
             "--labels, such as --labels 1,2,4, or the tumour's with --labels 1."
         )

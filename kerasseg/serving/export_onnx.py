@@ -288,7 +288,7 @@ class _RunCases:
 def _cases_of(folder: Path, precision: Precision) -> tuple[_RunCases | None, str]:
     """Return the run's cases if its Dice is to be measured, else None and the reason why not."""
     if precision == "float32":
-        return None, "not measured: float32 is held to the network's probabilities"
+        return None, "not measured: float32 is checked by its probabilities"
     try:
         run = read_run(folder)
         return _RunCases(run, run.open_store()), ""

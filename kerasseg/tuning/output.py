@@ -70,10 +70,11 @@ class SearchProgress:
             self._print(self._line(record), style="yellow" if record.status == "failed" else None)
 
     def _count(self, record: TrialRecord) -> None:
-        if not record.is_done or record.is_baseline or record.trial_id in self._counted:
+        if not record.is_done or record.trial_id in self._counted:
             return
         self._counted.add(record.trial_id)
-        self._progress.advance(self._task)
+        if not record.is_baseline:
+            self._progress.advance(self._task)
         candidates = [record] if self.best is None else [self.best, record]
         self.best = best_record(candidates, self.search.settings.direction)
 
@@ -90,7 +91,7 @@ class SearchProgress:
             return f"{name:<12} {values}  stopped; kerasseg tune again goes on with it"
         best = ""
         if self.best is not None and not record.is_baseline:
-            best = f"  best {self.best.score:.4f} (trial {self.best.number})"
+            best = f"  best {self.best.score:.4f} ({self.best.title})"
         objective = self.search.settings.objective
         return f"{name:<12} {values}  {objective} {record.score:.4f}  {minutes}{best}"
 

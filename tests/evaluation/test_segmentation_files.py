@@ -106,7 +106,7 @@ def test_pictures_are_scored_like_volumes_of_one_slice(tmp_path, monkeypatch):
     text = page.read_text()
     assert "it counts as 1 mm" in text and "0 background, any other tumour" in text
     (pair, _) = find_pairs(tmp_path / "pred", tmp_path / "truth")
-    with pytest.raises(UserError, match=r"a_mask\.png: holds label value\(s\) 1, known are 0, 255"):
+    with pytest.raises(UserError, match=r"a_mask\.png: contains label 1; expected are 0, 255"):
         read_pair(pair, *parse_labels("255"))
     Image.fromarray(np.zeros((11, 8), np.uint8)).save(tmp_path / "pred" / "a_mask.png")
     with pytest.raises(UserError, match=r"has 8 x 11 x 1 voxels"):
@@ -170,7 +170,7 @@ def test_the_ids_of_a_scheme():
         ("spacing", labels(0), LPS, r"voxels of 1 x 1 x 1 mm .* are 2 x 1 x 3 mm"),
         ("place", labels(0), THICK + np.eye(4, k=3) * 5, r"lies elsewhere .* at \(15.00, 20"),
         ("turned", labels(0), THICK * [-1, 1, 1, 1], "turns its axes"),
-        ("labels", labels(0) + 5, THICK, r"label value\(s\) 5, 6, 7, 9, known are 0, 1, 2, 3, 4"),
+        ("labels", labels(0) + 5, THICK, r"contains label 5, 6, 7, 9; expected are 0, 1, 2, 3, 4"),
         ("both", labels(0, (0, 3, 4, 1)), THICK, "labels 3 and 4 both occur"),
         ("fraction", labels(0) * 0.4, THICK, "must hold whole numbers"),
     ],

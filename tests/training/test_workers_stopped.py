@@ -53,7 +53,7 @@ def check_stopped(workers, folder, step):
     for worker in workers:
         assert worker.code == 143, worker.stderr
         # TensorFlow may report a closed connection after it.
-        assert "After the batch in progress; --resume goes on there.\n" in worker.stderr
+        assert "It ended after the current batch; --resume goes on there.\n" in worker.stderr
         assert not NOISE.search(worker.stderr), worker.stderr
     with np.load(folder / "runs" / "shared" / "checkpoints" / "state.npz") as state:
         progress = json.loads(str(state["progress"]))

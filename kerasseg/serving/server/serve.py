@@ -79,7 +79,7 @@ def serve(
             f"{scheme}://{address.host}:{servers.rest_port}. Ctrl-C stops."
         )
         stop.wait()
-        say("Stopping: what runs is finished first.")
+        say("Stopping; running requests are finished first.")
 
 
 def check_models_folder(root: Path) -> None:
