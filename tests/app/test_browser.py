@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import re
 import struct
 import time
@@ -111,6 +112,9 @@ def _check_view(page: Any, label: np.ndarray) -> None:
     until(page, "document.getElementById('values').textContent.includes('truth: ')")
     told = page.inner_text("#values")
     assert re.match(r"FLAIR [\d.]+, T1 [\d.]+, T1ce [\d.]+, T2 [\d.]+ · prediction: [NE]", told)
+    place = page.inner_text("#location")
+    page.locator("#view-a").press("PageUp")
+    until(page, f"document.getElementById('location').textContent !== {json.dumps(place)}")
     page.select_option("#layer", "probability-0")
     until(page, "document.getElementById('legend').textContent.includes('100')")
     page.select_option("#modality", label="T1ce")

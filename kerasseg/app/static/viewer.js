@@ -5,6 +5,12 @@ import { fillBetween } from "./between.js";
 const { Niivue, NVImage, cmapper } = window.niivue;
 const VIEWS = { axial: 0, coronal: 1, sagittal: 2, multi: 3, render: 4 };
 
+// Steps of the crosshair in voxels (right, front, top): the right side is on the left.
+const KEYS = {
+  ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
+  PageUp: [0, 0, 1], PageDown: [0, 0, -1],
+};
+
 export const hasWebGL = () => Boolean(document.createElement("canvas").getContext("webgl2"));
 
 // NiiVue's table of colours for a label: ids that are switched off are transparent.
@@ -51,6 +57,11 @@ export class Viewer {
       cycleClipPlaneHotKey: "", showLegend: false, maxDrawUndoBitmaps: 24, fontMinPx: 11,
     });
     this.nv.onLocationChange = (at) => onLocation(at, this);
+    canvas.addEventListener("keydown", (event) => {
+      if (!(event.key in KEYS) || !this.nv.volumes.length) return;
+      event.preventDefault(); // the page itself would scroll
+      this.nv.moveCrosshairInVox(...KEYS[event.key]);
+    });
     canvas.niivue = this.nv; // for the tests of this page
     this.base = this.layer = this.label = null;
     this.opacity = 0.6;
@@ -149,7 +160,7 @@ export class Viewer {
   // Fill a class between the slices that were drawn on. Returns how many were filled.
   fillBetween(value) {
     const filled = fillBetween(this.nv.drawBitmap, this.before, this.nv.back.dimsRAS.slice(1, 4), value);
-    this.nv.drawAddUndoBitmap();
+    if (filled) this.nv.drawAddUndoBitmap();
     this.nv.refreshDrawing(true);
     return filled;
   }
