@@ -24,7 +24,7 @@ from kerasseg.models.init_from import load_initial_weights
 from kerasseg.models.sam.weights import load_run
 from kerasseg.pipeline.sampling import check_store
 from kerasseg.records.splits import Split, open_split
-from kerasseg.records.store import RecordStore, open_store
+from kerasseg.records.store import RecordStore, check_raw_folder, open_store
 from kerasseg.run import (
     CHECKPOINT,
     Run,
@@ -111,7 +111,8 @@ def run_experiment(
         keras.config.set_dtype_policy(policy)
 
         # Network: before the data, as weights that are missing must not show after an hour of
-        # converting.
+        # converting. Weights may be downloaded, which is not done for scans that are not there.
+        devices.chief_first(lambda: check_raw_folder(experiment))
         state = old_run / "checkpoints" / STATE_FILE if old_run else None
         state = state if state and state.exists() else None
         devices.check_same("state to go on from", str(state))

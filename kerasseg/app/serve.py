@@ -1,8 +1,10 @@
 """`kerasseg app`: start the page on this machine, until Ctrl-C."""
 
 import asyncio
+import contextlib
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -124,4 +126,10 @@ def serve_app(
         say(
             f"http://{host}:{listener.getsockname()[1]}/{secret} (research use only). Ctrl-C stops."
         )
-        asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+        server = uvicorn.Server(config)
+        # uvicorn's own handlers raise the signal again at the end, in the middle of its clean-up.
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, server.handle_exit)
+        asyncio.run(server.serve(sockets=[listener]))
+        say("Stopped.")

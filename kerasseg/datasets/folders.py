@@ -33,13 +33,7 @@ def files_below(root: Path, setting: str = "data.root") -> Iterator[tuple[Path, 
     Raises `UserError` when `root` is no folder that can be read, or for a link that leads back to
     a folder which holds it.
     """
-    if not root.exists():
-        raise UserError(
-            f"{setting}: {root} does not exist (looked from {Path.cwd()}): set {setting} to the "
-            "folder of the scans."
-        )
-    if not root.is_dir():
-        raise UserError(f"{setting}: {root} is a file, expected the folder of the scans.")
+    check_folder(root, setting)
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{setting}: {error.filename} cannot be listed: {error.strerror}.")
@@ -51,6 +45,17 @@ def files_below(root: Path, setting: str = "data.root") -> Iterator[tuple[Path, 
         subfolders[:] = sorted({*subfolders}.difference(_NOT_DATA, as_files))
         # macOS adds a hidden ._name beside every file it copies.
         yield Path(folder), sorted(n for n in {*names, *as_files} if not n.startswith("."))
+
+
+def check_folder(root: Path, setting: str = "data.root") -> None:
+    """Raise `UserError` when `root` is no folder."""
+    if not root.exists():
+        raise UserError(
+            f"{setting}: {root} does not exist (looked from {Path.cwd()}): set {setting} to the "
+            "folder of the scans."
+        )
+    if not root.is_dir():
+        raise UserError(f"{setting}: {root} is a file, expected the folder of the scans.")
 
 
 def _refuse_loop(path: Path) -> None:

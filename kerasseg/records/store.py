@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.discovery import discover
+from kerasseg.datasets.folders import check_folder
 from kerasseg.errors import UserError, printable, storage_error
 from kerasseg.files import file_lock
 from kerasseg.progress import track
@@ -94,6 +95,12 @@ def open_store(experiment: Experiment) -> RecordStore:
     if experiment.records.on_damaged_record == "stop":
         _check_shards(manifest, root)
     return RecordStore(root, manifest)
+
+
+def check_raw_folder(experiment: Experiment) -> None:
+    """Raise `UserError` when there is neither a store nor the folder that it would be made from."""
+    if experiment.data.root and read_manifest(_store_root(experiment)) is None:
+        check_folder(experiment.data.root)
 
 
 def update_store(experiment: Experiment) -> RecordStore:
