@@ -1,5 +1,6 @@
 """The lines that a training run prints about itself, and the `summary.json` that it keeps."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,8 @@ def summarise_run(
         "epochs_planned": experiment.training.epochs,
         "stopped_early": progress.stopped_early,
         "parameters": network.count_params(),
+        "trained_parameters": sum(math.prod(v.shape) for v in network.trainable_variables)
+        * bool(progress.epochs),
         "precision": policy,
         "device": device_name(),
         "cases": {

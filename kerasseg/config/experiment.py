@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from kerasseg import anatomy
-from kerasseg.config.augment import AugmentSettings
+from kerasseg.config.augment import AugmentSettings, transforms_of
 from kerasseg.config.base import Folder, Section, setting
 from kerasseg.config.data import DataSettings
 from kerasseg.config.evaluation import (
@@ -84,6 +84,11 @@ class Experiment(Section):
         if self.model.network == "sam" and self.data.normalisation != "percentiles":
             raise ValueError(
                 "model.network=sam takes values from 0 to 1: set data.normalisation=percentiles"
+            )
+        if self.model.sam.embedding_copies > 1 and not transforms_of(self.augment):
+            raise ValueError(
+                f"model.sam.embedding_copies={self.model.sam.embedding_copies}, but nothing is "
+                "augmented, so that they would be equal: set augment.preset=light"
             )
         if self.model.sam.prompt != "none" and self.pipeline.slices.neighbours:
             raise ValueError(

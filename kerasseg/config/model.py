@@ -107,7 +107,14 @@ class SamSettings(Section):
         None,
         "Whether each slice goes through the image encoder once, and training reads its embedding "
         "from a folder beside the store. null: where the encoder is frozen, nothing is augmented "
-        "and a patch is a whole slice.",
+        "(or embedding_copies is above 1) and a patch is a whole slice.",
+    )
+    embedding_copies: int = setting(
+        1,
+        "Embeddings of each slice where slices are augmented: of the slice as it is, and of so "
+        "many more versions of it less one. Training draws one of them each time.",
+        ge=1,
+        le=100,
     )
 
     prompt: Literal["none", "box", "points"] = setting(
@@ -133,6 +140,14 @@ class SamSettings(Section):
         1, "prompt=points: points on the tumour of a slice, at random places.", ge=1, le=64
     )
 
+    iou_weight: float = setting(
+        1.0,
+        "Weight, beside the loss, of the mean squared error of the IoU that SAM expects of its "
+        "masks. 0: that head is not trained, and what it says means nothing afterwards.",
+        ge=0.0,
+        le=1000.0,
+    )
+
     @property
     def prompt_of_truth(self) -> bool:
         """True if slices cannot be segmented without knowing where their tumour is."""
@@ -156,6 +171,8 @@ class SamSettings(Section):
                 f"model.sam.side {self.side} is not a multiple of {multiple}, as model.sam.encoder="
                 f"{self.encoder} needs: use {round(self.side / multiple) * multiple}"
             )
+        if self.embedding_copies > 1 and self.embeddings is False:
+            raise ValueError("model.sam.embedding_copies needs model.sam.embeddings")
         if self.random_encoder and self.weights == "none":
             raise ValueError(
                 "model.sam.random_encoder has no effect with model.sam.weights=none: leave it out"

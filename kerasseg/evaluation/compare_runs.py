@@ -27,10 +27,26 @@ from kerasseg.page import Drawing, format_value, write_figures, write_page
 from kerasseg.run import Run
 from kerasseg.targets import convert_masks
 
-COMPARED = ("dice", "hd95", "surface_dice", "lesion_wise_dice", "volume_error_absolute")
+COMPARED = (
+    "dice",
+    "iou",
+    "precision",
+    "recall",
+    "hd95",
+    "surface_dice",
+    "lesion_wise_dice",
+    "volume_error_absolute",
+)
 """Metrics of the tables; `comparison.csv` has all."""
 _DRAWN = 6
 """Cases whose slices are drawn next to each other: those on which the runs differ most."""
+
+_ELSEWHERE = {
+    "U-Net": (0.87, 0.79, 0.89, 0.86, 12),
+    "SAM, fine-tuned": (0.83, 0.74, 0.85, 0.82, 89),
+}
+"""Dice, IoU, precision, recall and milliseconds per slice that were given for FLAIR slices of
+another data set, to be shown beside a SAM."""
 
 ImageOf = Callable[[str], np.ndarray | None]
 """Case id -> one modality (D, H, W) of its scan, if it is known."""
@@ -146,9 +162,12 @@ def write_comparison(
     figures = _figures(comparison, results, image_of)
     drawings = write_figures(output / "figures", figures, "--output")
     summary = _as_json(comparison, runs, split, settings)
+    for name, used in summary["runs"].items():
+        used["seconds_per_slice"] = _seconds_per_slice(results[name])
     with atomic_write(output / "comparison.json", "--output") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    _write_csv(output / "comparison.csv", comparison)
+    prompts = {name: result.prompt for name, result in results.items()}
+    _write_csv(output / "comparison.csv", comparison, prompts)
     return write_page(
         output / "report.html",
         "comparison.html",
@@ -159,6 +178,12 @@ def write_comparison(
         methods=describe_methods(settings),
         drawings=drawings,
     )
+
+
+def _seconds_per_slice(results: Results) -> float:
+    """Return the median time of a slice, without the first case, which holds the tracing."""
+    seconds = [score.seconds / score.depth for score in results.scores]
+    return round(float(np.median(seconds[1:] or seconds)), 6)
 
 
 def _figures(
@@ -239,6 +264,8 @@ def _as_json(
                 "prompt": used.get("Prompt", ""),
                 "task": run.summary.get("task", run.experiment.model.target),
                 "parameters": run.summary.get("parameters"),
+                "trained_parameters": run.summary.get("trained_parameters"),
+                "peak_memory_gib": run.summary.get("peak_memory_gib"),
                 "data_fingerprint": fingerprints[number],
             }
             for number, (name, run, used) in enumerate(
@@ -247,6 +274,7 @@ def _as_json(
         },
         "cases": len(comparison.scores[comparison.names[0]]),
         "warnings": warnings,
+        "elsewhere": _ELSEWHERE if any(used.get("Prompt") for used in inference) else {},
         "confidence": settings.confidence,
         "resamples": settings.resamples,
         "means": {name: means_as_json(means) for name, means in comparison.means.items()},
@@ -287,9 +315,9 @@ def describe_comparison(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _write_csv(path: Path, comparison: Comparison) -> None:
+def _write_csv(path: Path, comparison: Comparison, prompts: Mapping[str, str]) -> None:
     heading = ["run", "class", "metric", "unit", "mean", "low", "high", "cases"]
-    heading += ["difference", "difference_low", "difference_high", "p"]
+    heading += ["difference", "difference_low", "difference_high", "p", "prompt"]
     with (
         atomic_write(path, "--output") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -308,7 +336,7 @@ def _write_csv(path: Path, comparison: Comparison) -> None:
                         row += [f"{v:.6g}" for v in numbers]
                     else:
                         row += [""] * 4
-                    writer.writerow(spreadsheet_row(row))
+                    writer.writerow(spreadsheet_row([*row, prompts[name]]))
 
 
 def _check_common(runs: Sequence[Run], split: str) -> None:

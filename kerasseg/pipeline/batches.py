@@ -13,13 +13,15 @@ from kerasseg.pipeline.cut import target_masks
 from kerasseg.pipeline.embeddings import EmbeddingStore
 from kerasseg.pipeline.record_cache import DiskCache, MemoryCache, RecordCache
 from kerasseg.pipeline.records import Record, TableSizes, parse_record
-from kerasseg.pipeline.sampling import draw_patch, draw_slice, first_of_slice
+from kerasseg.pipeline.sampling import draw_patch, draw_slice, first_of_slice, pick
 from kerasseg.records.store import RecordStore
 
 _TRAINING, _VALIDATION = 0, 1
 """Streams of the run's seed."""
 _AUGMENT = 1 << 20
 """Stream of a patch's seed that augmentation draws from; where it lies takes the first few."""
+_COPY = 1 << 21
+"""Stream of a slice's seed that chooses one of its augmented copies."""
 _READ_BUFFER_BYTES = 8 << 20
 _READ_AHEAD = 2
 """Records read at the same time; each is a whole case of up to 30 MB."""
@@ -211,12 +213,14 @@ class PatchReader:
         self._cached = cache.reader(case_ids) if isinstance(cache, MemoryCache) else None
         self._augment_later = augment_later
         self._embedding = None if embeddings is None else embeddings.reader(case_ids)
+        # Copies were augmented before they were embedded; validation has the slices as they are.
+        self._copies = embeddings.copies if embeddings is not None and transforms else 1
         self._channels = len(store.manifest.settings["data.modalities"])
         self._paths = tf.constant(paths)
         self._offsets = tf.constant(offsets, tf.int64)
         self._settings = settings
         self._target = target
-        self._transforms = tuple(transforms)
+        self._transforms = tuple(transforms) if embeddings is None else ()
         self._patch = Patch.of(settings, self._channels)
         self._sizes = TableSizes.of(store.rows.values())
 
@@ -250,8 +254,15 @@ class PatchReader:
         )
         if (embedding := self._embedding) is None:
             return patches
+
+        def read(case: tf.Tensor, index: tf.Tensor, masks: tf.Tensor) -> tf.data.Dataset:
+            found = embedding(case, index)
+            if self._copies == 1:
+                return found.map(lambda part, *_: (part, masks))
+            return found.map(lambda part, label: (part, target_masks(label, self._target)))
+
         return patches.interleave(
-            lambda case, index, masks: embedding(case, index).map(lambda read: (read, masks)),
+            read,
             cycle_length=_READ_AHEAD,
             block_length=1,
             num_parallel_calls=_READ_AHEAD,
@@ -310,13 +321,16 @@ class PatchReader:
     def _draw_places(
         self, record: Record, seeds: tf.Tensor, case: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """Draw slices: the case (N,) and the slice (N,) of each, and masks (N, h, w, K)."""
+        """Draw slices: case (N,) and place in its embeddings (N,) of each, masks (N, h, w, K)."""
         axis = self._patch.across
+
+        def place(seed: tf.Tensor) -> tf.Tensor:
+            index = first_of_slice(record, self._settings, seed)[axis]
+            draw = tf.random.stateless_uniform([], tf.random.fold_in(seed, _COPY))
+            return index + pick(draw, self._copies) * record.voxels.shape[axis]
+
         places = tf.map_fn(
-            lambda seed: (
-                first_of_slice(record, self._settings, seed)[axis],
-                self._draw(record, seed)[1],
-            ),
+            lambda seed: (place(seed), self._draw(record, seed)[1]),
             seeds,
             fn_output_signature=(
                 tf.TensorSpec([], tf.int32),

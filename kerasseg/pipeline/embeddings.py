@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import keras
@@ -15,9 +15,10 @@ from kerasseg.config.augment import transforms_of
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError, storage_error
 from kerasseg.files import atomic_write, file_lock
+from kerasseg.pipeline.augment.compose import augment
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.cut import cut
-from kerasseg.pipeline.records import TableSizes, parse_record
+from kerasseg.pipeline.records import Record, TableSizes, parse_record
 from kerasseg.pipeline.sampling import padding
 from kerasseg.progress import track
 from kerasseg.records.manifest import fingerprint
@@ -26,10 +27,16 @@ from kerasseg.records.tfrecord import FRAMING_BYTES, read_record, write_record
 
 _BATCH = 4
 """Slices that go through the encoder at a time."""
+_COPIES = 2
+"""Stream of the run's seed, beside those of training and validation."""
 
 
 class EmbeddingStore:
     """Embeddings (n, n, C) float16 of every slice of some cases, a TFRecord file for each case.
+
+    Where slices are augmented, the embeddings of all slices as they are come first, then those of
+    each augmented copy, all of them followed by the label (h, w) uint8 of the slice as it was
+    augmented.
 
     They lie in a folder beside the store that is named after all that changes them: the encoder's
     weights and sizes, the precision, the normalisation, the data, and how slices are cut. Cases
@@ -57,12 +64,17 @@ class EmbeddingStore:
         self._patch = Patch.of(experiment.pipeline, len(experiment.data.modalities))
         self._sizes = TableSizes.of(store.rows.values())
         self.shape = tuple(encoder.output.shape[1:])
-        self._bytes = 2 * int(np.prod(self.shape))
+        self._embedding_bytes = 2 * int(np.prod(self.shape))
+        self.copies = experiment.model.sam.embedding_copies
+        labels = int(np.prod(self._patch.size)) if self.copies > 1 else 0
+        self._bytes = self._embedding_bytes + labels
+        self._transforms = transforms_of(experiment.augment)
+        self._seed = tf.constant([experiment.run.seed, _COPIES])
         key = _key(encoder, experiment, store)
         root = store.root.with_name(f"{store.root.name}.embeddings")
         self.folder = root / fingerprint(key)
-        numbers = {case_id: number for number, case_id in enumerate(store.rows)}
-        self._paths = {c: self.folder / f"case-{numbers[c]:06d}.tfrecord" for c in case_ids}
+        self._numbers = {case_id: number for number, case_id in enumerate(store.rows)}
+        self._paths = {c: self.folder / f"case-{self._numbers[c]:06d}.tfrecord" for c in case_ids}
         with file_lock(root / ".lock", "computes embeddings", "records.root"):
             try:
                 self.folder.mkdir(exist_ok=True)
@@ -73,8 +85,7 @@ class EmbeddingStore:
             self._compute(encoder, [c for c in case_ids if not self._paths[c].exists()])
 
     def _compute(self, encoder: keras.Model, missing: list[str]) -> None:
-        counts = {case_id: self._slices(case_id) for case_id in missing}
-        total = sum(counts.values())
+        total = sum(self._slices(case_id) for case_id in missing) * self.copies
         needed = total * (self._bytes + FRAMING_BYTES)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -95,41 +106,63 @@ class EmbeddingStore:
         for case_id, of_case in groupby(rows, lambda row: row[0]):
             path = self._paths[case_id]
             with atomic_write(path, "records.root") as temporary, temporary.open("wb") as file:
-                for _, embedding in of_case:
-                    write_record(file, embedding.astype("<f2").tobytes())
+                for _, record in of_case:
+                    write_record(file, record)
 
     def _embedded(
         self, forward: Callable[[tf.Tensor], tf.Tensor], case_ids: list[str]
-    ) -> Iterator[tuple[str, np.ndarray]]:
+    ) -> Iterator[tuple[str, bytes]]:
         for case_id in case_ids:
             row = self._store.rows[case_id]
             payload = read_record(self._store.root / row.shard, row.offset, case_id)
             record = parse_record(tf.constant(payload), self._patch.modalities, self._sizes)
-            for first in range(0, self._slices(case_id), _BATCH):
-                last = min(first + _BATCH, self._slices(case_id))
-                images = [self._slice(record, index) for index in range(first, last)]
-                for embedding in forward(tf.cast(tf.stack(images), tf.float32)).numpy():
-                    yield case_id, embedding
+            own_seed = tf.random.fold_in(self._seed, self._numbers[case_id])
+            places = list(product(range(self.copies), range(self._slices(case_id))))
+            for first in range(0, len(places), _BATCH):
+                parts = [self._slice(record, *p, own_seed) for p in places[first : first + _BATCH]]
+                images, labels = zip(*parts, strict=True)
+                found = forward(tf.cast(tf.stack(images), tf.float32)).numpy()
+                for embedding, label in zip(found, labels, strict=True):
+                    bits = embedding.astype("<f2").tobytes()
+                    yield case_id, bits + (label.numpy().tobytes() if self.copies > 1 else b"")
 
-    def _slice(self, record: Any, index: int) -> tf.Tensor:
-        """Return a slice (h, w, C) as `draw_slice` gives it where a patch is a whole slice."""
+    def _slice(
+        self, record: Record, copy: int, index: int, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return a slice (h, w, C) as `draw_slice` gives it where a patch is whole, and its label.
+
+        Copy 0 is the slice as it is.
+        """
         inside = tf.gather(record.voxels.shape, self._patch.inside)
         start = tf.unstack(-padding(inside, self._patch.size))
         assert self._patch.across is not None
         start.insert(self._patch.across, tf.constant(index))
-        return cut(record.voxels, tf.stack(start), self._patch)[0]
+        if not copy:
+            return cut(record.voxels, tf.stack(start), self._patch)
+        own, background = tf.random.fold_in(seed, copy * 2**16 + index), record.voxels.values[0]
+        parts = cut(record.voxels, tf.stack(start), self._patch, self._transforms, own)
+        return augment(self._transforms, *parts, self._patch, own, background=background)
 
     def _slices(self, case_id: str) -> int:
         assert self._patch.across is not None
         return self._store.rows[case_id].shape[self._patch.across]
 
     def reader(self, case_ids: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-        """Return a function for the graph: place in `case_ids`, slice -> data set of its embedding.
+        """Return a function for the graph: place in `case_ids`, place in its file -> data set.
 
-        The slice is counted from the first of the record.
+        Slice i of copy k of a case of N slices is at place k N + i. The data set is of its
+        embedding and, where there are copies, its label.
         """
         paths = tf.constant([str(self._paths[case_id]) for case_id in case_ids])
         length = self._bytes + FRAMING_BYTES
+
+        def decode(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            bits = tf.strings.substr(data, 0, self._embedding_bytes)
+            embedding = tf.reshape(tf.io.decode_raw(bits, tf.float16), self.shape)
+            if self.copies == 1:
+                return (embedding,)
+            bits = tf.strings.substr(data, self._embedding_bytes, -1)
+            return embedding, tf.reshape(tf.io.decode_raw(bits, tf.uint8), self._patch.size)
 
         def read(case: tf.Tensor, index: tf.Tensor) -> tf.data.Dataset:
             record = tf.data.experimental.from_variant(
@@ -141,9 +174,7 @@ class EmbeddingStore:
                 ),
                 tf.TensorSpec([], tf.string),
             )
-            return record.take(1).map(
-                lambda data: tf.reshape(tf.io.decode_raw(data, tf.float16), self.shape)
-            )
+            return record.take(1).map(decode)
 
         return read
 
@@ -167,8 +198,9 @@ def open_embeddings(
     if reason is None:
         encoder = keras.Model(network.inputs[0], network.get_layer("bottleneck").output)
         return EmbeddingStore(encoder, experiment, store, case_ids)
-    if settings.embeddings:
-        raise UserError(f"model.sam.embeddings=true, but {reason}, or leave it out.")
+    if settings.embeddings or settings.embedding_copies > 1:
+        asked = "embeddings=true" if settings.embeddings else "embedding_copies"
+        raise UserError(f"model.sam.{asked}, but {reason}, or leave it out.")
     return None
 
 
@@ -177,8 +209,8 @@ def _why_not(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]
     settings, pipeline = experiment.model.sam, experiment.pipeline
     if settings.lora_rank or settings.trained_blocks:
         return "the encoder is trained: set model.sam.lora_rank=0 and trained_blocks=0"
-    if transforms_of(experiment.augment):
-        return "slices are augmented: set augment.preset=none"
+    if transforms_of(experiment.augment) and settings.embedding_copies == 1:
+        return "slices are augmented: set augment.preset=none, or embedding_copies above 1"
     patch = Patch.of(pipeline, len(experiment.data.modalities))
     largest = [max(store.rows[c].shape[axis] for c in case_ids) for axis in patch.inside]
     if any(size > limit for size, limit in zip(largest, patch.size, strict=True)):
@@ -195,7 +227,11 @@ def _key(encoder: keras.Model, experiment: Experiment, store: RecordStore) -> di
     for value in encoder.get_weights():
         digest.update(np.ascontiguousarray(value).tobytes())
     sam, pipeline = experiment.model.sam, experiment.pipeline
-    return {
+    copies: dict[str, Any] = {}
+    if sam.embedding_copies > 1:  # else the folder is that of a store without any
+        copies = {"copies": sam.embedding_copies, "seed": experiment.run.seed}
+        copies["augment"] = experiment.augment.model_dump(mode="json")
+    return copies | {
         "encoder": sam.encoder,
         "side": experiment.model.stride,
         "weights": digest.hexdigest(),

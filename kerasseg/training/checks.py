@@ -240,7 +240,8 @@ def _values_and_parameters(section: str, input_channels: int) -> tuple[float, in
         tensors.update({id(x): x for x in keras.tree.flatten([layer.input, layer.output])})
     for layer in network.layers:
         if isinstance(layer, keras.layers.Identity):
-            del tensors[id(layer.output)]  # no values of its own
+            for x in keras.tree.flatten(layer.output):
+                del tensors[id(x)]  # no values of its own
     # At the smallest patch without padding every voxel of it stands for one of any larger patch.
     smallest = (settings.stride,) * settings.dimensions
     probe = keras.Model(network.inputs, list(tensors.values()))

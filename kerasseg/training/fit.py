@@ -212,6 +212,7 @@ def compile_for_training(
         _augmentation(experiment) if on_device else None,
         keep_gradients=training.histograms_every is not None,
         saved=network,
+        iou_weight=settings.sam.iou_weight if settings.network == "sam" else 0.0,
     )
     optimizer = build_optimizer(
         experiment.optimizer,

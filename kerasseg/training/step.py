@@ -48,6 +48,8 @@ class TrainingModel(keras.Model):
             masks. None where batches come augmented.
         keep_gradients: Keep the gradients of the last update.
         saved: The whole network that `save` writes, where `network` is a part of it.
+        iou_weight: Weight of the error of the IoU that a SAM expects of its masks (its layer
+            `masks`), which is then added to the training loss; 0 for other networks.
 
     Attributes:
         failure: Why the last update was not made: FINITE, LOSS_NOT_FINITE or GRADIENT_NOT_FINITE.
@@ -69,14 +71,19 @@ class TrainingModel(keras.Model):
         *,
         keep_gradients: bool = False,
         saved: keras.Model | None = None,
+        iou_weight: float = 0.0,
     ) -> None:
         self.train_function: Any  # a step, or None before it is made
         self.test_function: Any
         channels, activation = tuple(anatomy.TARGETS[target]), anatomy.ACTIVATIONS[target]
         heads = supervision_logits(network, supervision, len(channels))
+        if iou_weight:
+            heads.append(network.get_layer("masks").output[1])
         super().__init__(
             network.input, [network.get_layer("logits").output, *heads], name=network.name
         )
+        self.iou_weight = iou_weight
+        self.loss_of_iou = keras.losses.MeanSquaredError(dtype="float32")
         whole = saved or network
         self._network: Callable[[], keras.Model] = lambda: whole  # Keras tracks plain attributes
         self.loss_of_masks = loss
@@ -256,6 +263,9 @@ class TrainingModel(keras.Model):
         if not training:
             return self.loss_of_masks(y, heads[0])
         total = 0.0
+        if self.iou_weight:
+            *heads, expected = heads
+            total = self.iou_weight * self.loss_of_iou(_mask_iou(y, heads[0]), expected)
         for level, (weight, logits) in enumerate(zip(self.head_weights, heads, strict=True)):
             every = (slice(None), *[slice(None, None, 2**level)] * (len(logits.shape) - 2))
             total += weight * self.loss_of_masks(y[every], logits)
@@ -283,20 +293,24 @@ class TrainingModel(keras.Model):
         float32_twin(self._network()).save(filepath, *arguments, **options)
 
 
+def _mask_iou(masks: Any, logits: Any) -> Any:
+    """Return the IoU (B, K) of masks (B, *size, K) and logits above 0; 1 where both are empty."""
+    truth, found = masks > 0, logits > 0
+    axes = list(range(1, len(logits.shape) - 1))
+    both = tf.math.count_nonzero(truth & found, axes, dtype=tf.float32)
+    either = tf.math.count_nonzero(truth | found, axes, dtype=tf.float32)
+    return tf.where(either > 0, both / tf.maximum(either, 1.0), 1.0)
+
+
 def network_inputs(network: keras.Model, image: Any, masks: Any) -> Any:
     """Return what a network is called on: the image, and where it has a prompt the true tumour.
 
-    Args:
-        network: The network.
-        image: (B, *size, C).
-        masks: (B, *size, K), of which a prompt is made as one mask (B, *size, 1).
+    Image (B, *size, C) and masks (B, *size, K); the tumour of any kind is (B, *size, 1).
     """
     if len(network.inputs) == 1:
         return image
-    return [
-        tf.convert_to_tensor(image),
-        tf.reduce_max(tf.cast(masks, tf.float32), axis=-1, keepdims=True),
-    ]
+    tumour = tf.reduce_max(tf.cast(masks, tf.float32), axis=-1, keepdims=True)
+    return [tf.convert_to_tensor(image), tumour]
 
 
 class LossScale:

@@ -9,7 +9,7 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.evaluation import report
-from kerasseg.evaluation.compare_runs import compare_runs, describe_comparison
+from kerasseg.evaluation.compare_runs import COMPARED, compare_runs, describe_comparison
 from kerasseg.evaluation.evaluate_runs import (
     evaluate_ensemble,
     evaluate_run,
@@ -100,7 +100,11 @@ def test_a_run_with_and_without_another_setting(root, run):
     assert list(found["means"]) == ["tiny", other]
     assert found["differences"][other]["WT"]["dice"]["mean"] != 0
     assert "'evaluation.threshold=0.3'" in found["command"] or "threshold=0.3" in found["command"]
-    assert "share of both surfaces within 1 mm" in page.read_text(), "those of the first"
+    text = page.read_text()
+    assert "share of both surfaces within 1 mm" in text, "those of the first"
+    assert all(used["seconds_per_slice"] > 0 for used in found["runs"].values())
+    assert "ms per slice" in text and "of another data set" not in text
+    assert all(metric in found["means"]["tiny"]["WT"] for metric in COMPARED)
     lines = describe_comparison(found)
     assert lines[0] == "Dice of 2 test case(s)" and lines[3].startswith(f"  {other} minus tiny: ")
 

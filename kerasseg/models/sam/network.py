@@ -88,7 +88,7 @@ def sam(settings: ModelSettings, input_channels: int) -> keras.Model:
     _freeze(encoder, own)
     prompts.trainable = False
     used = _masks_of(settings.target)
-    decoder.iou_head.trainable = False
+    decoder.iou_head.trainable = own.iou_weight > 0
     for mask, head in enumerate(decoder.mask_heads):
         head.trainable = mask in range(MASKS)[used]
     return network
@@ -156,8 +156,10 @@ def _decode(
         else:
             points = PointsOfMask(side, own.points, name="points", **options)(mask)
             given = dict(zip(("points", "labels"), points, strict=True))
-    masks, _ = decoder(embedding, *encoder(embedding, **given))
-    x = ToSlice(side, name="head", **options)([masks[..., _masks_of(settings.target)], image])
+    found = decoder(embedding, *encoder(embedding, **given))
+    used = tuple(part[..., _masks_of(settings.target)] for part in found)
+    masks, _ = keras.layers.Identity(name="masks", **options)(used)
+    x = ToSlice(side, name="head", **options)([masks, image])
     if own.prompt != "none":
         x = WherePrompted(name="where_prompted", **options)([x, mask])
     x = keras.layers.Activation("linear", name="logits", **options)(x)

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasseg.config.augment import transforms_of
 from kerasseg.errors import UserError
 from kerasseg.models.build import build_network
 from kerasseg.models.sam.network import after_encoder
 from kerasseg.pipeline import embeddings as module
-from kerasseg.pipeline.batches import TrainingBatches
+from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.pipeline.embeddings import open_embeddings
+from kerasseg.pipeline.records import parse_record
 from kerasseg.records.store import open_store
+from kerasseg.records.tfrecord import read_record
 from tests.models.sam.test_sam_run import sam_experiment
 
 
@@ -65,7 +68,8 @@ def test_gradients_are_equal_with_and_without(made):
                 keras.losses.binary_crossentropy(tf.cast(masks, "float32"), found)
             )
         zero = tf.UnconnectedGradients.ZERO
-        return tape.gradient(loss, model.trainable_variables, unconnected_gradients=zero)
+        variables = [v.value for v in model.trainable_variables]  # the head of the IoU has no part
+        return tape.gradient(loss, variables, unconnected_gradients=zero)
 
     without = gradients(network, batches(made, None)[0])
     stored = gradients(decoder, batches(made, embeddings)[0])
@@ -98,6 +102,60 @@ def test_other_weights_have_a_folder_of_their_own(made):
     keras.utils.set_random_seed(1)
     other = open_embeddings(experiment, build_network(experiment.model, 1), store, cases[:1])
     assert other.folder != embeddings.folder and other.folder.parent == embeddings.folder.parent
+
+
+def test_copies_are_augmented_slices_with_their_labels_and_the_first_is_plain(made):
+    _, store, network, cases, plain = made
+    given = ("augment.preset=light", "model.sam.embedding_copies=3")
+    experiment = sam_experiment(made[0].run.root.parent, *given)
+    found = open_embeddings(experiment, network, store, cases[:1])
+    assert found.folder != plain.folder
+    count = store.rows[cases[0]].shape[0]
+    (path,) = found.folder.glob("*.tfrecord")
+    once = path.read_bytes()
+    path.unlink()
+    open_embeddings(experiment, network, store, cases[:1])
+    assert path.read_bytes() == once  # the seed says what the copies are
+
+    def stored(embeddings, places):
+        read = embeddings.reader(cases[:1])
+        numbers = tf.data.Dataset.from_tensor_slices(tf.constant(places))
+        return list(numbers.flat_map(lambda place: read(tf.constant(0), place)))
+
+    records = [[x.numpy() for x in parts] for parts in stored(found, list(range(3 * count)))]
+    embedding, label = records[count // 2]
+    np.testing.assert_array_equal(embedding, stored(plain, [count // 2])[0][0])
+    encoder = keras.Model(network.input, network.get_layer("bottleneck").output)
+    row = store.rows[cases[0]]
+    payload = read_record(store.root / row.shard, row.offset, cases[0])
+    record = parse_record(tf.constant(payload), 1, found._sizes)
+    seed = tf.random.fold_in(found._seed, 0)
+    image, expected = found._slice(record, 2, count // 2, seed)
+    again, labels = records[2 * count + count // 2]
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_allclose(again, encoder(tf.cast(image[None], tf.float32))[0], atol=2e-3)
+    assert np.abs(again - embedding).max() > 0.01
+
+    transforms = transforms_of(experiment.augment)
+    same = {"target": "binary", "batch_size": 1, "seed": 1, "embeddings": found}
+    settings = experiment.pipeline
+    drawn = TrainingBatches(store, cases[:1], settings, transforms=transforms, **same).dataset()
+    known = {
+        embedding.tobytes(): (i // count, label) for i, (embedding, label) in enumerate(records)
+    }
+    copies = set()
+    for embedding, masks in drawn.take(12):
+        copy, label = known[embedding.numpy().tobytes()]
+        np.testing.assert_array_equal(masks[0, ..., 0], label > 0)
+        copies.add(copy)
+    assert len(copies) > 1
+    for embedding, *_ in validation_batches(store, cases[:1], settings, **same):
+        assert known[embedding.numpy().tobytes()][0] == 0
+
+
+def test_copies_of_what_does_not_change_are_refused(tmp_path):
+    with pytest.raises(UserError, match="embedding_copies=3, but nothing is augmented"):
+        sam_experiment(tmp_path, "model.sam.embedding_copies=3")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from kerasseg import pretrained_weights
 from kerasseg.config.load import load_experiment
 from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
+from kerasseg.losses.loss import build_loss
 from kerasseg.models.build import build_network, float32_twin
 from kerasseg.models.sam import weights as sam_weights
-from kerasseg.models.sam.network import ToSlice, ToSquare
+from kerasseg.models.sam.network import ToSlice, ToSquare, after_encoder
+from kerasseg.training.step import TrainingModel
 
 ALL = ("square", "bottleneck", "whole_image", "head", "logits", "probabilities")
 """Layers without weights."""
@@ -75,8 +77,10 @@ def trained(network):
 def test_by_default_only_the_mask_decoder_is_trained(network):
     image = random_slices(1, 64, 64, 3)
     assert {path.split("/")[0] for path in trained(network)} == {"mask_decoder"}
+    outputs = keras.Model(network.inputs, network.get_layer("masks").output)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(network(image, training=True))
+        masks, iou = outputs(image, training=True)
+        loss = tf.reduce_mean(masks) + tf.reduce_mean(iou)
     gradients = tape.gradient(loss, network.trainable_variables)
     pairs = zip(network.trainable_variables, gradients, strict=True)
     unused = {v.path for v, g in pairs if g is None or not np.any(g)}
@@ -84,7 +88,38 @@ def test_by_default_only_the_mask_decoder_is_trained(network):
     heads = {
         path.split("/")[1] for path in trained(network) if "mlps" in path or "iou_pred" in path
     }
-    assert heads == {"output_hypernetworks_mlps.0"}
+    assert heads == {"output_hypernetworks_mlps.0", "iou_prediction_head"}
+    frozen = build_network(settings(iou_weight=0), 3)
+    assert not any("iou_prediction" in path for path in trained(frozen))
+
+
+def test_the_head_that_expects_the_iou_learns_what_it_is():
+    asked = settings(iou_weight=5, side=32)
+    network = after_encoder(build_network(asked, 1), asked, (32, 32))
+    loss = build_loss([{"dice": 1.0}], "binary")
+    model = TrainingModel(network, "binary", loss, iou_weight=asked.sam.iou_weight)
+    model.compile(keras.optimizers.Adam(3e-3), auto_scale_loss=False)
+    embedding = np.random.default_rng(0).normal(size=(4, 2, 2, 32)).astype(np.float32)
+    masks = np.zeros((4, 32, 32, 1), np.uint8)
+    masks[:2, 8:20, 8:20] = 1
+    encoder, decoder = (network.get_layer(n) for n in ("prompt_encoder", "mask_decoder"))
+    before = [encoder.get_weights(), decoder.iou_head.get_weights()]
+
+    def error():
+        logits, expected = model(embedding)
+        found, truth = np.asarray(logits) > 0, masks > 0
+        either = (found | truth).sum((1, 2))
+        iou = np.where(either > 0, (found & truth).sum((1, 2)) / np.maximum(either, 1), 1)
+        return float(np.mean((np.asarray(expected) - iou) ** 2))
+
+    first = error()
+    model.make_train_function()
+    batches = iter(tf.data.Dataset.from_tensors((embedding, masks)).repeat())
+    for _ in range(20):
+        model.train_function(batches)
+    assert error() < 0.3 * first
+    assert all(np.array_equal(*pair) for pair in zip(before[0], encoder.get_weights(), strict=True))
+    assert not np.array_equal(before[1][0], decoder.iou_head.get_weights()[0])
 
 
 def test_lora_is_trained_beside_frozen_kernels_and_merged_when_saved(tmp_path):

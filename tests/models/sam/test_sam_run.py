@@ -1,11 +1,13 @@
 """A whole run of a tiny SAM: trained, evaluated, predicted with, exported and served, compared."""
 
+import io
 import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from kerasseg.config.load import load_experiment
 from kerasseg.datasets.discovery import discover
@@ -51,7 +53,12 @@ def finished(tmp_path_factory):
     start = build_network(first.model, 1)
     start.save(folder / "start.keras")
     experiment = sam_experiment(folder, f"model.sam.weights={folder / 'start.keras'}")
-    return experiment, run_experiment(experiment), start
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1), 128).save(buffer, "PNG")
+    with pytest.MonkeyPatch.context() as patched:  # drawing takes longer than training
+        for module in ("kerasseg.page", "kerasseg.figures.style"):
+            patched.setattr(f"{module}.to_png", lambda figure: buffer.getvalue())
+        return experiment, run_experiment(experiment), start
 
 
 def test_both_encoders_are_bit_identical_afterwards_and_the_decoder_is_not(finished):
@@ -73,7 +80,9 @@ def test_both_encoders_are_bit_identical_afterwards_and_the_decoder_is_not(finis
 
 def test_it_is_evaluated_and_predicts_raw_cases_as_their_records(finished):
     experiment, folder, _ = finished
-    assert json.loads((folder / "summary.json").read_text())["epochs"] == 1
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 1 and summary["prompt"] == {"validation": "none", "test": "none"}
+    assert 0 < summary["trained_parameters"] < summary["parameters"]
     assert (folder / "report.html").exists() and memory_warning(experiment, "float32") is None
     case = discover(experiment.data)[0].load()
     found = load_run(folder).probabilities(case)
