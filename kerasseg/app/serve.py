@@ -128,7 +128,7 @@ def serve_app(
         )
         server = uvicorn.Server(config)
         # uvicorn's own handlers raise the signal again at the end, in the middle of its clean-up.
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
         asyncio.run(server.serve(sockets=[listener]))

@@ -8,7 +8,6 @@ from typing import Any, Final
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy import ndimage
 
 from kerasseg.config.evaluation import EvaluationSettings, PostprocessingSettings
 from kerasseg.config.experiment import Experiment
@@ -247,6 +246,8 @@ def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:
     """Return the largest component of a mask (h, w), by its edges and corners."""
+    from scipy import ndimage  # trials of searches do without
+
     components, count = ndimage.label(mask, np.ones((3, 3)))
     if count < 2:
         return mask

@@ -17,6 +17,9 @@ CASES = {"validation": ["phantom_0000", "phantom_0001"], "test": ["phantom_0002"
 class Shifted:
     """Segments each case rightly, but for the first axial slice with tumour, which it misses."""
 
+    prompt = ""
+    takes_prompt = False
+
     def __init__(self, store, target):
         self.labels = [store.load(case_id).case.label for ids in CASES.values() for case_id in ids]
         self.target = target

@@ -93,6 +93,7 @@ def test_by_default_only_the_mask_decoder_is_trained(network):
     assert not any("iou_prediction" in path for path in trained(frozen))
 
 
+@pytest.mark.usefixtures("graphs_as_users_have_them")  # twenty steps are quicker as one graph
 def test_the_head_that_expects_the_iou_learns_what_it_is():
     asked = settings(iou_weight=5, side=32)
     network = after_encoder(build_network(asked, 1), asked, (32, 32))
