@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import numpy as np
@@ -27,9 +27,11 @@ from kerasseg.inference.windows import (
 )
 from kerasseg.models.sam.network import with_prompt
 from kerasseg.pipeline.augment.patch import AXES
-from kerasseg.records.store import RecordStore
-from kerasseg.run import Run, read_run
 from kerasseg.targets import air_probabilities
+
+if TYPE_CHECKING:
+    from kerasseg.records.store import RecordStore
+    from kerasseg.run import Run
 
 _AXIS_NAMES: Final = ("depth", "height", "width")
 _ONE_MILLIMETRE: Final = (1.0, 1.0, 1.0)
@@ -108,10 +110,12 @@ class Predictor:
         return self.network.name
 
     @cached_property
-    def first(self) -> tuple[Run, "Predictor"] | None:
+    def first(self) -> "tuple[Run, Predictor] | None":
         """The run of `boxes_from` with its predictor, which is loaded once."""
         if self.boxes_from is None:
             return None
+        from kerasseg.run import read_run  # which loads what trials of searches do without
+
         run = read_run(self.boxes_from)
         predictor = build_predictor(run.experiment, run.load_network())
         if predictor.prompt not in ("", "none"):
@@ -122,7 +126,7 @@ class Predictor:
         return run, predictor
 
     @cached_property
-    def first_store(self) -> RecordStore:
+    def first_store(self) -> "RecordStore":
         """The record store of the run of `boxes_from`, which may hold other intensities."""
         assert self.first is not None
         return self.first[0].open_store()
