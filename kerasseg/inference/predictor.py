@@ -25,7 +25,6 @@ from kerasseg.inference.windows import (
     clear_air,
     sliding_window,
 )
-from kerasseg.models.sam.network import with_prompt
 from kerasseg.pipeline.augment.patch import AXES
 from kerasseg.targets import air_probabilities
 
@@ -234,6 +233,8 @@ def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
     """Return a predictor with the settings of an experiment, the prompt of a SAM among them."""
     model, prompt, boxes_from = experiment.model, "", None
     if model.network == "sam":
+        from kerasseg.models.sam.network import with_prompt  # which can read runs
+
         network = with_prompt(network, model)
         prompt, boxes_from = model.sam.described_prompt, model.sam.boxes_from
     return Predictor(
