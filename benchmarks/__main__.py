@@ -1,7 +1,7 @@
 """Run every benchmark, print the tables, write them to benchmarks/results.md.
 
-`python -m benchmarks train_step` runs one of them. `lgg` and `pairs` are campaigns: they take
-hours and have options of their own (`python -m benchmarks lgg --help`).
+`python -m benchmarks train_step` runs one of them. `lgg`, `pairs` (which take hours) and `app`
+have options of their own (`python -m benchmarks lgg --help`).
 """
 
 import platform
@@ -12,6 +12,7 @@ from pathlib import Path
 import kerasseg  # noqa: F401  (its flags must stand before TensorFlow starts)
 from benchmarks import (
     albumentations_threads,
+    app_page,
     compression,
     conversion,
     data_speed,
@@ -62,8 +63,8 @@ PROBES = {
     "serving_load": serving_load.run,
 }
 """Run by name only; their figures stand in notes.md."""
-CAMPAIGNS = {"lgg": lgg.main, "pairs": pairs.main}
-"""Run by name with options; their tables stand in lgg.md and pairs.md."""
+CAMPAIGNS = {"lgg": lgg.main, "pairs": pairs.main, "app": app_page.main}
+"""Run by name with options; the tables of the first two stand in lgg.md and pairs.md."""
 
 
 def main(names: list[str]) -> None:
