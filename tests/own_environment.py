@@ -15,8 +15,9 @@ _PIP_SECONDS = 400
 
 
 def own_environment(requirement: str) -> Path:
-    """The Python of an environment with `requirement`, made once and kept, that of panoptica==2.1.7
-    in ~/.cache/kerasseg/panoptica-2.1.7. Skips, with pip's reason, where it cannot be installed."""
+    """The Python of an environment with `requirement`, made once for each version of Python and
+    kept, such as ~/.cache/kerasseg/panoptica-2.1.7-3.11. Skips, with pip's reason, where it cannot
+    be installed."""
     try:
         return _make(requirement)
     except RuntimeError as error:
@@ -25,7 +26,8 @@ def own_environment(requirement: str) -> Path:
 
 def _make(requirement: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    folder = cache / "kerasseg" / requirement.replace("==", "-")
+    version = ".".join(map(str, sys.version_info[:2]))
+    folder = cache / "kerasseg" / f"{requirement.replace('==', '-')}-{version}"
     python, ready = folder / "bin" / "python", folder / "ready"
     if ready.exists():
         return python

@@ -76,6 +76,7 @@ def check_settings(verb, context):
     given = [text for value in context.params.values() for text in as_list(value)]
     settings = [text for text in given if re.match(r"[a-z]+(\.\w+)*=", text)]
     config = context.params.get("config")
+    config = config and Path(config)  # older typers leave it a text
     if config and not find_config(config).exists():  # a file that the reader makes
         of_search = [text for text in settings if text.startswith("search.")]
         for text in settings:
@@ -238,5 +239,6 @@ def test_the_reference_has_every_setting_and_every_verb(monkeypatch):
     assert "| `loss` | `[{dice: 0.5}, {focal: 0.5}]` |" in filled["settings"]
     verbs = re.findall(r"^## `kerasseg (.*)`$", filled["commands"], re.MULTILINE)
     assert verbs == list(EXAMPLES)
-    assert "| `--fold <int>` | Validate on this part of split.folds" in filled["commands"]
+    row = r"\| `--fold (<int>|INTEGER)` \| Validate on this part of split\.folds"
+    assert re.search(row, filled["commands"]), "the options of a verb"
     sys.modules.pop("mkdocs_reference")

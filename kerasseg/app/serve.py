@@ -98,14 +98,6 @@ def serve_app(
     runs = Runs(folders)
     listener = listen(address.host, address.port, "--port")
     queue = WorkQueue("page", limits.queue)
-    loading = queue.put(runs.load_all)
-    loading.add_done_callback(
-        lambda done: say(
-            f"The networks cannot be loaded: {done.exception()}"
-            if done.exception()
-            else f"{len(runs.offered)} model(s) are ready."
-        )
-    )
     with tempfile.TemporaryDirectory(prefix="kerasseg-app-") as folder:
         sessions = Sessions(Path(folder))
         page = Page(
@@ -123,13 +115,27 @@ def serve_app(
         host = f"[{address.host}]" if ":" in address.host else address.host
         listener.listen()  # whoever reads the address may come at once, and waits
         secret = f"?token={quote(address.token)}" if address.token else ""
-        say(
-            f"http://{host}:{listener.getsockname()[1]}/{secret} (research use only). Ctrl-C stops."
-        )
+        url = f"http://{host}:{listener.getsockname()[1]}/{secret}"
+        say(f"{url} (research use only). Ctrl-C stops.")
         server = uvicorn.Server(config)
         # uvicorn's own handlers raise the signal again at the end, in the middle of its clean-up.
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
-        asyncio.run(server.serve(sockets=[listener]))
+        asyncio.run(_serve_then_load(server, listener, queue, runs, say))
         say("Stopped.")
+
+
+async def _serve_then_load(server: Any, listener: Any, queue: Any, runs: Any, say: Any) -> None:
+    """Serve the page; networks are loaded once it answers, as that would hold it up."""
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not (server.started or serving.done()):
+        await asyncio.sleep(0.01)
+    queue.put(runs.load_all).add_done_callback(
+        lambda done: say(
+            f"The networks cannot be loaded: {done.exception()}"
+            if done.exception()
+            else f"{len(runs.offered)} model(s) are ready."
+        )
+    )
+    await serving

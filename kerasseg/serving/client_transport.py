@@ -32,8 +32,8 @@ _GRPC_OPTIONS = (
 )
 _GRPC_BUSY = "Concurrent RPC limit"
 """gRPC's own message of a server that has as many requests as it takes."""
-_NOT_GRPC = "Failed parsing HTTP/2"
-"""gRPC's own message of a server of HTTP/1."""
+_NOT_GRPC = ("Failed parsing HTTP/2", "connect an http1.x server")
+"""gRPC's own messages of a server of HTTP/1."""
 _HTTP_BUSY = (429, 502, 503)
 _QUOTED = 500
 """Characters that are quoted of an answer that is no JSON, such as a proxy's page."""
@@ -194,7 +194,7 @@ class GrpcTransport:
         codes = self._apis.grpc.StatusCode
         code, details = error.code(), (error.details() or "it does not say why").strip()
         where = self._connection.address
-        if code == codes.UNIMPLEMENTED or _NOT_GRPC in details:
+        if code == codes.UNIMPLEMENTED or any(sign in details for sign in _NOT_GRPC):
             return ServerError(
                 f"{where} is no gRPC server of TensorFlow Serving ({details}): is it the port of "
                 "REST? Then use --rest."

@@ -1,7 +1,7 @@
 """The REST protocol with KServe 0.21 at the other end: our client and its server, and vice versa.
 
 KServe needs older packages than TensorFlow does, so it has an environment of its own, which is made
-once and kept: ~/.cache/kerasseg/kserve-0.21.0.
+once and kept: ~/.cache/kerasseg/kserve-0.21.0-3.11 or the like.
 """
 
 import json

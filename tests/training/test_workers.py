@@ -6,10 +6,10 @@ from tests.conftest import write_brats
 from tests.program import REPOSITORY
 from tests.training import killed
 from tests.training.worker_processes import (
-    NOISE,
     SETTINGS,
     check_equal,
     command,
+    noise_of,
     run_of_one_process,
     run_workers,
     train_both,
@@ -30,7 +30,7 @@ def test_two_workers_equal_one_process(alone, tmp_path):
     run = tmp_path / "runs" / "shared"
     check_equal(run, alone)
     assert "(TF_CONFIG names 2 workers); batches of 4, 2 on each device" in chief.stdout
-    assert not NOISE.search(chief.stderr + other.stderr), chief.stderr + other.stderr
+    assert not noise_of(chief.stderr + other.stderr), chief.stderr + other.stderr
     # The chief alone converts, writes and speaks.
     assert "Converting 6 cases" in chief.stderr and "Converting" not in other.stderr
     lines = other.stdout.splitlines()

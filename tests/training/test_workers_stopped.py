@@ -10,10 +10,10 @@ import pytest
 from tests.program import run_program
 from tests.training import killed
 from tests.training.worker_processes import (
-    NOISE,
     UPDATES,
     check_equal,
     command,
+    noise_of,
     run_of_one_process,
     train_both,
 )
@@ -54,7 +54,7 @@ def check_stopped(workers, folder, step):
         assert worker.code == 143, worker.stderr
         # TensorFlow may report a closed connection after it.
         assert "It ended after the current batch; --resume goes on there.\n" in worker.stderr
-        assert not NOISE.search(worker.stderr), worker.stderr
+        assert not noise_of(worker.stderr), worker.stderr
     with np.load(folder / "runs" / "shared" / "checkpoints" / "state.npz") as state:
         progress = json.loads(str(state["progress"]))
     assert (progress["epochs"], progress["step"]) == (1, step)

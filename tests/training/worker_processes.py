@@ -34,7 +34,15 @@ SETTINGS = (
 )
 UPDATES = 4
 """In each of the two epochs."""
-NOISE = re.compile(r"^[EWF]\d{4} |Traceback|WARNING|[Ee]rror", re.MULTILINE)
+_NOISE = re.compile(r"^[EWF]\d{4} |Traceback|WARNING|[Ee]rror", re.MULTILINE)
+_NO_GPU = re.compile(r".*(failed call to cuInit|All log messages before absl).*\n")
+"""TensorFlow 2.19 says this wherever GPUs are hidden."""
+
+
+def noise_of(stderr: str) -> str:
+    """The first word that somebody would take for a fault, or nothing."""
+    found = _NOISE.search(_NO_GPU.sub("", stderr))
+    return found[0] if found else ""
 
 
 @dataclass
