@@ -22,7 +22,7 @@ LGG: Final = (anatomy.T1, anatomy.FLAIR, anatomy.T1CE)
 VOLUMES: Final = "the intensities of a scanner"
 SLICES: Final = "slices that were normalised one by one"
 PICTURE: Final = "slices as pictures of 8 or 16 bit"
-"""What the intensities of a layout's files are."""
+"""The intensities that the files of a layout can have."""
 _DATASETS = "kerasseg.datasets."
 
 

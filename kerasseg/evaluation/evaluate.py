@@ -47,11 +47,11 @@ def segment_cases(
 
 def _prompt_mask(predictor: Predictor, stored: StoredCase) -> np.ndarray:
     """Return the mask (d, h, w) of a record that prompts are made of: true, or of another run."""
-    if predictor.first is None:
+    if predictor.box_run is None:
         assert stored.case.label is not None  # a store holds labelled cases only
         return stored.case.label
-    other = predictor.first_store.load(stored.case.case_id)
-    masks = predictor.first[1].masks(other.case.image, other.case.spacing)
+    other = predictor.box_store.load(stored.case.case_id)
+    masks = predictor.box_run[1].masks(other.case.image, other.case.spacing)
     whole: np.ndarray = np.max(whole_volume(other, masks), axis=-1)
     return whole[stored_box(stored)] if whole.shape == tuple(stored.full_shape) else whole
 

@@ -13,7 +13,7 @@ from kerasseg.config.evaluation import EvaluationSettings, PostprocessingSetting
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.pipeline import PipelineSettings
 from kerasseg.errors import UserError
-from kerasseg.inference.postprocessing import postprocessed_masks
+from kerasseg.inference.postprocessing import keep_largest, postprocessed_masks
 from kerasseg.inference.test_time_augmentation import (
     Orientation,
     mean_over_orientations,
@@ -109,7 +109,7 @@ class Predictor:
         return self.network.name
 
     @cached_property
-    def first(self) -> "tuple[Run, Predictor] | None":
+    def box_run(self) -> "tuple[Run, Predictor] | None":
         """The run of `boxes_from` with its predictor, which is loaded once."""
         if self.boxes_from is None:
             return None
@@ -125,10 +125,10 @@ class Predictor:
         return run, predictor
 
     @cached_property
-    def first_store(self) -> "RecordStore":
+    def box_store(self) -> "RecordStore":
         """The record store of the run of `boxes_from`, which may hold other intensities."""
-        assert self.first is not None
-        return self.first[0].open_store()
+        assert self.box_run is not None
+        return self.box_run[0].open_store()
 
     def with_prompt(self, volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Return a volume (D, H, W, C) with a mask (D, H, W), of which prompts are made, behind it.
@@ -148,7 +148,7 @@ class Predictor:
         mask = mask > 0
         if self.boxes_from is not None:
             mask = np.moveaxis(mask, self.slice_axis or 0, 0)
-            mask = np.stack([_largest_component(plane) for plane in mask])
+            mask = np.concatenate([keep_largest(plane) for plane in mask[:, np.newaxis]])
             mask = np.moveaxis(mask, 0, self.slice_axis or 0)
         return np.concatenate([volume, mask[..., np.newaxis]], axis=-1, dtype=np.float32)
 
@@ -247,17 +247,6 @@ def build_predictor(experiment: Experiment, network: keras.Model) -> Predictor:
         prompt=prompt,
         boxes_from=boxes_from,
     )
-
-
-def _largest_component(mask: np.ndarray) -> np.ndarray:
-    """Return the largest component of a mask (h, w), by its edges and corners."""
-    from scipy import ndimage  # trials of searches do without
-
-    components, count = ndimage.label(mask, np.ones((3, 3)))
-    if count < 2:
-        return mask
-    largest: np.ndarray = components == np.bincount(components.ravel())[1:].argmax() + 1
-    return largest
 
 
 def neighbours_as_channels(windows: Any, library: Any) -> Any:

@@ -135,9 +135,9 @@ class LoadedRun:
         image = scan.image
         if needed != scan.modalities:
             image = image[..., [scan.modalities.index(name) for name in needed]]
-        label, first = None, self.predictor.first
-        if first is not None:  # what another run finds is brought to the grid as a label is
-            other = LoadedRun(first[0].folder, first[0].experiment, first[1])
+        label, box_run = None, self.predictor.box_run
+        if box_run is not None:  # what another run finds is brought to the grid as a label is
+            other = LoadedRun(box_run[0].folder, box_run[0].experiment, box_run[1])
             label = np.any(other.masks(scan), axis=-1).astype(np.uint8)
         case = dataclasses.replace(scan, image=image, label=label, modalities=needed, signal=None)
         case = to_grid(case, self.experiment.data)

@@ -154,7 +154,7 @@ def test_boxes_of_another_run_are_the_same_of_records_and_of_raw_scans(runs, tmp
     with pytest.raises(UserError, match="exported model holds one network alone"):
         export_runs([runs[0]], tmp_path / "brain", overrides)
     circle = read_evaluated(runs[0], [*overrides[:1], f"model.sam.boxes_from={runs[0]}"])
-    assert build_predictor(circle.experiment, run.load_network()).first[0].folder == runs[0]
+    assert build_predictor(circle.experiment, run.load_network()).box_run[0].folder == runs[0]
 
 
 def test_an_untrained_run_and_one_trained_with_boxes(tmp_path):
