@@ -5,9 +5,11 @@ import glob
 import math
 import os
 import platform
+import re
 import secrets
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -154,3 +156,10 @@ def _remove_abandoned(path: Path) -> None:
         with suppress(OSError), temporary.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
             temporary.unlink()
+
+
+def folder_suffix(texts: Iterable[str]) -> str:
+    """Return the end of a folder's name that says texts: `_flips_width` for `flips=[width]`."""
+    name = "".join("_" + re.sub(r"[^\w.-]+", "_", text).strip("_") for text in texts)
+    # Names of files end at 255 bytes.
+    return name if len(name) <= 100 else f"{name[:90]}_{zlib.crc32(name.encode()):08x}"

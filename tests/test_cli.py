@@ -179,7 +179,7 @@ def test_settings_of_evaluate_and_compare(monkeypatch, capsys):
     assert run_here("compare", tolerance, "a", "a", flips, "b") == 2
     assert read == [("a", [tolerance]), ("a", [tolerance, flips]), ("b", [tolerance])]
     read.clear()
-    assert run_here("evaluate", "a", "b", flips, "--set", "tolerance=2") == 2
+    assert run_here("evaluate", "a", "b", flips, tolerance) == 2
     assert read == [("a", [flips, tolerance]), ("b", [flips, tolerance])]
     capsys.readouterr()
     without_effect = ("metrics.empty=skip", "metrics.empty_distance=9")
@@ -191,6 +191,36 @@ def test_settings_of_evaluate_and_compare(monkeypatch, capsys):
         (["evaluate", "--pred", "a", "--truth", "b", flips], "they take metrics.* only"),
     ):
         assert run_here(*arguments) == 2 and words in capsys.readouterr().err
+
+
+def test_other_runs_and_files_are_scored_in_another_folder(monkeypatch):
+    folders = []
+
+    def remember(*arguments):
+        folders.extend(str(a) for a in arguments if isinstance(a, Path) and "reports" in a.parts)
+        raise UserError("far enough")
+
+    run = SimpleNamespace(experiment=load_experiment(None, []))
+    monkeypatch.setattr("kerasseg.run.read_evaluated", lambda *_: run)
+    monkeypatch.setattr("kerasseg.cli.evaluate.with_tensorflow", lambda: None)
+    monkeypatch.setattr("kerasseg.evaluation.compare_runs.compare_runs", remember)
+    monkeypatch.setattr("kerasseg.evaluation.evaluate_runs.evaluate_ensemble", remember)
+    monkeypatch.setattr("kerasseg.evaluation.evaluate_files.evaluate_files", remember)
+    for command in (
+        "compare runs/a runs/b",
+        "compare runs/a runs/b evaluation.flips=[width] --split train",
+        "evaluate runs/a runs/b --ensemble vote",
+        "evaluate --pred p --truth ../t --labels 1,2,3+4",
+        "compare runs/a runs/b --output reports",
+    ):
+        assert run_here(*command.split()) == 2
+    assert folders == [
+        "reports/compare_test_runs_a_runs_b",
+        "reports/compare_train_runs_a_runs_b_evaluation.flips_width",
+        "reports/evaluation_test_vote_runs_a_runs_b",
+        "reports/evaluation_p_.._t_1_2_3_4",
+        "reports",
+    ]
 
 
 def test_config_prints_what_can_be_read_back(tmp_path):
@@ -538,7 +568,7 @@ def test_evaluate_and_compare_say_what_they_need(tmp_path, phantoms):
     for side in ("pred", "truth"):
         write_nifti(tmp_path / side / "a.nii.gz", label)
     folders = ["--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "truth")]
-    done = kerasseg("evaluate", *folders, "--set", "tolerance=2", "-o", str(tmp_path / "out"))
+    done = kerasseg("evaluate", *folders, "metrics.tolerance=2", "-o", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert f"Look at {tmp_path / 'out' / 'report.html'}" in done.stdout
     assert "1.000000" in (tmp_path / "out" / "metrics.csv").read_text()

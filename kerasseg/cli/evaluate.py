@@ -16,6 +16,7 @@ from kerasseg.cli.options import (
     with_tensorflow,
 )
 from kerasseg.errors import UserError
+from kerasseg.files import folder_suffix
 
 
 def compare(
@@ -30,9 +31,10 @@ def compare(
     split: Annotated[
         str, typer.Option("--split", help="Side of the split: test, validation or train.")
     ] = "test",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the output.")] = Path(
-        "reports/compare"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the output [reports/compare_…]."),
+    ] = None,
 ) -> None:
     """Put finished runs next to each other, with differences.
 
@@ -61,7 +63,8 @@ def compare(
     with_tensorflow()
     from kerasseg.evaluation.compare_runs import compare_runs, describe_comparison
 
-    page = compare_runs(runs, split, output)
+    folder = output or Path("reports", f"compare{folder_suffix((split, *arguments))}")
+    page = compare_runs(runs, split, folder)
     for line in describe_comparison(_read_json(page.with_name("comparison.json"))):
         typer.echo(line)
     typer.echo(f"Look at {page}")
@@ -111,17 +114,11 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Output folder of --pred and --ensemble [evaluation]."),
+        typer.Option("--output", "-o", help="Folder of --pred, --ensemble [reports/evaluation_…]."),
     ] = None,
     ensemble: Annotated[
         Literal["mean", "vote"] | None,
         typer.Option(help="Score the runs as one: mean of probabilities, or vote of masks."),
-    ] = None,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Short for metrics.KEY=VALUE.", hidden=True
-        ),
     ] = None,
     tune: Annotated[
         bool,
@@ -146,7 +143,6 @@ def evaluate(
     from kerasseg.run import read_evaluated
 
     runs, settings = split_settings(arguments or ())
-    settings += tuple(f"metrics.{entry}" for entry in metrics or ())
     save: list[Literal["labels", "probabilities"]] = ["labels"] if save_labels else []
     if save_probabilities:
         save.append("probabilities")
@@ -162,7 +158,8 @@ def evaluate(
                 raise UserError(f"{text}: files are scored as they are; they take metrics.* only.")
         section = load_experiment(None, settings).metrics
         say_warnings(section.warnings)
-        folder = output or Path("evaluation")
+        named = (str(predictions), str(truths), *([labels] if labels else []), *settings)
+        folder = output or Path("reports", f"evaluation{folder_suffix(named)}")
         _show_evaluation(evaluate_files(predictions, truths, folder, labels, section, images))
         return
     if not runs:
@@ -192,7 +189,8 @@ def evaluate(
     if tune:
         found = [read_evaluated(folder, settings) for folder in runs]
     if ensemble:
-        folder = output or Path("evaluation")
+        named = (split, ensemble, *map(str, runs), *settings)
+        folder = output or Path("reports", f"evaluation{folder_suffix(named)}")
         _show_evaluation(evaluate_ensemble(found, split, ensemble, folder, save))
         return
     for page in evaluate_runs(found, split, save):

@@ -17,7 +17,7 @@ from kerasseg.evaluation.evaluate_runs import describe_inference, evaluate_run
 from kerasseg.evaluation.report import describe_methods
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.scores import CaseScore, scored_classes
-from kerasseg.evaluation.statistics import Means, means_as_json, summarise
+from kerasseg.evaluation.statistics import Means, limits_of, means_as_json, summarise
 from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
 from kerasseg.files import atomic_write, spreadsheet_row
@@ -129,6 +129,7 @@ def compare(scores: dict[str, list[CaseScore]], settings: MetricsSection) -> Com
                     patients=patients,
                     resamples=settings.resamples,
                     confidence=settings.confidence,
+                    limits=limits_of(metric),
                 )
                 for metric in first[0].classes[c].values
             }

@@ -4,9 +4,7 @@
 same loop and the same page.
 """
 
-import re
 import shlex
-import zlib
 from collections import ChainMap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +22,7 @@ from kerasseg.evaluation.evaluate import score_cases
 from kerasseg.evaluation.report import write_evaluation, write_report
 from kerasseg.evaluation.report_figures import draw_first_cases, draw_training
 from kerasseg.evaluation.results import Provenance, Results, flair_of
+from kerasseg.files import folder_suffix
 from kerasseg.inference.ensemble import EnsembleRun, build_ensemble
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.records.store import RecordStore
@@ -62,7 +61,7 @@ def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) 
     """
     for run in runs:
         run.case_ids(split)
-    suffix = name_overrides(runs[0].overrides)
+    suffix = folder_suffix(text.partition(".")[2] for text in runs[0].overrides)
     pages, found, written = [], [], []
     for run in runs:
         folder = run.folder / f"evaluation_{split}{suffix}"
@@ -81,14 +80,6 @@ def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) 
         gathered = gather_files(written, folder, _SETTING)
         pages.append(_write(folder, whole, provenance, gathered, save))
     return pages
-
-
-def name_overrides(overrides: Sequence[str]) -> str:
-    """Return what folders are called by: `_flips_width` for `evaluation.flips=[width]`."""
-    texts = [text.partition(".")[2] for text in overrides]
-    name = "".join("_" + re.sub(r"[^\w.-]+", "_", text).strip("_") for text in texts)
-    # Names of files end at 255 bytes.
-    return name if len(name) <= 100 else f"{name[:90]}_{zlib.crc32(name.encode()):08x}"
 
 
 def evaluate_run(
@@ -181,10 +172,7 @@ def _provenance_of_run(
             f"{summary['epochs']} of {summary['epochs_planned']} epochs{stopped}, the best is "
             f"epoch {summary['best_epoch']}; {summary['precision']} on {summary['device']}"
         )
-    facts |= {
-        "Data fingerprint": run.data_fingerprint,
-        "Store": str(store.root),
-    }
+    facts |= {"Data fingerprint": run.data_fingerprint, "Store": str(store.root)}
     facts |= describe_inference(experiment)
     if run.overrides:
         facts["Changed"] = ", ".join(run.overrides)

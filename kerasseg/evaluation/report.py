@@ -24,12 +24,7 @@ from kerasseg.evaluation.scores import (
     score_columns,
     write_metrics,
 )
-from kerasseg.evaluation.statistics import (
-    count_by_rule,
-    mean_dice,
-    means_as_json,
-    slicewise_means,
-)
+from kerasseg.evaluation.statistics import count_by_rule, mean_dice, means_as_json, slicewise_means
 from kerasseg.figures.style import class_colours
 from kerasseg.files import atomic_write, spreadsheet_row
 from kerasseg.metrics.calibration import calibration
@@ -102,7 +97,8 @@ def describe_methods(settings: MetricsSection) -> dict[str, str]:
         "Lesion-wise scores": f"rules of BraTS 2023, {settings.lesions}: the truth is dilated by "
         f"{lesions.dilation} voxel(s), and lesions of more than {lesions.smallest:g} mm³ count",
         "Intervals": f"{100 * settings.confidence:g} %, percentiles of {settings.resamples:,} "
-        "bootstrap resamples of the patients, widened by Student's t for small samples",
+        "bootstrap resamples of the patients, widened by Student's t for small samples, cut off at "
+        "the least and the largest value that a metric can have",
     }
 
 

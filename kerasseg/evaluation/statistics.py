@@ -8,6 +8,7 @@ import numpy as np
 
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.evaluation.scores import CaseScore, SlicewiseDice
+from kerasseg.metrics.case_metrics import UNITS
 from kerasseg.metrics.statistics import MeanInterval, bootstrap_mean
 
 Means = dict[str, dict[str, MeanInterval]]
@@ -17,12 +18,13 @@ Means = dict[str, dict[str, MeanInterval]]
 _SHARES = frozenset(
     ("dice", "iou", "precision", "recall", "specificity", "surface_dice", "lesion_wise_dice")
 )
-_SIGNED = frozenset(("volume_error", "volume_error_relative"))
+_LEAST = {"volume_error": -math.inf, "volume_error_relative": -1.0}
 
 
 def limits_of(metric: str) -> tuple[float, float]:
-    """Return the least and the largest value that a metric can have."""
-    return -math.inf if metric in _SIGNED else 0.0, 1.0 if metric in _SHARES else math.inf
+    """Return the least and the largest value that a metric can have; a user's has neither."""
+    least = _LEAST.get(metric, 0.0) if metric in UNITS else -math.inf
+    return least, 1.0 if metric in _SHARES else math.inf
 
 
 def summarise(scores: Sequence[CaseScore], settings: MetricsSection, seed: int = 0) -> Means:

@@ -108,12 +108,14 @@ def compare_paired(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> PairedDifference:
     """Compare a metric of two runs whose values are in the same order of cases.
 
     Wilcoxon 1945 (`scipy.stats.wilcoxon`), on the mean difference of each patient where `patients`
     names them, because it asks for independent pairs. Differences of 0 are left out. The p values
-    of several metrics and classes are not corrected for being several.
+    of several metrics and classes are not corrected for being several. `limits` are those of the
+    metric: the interval of a difference of Dice ends at -1 and 1.
     """
     difference = np.asarray(second, float) - np.asarray(first, float)
     known = np.isfinite(difference)
@@ -125,6 +127,7 @@ def compare_paired(
         resamples=resamples,
         confidence=confidence,
         seed=seed,
+        limits=(limits[0] - limits[1], limits[1] - limits[0]),
     )
     of_patients = np.array([difference[names == name].mean() for name in np.unique(names)])
     p = float("nan")

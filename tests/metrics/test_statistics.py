@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from kerasseg.evaluation.statistics import limits_of
 from kerasseg.metrics.statistics import bootstrap_mean, compare_paired
 
 
@@ -46,7 +47,11 @@ def test_what_is_not_a_number_does_not_count_and_one_patient_has_no_interval():
     assert found.mean == 2.0 and found.cases == 2
     # Two values say little: Student's t of one degree of freedom is 12.7, and z is 1.96.
     assert found.low == pytest.approx(2 - 12.706 / 1.96 * 2**0.5, abs=0.01)
-    assert bootstrap_mean([1.0, 3.0], limits=(0.0, np.inf)).low == 0.0
+    assert bootstrap_mean([1.0, 3.0], limits=limits_of("hd95")).low == 0.0
+    assert bootstrap_mean([0.9, 0.2], limits=limits_of("dice")).high == 1.0
+    assert bootstrap_mean([-0.9, -0.2], limits=limits_of("a_users_metric")).low < -1.0
+    worse = compare_paired([0.9, 1.0], [0.1, 0.8], limits=limits_of("dice")).mean
+    assert (worse.low, worse.high) == (-1.0, 1.0)
     alone = bootstrap_mean([1.0, 3.0], patients=["a", "a"])
     assert alone.mean == 2.0 and np.isnan(alone.low) and np.isnan(alone.high)
     assert bootstrap_mean([np.nan]).cases == 0 and np.isnan(bootstrap_mean([]).mean)
