@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,11 +18,13 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.data_report.statistics import KILLED
 from kerasseg.datasets.case import BrokenSource, Case, CaseSource, bounding_box
 from kerasseg.datasets.checks import (
+    SPEAKS_AGAINST,
     Finding,
     check_enhancing_ids,
     findings_of,
     format_sizes,
     grid_error,
+    tumour_contrast,
 )
 from kerasseg.datasets.discovery import discover, knows_patients, unclear_patients
 from kerasseg.errors import UserError, printable
@@ -37,6 +40,9 @@ from kerasseg.tensorflow_setup import usable_cores
 
 Verdict = Literal["ok", "warning", "error"]
 _NO_SEGMENTATION = "no segmentation"
+_ENOUGH_CASES = 5
+_LEAST_SPREAD = 0.5
+"""Contrasts of tumours differ so much, however alike those of a few cases are."""
 
 V = TypeVar("V")
 
@@ -61,6 +67,7 @@ class CaseReport:
         modalities: Names of the image's channels.
         voxels: Class -> labelled voxels; None without a segmentation.
         hashes: Modality -> SHA-256 of its voxels in the box of those that are not 0.
+        contrast: Brightness of the tumour, as `tumour_contrast` has it, if nothing is wrong.
         enhancing_id: Which of 3 and 4 its segmentation has, where that tells the year of BraTS.
         findings: Everything that is wrong with the case.
     """
@@ -74,6 +81,7 @@ class CaseReport:
     modalities: tuple[str, ...] | None = None
     voxels: dict[str, int] | None = None
     hashes: dict[str, str] = field(default_factory=dict)
+    contrast: dict[str, float] = field(default_factory=dict)
     enhancing_id: int | None = None
     findings: list[Finding] = field(default_factory=list)
 
@@ -159,13 +167,15 @@ def inspect_case(source: CaseSource) -> CaseReport:
     report = _unread(source)
     try:
         case = source.load()
-        report.shape = _shape(case)
+        depth, height, width = case.image.shape[:3]
+        report.shape = depth, height, width
         report.spacing = case.spacing
         report.modalities = case.modalities
         report.voxels = _count_voxels(case)
         report.hashes = _hash_voxels(case)
         report.enhancing_id = case.enhancing_id
         report.findings += findings_of(case)
+        report.contrast = tumour_contrast(case) if report.verdict == "ok" else {}
     except UserError as error:
         check = "files" if isinstance(source, BrokenSource) else "unreadable"
         report.findings.append(Finding("error", check, str(error)))
@@ -199,11 +209,6 @@ def _bytes_on_disk(files: Sequence[Path]) -> int:
     return total
 
 
-def _shape(case: Case) -> tuple[int, int, int]:
-    depth, height, width, _ = case.image.shape
-    return depth, height, width
-
-
 def _count_voxels(case: Case) -> dict[str, int] | None:
     if case.label is None:
         return None
@@ -231,6 +236,7 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
     Findings about a case are added to its report. Those about the whole set are returned.
     """
     _mark_duplicates(cases)
+    _mark_exchanged([case for case in cases if case.contrast])
     _drop_missing_segmentations(cases)
     findings = []
     try:
@@ -281,6 +287,27 @@ def _mark_duplicates(cases: Sequence[CaseReport]) -> None:
             )
             message = f"has the same voxels as {names}: {reason}; remove all but one"
             case.findings.append(Finding("error" if leak else "warning", "duplicate", message))
+
+
+def _mark_exchanged(cases: Sequence[CaseReport]) -> None:
+    """Warn of a case whose tumour looks in one modality as most others' do in another."""
+    if len(cases) < _ENOUGH_CASES or len({case.modalities for case in cases}) > 1:
+        return
+    odd: list[tuple[float, int, str]] = []
+    for first, second in combinations(cases[0].contrast, 2):
+        found = np.array([case.contrast[first] - case.contrast[second] for case in cases])
+        usual = np.median(found)
+        # 1.4826 times the median deviation is the standard deviation of normal values.
+        spread = max(1.4826 * np.median(abs(found - usual)), _LEAST_SPREAD)
+        against = (-2 * found * usual / spread**2).tolist()
+        odd += [(value, n, f"{first} and {second}") for n, value in enumerate(against)]
+    likeliest = {n: names for value, n, names in sorted(odd) if value > SPEAKS_AGAINST}
+    for n, names in likeliest.items():
+        message = (
+            f"the tumour looks in {names} as that of most cases does the other way round: files of "
+            "this case seem to be exchanged; look at all, and give them the right names"
+        )
+        cases[n].findings.append(Finding("warning", "exchanged modalities", message))
 
 
 def _drop_missing_segmentations(cases: Sequence[CaseReport]) -> None:
@@ -422,20 +449,13 @@ def _compare_with_manifest(stored: StoredCase, row: CaseRow) -> Iterator[str]:
         "shape": (case.image.shape, row.shape),
         "full shape": (stored.full_shape, row.full_shape),
         "crop offset": (stored.offset, row.crop_offset),
-        "voxels": (_count_stored_voxels(stored), row.voxels),
+        "voxels": (_count_voxels(case), row.voxels),
     }
     for name, (found, expected) in pairs.items():
         if found != expected:
             yield f"{name} is {found} there and {expected} in the manifest"
     if not np.isfinite(case.image).all():
         yield "the image holds NaN or infinite values"
-
-
-def _count_stored_voxels(stored: StoredCase) -> dict[str, int]:
-    label = stored.case.label
-    assert label is not None  # a record has one
-    classes = anatomy.CLASSES[stored.case.classes]
-    return {name: int(np.count_nonzero(label == i)) for name, i in classes.items()}
 
 
 def _report_killed_record(root: Path, row: CaseRow) -> CaseReport:

@@ -211,6 +211,33 @@ def test_a_modality_of_another_patient_is_said(tmp_path, phantoms):
     assert "its t1ce has the same voxels as t1ce of case0" in reports["case2"].findings[0].message
 
 
+def test_a_segmentation_of_another_patient_is_said(tmp_path, phantoms):
+    root = tmp_path / "scans"
+    for index in (2, 3):
+        write_brats(root, f"case{index}", (phantoms[index][0], phantoms[5 - index][1]))
+    verification = verify(experiment_of(root))
+    assert verification.ok, "it may be a tumour that hardly shows"
+    for report in verification.cases:
+        assert found(report) == [("warning", "unseen")]
+        assert report.findings[0].message.startswith("the tumour looks like what is around it")
+
+
+@pytest.mark.parametrize("pair", [("flair", "t1"), ("flair", "t1ce")])
+def test_exchanged_modalities_of_one_case_are_said(tmp_path, phantoms, pair):
+    root = tmp_path / "scans"
+    for index in range(6):
+        write_brats(root, f"case{index}", phantoms[index])
+    first, second = (root / "case3" / f"case3_{name}.nii.gz" for name in pair)
+    first.rename(root / "third")
+    second.rename(first)
+    (root / "third").rename(second)
+    reports = by_case(verify(experiment_of(root)))
+    (finding,) = reports.pop("case3").findings
+    assert finding.check == "exchanged modalities"
+    assert " and ".join(pair) in finding.message
+    assert not any(report.findings for report in reports.values())
+
+
 def test_counts_and_verdict(verification):
     assert verification.counts == {"ok": 3, "warning": 4, "error": len(DEFECTS) + 3}
     assert not verification.ok and verification.findings == []
