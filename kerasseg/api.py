@@ -115,12 +115,7 @@ def predict(
     """
     arguments = Arguments(_paths(runs), _paths(scans), tuple(overrides))
     return predict_scans(
-        arguments,
-        Path(output),
-        combine=combine,
-        layout=layout,
-        overlays=overlays,
-        options=options,
+        arguments, Path(output), combine=combine, layout=layout, overlays=overlays, options=options
     )
 
 

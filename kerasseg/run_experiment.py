@@ -215,11 +215,7 @@ def build_network(experiment: Experiment, *, initial_weights: bool = True) -> ke
 
 
 def _volume_validation(
-    experiment: Experiment,
-    network: keras.Model,
-    store: RecordStore,
-    split: Split,
-    devices: Devices,
+    experiment: Experiment, network: keras.Model, store: RecordStore, split: Split, devices: Devices
 ) -> list[keras.callbacks.Callback]:
     """Return the callback that validates on whole volumes, if the experiment asks for it."""
     every = experiment.training.validate_volumes_every

@@ -147,10 +147,7 @@ def parse_ids(text: str) -> Mapping[int, int]:
 
 
 def label_ids(
-    convention: str | None,
-    data: DataSettings,
-    target: str,
-    of_input: Mapping[int, int] | None,
+    convention: str | None, data: DataSettings, target: str, of_input: Mapping[int, int] | None
 ) -> Mapping[int, int]:
     """Choose the ids that a predicted label is written with.
 

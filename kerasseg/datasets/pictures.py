@@ -220,12 +220,7 @@ def discover(settings: DataSettings) -> list[CaseSource]:
 
 
 def _source(
-    stem: str,
-    pictures: list[Path],
-    masks: list[Path],
-    settings: DataSettings,
-    *,
-    unlabelled: bool,
+    stem: str, pictures: list[Path], masks: list[Path], settings: DataSettings, *, unlabelled: bool
 ) -> CaseSource:
     case_id = stem.replace("/", "_")
     files = (*pictures, *masks)

@@ -96,11 +96,7 @@ def affine_of(affine: np.ndarray, scale: Sequence[float]) -> np.ndarray:
 
 
 def resample_image(
-    image: np.ndarray,
-    affine: np.ndarray,
-    shape: Sequence[int],
-    new_affine: np.ndarray,
-    order: int,
+    image: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray, order: int
 ) -> np.ndarray:
     """Resample an image (D, H, W, C) to (*shape, C) float32.
 

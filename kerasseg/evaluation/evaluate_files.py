@@ -307,10 +307,7 @@ def _check_same_grid(pair: FilePair, truth: Grid, prediction: Grid) -> None:
 
 
 def _known(
-    values: np.ndarray,
-    label_map: Mapping[int, int],
-    path: Path,
-    enhancing: dict[int, Path] | None,
+    values: np.ndarray, label_map: Mapping[int, int], path: Path, enhancing: dict[int, Path] | None
 ) -> np.ndarray:
     whole = values if values.dtype.kind in "iu" else values[np.isfinite(values)]
     found = np.unique(whole)

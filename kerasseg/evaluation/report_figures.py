@@ -5,12 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from kerasseg import anatomy
-from kerasseg.evaluation.results import (
-    Provenance,
-    Results,
-    confusion_classes,
-    stored_box,
-)
+from kerasseg.evaluation.results import Provenance, Results, confusion_classes, stored_box
 from kerasseg.evaluation.scores import CaseScore, class_pairs, scored_classes
 from kerasseg.evaluation.statistics import ranked_cases
 from kerasseg.figures.lesions import (

@@ -216,12 +216,7 @@ def _max_around(masks: Any, size: int) -> Any:
 
 
 def cross_entropy(
-    y_true: Any,
-    logits: Any,
-    activation: Activation,
-    sample_weight: Any = None,
-    *,
-    weights: Weights,
+    y_true: Any, logits: Any, activation: Activation, sample_weight: Any = None, *, weights: Weights
 ) -> Any:
     """Return the mean over voxels of -log p, p being the probability given to the truth.
 

@@ -36,10 +36,7 @@ def draw_patch(
 
 
 def sample_start(
-    shape: tf.Tensor,
-    foreground: Sequence[tf.Tensor],
-    settings: PipelineSettings,
-    seed: tf.Tensor,
+    shape: tf.Tensor, foreground: Sequence[tf.Tensor], settings: PipelineSettings, seed: tf.Tensor
 ) -> tf.Tensor:
     """Draw the first voxel (3,) int32 of a random patch in a volume of `shape` (3,).
 

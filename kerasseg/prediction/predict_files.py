@@ -28,10 +28,7 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
     areas = (label > 0).sum(axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else label.shape[0] // 2
     names = list(case.modalities)
-    figure = Figure(
-        figsize=(2.8 * (len(names) + 1), 3.6),
-        layout="constrained",
-    )
+    figure = Figure(figsize=(2.8 * (len(names) + 1), 3.6), layout="constrained")
     axes = figure.subplots(1, len(names) + 1)
     aspect = case.spacing[1] / case.spacing[2]
     for channel, name in enumerate(names):

@@ -43,10 +43,7 @@ def describe(paths: Sequence[Path], root: Path | None) -> list[SourceFile]:
             raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
         files.append(
             SourceFile(
-                name=_name(path, root),
-                bytes=stat.st_size,
-                mtime_ns=stat.st_mtime_ns,
-                sha256=digest,
+                name=_name(path, root), bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=digest
             )
         )
     return files

@@ -11,13 +11,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from kerasseg.datasets.checks import (
-    LONGEST_MM,
-    SHORTEST_MM,
-    VOXEL_MM,
-    voxel_limits,
-    voxel_note,
-)
+from kerasseg.datasets.checks import LONGEST_MM, SHORTEST_MM, VOXEL_MM, voxel_limits, voxel_note
 
 DTYPES: Final = MappingProxyType({"float16": 2, "int16": 2, "float32": 4})
 """The types of values that a volume may have, little-endian, and the bytes of each."""

@@ -95,11 +95,7 @@ def _load(path: Path, model: TrainingModel | None) -> Progress:
 
 def _parts(model: TrainingModel, progress: Progress) -> dict[str, list[Any]]:
     """Return the variables of a run by the prefix of their names in the file."""
-    parts = {
-        "w": model.variables,
-        "o": model.optimizer.variables,
-        "s": model.loss_scale.variables,
-    }
+    parts = {"w": model.variables, "o": model.optimizer.variables, "s": model.loss_scale.variables}
     return parts | {"m": model.metrics_variables} if progress.step else parts
 
 

@@ -139,11 +139,7 @@ def apply_albumentations(
 
 
 def _turn(
-    transform: settings.Rotate90,
-    image: tf.Tensor,
-    label: tf.Tensor,
-    patch: Patch,
-    seed: tf.Tensor,
+    transform: settings.Rotate90, image: tf.Tensor, label: tf.Tensor, patch: Patch, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     axes = patch.axes(transform.axes)
     quarters = draw_quarters(tf.random.fold_in(seed, _DRAW))
