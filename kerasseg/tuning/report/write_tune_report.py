@@ -175,6 +175,7 @@ def _page_values(
 ) -> dict[str, Any]:
     best = search.best
     config = search.folder / "best.yaml"
+    tried = [trial for trial in search.trials if not trial.is_baseline]  # as the screen counts
     settings = search.settings.model_dump(mode="json", exclude={"space"})
     return {
         "search": search,
@@ -182,7 +183,8 @@ def _page_values(
         "numbers": {trial.trial_id: trial.number for trial in search.trials},
         "best": best,
         "best_config": config if config.exists() else None,
-        "counts": {status: search.count(status) for status in STATUSES if search.count(status)},
+        "tried": len(tried),
+        "counts": {s: n for s in STATUSES if (n := sum(trial.status == s for trial in tried))},
         "minutes": sum(trial.minutes for trial in search.trials),
         "minutes_failed": score_figures.minutes_of(search, "failed"),
         "warnings": _warnings(search),

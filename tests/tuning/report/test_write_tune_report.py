@@ -69,6 +69,7 @@ def test_a_whole_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert picture.std() > 8, name
         saved = np.asarray(Image.open(folder / "figures" / f"{name}.png").convert("RGB"))
         assert np.array_equal(saved, picture)
+    assert "Summary of 13 trials and the baseline" in text and "12 completed, 1 failed" in text
     rows = _rows(text)
     assert len(rows) == 14
     scores = [float(row[2]) for row in rows[:-1]]
