@@ -23,6 +23,7 @@ def write_scan(root: Path, scan: str, slices: int = 12) -> np.ndarray:
     for index in range(slices):
         pixels = rng.integers(1, 255, (14, 10, 3)).astype(np.uint8)
         pixels[..., 0] = index + 1
+        pixels[masks[index] > 0, 1] |= 192  # tumour is bright in FLAIR
         Image.fromarray(pixels).save(folder / f"{scan}_{index + 1}.tif")
         Image.fromarray(masks[index] * 255).save(folder / f"{scan}_{index + 1}_mask.tif")
     return masks

@@ -126,7 +126,7 @@ def _only_running() -> list[dict[str, Any]]:
     [
         (_only_running(), ["1 trial is running", "No trial has a score", "0 completed trials"]),
         ([a_failed_trial(1), a_failed_trial(2)], ["No trial has a score", "2 failed"]),
-        ([a_trial(0, 0.5)], ["No trial has a score", "1 completed"]),
+        ([a_trial(0, 0.5)], ["No trial has a score", "0 trials and the baseline"]),
         ([a_trial(1, 0.5)], ["Best val_dice", "1 completed trials of different settings"]),
         ([a_trial(1, float("nan"))], ["1 completed trial has a score that is no finite number"]),
         (
