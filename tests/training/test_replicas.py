@@ -9,20 +9,31 @@ import pytest
 from kerasseg.training.step import FINITE, GRADIENT_NOT_FINITE, LOSS_NOT_FINITE
 from tests.program import run_program
 
-RULES = ("overflow", "clip", "not finite", "batch norm", "augmentation", "dropout", "validation")
+TOGETHER = (
+    (
+        *("same", "overflow", "clip", "not finite", "batch norm", "augmentation", "dropout"),
+        "validation",
+    ),
+    ("mixed_float16", "fit"),
+)
+"""Groups that one process does."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Does groups of `replicas_worker`, all in one process, and keeps what they found."""
+    """Return a function that says what a group of `replicas_worker` found."""
 
     @functools.cache
-    def found(replicas, *groups):
+    def ask(replicas, *groups):
         folder = str(tmp_path_factory.mktemp("replicas"))
         module = "tests.training.replicas_worker"
         ran = run_program(["-m", module, str(replicas), folder, *groups])
         assert ran.returncode == 0, ran.stderr[-3000:]
         return json.loads(ran.stdout.splitlines()[-1])
+
+    def found(replicas, group):
+        groups = next((each for each in TOGETHER if group in each), (group,))
+        return ask(replicas, *groups)[group]
 
     return found
 
@@ -40,7 +51,7 @@ def run(tmp_path_factory):
 )
 def test_replicas_that_share_the_batches_do_what_one_does_with_them(run, replicas, group, name):
     """Four updates with instance norm; Dice and its kin sum over the batch of all replicas."""
-    found = run(replicas, group)[group][name]
+    found = run(replicas, group)[name]
     assert found["start"] == 0, "the same seed, the same network"
     assert found["moved"] > 0.005
     # Keras's Muon scales the update of a matrix up, and with it its last bits.
@@ -55,19 +66,17 @@ def test_replicas_that_share_the_batches_do_what_one_does_with_them(run, replica
 
 
 @pytest.mark.parametrize(
-    ("groups", "batches"),
+    ("group", "batches"),
     [
-        (RULES, "3"),
+        ("overflow", "3"),
         # test_optimizer and test_update have both on one device.
-        pytest.param(("overflow, single",), "1", marks=pytest.mark.all_only),
+        pytest.param("overflow, single", "1", marks=pytest.mark.all_only),
     ],
 )
-def test_an_overflow_on_one_replica_leaves_everything_on_all_of_them_as_it_was(
-    run, groups, batches
-):
+def test_an_overflow_on_one_replica_leaves_everything_on_all_of_them_as_it_was(run, group, batches):
     """Weights, slots, averages and moving statistics; the updates around it are made as if it had
     not been."""
-    found = run(2, *groups)[groups[0]]
+    found = run(2, group)
     assert list(found) == [batches], "batches per update"
     for case in found.values():
         states = [(15, 0, 1), (14, 1, 1), (14, 1, 2), (13, 2, 2), (13, 2, 3)]
@@ -82,14 +91,14 @@ def test_an_overflow_on_one_replica_leaves_everything_on_all_of_them_as_it_was(
 
 def test_the_gradient_of_all_replicas_is_clipped(run):
     """And not that of each, of which the sum would be longer."""
-    found = run(2, *RULES)["clip"]
+    found = run(2, "clip")
     assert found["norm before"] > 1.5
     assert found["norm"] == pytest.approx(1.0, rel=1e-6)
     assert found["from expected"] < 1e-6
 
 
 def test_what_is_not_finite_on_one_replica_is_told_and_changes_nothing_on_any(run):
-    found = run(2, *RULES)["not finite"]
+    found = run(2, "not finite")
     assert len(found) == 6
     for name, told in found.items():
         expected = LOSS_NOT_FINITE if name.startswith("loss") else GRADIENT_NOT_FINITE
@@ -101,7 +110,7 @@ def test_what_is_not_finite_on_one_replica_is_told_and_changes_nothing_on_any(ru
 def test_batch_norm_sees_each_replica_s_part_by_itself(run):
     """The gradient is the mean of what each part alone gives, the moving statistics are the mean
     of those that each part alone leads to, on all replicas."""
-    found = run(2, *RULES)["batch norm"]
+    found = run(2, "batch norm")
     assert found["statistics"] < 1e-6 and found["weights"] < 1e-6
     assert min(found["moved"]) > 1e-3 and found["parts differ by"] > 0.1
     assert found["spread"] == 0
@@ -109,13 +118,13 @@ def test_batch_norm_sees_each_replica_s_part_by_itself(run):
 
 def test_each_replica_varies_its_part_of_the_batch_as_one_would(run):
     """pipeline.augment_on=device."""
-    found = run(2, *RULES)["augmentation"]
+    found = run(2, "augmentation")
     assert found["weights"] < 1e-6
     assert found["varied"] > 1e-4
 
 
 def test_dropout_differs_between_replicas_and_the_saved_state_does_not_know(run):
-    found = run(2, *RULES)["dropout"]
+    found = run(2, "dropout")
     assert found["as of Keras"] == 0, "on both replicas the same is dropped"
     assert found["varied"] > 0.1 and found["after updates"] > 0.1
     for ours, theirs in (found["kept"], found["as on one device"]):
@@ -123,15 +132,11 @@ def test_dropout_differs_between_replicas_and_the_saved_state_does_not_know(run)
 
 
 @pytest.mark.parametrize(
-    ("groups", "group"),
-    [
-        (RULES, "validation"),
-        pytest.param(("more validation",), "more validation", marks=pytest.mark.all_only),
-    ],
+    "group", ["validation", pytest.param("more validation", marks=pytest.mark.all_only)]
 )
-def test_scores_of_batches_that_cannot_be_shared_equally(run, groups, group):
+def test_scores_of_batches_that_cannot_be_shared_equally(run, group):
     """Also where one replica has only what fills up the batch."""
-    found = run(2, *groups)[group]
+    found = run(2, group)
     assert len(found) == 2
     for name, (several, one, counted) in found.items():
         assert several == pytest.approx(one, rel=1e-6), name
@@ -149,7 +154,7 @@ def test_scores_of_batches_that_cannot_be_shared_equally(run, groups, group):
     ],
 )
 def test_mixed_precision_learns_with_accumulation_clip_and_averages(run, policy, scale):
-    found = run(2, policy)[policy]
+    found = run(2, policy)
     losses = found["losses"]
     assert losses[-1] < 0.9 * losses[0]
     told = {"failure": FINITE, "scale": scale, "skipped": 0, "iterations": len(losses)}
@@ -159,7 +164,7 @@ def test_mixed_precision_learns_with_accumulation_clip_and_averages(run, policy,
 
 def test_a_whole_fit_on_two_replicas_is_that_on_one(run):
     """With accumulation, clipping, averages and nine validation patches in batches of four."""
-    found = run(2, "fit")["fit"]
+    found = run(2, "fit")
     assert found["weights"] < 1e-5
     several, one = found["histories"]
     assert len(one) == 3 and one[-1]["loss"] < one[0]["loss"]
@@ -170,6 +175,6 @@ def test_a_whole_fit_on_two_replicas_is_that_on_one(run):
 @pytest.mark.all_only  # test_workers_stopped resumes two workers, test_resume one device
 def test_a_fit_on_two_replicas_that_is_resumed_is_the_whole_one(run):
     """Stopped within an epoch, with dropout, bit for bit."""
-    found = run(2, "resumed fit")["resumed fit"]
+    found = run(2, "resumed fit")
     resumed, whole = found["histories"]
     assert found["weights"] == 0 and resumed == whole and len(whole) == 3
