@@ -5,26 +5,44 @@ import re
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 _PORTS = re.compile(r"gRPC \S+?:(\d+), REST https?://\S+?:(\d+)\.")
 _START_SECONDS = 120.0
 
 
+class Process(Protocol):
+    """What is asked of a process; a `subprocess.Popen` has all of it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float, /) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
 @dataclass
 class ServingProcess:
-    """A running server, and the lines that it has written so far."""
+    """A running server; `said` returns what it has written so far."""
 
-    process: subprocess.Popen
+    process: Process
+    said: Callable[[], str]
     grpc: int = 0
     rest: int = 0
-    lines: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the whole lines that it has written so far."""
+        return self.said().rpartition("\n")[0].splitlines()
 
     def wait_for(self, words: str, seconds: float = _START_SECONDS) -> str:
         """Return the first line that holds `words`, or raise `TimeoutError` with all lines."""
@@ -45,22 +63,29 @@ class ServingProcess:
         return self.process.wait(90)
 
 
+def start_process(arguments: Sequence[str]) -> tuple[Process, Callable[[], str]]:
+    """Start `python ARGUMENT…` and return it with a function of what it has written so far."""
+    with tempfile.NamedTemporaryFile("w", delete=False) as errors:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stderr=errors,
+            cwd=ROOT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        )
+    path = Path(errors.name)
+    weakref.finalize(process, path.unlink)
+    return process, path.read_text
+
+
 @contextmanager
-def serving(models: Path, *options: str) -> Iterator[ServingProcess]:
+def serving(
+    models: Path,
+    *options: str,
+    start: Callable[..., tuple[Process, Callable[[], str]]] = start_process,
+) -> Iterator[ServingProcess]:
     """Start `kerasseg serve` on free ports, or those in `options`; SIGTERM at the end."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "kerasseg.cli", "serve", str(models)),
-            *("--grpc-port", "0", "--rest-port", "0", *options),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-    )
-    server = ServingProcess(process)
-    listener = threading.Thread(target=_listen, args=(server,), daemon=True)
-    listener.start()
+    ports = ("--grpc-port", "0", "--rest-port", "0")
+    server = ServingProcess(*start(["-m", "kerasseg.cli", "serve", str(models), *ports, *options]))
     try:
         match = _PORTS.search(server.wait_for("Serving "))
         assert match
@@ -70,11 +95,4 @@ def serving(models: Path, *options: str) -> Iterator[ServingProcess]:
         try:
             server.stop()
         finally:
-            process.kill()
-            listener.join(5)
-
-
-def _listen(server: ServingProcess) -> None:
-    assert server.process.stderr is not None
-    for line in server.process.stderr:
-        server.lines.append(line.rstrip("\n"))
+            server.process.kill()

@@ -3,7 +3,6 @@
 import fcntl
 import functools
 import gc
-import io
 import os
 import shutil
 import sys
@@ -19,7 +18,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from PIL import Image
 
 import kerasseg  # noqa: F401  (sets the flags before anything imports TensorFlow)
 from kerasseg import anatomy, parallel
@@ -27,12 +25,14 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import load_experiment
 from kerasseg.datasets import phantom as phantom_module
 from kerasseg.records.store import RecordStore, open_store
-from tests.program import fork_context, keep_no_stacks
+from tests.program import draw_no_figures, fork_context, keep_no_stacks, share_fork_server
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Property tests depend on nothing else that the machine does, and take 100 examples only where
-    every test runs."""
+    every test runs. Workers share a fork server."""
+    if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
+        share_fork_server(worker=hasattr(config, "workerinput"))
     examples = 40 if config.option.markexpr else 100
     slow = [HealthCheck.too_slow]
     settings.register_profile(
@@ -87,6 +87,36 @@ LONGEST = (
     "config/test_configs.py",
 )
 """Files that take most of a minute or more: begun last, one alone would be waited for."""
+
+
+TOGETHER = {
+    "the page": ("app/test_page.py", "app/test_prompts.py"),
+    "the server": (
+        "serving/test_limits.py",
+        "serving/test_bad_input.py",
+        "serving/test_kserve.py",
+        "serving/test_protocols.py",
+        "serving/test_segment.py",
+    ),
+}
+"""Files that one worker runs, as each worker starts a server of its own for its tests."""
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests go to the workers by files, some of them together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    scopes = {f"tests/{name}": scope for scope, names in TOGETHER.items() for name in names}
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name: str = super()._split_scope(nodeid)
+            return scopes.get(name, name)
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -307,6 +337,27 @@ def _phantoms_are_made_once() -> None:
     phantom_module.make_phantom = copy_of
 
 
+@pytest.fixture(scope="module")
+def networks_loaded_once() -> Iterator[None]:
+    """For tests that read the same runs again and again: loading takes as long as predicting."""
+    from kerasseg import run
+
+    @functools.cache
+    def once(path: Path, written: int) -> Any:
+        return load(path)
+
+    load = run.load_network
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load_network", lambda path: once(path, path.stat().st_mtime_ns))
+        yield
+
+
+@pytest.fixture
+def albumentations_is_here() -> None:
+    """Import it where its tests run only: collecting them would take each worker seconds."""
+    pytest.importorskip("albumentations")
+
+
 @pytest.fixture
 def steps_not_traced() -> Iterator[None]:
     """For tests of one or two steps: tracing a step takes several times longer than making it."""
@@ -319,14 +370,8 @@ def steps_not_traced() -> Iterator[None]:
 
 @pytest.fixture
 def figures_not_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of pages and tables: figures are made, and each file holds one grey pixel.
-
-    Turning text and lines into pixels takes most of the time of a page. Tests of figures do it.
-    """
-    buffer = io.BytesIO()
-    Image.new("L", (1, 1), 128).save(buffer, "PNG")
-    for module in ("kerasseg.page", "kerasseg.figures.style"):
-        monkeypatch.setattr(f"{module}.to_png", lambda figure: buffer.getvalue())
+    """For tests of pages and tables. Tests of figures turn them into pixels."""
+    draw_no_figures(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ of importing itself, or of what stands at an interpreter's start, needs a real o
 """
 
 import gc
+import importlib
+import io
 import multiprocessing
 import os
 import runpy
@@ -15,15 +17,21 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+from PIL import Image
 
 from kerasseg.tensorflow_setup import set_flags
 
 REPOSITORY = Path(__file__).parents[1]
 TIMEOUT = 1200.0
 """Seconds after which a program that hangs fails its test."""
+NO_FIGURES = {"KERASSEG_TEST_FIGURES": "no"}
+"""The environment of a program whose figures are made, but hold one grey pixel each."""
+_FORK_SERVER = "KERASSEG_TEST_FORK_SERVER"
 
 
 class Program:
@@ -90,6 +98,12 @@ class Program:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+def start_program(arguments: Sequence[str | Path]) -> tuple[Program, Callable[[], str]]:
+    """Start a program, as `benchmarks.serving_process` asks for one."""
+    program = Program(arguments)
+    return program, lambda: program.stderr
+
+
 def run_program(
     arguments: Sequence[str | Path],
     *,
@@ -108,6 +122,36 @@ def fork_context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preloaded"])
     return context
+
+
+def share_fork_server(worker: bool) -> None:
+    """Have all workers of pytest-xdist use one fork server, which takes eight seconds to start.
+
+    Args:
+        worker: False in the process that starts the workers; it starts the server, too.
+    """
+    server = forkserver._forkserver
+    if not worker:
+        fork_context()
+        server.ensure_running()
+        os.environ[_FORK_SERVER] = server._forkserver_address
+    elif _FORK_SERVER in os.environ:
+        server._forkserver_address = os.environ[_FORK_SERVER]
+        # The process that started the server holds the pipe whose end would end it.
+        server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)
+        server.ensure_running = resource_tracker.ensure_running
+
+
+def draw_no_figures(patch: Callable[[str, object], object]) -> None:
+    """Have figures be one grey pixel: turning text and lines into pixels takes most of a page.
+
+    Args:
+        patch: Sets the attribute of that import path, as pytest's `monkeypatch.setattr` does.
+    """
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1), 128).save(buffer, "PNG")
+    for module in ("kerasseg.page", "kerasseg.figures.style"):
+        patch(f"{module}.to_png", lambda figure: buffer.getvalue())
 
 
 def keep_no_stacks() -> None:
@@ -137,6 +181,8 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], outputs: l
     # Takes longer than the few steps that are made here.
     tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     gc.set_threshold(200_000, 20, 100)  # as in tests/conftest.py
+    if NO_FIGURES.items() <= environment.items():
+        draw_no_figures(_set)
     first, *rest = arguments
     if first == "-m":
         sys.argv = rest
@@ -145,3 +191,8 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], outputs: l
         sys.argv = arguments
         sys.path.insert(0, str(Path(first).resolve().parent))
         runpy.run_path(first, run_name="__main__")
+
+
+def _set(path: str, value: object) -> None:
+    module, _, name = path.rpartition(".")
+    setattr(importlib.import_module(module), name, value)

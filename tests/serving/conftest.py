@@ -8,6 +8,7 @@ import pytest
 from benchmarks.serving_model import write_model
 from benchmarks.serving_process import ServingProcess, serving
 from tests.conftest import SHAPE
+from tests.program import start_program
 
 MIB = 2**20
 LIMITS = ("--request-mib", "8", "--volume-mib", "32", "--timeout", "20", "--poll", "0.2")
@@ -29,7 +30,7 @@ def models(shared_once) -> Path:
 @pytest.fixture(scope="session")
 def server(models) -> ServingProcess:
     """A server of `models` under small limits."""
-    with serving(models, *LIMITS) as running:
+    with serving(models, *LIMITS, start=start_program) as running:
         yield running
 
 

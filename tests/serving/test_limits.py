@@ -12,6 +12,7 @@ from benchmarks.serving_model import write_model
 from benchmarks.serving_process import serving
 from kerasseg.serving.client import Client
 from kerasseg.serving.client_transport import ServerError
+from tests.program import start_program
 from tests.serving.test_protocols import http, predict_request
 
 
@@ -29,7 +30,7 @@ def test_deadline_and_queue(tmp_path, volume):
         "inputs": {**inputs, "volume": volume.tolist()},
     }
     with (
-        serving(tmp_path, "--queue", "1", "--timeout", "2") as server,
+        serving(tmp_path, "--queue", "1", "--timeout", "2", start=start_program) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel,
     ):
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)

@@ -14,6 +14,7 @@ from benchmarks.serving_model import write_model
 from benchmarks.serving_process import serving
 from kerasseg.serving.client import Client
 from kerasseg.serving.client_transport import ServerError
+from tests.program import start_program
 
 SLOW = 2.0
 """Seconds of a slow model's request."""
@@ -93,7 +94,7 @@ def test_the_client_says_that_the_server_died_and_asks_again(tmp_path, volume):
     def ask() -> None:
         result.append(client.predict(volume))
 
-    with serving(tmp_path) as server:
+    with serving(tmp_path, start=start_program) as server:
         client = Client(f"127.0.0.1:{server.grpc}", say=said.append, retries=8)
         assert client.metadata.target == "regions"
         asking = threading.Thread(target=ask)
@@ -108,7 +109,7 @@ def test_the_client_says_that_the_server_died_and_asks_again(tmp_path, volume):
             r"127\.0\.0\.1:\d+ does not answer \(.+Trying again in 1 s \(1 of 8\)", said[0]
         )
         port = server.grpc
-    with serving(tmp_path, "--grpc-port", str(port)) as server:
+    with serving(tmp_path, "--grpc-port", str(port), start=start_program) as server:
         asking.join(120)
         assert np.array_equal(result[0].label > 0, volume[..., 0] > 100)
         # One runs, one waits, and SIGTERM comes: both are answered, nobody new is let in.

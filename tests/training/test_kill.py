@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from tests.program import run_program
+from tests.program import NO_FIGURES, run_program
 from tests.training import killed
 from tests.training.run_folders import files, history, weights
 
@@ -26,7 +26,7 @@ SETTINGS = (
     "norm: batch, dropout: {rate: 0.3, place: everywhere}}",
     "pipeline={patch_size: [16,12], patches_per_volume: 2, validation_patches_per_volume: 2}",
     "optimizer={name: adamw, learning_rate: 0.01, ema: 0.9, clip_norm: 1.0}",
-    f"training={{epochs: {3 + 3 * KILLS // 2}, batch_size: 2, gradient_accumulation: 2, "
+    f"training={{epochs: {3 * (KILLS + 1) // 2}, batch_size: 2, gradient_accumulation: 2, "
     "steps_per_epoch: 8, precision: float32, deterministic: true, "
     "callbacks: [{tests.training.killed.Killed: {}}]}",
     "evaluation.overlays=0",
@@ -36,7 +36,8 @@ SETTINGS = (
 def train(folder, *arguments, plan=None):
     """Run train.py; its exit code and what it wrote to stderr."""
     roots = (f"run.root={folder}", f"records.root={folder.parent / 'store'}")
-    done = run_program(["train.py", *SETTINGS, *roots, *arguments], env=plan)
+    environment = {**NO_FIGURES, **(plan or {})}
+    done = run_program(["train.py", *SETTINGS, *roots, *arguments], env=environment)
     return done.returncode, done.stderr
 
 
