@@ -47,7 +47,11 @@ def test_the_notebook_is_the_code_of_the_page_and_runs(tmp_path, monkeypatch):
     assert len(blocks[0].splitlines()) <= 20
     monkeypatch.chdir(tmp_path)
     opened = kerasseg.open_store
-    few = ("pipeline.patches_per_volume=1", "pipeline.validation_patches_per_volume=1")
+    few = (
+        "data.phantom.cases=4",
+        "pipeline.patches_per_volume=1",
+        "pipeline.validation_patches_per_volume=1",
+    )
     monkeypatch.setattr(kerasseg, "open_store", lambda config: opened(config, few))
     names = {}
     for cell in cells[:-1]:

@@ -35,6 +35,7 @@ from tests.conftest import (
     write_nifti,
 )
 from tests.program import Program, run_program
+from tests.training.test_resume import QUICK
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,6 +75,19 @@ def run_here(*arguments: str) -> int:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
     raise AssertionError("a command ends with an exit code")
+
+
+@pytest.fixture
+def here(capsys):
+    """A function that does `kerasseg ARGUMENT…` in this process: forking one takes a second."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = run_here(*arguments)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
 
 
 @pytest.mark.parametrize("verb", EXAMPLES)
@@ -223,12 +237,12 @@ def test_other_runs_and_files_are_scored_in_another_folder(monkeypatch):
     ]
 
 
-def test_config_prints_what_can_be_read_back(tmp_path):
-    shown = kerasseg("config", "training.epochs=3")
+def test_config_prints_what_can_be_read_back(here, tmp_path):
+    shown = here("config", "training.epochs=3")
     assert shown.returncode == 0 and "epochs: 3" in shown.stdout
     (tmp_path / "c.yaml").write_text(shown.stdout)
-    assert kerasseg("config", "--config", str(tmp_path / "c.yaml")).stdout == shown.stdout
-    assert '"$schema"' in kerasseg("config", "--schema").stdout
+    assert here("config", "--config", str(tmp_path / "c.yaml")).stdout == shown.stdout
+    assert '"$schema"' in here("config", "--schema").stdout
 
 
 def test_config_prints_the_experiment_that_train_runs(capsys):
@@ -305,25 +319,23 @@ def break_case(root: Path, phantom, kind: str) -> None:
         ("zero", ["case_a: t2 is zero in every voxel", "remove this case"]),
     ],
 )
-def test_bad_scans(tmp_path, phantoms, kind, words):
+def test_bad_scans(here, tmp_path, phantoms, kind, words):
     root = tmp_path / "data"
     root.mkdir()
     break_case(root, phantoms[0], kind)
     store = tmp_path / "out" / "store"
-    done = kerasseg(
-        "convert", "data.layout=brats_nifti", f"data.root={root}", f"records.root={store}"
-    )
+    done = here("convert", "data.layout=brats_nifti", f"data.root={root}", f"records.root={store}")
     assert_one_sentence(done, words)
     assert not store.exists() and not list(tmp_path.glob("out/.*"))
 
 
-def test_an_h5_file_without_image(tmp_path, phantoms):
+def test_an_h5_file_without_image(here, tmp_path, phantoms):
     import h5py
 
     write_h5_volume(tmp_path / "data", 0, phantoms[0])
     with h5py.File(tmp_path / "data" / "volume_0_slice_2.h5", "a") as file:
         del file["image"]
-    done = kerasseg(
+    done = here(
         "convert",
         "data.layout=brats_h5",
         f"data.root={tmp_path / 'data'}",
@@ -354,9 +366,9 @@ def phantom_arguments(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_no_place_to_write():
+def test_no_place_to_write(here):
     """/proc refuses new folders to everybody, root included."""
-    done = kerasseg("convert", "records.root=/proc/kerasseg/store")
+    done = here("convert", "records.root=/proc/kerasseg/store")
     assert_one_sentence(done, ["Making /proc/kerasseg/store/.lock failed", "records.root="])
 
 
@@ -417,10 +429,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_disk_full_of_records_leaves_nothing_half_written(tmp_path, small_disk):
+def test_a_disk_full_of_records_leaves_nothing_half_written(here, tmp_path, small_disk):
     shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
     store = f"records.root={small_disk / 'store'}"
-    done = kerasseg("convert", *phantom_arguments(tmp_path), shape, store)
+    done = here("convert", *phantom_arguments(tmp_path), shape, store)
     assert_one_sentence(done, ["GB more (1 cases of", "records.root=FOLDER"])
     assert list(small_disk.iterdir()) == []
 
@@ -472,7 +484,7 @@ def wait_for(process, happened):
 
 def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
     """A run of one of four folds, which has a folder of its own."""
-    arguments = [*phantom_arguments(tmp_path), "training.epochs=400", "split.test=0.0"]
+    arguments = [*phantom_arguments(tmp_path), *QUICK, "training.epochs=400", "split.test=0.0"]
     arguments += ["training.early_stopping_patience=null", "split.folds=4", "--fold", "2"]
     run = ["-m", "kerasseg.cli", "train", *arguments]
     process = Program(run)
@@ -506,55 +518,57 @@ def test_doctor(tmp_path):
     assert "oneDNN is off" in kerasseg("doctor", env=off).stdout
 
 
-def test_convert_overwrite_replaces_a_store(tmp_path):
+def test_convert_overwrite_replaces_a_store(here, tmp_path):
     arguments = phantom_arguments(tmp_path)
-    assert "4 cases" in kerasseg("convert", *arguments).stdout
+    assert "4 cases" in here("convert", *arguments).stdout
     changed = [*arguments, "data.phantom.cases=5"]
-    refused = kerasseg("convert", *changed)
+    refused = here("convert", *changed)
     assert_one_sentence(refused, ["data.phantom.cases is 4 there and 5 in this config"])
-    assert "5 cases" in kerasseg("convert", "--overwrite", *changed).stdout
+    assert "5 cases" in here("convert", "--overwrite", *changed).stdout
 
 
-def test_verify_writes_a_table_and_a_json_and_its_exit_code_says_errors(tmp_path, phantoms):
+def test_verify_writes_a_table_and_a_json_and_its_exit_code_says_errors(here, tmp_path, phantoms):
     write_brats(tmp_path / "data", "case_a", phantoms[0])
     folder = write_brats(tmp_path / "data", "case_b", phantoms[1])
     arguments = ["verify", "data.layout=brats_nifti", f"data.root={tmp_path / 'data'}"]
     arguments += ["records.workers=1", "--output", str(tmp_path / "new" / "reports")]
-    good = kerasseg(*arguments)
+    good = here(*arguments)
     assert good.returncode == 0 and "2 cases: 2 ok" in good.stdout
     (folder / "case_b_t1.nii.gz").unlink()
-    bad = kerasseg(*arguments)
+    bad = here(*arguments)
     assert bad.returncode == 1 and "1 with errors" in bad.stdout and "no t1 file" in bad.stdout
     written = json.loads((tmp_path / "new" / "reports" / "verify.json").read_text())
     assert not written["ok"]
     assert [case["verdict"] for case in written["cases"]] == ["ok", "error"]
 
 
-def test_verify_records_names_the_damaged_one(tmp_path):
+def test_verify_records_names_the_damaged_one(here, tmp_path):
     arguments = [*phantom_arguments(tmp_path), "records.cases_per_shard=2"]
     output = ["--output", str(tmp_path / "reports")]
-    missing = kerasseg("verify", "--records", *arguments, *output)
+    missing = here("verify", "--records", *arguments, *output)
     assert_one_sentence(missing, ["there is no finished record store", "kerasseg convert"])
-    assert kerasseg("convert", *arguments).returncode == 0
-    assert kerasseg("verify", "--records", *arguments, *output).returncode == 0
+    assert here("convert", *arguments).returncode == 0
+    assert here("verify", "--records", *arguments, *output).returncode == 0
     shard = tmp_path / "store" / "shard-00001.tfrecord"
     content = bytearray(shard.read_bytes())
     content[len(content) // 4] ^= 1
     shard.write_bytes(content)
-    done = kerasseg("verify", "--records", *arguments, *output)
+    done = here("verify", "--records", *arguments, *output)
     assert done.returncode == 1 and "phantom_0002" in done.stdout
-    assert kerasseg("convert", *arguments).returncode == 0, "converting repairs it"
-    assert kerasseg("verify", "--records", *arguments, *output).returncode == 0
+    assert here("convert", *arguments).returncode == 0, "converting repairs it"
+    assert here("verify", "--records", *arguments, *output).returncode == 0
 
 
-def test_explore_says_where_to_look(tmp_path):
+@pytest.mark.usefixtures("figures_not_rendered")
+def test_explore_says_where_to_look(here, tmp_path):
     arguments = [*phantom_arguments(tmp_path), "--output", str(tmp_path / "reports")]
-    done = kerasseg("explore", *arguments)
+    done = here("explore", *arguments)
     page = tmp_path / "reports" / "explore" / "explore.html"
     assert done.returncode == 0 and f"Look at {page}" in done.stdout and page.exists()
 
 
-def test_evaluate_and_compare_say_what_they_need(tmp_path, phantoms):
+@pytest.mark.usefixtures("figures_not_rendered")
+def test_evaluate_and_compare_say_what_they_need(here, tmp_path, phantoms):
     for arguments, words in (
         (["evaluate"], ["Nothing to evaluate", "--pred"]),
         (["evaluate", "--pred", str(tmp_path)], ["both --pred FOLDER and --truth FOLDER"]),
@@ -563,12 +577,12 @@ def test_evaluate_and_compare_say_what_they_need(tmp_path, phantoms):
         (["evaluate", "run", "--split", "all"], ["--split all", "test, validation or train"]),
         (["compare", "a", "--split", "x"], ["--split x"]),
     ):
-        assert_one_sentence(kerasseg(*arguments), words)
+        assert_one_sentence(here(*arguments), words)
     label = to_file_axes(phantoms[0][1])
     for side in ("pred", "truth"):
         write_nifti(tmp_path / side / "a.nii.gz", label)
     folders = ["--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "truth")]
-    done = kerasseg("evaluate", *folders, "metrics.tolerance=2", "-o", str(tmp_path / "out"))
+    done = here("evaluate", *folders, "metrics.tolerance=2", "-o", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert f"Look at {tmp_path / 'out' / 'report.html'}" in done.stdout
     assert "1.000000" in (tmp_path / "out" / "metrics.csv").read_text()

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasseg import doctor as module
+from kerasseg.config.load import DEMO_CONFIG, dump_experiment, load_experiment
 from kerasseg.doctor import forecast, share_of_this_machine
 from kerasseg.errors import UserError
 from kerasseg.pipeline.batches import TrainingBatches
@@ -55,8 +56,8 @@ def test_a_small_run_by_the_command_line(tmp_path):
     store = ("records.root=" + str(tmp_path / "store"), "records.workers=1")
     config = tmp_path / "small.yaml"
     arguments = [*phantom_arguments(tmp_path), *store, "training.gradient_accumulation=2"]
-    assert kerasseg("convert", *arguments).returncode == 0
-    config.write_text(kerasseg("config", *arguments).stdout)
+    open_store(load_experiment(DEMO_CONFIG, arguments))
+    config.write_text(dump_experiment(load_experiment(DEMO_CONFIG, arguments)))
     before = sorted(tmp_path.rglob("*"))
     done = kerasseg("doctor", "--config", str(config))
     assert done.returncode == 0, done.stderr

@@ -292,7 +292,13 @@ def test_a_cached_file_is_used_without_a_network(cache, rgb, old_weight_file):
 
 
 def test_a_cached_file_must_be_the_one_keras_knows(cache, monkeypatch):
-    """EfficientNetV2's has a checksum; one that does not match is not trusted, and not deleted."""
+    """EfficientNetV2's has a checksum; one that does not match is not trusted, and not deleted.
+
+    Its first two stages are enough for that.
+    """
+    module = inspect.getmodule(keras.applications.EfficientNetV2B0)
+    stages = module.DEFAULT_BLOCKS_ARGS["efficientnetv2-b0"][:2]
+    monkeypatch.setitem(module.DEFAULT_BLOCKS_ARGS, "efficientnetv2-b0", stages)
     encoder = PRETRAINED_ENCODERS["efficientnetv2b0"]
     source = encoder.build(input_shape=(None, None, 3))
     cache.mkdir(parents=True)
@@ -303,7 +309,6 @@ def test_a_cached_file_must_be_the_one_keras_knows(cache, monkeypatch):
         loading._rgb_network("efficientnetv2b0", "imagenet")
     assert path.read_bytes() == content and list(cache.iterdir()) == [path]
 
-    module = inspect.getmodule(keras.applications.EfficientNetV2B0)
     md5 = hashlib.md5(content).hexdigest()
     monkeypatch.setitem(module.WEIGHTS_HASHES, "b0", ("", md5))
     _assert_copied(source, loading._rgb_network("efficientnetv2b0", "imagenet"))
@@ -549,7 +554,10 @@ def test_the_decoder_follows_its_settings():
     "chosen", ["efficientnetlite0", pytest.param("mobilenetv2", marks=pytest.mark.all_only)]
 )
 def test_battery(tmp_path, chosen):
-    """float16 and, through its twin, float32; odd sizes, saving, training."""
+    """float16 and, through its twin, float32; odd sizes, saving, training.
+
+    Slices of sizes that are divisible are those of the tests above.
+    """
     settings = _settings(chosen, target="labels", decoder_features=(4, 4, 6, 8, 8))
-    shapes = ((1, 1, 33, 50), (2, 1, 32, 64))
+    shapes = ((1, 1, 33, 50),)
     check_model(settings, "mixed_float16", tmp_path, input_channels=5, shapes=shapes)

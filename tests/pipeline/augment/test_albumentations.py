@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("albumentations")
-
 from kerasseg.config.augment import Albumentations, AugmentSettings, transforms_of
 from kerasseg.config.load import load_experiment
 from kerasseg.pipeline.augment.compose import Patch, augment
@@ -13,6 +11,7 @@ from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.store import open_store
 from kerasseg.slice_transforms import SliceTransforms
 
+pytestmark = pytest.mark.usefixtures("albumentations_is_here")
 TERMS = (
     {"Affine": {"rotate": [-20, 20], "p": 0.8}},
     {"ElasticTransform": {"alpha": 20, "sigma": 4, "p": 0.5}},
