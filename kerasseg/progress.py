@@ -21,13 +21,13 @@ T = TypeVar("T")
 LINE_SECONDS = 30.0
 """Time between two lines about work that goes on, where no terminal shows a bar."""
 
-Watcher = Callable[[int, int], None]
+Watcher = Callable[[int, int, bool], None]
 _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 @contextmanager
 def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Let `watcher(done, total)` be called during the block for every part of `report`.
+    """Let `watcher(done, total, preparing)` be called during the block for every `report`.
 
     What it raises stops the work, so it can also cancel.
     """
@@ -38,11 +38,14 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
         _WATCHER.reset(token)
 
 
-def report(done: int, total: int) -> None:
-    """Tell the watcher of this thread, if there is one, how many parts of the work are done."""
+def report(done: int, total: int, preparing: bool = False) -> None:
+    """Tell the watcher of this thread, if there is one, how many parts of the work are done.
+
+    The parts are those of the prediction, or of the scan's preparation before it.
+    """
     watcher = _WATCHER.get()
     if watcher is not None:
-        watcher(done, total)
+        watcher(done, total, preparing)
 
 
 def track(items: Iterable[T], total: int, description: str) -> Generator[T, None, None]:

@@ -21,6 +21,9 @@ from kerasseg.progress import watched_by
 from kerasseg.serving.server.limits import Limits, Refusal, without_folders
 from kerasseg.serving.server.models import WorkQueue
 
+_PREPARED, _PREDICTED = 0.05, 0.9
+"""The shares of the progress for preparing the scan and for predicting it; measuring is left."""
+
 
 class _Cancelled(Exception):
     """Ends a prediction that runs."""
@@ -157,12 +160,10 @@ def _run(job: Job, runs: Runs, limits: Limits) -> None:
         job.state = "done"
     except _Cancelled:
         job.state = "cancelled"
-    except UserError as error:
+    except (UserError, Refusal) as error:
         job.state, job.message = "failed", without_folders(str(error))
     except MemoryError:
         job.state, job.message = "failed", "Memory ran out on the server: send a smaller scan."
-    except Refusal as refusal:
-        job.state, job.message = "failed", refusal.sentence
     except Exception as error:  # the next visitor's prediction must run, whatever it is
         traceback.print_exc()
         kind = type(error).__name__
@@ -174,16 +175,20 @@ def _run(job: Job, runs: Runs, limits: Limits) -> None:
 def _predict(job: Job, runs: Runs, until: float) -> None:
     model = runs.model(job.number, job.choices.model_copy(update={"uncertainty": False}))
     passes = model.members if job.choices.uncertainty else 1
+    passes += model.runs[0].predictor.boxes_from is not None  # that run predicts the scan first
     begun = -1
 
-    def watch(done: int, total: int) -> None:
+    def watch(done: int, total: int, preparing: bool) -> None:
         nonlocal begun
-        begun += done == 0
         if job.cancelled.is_set():
             raise _Cancelled
         if time.monotonic() > until:
             raise UserError("The prediction took longer than this server allows, and was stopped.")
-        job.progress = 0.95 * (begun + done / max(total, 1)) / passes
+        if preparing:
+            job.progress = max(job.progress, _PREPARED * (done / total))
+            return
+        begun += done == 0
+        job.progress = _PREPARED + _PREDICTED * (begun + done / total) / passes
 
     case = dataclasses.replace(job.scan.case, notes=list(job.scan.case.notes))
     with watched_by(watch):

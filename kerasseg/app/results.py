@@ -150,12 +150,8 @@ def _scores(
     else:
         truths = region_masks(np.asarray(case.label), target)
     settings = MetricSettings(metrics=SCORES)
+    found = {n: case_metrics(truths[n], m, case.spacing, settings).values for n, m in masks.items()}
     return {
-        name: {
-            metric: value if math.isfinite(value) else None
-            for metric, value in case_metrics(
-                truths[name], mask, case.spacing, settings
-            ).values.items()
-        }
-        for name, mask in masks.items()
+        name: {metric: value if math.isfinite(value) else None for metric, value in scores.items()}
+        for name, scores in found.items()
     }

@@ -30,6 +30,7 @@ from kerasseg.inference.predictor import Predictor, build_predictor
 from kerasseg.inference.uncertainty import uncertainty as measure_uncertainty
 from kerasseg.inference.windows import clear_air, find_brain_box
 from kerasseg.prediction.prediction import Prediction, array_case
+from kerasseg.progress import report
 from kerasseg.records.normalise import normalise
 from kerasseg.run import read_run
 
@@ -141,12 +142,14 @@ class LoadedRun:
             label = np.any(other.masks(scan), axis=-1).astype(np.uint8)
         case = dataclasses.replace(scan, image=image, label=label, modalities=needed, signal=None)
         case = to_grid(case, self.experiment.data)
+        report(2, 3, preparing=True)
         image = normalise(
             case.image,
             find_brain_box(case.image),
             skull_stripped=self.experiment.data.skull_stripped,
             normalisation=self.experiment.data.normalisation,
         )
+        report(3, 3, preparing=True)
         if case.label is not None:
             image = self.predictor.with_prompt(image, case.label)
         return dataclasses.replace(case, image=image)
@@ -253,6 +256,7 @@ class Model:
                 the model takes volumes.
         """
         case = check_case(case)
+        report(1, 3, preparing=True)  # two parts follow in `prepare`
         case.notes += dict.fromkeys(note for run in self.runs for note in run.notes_on(case))
         for run in self.runs:
             if case.image.shape[0] == 1 and len(run.predictor.pipeline.patch_size) == 3:

@@ -29,7 +29,7 @@ class Client:
     """A browser without a page: it has a cookie, and asks for addresses."""
 
     def __init__(self, address: str) -> None:
-        self.host = urlsplit(address).netloc
+        self.host, self.base = urlsplit(address).netloc, urlsplit(address).path.rstrip("/")
         self.cookie = ""
         status, headers, self.page = self.send("GET", "/")
         assert status == 200
@@ -41,7 +41,7 @@ class Client:
         if isinstance(body, dict):
             body, headers = json.dumps(body), {"content-type": "application/json", **headers}
         headers = {"cookie": self.cookie, **headers}
-        connection.request(method, path, body, headers)
+        connection.request(method, self.base + path, body, headers)
         answer = connection.getresponse()
         found = answer.read()
         connection.close()

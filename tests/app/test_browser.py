@@ -22,9 +22,12 @@ TOTAL = "nv.drawBitmap.reduce((a, b) => a + b)"
 
 
 @pytest.fixture
-def page(browser, app_address):
+def page(browser, app_address, request):
     """A page whose errors, and requests to anywhere else, fail the test at its end."""
-    context = browser.new_context(viewport={"width": 1200, "height": 640})
+    pixels = getattr(request, "param", 1)  # of the screen for one of the page
+    context = browser.new_context(
+        viewport={"width": 1200, "height": 640}, device_scale_factor=pixels
+    )
     context.set_default_timeout(WAIT)
     page, wrong = context.new_page(), []
     host = app_address.split("/")[2]
@@ -65,10 +68,10 @@ def in_viewer(page: Any, expression: str, canvas: str = "view-a") -> Any:
                          f"return {expression}; }})()")  # fmt: skip
 
 
-def voxels(page: Any, array: str) -> np.ndarray:
+def voxels(page: Any, array: str, canvas: str = "view-a") -> np.ndarray:
     """Return an array of bytes that NiiVue holds. As a list Playwright needs 40 s for it."""
     text = f"btoa(Array.from({array}, v => String.fromCharCode(v)).join(''))"
-    return np.frombuffer(base64.b64decode(in_viewer(page, text)), np.uint8)
+    return np.frombuffer(base64.b64decode(in_viewer(page, text, canvas)), np.uint8)
 
 
 def jobs(page: Any) -> Any:
@@ -293,3 +296,112 @@ def test_without_webgl_the_server_draws_the_planes(browser, app_address):
     until(page, "[...document.querySelectorAll('#planes img')].every(i => i.naturalWidth > 50)")
     assert page.locator("#planes img").count() == 3 and page.is_disabled("#correct")
     context.close()
+
+
+SAGITTAL = np.array([[0, 0, 1, -9], [-1, 0, 0, 20], [0, 1, 0, -30], [0, 0, 0, 1]], float)
+"""Axes of a file that grow to the back, upwards and to the right."""
+
+
+@pytest.mark.parametrize("page", [2], indirect=True)
+def test_unet_and_sam_side_by_side_and_sam_where_one_points(page, tmp_path, phantoms):
+    page.select_option("#view", "axial")
+    page.select_option("#runs", label="slices")
+    folder = write_brats(tmp_path, "case", phantoms[0], affine=SAGITTAL)
+    page.set_input_files("#files", [str(path) for path in folder.iterdir()])
+    page.wait_for_selector("#lacking >> text=Nothing is missing")
+    page.click("#tray [type=submit]")
+    page.wait_for_selector("#findings:not([hidden])")
+    page.select_option("#runs", label="sam")
+    page.click("#predict")
+    page.wait_for_selector("#jobs li:nth-child(2).on")
+    page.select_option("#compare", label="slices")
+    page.wait_for_selector("#comparison td")
+    until(page, "document.getElementById('view-b').niivue?.volumes.length === 2")
+    for canvas, number in (("view-a", 1), ("view-b", 0)):
+        address = f"{page.url}api/jobs/{jobs(page)[number]['id']}/download/label"
+        label = nib.Nifti1Image.from_bytes(gzip.decompress(page.request.get(address).body()))
+        inside = np.asarray(label.dataobj).ravel("F") > 0
+        assert np.array_equal(voxels(page, "nv.volumes[1].img", canvas) > 0, inside)
+        assert 0 < inside.mean() < 1
+    page.click("#correct")
+    page.wait_for_selector("#prompts:not([hidden])")
+    pointer = _Pointer(page)
+    page.click("#tool-point")
+    pointer.check((6, 9, 11))
+    pointer.check((6, 9, 11), act=lambda: page.locator("#view-a").press("Enter"))
+    in_viewer(page, "nv.setPan2Dxyzmm([2, -3, 0, 1.7])")
+    pointer.check((7, 12, 11))
+    in_viewer(page, "nv.setPan2Dxyzmm([0, 0, 0, 1])")
+    page.select_option("#view", "coronal")
+    until(page, "document.getElementById('view-a').niivue.opts.sliceType === 1")
+    pointer.check((12, 10, 9))
+    page.click("#tool-box")
+    pointer.drag((5, 10, 9), (8, 10, 12))
+    page.wait_for_selector("#alert >> text=Draw the box on an axial slice")
+    page.select_option("#view", "axial")
+    until(page, "document.getElementById('view-a').niivue.opts.sliceType === 0")
+    pointer.check((3, 15, 4), (12, 6, 4))
+    _check_phone(page, pointer)
+
+
+def _check_phone(page: Any, pointer: "_Pointer") -> None:
+    """A finger draws a box, too; one that goes beyond the slice ends at its edge."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#view-a").scroll_into_view_if_needed()
+    until(page, "(c => c.width === 2 * c.clientWidth)(document.getElementById('view-a'))")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    tool = page.context.new_cdp_session(page)
+
+    def drag() -> None:
+        start, end = pointer.place((4, 16, 7)), pointer.place((14, 3, 7))
+        ways = [("Start", start), ("Move", end), ("Move", (389, end[1] + 300)), ("End", None)]
+        for kind, place in ways:
+            points = [] if place is None else [{"x": place[0], "y": place[1]}]
+            tool.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+    pointer.check((4, 16, 7), (0, 0, 7), act=drag)  # right in the picture is left in the head
+
+
+class _Pointer:
+    """A hand that points at voxels (i, j, k) of a drawing, which grow to right, front and top."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.shape = in_viewer(page, "Array.from(nv.back.dimsRAS.slice(1, 4))")
+
+    def place(self, voxel: tuple[int, int, int]) -> tuple[float, float]:
+        """Return where in the window a voxel's middle is seen, in a slice that is shown now."""
+        share = [(at + 0.5) / size for at, size in zip(voxel, self.shape, strict=True)]
+        in_viewer(self.page, f"nv.scene.crosshairPos = {share}")
+        in_viewer(self.page, "nv.drawScene()")
+        scale = in_viewer(self.page, "nv.canvas.clientWidth / nv.canvas.width")
+        x, y = in_viewer(self.page, f"nv.frac2canvasPos({share})")
+        box = self.page.locator("#view-a").bounding_box()
+        return box["x"] + x * scale, box["y"] + y * scale
+
+    def drag(self, *voxels: tuple[int, int, int]) -> None:
+        """Press the mouse at the first voxel and let it go at the last."""
+        (x, y), end = self.place(voxels[0]), self.place(voxels[-1])
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(*end, steps=3)
+        self.page.mouse.up()
+
+    def check(self, *corners: tuple[int, int, int], act: Any = None) -> None:
+        """Point; SAM is asked at those voxels, and its answer is drawn there, and undone."""
+        total = f"document.getElementById('view-a').niivue.{TOTAL[3:]}"
+        before = voxels(self.page, "nv.drawBitmap")
+        with self.page.expect_response("**/prompt") as answer:
+            act() if act else self.drag(*corners)
+        width, height, _ = self.shape
+        asked = [[k, height - 1 - j, width - 1 - i] for i, j, k in corners]
+        assert answer.value.request.post_data_json["corners"] == asked
+        bits = np.unpackbits(np.frombuffer(answer.value.body(), np.uint8))[: height * width]
+        drawn = before.reshape(self.shape[::-1]).copy()
+        drawn[corners[0][2]][bits.reshape(height, width)[::-1, ::-1] > 0] = 1
+        assert not np.array_equal(drawn.ravel(), before)
+        until(self.page, f"{total} !== {before.sum()}")
+        assert np.array_equal(voxels(self.page, "nv.drawBitmap"), drawn.ravel())
+        self.page.click("#undo")
+        until(self.page, f"{total} === {before.sum()}")
+        assert np.array_equal(voxels(self.page, "nv.drawBitmap"), before)

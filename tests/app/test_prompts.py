@@ -1,14 +1,20 @@
 """A SAM on the page is asked by a point or a box, and answers from a stored embedding."""
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from kerasseg.app import jobs
 from kerasseg.app.prompts import Prompter, takes_prompts
+from kerasseg.app.runs import Choices, OfferedRun
 from kerasseg.app.sessions import Session
 from kerasseg.errors import UserError
 from kerasseg.models.sam.network import with_prompt
-from kerasseg.prediction.model import load_run
+from kerasseg.prediction.model import Model, load_run
 from kerasseg.prediction.prediction import array_case
+from kerasseg.progress import report
 from kerasseg.run import read_run
 
 BOX = [(5, 4, 3), (5, 12, 15)]
@@ -57,6 +63,33 @@ def test_points_outside_and_boxes_across_slices_are_refused(app_runs, scan):
     for corners in ([(5, 99, 0)], [(-1, 0, 0)], [(5, 0, 0), (6, 3, 3)]):
         with pytest.raises(UserError, match="on one of its axial slices"):
             prompter.answer(scan, 4, corners)
+
+
+def test_progress_begins_with_the_check_and_never_goes_back(app_runs, scan, tmp_path):
+    """The run gets its boxes of another run, so the scan is prepared and predicted twice."""
+
+    class Watched(jobs.Job):
+        def __setattr__(self, name, value):
+            if name == "progress":
+                seen.append(value)
+            super().__setattr__(name, value)
+
+    def four_windows(volume):
+        for done in range(4):
+            report(done, 4)
+        return np.zeros((*volume.shape[:3], 1), np.float32)
+
+    run, seen = load_run(app_runs["sam"]), []
+    run.predictor.probabilities = four_windows
+    run.predictor.box_run = (run, copy.copy(run.predictor))
+    run.predictor.boxes_from = run.folder
+    runs = SimpleNamespace(model=lambda number, choices: Model([run]))
+    offered = OfferedRun("sam", run.folder, run.experiment)
+    job = Watched("key", scan, 0, offered, Choices(), tmp_path / "job")
+    jobs._predict(job, runs, float("inf"))
+    assert seen == sorted(seen)
+    windows = [0.05 + 0.9 * done / 8 for done in range(8)]
+    assert sorted(set(seen)) == pytest.approx([0, 0.05 / 3, 0.1 / 3, *windows, 1])
 
 
 def test_page_asks_a_sam_and_no_other(client, app_runs):

@@ -70,7 +70,7 @@ function showJobs() {
     if (j.state === "waiting" || j.state === "running") {
       const text = j.state === "waiting"
         ? (state.ready === "ready" ? `place ${Math.max(j.place, 1)} in the queue` : "waits for the model to be loaded")
-        : j.progress ? `${Math.round(100 * j.progress)} %` : "prepares the scan";
+        : `${j.progress < 0.05 ? "prepares the scan, " : ""}${Math.round(100 * j.progress)} %`;
       const stop = make("button", { type: "button", textContent: "Cancel" });
       stop.addEventListener("click", () => act(() => remove(`api/jobs/${j.id}`)));
       item.append(make("progress", { max: 1, value: j.progress, ariaLabel: "Progress" }), `${text} `, stop);
@@ -339,10 +339,13 @@ async function startDrawing() {
 const prompted = () => [run(), ...state.runs].find((r) => r.prompts);
 
 async function askSam(places) {
+  if (!places.every(Boolean)) throw new Error("Point at a slice of the scan.");
   const corners = places.map(voxelAt);
   if (corners.some(([d]) => d !== corners[0][0])) throw new Error("Draw the box on an axial slice.");
+  element("location").textContent = "SAM looks at the slice…";
   const bits = await post(`api/scans/${shown.scan}/prompt`, { run: prompted().id, corners });
   first.paint(bits, scan(), corners[0][0], pen);
+  first.jump([0, 1, 2].map((axis) => (places[0][axis] + places.at(-1)[axis]) / 2));
 }
 
 function usePen() {
