@@ -37,6 +37,9 @@ def make_run(root, name, *overrides, seed=0):
     return run_folders.make_run(experiment, seed)
 
 
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
+
+
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch):
     monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
@@ -57,6 +60,14 @@ def folds(root):
     kfold = ("data.layout=brats_nifti", "model.target=labels", "split.method=kfold")
     kfold = (*kfold, "split.folds=2", "split.test=0")
     return [make_run(root, "oof", *kfold, f"split.fold={k}", seed=k) for k in range(2)]
+
+
+@pytest.fixture(scope="module")
+def pages(folds):
+    """The pages of both folds and of all cases, with labels beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_figures", lambda *_: iter(()))
+        return evaluate_runs(_read(folds), "validation", ["labels"])
 
 
 def same_files(one: Path, other: Path, names, atol=0.0) -> None:
@@ -81,8 +92,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_case_has_one_out_of_fold_label(root, folds, tmp_path):
-    pages = evaluate_runs(_read(folds), "validation", ["labels"])
+def test_every_case_has_one_out_of_fold_label(root, folds, pages, tmp_path):
     whole = pages[2].parent
     assert whole == folds[0].parent / "oof_out_of_fold"
     cases = [f"BraTS20_00{index}" for index in range(4)]
@@ -118,9 +128,9 @@ def test_every_case_has_one_out_of_fold_label(root, folds, tmp_path):
     assert ids == {0, 1, 2, 4}
 
 
-def test_labels_of_an_earlier_evaluation(folds):
+def test_labels_of_an_earlier_evaluation(folds, pages):
     """They stay only where they are those of the tables beside them."""
-    (page,) = evaluate_runs(_read(folds[:1]), "validation", ["labels"])
+    page = pages[0]
     labels = page.parent / "labels"
     stranger, note = labels / "of_another_split.nii.gz", labels / "note.txt"
     stranger.write_bytes(b"")
@@ -237,9 +247,8 @@ def test_a_patient_of_lgg_comes_out_as_a_volume(tmp_path):
     assert label.shape == (20, 24, 5) and set(np.unique(np.asarray(label.dataobj))) == {0, 1}
 
 
-def test_a_full_disk_is_said_and_leaves_whole_files(folds, monkeypatch):
-    (page,) = evaluate_runs(_read(folds[:1]), "validation", ["labels"])
-    labels = page.parent / "labels"
+def test_a_full_disk_is_said_and_leaves_whole_files(folds, pages, monkeypatch):
+    labels = pages[0].parent / "labels"
     before = {path.name: path.read_bytes() for path in labels.iterdir()}
     write = Path.write_bytes
 

@@ -11,10 +11,17 @@ from tests.run_folders import SLICES, SMALL, write_run
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory) -> dict[str, Path]:
-    """volumes and other: 3-D, regions of four modalities. labels: 3-D softmax. slices: 2-D, regions
+def runs(shared_once) -> dict[str, Path]:
+    """Run folders by name. Not to be changed.
+
+    volumes and other: 3-D, regions of four modalities. labels: 3-D softmax. slices: 2-D, regions
     of two modalities. pictures: 2-D, binary, of grey pictures of 16 x 20 pixels."""
-    root = tmp_path_factory.mktemp("runs")
+    names = ("volumes", "other", "labels", "slices", "pictures")
+    root = shared_once("prediction_runs", write_runs)
+    return {name: root / name for name in names}
+
+
+def write_runs(root: Path) -> None:
     slices = f"data.h5_slices={SHAPE[0]}"
     experiments = {
         "volumes": phantom_experiment(root, *SMALL, slices),
@@ -36,4 +43,3 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     for seed, (name, experiment) in enumerate(experiments.items()):
         write_run(root / name, experiment, seed)
     keras.backend.clear_session()
-    return {name: root / name for name in experiments}

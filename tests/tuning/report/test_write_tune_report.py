@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from kerasseg.tuning.report.write_tune_report import write_tune_report
+from tests.test_cli import run_here
 from tests.tuning.report.searches import (
     SPACE,
     a_failed_trial,
@@ -170,7 +171,9 @@ def test_rounds_of_hyperband(tmp_path: Path) -> None:
     assert "Trials with more epochs had more time to be good" in text
 
 
-def test_the_command_needs_no_tensorflow(tmp_path: Path) -> None:
+def test_the_command_needs_no_tensorflow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_search(tmp_path / "s", [a_trial(1, 0.5)])
     program = (
         "import sys; from kerasseg.cli.main import main\n"
@@ -181,12 +184,7 @@ def test_the_command_needs_no_tensorflow(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"Look at {folder}/tune_report.html", "False False"]
-    missing = subprocess.run(
-        [sys.executable, "-m", "kerasseg.cli", "tune-report", str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert missing.returncode == 2
-    assert missing.stderr.startswith(f"error: {tmp_path / 'none'}: there is no such folder")
-    assert len(missing.stderr.splitlines()) == 1
+    assert run_here("tune-report", str(tmp_path / "none")) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'none'}: there is no such folder")
+    assert len(said.splitlines()) == 1
