@@ -29,6 +29,10 @@ def predict(path, scan):
     volume, axis = np.zeros(scan.shape, np.float32), rules["slice_axis"]
     for channel, signal in enumerate(np.moveaxis(scan != 0, -1, 0)):
         values = scan[signal, channel].astype(np.float64)
+        if "percentile" in sheet["normalisation"]:
+            low, high = np.percentile(values, (0.5, 99.5))
+            volume[signal, channel] = np.clip((values - low) / (high - low), 1 / 1024, 1)
+            continue
         mean, deviation = values.mean(), values.std() + 1e-8
         if not sheet["skull_stripped"]:
             volume[..., channel] = (scan[..., channel].min() - mean) / deviation

@@ -121,6 +121,18 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def make_folder(folder: Path, setting: str) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        UserError: It cannot be made; the message names the `setting` that would move it elsewhere.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, f"Making {folder}", setting) from error
+
+
 @contextmanager
 def atomic_write(path: Path, setting: str) -> Iterator[Path]:
     """Yield a temporary path with the same suffix beside `path`, renamed to it on success.

@@ -31,8 +31,8 @@ from kerasseg.data_report.statistics import (
 from kerasseg.datasets.case import CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.discovery import discover, knows_patients
-from kerasseg.errors import UserError, storage_error
-from kerasseg.files import atomic_write, spreadsheet_row
+from kerasseg.errors import UserError
+from kerasseg.files import atomic_write, make_folder, spreadsheet_row
 from kerasseg.page import Drawing, format_percent, format_significant, write_figures, write_page
 from kerasseg.progress import track
 
@@ -111,10 +111,7 @@ def explore(experiment: Experiment, folder: Path) -> Path:
         UserError: If no case can be read, or if the folder cannot be written to.
     """
     sources = discover(experiment.data)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {folder}", _OPTION) from error
+    make_folder(folder, _OPTION)
     data_set = _measure(experiment, sources)
     examples = choose_examples(data_set)
     figures = write_figures(folder, _draw(experiment, data_set, examples, sources), _OPTION)

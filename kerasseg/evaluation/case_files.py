@@ -19,7 +19,7 @@ from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import UserError, storage_error
 from kerasseg.evaluation.results import SegmentedCase, whole_volume
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, make_folder
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.inference.predictor import Predictor
 from kerasseg.inference.windows import clear_air
@@ -120,10 +120,7 @@ class CaseFiles:
 
     def _make_folder(self, kind: Kind) -> Path:
         folder = self.folder / kind
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, f"Making {folder}", self.setting) from error
+        make_folder(folder, self.setting)
         return folder
 
 
@@ -145,10 +142,7 @@ def gather_files(files: Sequence[Path], folder: Path, setting: str) -> list[Path
     result = []
     for path in files:
         place = folder / path.parent.name / path.name
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, f"Making {place.parent}", setting) from error
+        make_folder(place.parent, setting)
         with atomic_write(place, setting) as temporary:
             temporary.unlink(missing_ok=True)  # of a run that was killed
             try:

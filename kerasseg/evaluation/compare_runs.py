@@ -12,15 +12,16 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.config.evaluation import MetricsSection
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError
 from kerasseg.evaluation.evaluate_runs import describe_inference, evaluate_run
 from kerasseg.evaluation.report import describe_methods
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.scores import CaseScore, scored_classes
 from kerasseg.evaluation.statistics import Means, limits_of, means_as_json, summarise
+from kerasseg.figures.runs import draw_run_curves
 from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
-from kerasseg.files import atomic_write, spreadsheet_row
+from kerasseg.files import atomic_write, make_folder, spreadsheet_row
 from kerasseg.metrics.case_metrics import unit_of
 from kerasseg.metrics.statistics import MeanInterval, PairedDifference, compare_paired
 from kerasseg.page import Drawing, format_value, write_figures, write_page
@@ -79,11 +80,26 @@ def compare_runs(runs: Sequence[Run], split: str, output: Path) -> Path:
     for run in runs:
         experiment = run.experiment.model_copy(update={"metrics": settings})
         found.append(evaluate_run(replace(run, experiment=experiment), split))
-    names = _names(runs)
-    results = {name: pair[0] for name, pair in zip(names, found, strict=True)}
+    results = {name: pair[0] for name, pair in zip(_names(runs), found, strict=True)}
     comparison = compare({n: r.scores for n, r in results.items()}, settings)
-    image_of = found[0][1].image_of
-    return write_comparison(comparison, results, image_of, runs, split, output, settings)
+    make_folder(output / "figures", "--output")
+    figures = _figures(comparison, results, found[0][1].image_of, runs)
+    drawings = write_figures(output / "figures", figures, "--output")
+    summary = _as_json(comparison, results, runs, split)
+    with atomic_write(output / "comparison.json", "--output") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    prompts = {name: result.prompt for name, result in results.items()}
+    _write_csv(output / "comparison.csv", comparison, prompts)
+    return write_page(
+        output / "report.html",
+        "comparison.html",
+        "--output",
+        summary=summary,
+        comparison=comparison,
+        metrics=COMPARED,
+        methods=describe_methods(settings),
+        drawings=drawings,
+    )
 
 
 @dataclass(frozen=True)
@@ -146,41 +162,6 @@ def compare(scores: dict[str, list[CaseScore]], settings: MetricsSection) -> Com
     return Comparison(names, tuple(classes), ordered, means, differences, averaged)
 
 
-def write_comparison(
-    comparison: Comparison,
-    results: Mapping[str, Results],
-    image_of: ImageOf,
-    runs: Sequence[Run],
-    split: str,
-    output: Path,
-    settings: MetricsSection,
-) -> Path:
-    """Write tables, figures and the page that holds them into `output`; returns the page."""
-    try:
-        (output / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {output}", "--output") from error
-    figures = _figures(comparison, results, image_of)
-    drawings = write_figures(output / "figures", figures, "--output")
-    summary = _as_json(comparison, runs, split, settings)
-    for name, used in summary["runs"].items():
-        used["seconds_per_slice"] = _seconds_per_slice(results[name])
-    with atomic_write(output / "comparison.json", "--output") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    prompts = {name: result.prompt for name, result in results.items()}
-    _write_csv(output / "comparison.csv", comparison, prompts)
-    return write_page(
-        output / "report.html",
-        "comparison.html",
-        "--output",
-        summary=summary,
-        comparison=comparison,
-        metrics=COMPARED,
-        methods=describe_methods(settings),
-        drawings=drawings,
-    )
-
-
 def _seconds_per_slice(results: Results) -> float:
     """Return the median time of a slice, without the first case, which holds the tracing."""
     seconds = [score.seconds / score.depth for score in results.scores]
@@ -188,7 +169,7 @@ def _seconds_per_slice(results: Results) -> float:
 
 
 def _figures(
-    comparison: Comparison, results: Mapping[str, Results], image_of: ImageOf
+    comparison: Comparison, results: Mapping[str, Results], image_of: ImageOf, runs: Sequence[Run]
 ) -> Iterator[Drawing]:
     for metric, label in (("dice", "Dice"), ("hd95", "HD95 [mm]")):
         rows: dict[str, dict[str, MeanInterval]] = {
@@ -207,6 +188,11 @@ def _figures(
         caption = f"The {len(cases)} cases on which the runs differ most; outlines."
         figure = draw_same_slices(cases, _drawn_target(results))
         yield Drawing("same_slices", "The same slices", caption, figure)
+    histories = {name: run.history for name, run in zip(comparison.names, runs, strict=True)}
+    if any(histories.values()):
+        caption = "Losses of different formulas do not compare."
+        figure = draw_run_curves(histories)
+        yield Drawing("training_curves", "Training", caption, figure)
 
 
 def _drawn_target(results: Mapping[str, Results]) -> str:
@@ -243,8 +229,9 @@ def _compared_cases(
 
 
 def _as_json(
-    comparison: Comparison, runs: Sequence[Run], split: str, settings: MetricsSection
+    comparison: Comparison, results: Mapping[str, Results], runs: Sequence[Run], split: str
 ) -> dict[str, Any]:
+    settings = runs[0].experiment.metrics
     fingerprints = [run.data_fingerprint for run in runs]
     warnings = []
     if len(set(fingerprints)) > 1:
@@ -267,11 +254,10 @@ def _as_json(
                 "parameters": run.summary.get("parameters"),
                 "trained_parameters": run.summary.get("trained_parameters"),
                 "peak_memory_gib": run.summary.get("peak_memory_gib"),
-                "data_fingerprint": fingerprints[number],
+                "seconds_per_slice": _seconds_per_slice(results[name]),
+                "data_fingerprint": run.data_fingerprint,
             }
-            for number, (name, run, used) in enumerate(
-                zip(comparison.names, runs, inference, strict=True)
-            )
+            for name, run, used in zip(comparison.names, runs, inference, strict=True)
         },
         "cases": len(comparison.scores[comparison.names[0]]),
         "warnings": warnings,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from kerasseg.config.evaluation import MetricsSection
-from kerasseg.errors import storage_error
 from kerasseg.evaluation.report_figures import draw_figures
 from kerasseg.evaluation.results import Provenance, Results, confusion_classes
 from kerasseg.evaluation.scores import (
@@ -26,7 +25,7 @@ from kerasseg.evaluation.scores import (
 )
 from kerasseg.evaluation.statistics import count_by_rule, mean_dice, means_as_json, slicewise_means
 from kerasseg.figures.style import class_colours
-from kerasseg.files import atomic_write, spreadsheet_row
+from kerasseg.files import atomic_write, make_folder, spreadsheet_row
 from kerasseg.metrics.calibration import calibration
 from kerasseg.metrics.case_metrics import unit_of
 from kerasseg.metrics.lesions import LesionSettings
@@ -134,10 +133,7 @@ def write_report(
     Returns:
         The page, `report.html`.
     """
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {folder}", setting) from error
+    make_folder(folder / "figures", setting)
     results = {name: found for name, found in results.items() if found.scores}
     first = next(iter(results.values()))
     scores = [score for found in results.values() for score in found.scores]
@@ -199,10 +195,7 @@ def write_evaluation(folder: Path, results: Results, provenance: Provenance, set
 
 def write_tables(folder: Path, results: Results, setting: str) -> None:
     """Write `summary.csv`, `slicewise_dice.csv` and `confusion_matrix.csv` of one set of cases."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {folder}", setting) from error
+    make_folder(folder, setting)
     by_rule = count_by_rule(results.scores)
     rows: list[Sequence[Any]] = []
     for name, row in results.means().items():

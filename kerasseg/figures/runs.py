@@ -1,12 +1,12 @@
-"""Figures of a run: its training curves, and how long predictions take."""
+"""Figures of runs: training curves, and how long predictions take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from kerasseg import anatomy
-from kerasseg.figures.style import BLUE, RED, REMARK, style_axes, whole_ticks
+from kerasseg.figures.style import BLUE, RED, REMARK, RUN_COLOURS, style_axes, whole_ticks
 
 
 def draw_inference_time(seconds: Sequence[float], slices: Sequence[int]) -> Figure:
@@ -74,6 +74,31 @@ def draw_training_curves(history: Sequence[dict[str, str]], best_epoch: int, tar
             axes.axvline(best_epoch, color="grey", lw=1, ls=":", label=f"best epoch {best_epoch}")
         axes.legend(frameon=False, fontsize=REMARK)
     for axes in (loss, score, rate):
+        style_axes(axes)
+        whole_ticks(axes)
+    return figure
+
+
+def draw_run_curves(histories: Mapping[str, Sequence[dict[str, str]]]) -> Figure:
+    """Draw loss and validation Dice over the epochs, a colour per run, of rows of `history.csv`."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    loss, score = figure.subplots(1, 2)
+    known = list(histories.values())
+    for place, (run, rows) in enumerate(histories.items()):
+        if not rows or rows in known[:place]:
+            continue  # the same run with other settings of its evaluation
+        epochs = [int(row["epoch"]) for row in rows]
+        style = {
+            "color": RUN_COLOURS[place % len(RUN_COLOURS)],
+            "marker": "." if len(rows) < 3 else None,
+        }
+        loss.plot(epochs, [float(row["loss"]) for row in rows], ":", **style)
+        loss.plot(epochs, [float(row["val_loss"]) for row in rows], **style)
+        score.plot(epochs, [float(row["val_dice"]) for row in rows], label=run, **style)
+    loss.set(title="Loss on validation patches (dotted: training)", xlabel="epoch")
+    score.set(title="Dice on validation patches", xlabel="epoch", ylim=(0, 1))
+    score.legend(frameon=False, fontsize=REMARK)
+    for axes in (loss, score):
         style_axes(axes)
         whole_ticks(axes)
     return figure

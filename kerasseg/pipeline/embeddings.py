@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from kerasseg.config.augment import transforms_of
 from kerasseg.config.experiment import Experiment
-from kerasseg.errors import UserError, storage_error
-from kerasseg.files import atomic_write, file_lock
+from kerasseg.errors import UserError
+from kerasseg.files import atomic_write, file_lock, make_folder
 from kerasseg.pipeline.augment.compose import augment
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.cut import cut
@@ -76,12 +76,16 @@ class EmbeddingStore:
         self._numbers = {case_id: number for number, case_id in enumerate(store.rows)}
         self._paths = {c: self.folder / f"case-{self._numbers[c]:06d}.tfrecord" for c in case_ids}
         with file_lock(root / ".lock", "computes embeddings", "records.root"):
-            try:
-                self.folder.mkdir(exist_ok=True)
-            except OSError as error:
-                raise storage_error(error, f"Writing {self.folder}", "records.root") from error
-            with atomic_write(self.folder / "embeddings.json", "records.root") as temporary:
-                temporary.write_text(json.dumps(key, indent=2), encoding="utf-8")
+            make_folder(self.folder, "records.root")
+            known = self.folder / "embeddings.json"
+            if not known.exists():
+                with atomic_write(known, "records.root") as temporary:
+                    temporary.write_text(json.dumps(key, indent=2), encoding="utf-8")
+            elif json.loads(known.read_text(encoding="utf-8")) != key:
+                raise UserError(
+                    f"{known} names other weights, data or slices than those that its folder is "
+                    "for: remove the folder, and its embeddings are computed anew."
+                )
             self._compute(encoder, [c for c in case_ids if not self._paths[c].exists()])
 
     def _compute(self, encoder: keras.Model, missing: list[str]) -> None:

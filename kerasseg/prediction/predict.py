@@ -15,8 +15,8 @@ from kerasseg.datasets.case import Input
 from kerasseg.datasets.checks import format_notes, group_notes
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.labels import CONVENTIONS
-from kerasseg.errors import UserError, printable, storage_error
-from kerasseg.files import atomic_write
+from kerasseg.errors import UserError, printable
+from kerasseg.files import atomic_write, make_folder
 from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
 from kerasseg.run import CHECKPOINT, own_version, read_run
 
@@ -111,10 +111,7 @@ def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> No
                 f"{', '.join(found)}): name another folder with --output, or make them anew with "
                 "--overwrite."
             )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making the folder {folder}", "--output") from error
+    make_folder(folder, "--output")
     with atomic_write(path, "--output") as temporary:
         temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 

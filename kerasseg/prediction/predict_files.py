@@ -8,7 +8,8 @@ from kerasseg import anatomy
 from kerasseg.datasets.case import Input
 from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError
+from kerasseg.files import make_folder
 from kerasseg.prediction.prediction import CaseSegmenter, Prediction
 from kerasseg.progress import track
 
@@ -76,10 +77,7 @@ def write_prediction(
     """
     grid, target = prediction.case.grid, prediction.target
     for folder in {files.folder, *([files.overlay.parent] if overlay else [])}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, f"Making the folder {folder}", _SETTING) from error
+        make_folder(folder, _SETTING)
     maps = [
         (files.probabilities(target), prediction.probabilities if probabilities else None),
         (files.entropy(target), prediction.entropy),

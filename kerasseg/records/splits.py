@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kerasseg.config.pipeline import SplitSettings
-from kerasseg.errors import UserError, storage_error
-from kerasseg.files import atomic_write
+from kerasseg.errors import UserError
+from kerasseg.files import atomic_write, make_folder
 from kerasseg.records.manifest import CaseRow
 from kerasseg.records.split_files import (
     SIDES,
@@ -160,10 +160,7 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
         return split
     path = store.root / FOLDER / _file_name(settings)
     if not path.exists():
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, f"Making {path.parent}", "records.root") from error
+        make_folder(path.parent, "records.root")
         parts = draw_parts(patients, _tumour_volumes(rows), settings)
         _write(path, _as_json(path, parts, settings), "records.root")
     parts = read_parts(path)

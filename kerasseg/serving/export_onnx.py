@@ -8,10 +8,10 @@ far from the Keras network.
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata as packages
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,10 +23,10 @@ import tensorflow as tf
 import yaml
 
 from kerasseg import __version__, anatomy
-from kerasseg.errors import UserError, storage_error
+from kerasseg.errors import UserError
 from kerasseg.evaluation.evaluate import dice_of_cases
 from kerasseg.evaluation.scores import mean_scores
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, make_folder
 from kerasseg.inference.postprocessing import channel_thresholds
 from kerasseg.inference.predictor import Predictor
 from kerasseg.models.build import float32_twin
@@ -96,7 +96,8 @@ def export_onnx(
     network = float32_twin(run.predictor.network)
     ids = served_ids(model, labels)
     cases, unmeasured = _cases_of(runs[0], precision)
-    with _new_files(*places) as (path, sheet):
+    make_folder(places[0].parent, "--output")
+    with atomic_write(places[0], "--output") as path, atomic_write(places[1], "--output") as sheet:
         with contextlib.closing(track(["write", "check"], 2, "export to onnx")) as step:
             next(step)
             calibration = cases.calibration() if cases and precision == "int8" else ()
@@ -133,6 +134,7 @@ def write_onnx(
     """
     import onnx
 
+    _teach_erfc()
     signature = [tf.TensorSpec(network.inputs[0].shape, tf.float32, name=INPUT)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras's patch of tf2onnx raises it
@@ -150,6 +152,20 @@ def write_onnx(
     onnx.save(model, path)
     if precision == "int8":
         _to_int8(path, calibration)
+
+
+@cache
+def _teach_erfc() -> None:
+    """Have tf2onnx write erfc, of which TensorFlow makes the activation gelu, as 1 - erf."""
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        @classmethod
+        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
+            (output,), node.type = node.output, "Erf"
+            one = graph.make_const(f"{node.name}/one", np.array(1, np.float32))
+            graph.insert_new_node_on_output("Sub", output, inputs=[one.output[0], output])
 
 
 def _split_means(model: Any) -> None:
@@ -416,14 +432,3 @@ def _check_packages() -> None:
             f"{error.name or error} is missing, which --format onnx needs: "
             "pip install 'kerasseg[formats]'."
         ) from error
-
-
-@contextmanager
-def _new_files(model: Path, sheet: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield a temporary path for each of two files, which are moved there if nothing fails."""
-    try:
-        model.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Writing {model}", "--output") from error
-    with atomic_write(model, "--output") as new_model, atomic_write(sheet, "--output") as new_sheet:
-        yield new_model, new_sheet

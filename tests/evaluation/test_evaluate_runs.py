@@ -152,7 +152,9 @@ def test_folds_are_put_together(root, monkeypatch):
 
 def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
     other = make_run(root, "run.name=regions", "model.target=regions", "loss=[{dice: 1.0}]")
+    (other / "history.csv").write_text("epoch,loss,val_loss,val_dice\n1,0.9,0.8,0.2\n")
     page = compare_runs([read_run(run), read_run(other)], "test", root / "compared")
+    assert (page.parent / "figures" / "training_curves.png").is_file()
     found = json.loads((page.parent / "comparison.json").read_text())
     assert set(found["means"]["tiny"]) == {"ET", "WT", "TC"} and found["cases"] == 2
     means = [found["means"][name]["WT"]["dice"]["mean"] for name in ("tiny", "regions")]
@@ -160,7 +162,7 @@ def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
     assert difference["mean"] == pytest.approx(means[1] - means[0], abs=1e-5)
     assert difference["p"] is None or difference["p"] >= 0.5, "two cases prove nothing"
     text = page.read_text()
-    assert text.count("data:image/png") == 5 and "regions &minus; tiny" in text
+    assert text.count("data:image/png") == 6 and "regions &minus; tiny" in text
     with (page.parent / "comparison.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if (r["class"], r["metric"]) == ("TC", "hd95")]
     assert [row["run"] for row in rows] == ["tiny", "regions"] and not rows[0]["p"]

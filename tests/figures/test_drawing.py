@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kerasseg import anatomy
-from kerasseg.figures.runs import draw_training_curves
-from kerasseg.figures.style import save_figure, show_label
+from kerasseg.figures.runs import draw_run_curves, draw_training_curves
+from kerasseg.figures.style import RUN_COLOURS, save_figure, show_label
 from kerasseg.figures.volumes import draw_overlay, draw_views, has_depth
 from kerasseg.targets import label_to_masks, masks_to_label
 
@@ -136,6 +136,18 @@ def test_curves_of_every_channel(target, channels, epochs):
     assert shown == [*channels, *mean, "best epoch 1"]
     # One epoch is a dot, because a line of one point cannot be seen.
     assert figure.axes[0].lines[0].get_marker() == ("o" if epochs == 1 else "None")
+    figure.draw_without_rendering()
+
+
+def test_curves_of_runs_have_the_colours_of_their_bars_and_none_is_drawn_twice():
+    row = dict.fromkeys(("loss", "val_loss", "val_dice"), "0.5")
+    rows = [{**row, "epoch": str(i + 1)} for i in range(40)]
+    figure = draw_run_curves({"unet": rows, "unet, flips": rows, "old": [], "sam": rows[:2]})
+    loss, score = figure.axes
+    assert [text.get_text() for text in score.get_legend().get_texts()] == ["unet", "sam"]
+    assert [line.get_color() for line in score.lines] == [RUN_COLOURS[0], RUN_COLOURS[3]]
+    assert [line.get_linestyle() for line in loss.lines] == [":", "-", ":", "-"]
+    assert [len(line.get_xdata()) for line in score.lines] == [40, 2]
     figure.draw_without_rendering()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerasseg.models.sam.vit import build_in_turn
+from kerasseg.models.sam.vit import Chain, build_in_turn
 
 MASKS = 4
 """Masks of a prompt: the one, then three for prompts that may mean a whole or a part of it."""
@@ -200,7 +200,7 @@ class _Attention(keras.layers.Layer):
         return self.out_proj(ops.reshape(x, (-1, x.shape[1], self.inner)))
 
 
-class _Perceptron(keras.layers.Layer):
+class _Perceptron(Chain):
     """Three dense layers, (B, C) -> (B, outputs)."""
 
     def __init__(self, width: int, outputs: int, **options: Any) -> None:
@@ -211,11 +211,3 @@ class _Perceptron(keras.layers.Layer):
             keras.layers.Dense(width, "relu", dtype=policy, name="layers.1"),
             keras.layers.Dense(outputs, dtype=policy, name="layers.2"),
         ]
-
-    def build(self, input_shape: Any) -> None:
-        build_in_turn(self.parts, input_shape)
-
-    def call(self, x: Any) -> Any:
-        for part in self.parts:
-            x = part(x)
-        return x

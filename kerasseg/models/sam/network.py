@@ -14,6 +14,7 @@ from kerasseg.errors import UserError
 from kerasseg.models.sam.decoder import MASKS, MaskDecoder
 from kerasseg.models.sam.prompts import (
     BoxOfMask,
+    OfSquare,
     PointsOfMask,
     PromptEncoder,
     WherePrompted,
@@ -185,16 +186,12 @@ def _freeze(encoder: Any, settings: SamSettings) -> None:
 
 
 @keras.saving.register_keras_serializable(package="kerasseg")
-class ToSquare(keras.layers.Layer):
+class ToSquare(OfSquare):
     """Scales slices (B, H, W, C) to squares (B, S, S, 3), whose end is black where they are not.
 
     The longer side gets S pixels. Where that is smaller, pixels are averaged, as Pillow's bilinear
     interpolation does. A single channel is repeated.
     """
-
-    def __init__(self, side: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.side = side
 
     def call(self, image: Any) -> Any:
         for axis, (size, used) in enumerate(used_in_square(image, self.side), start=1):
@@ -205,20 +202,13 @@ class ToSquare(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.side, self.side, 3)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "side": self.side}
-
 
 @keras.saving.register_keras_serializable(package="kerasseg")
-class ToSlice(keras.layers.Layer):
+class ToSlice(OfSquare):
     """Scales masks (B, m, m, K) of squares of side S back to those of slices: (B, H, W, K).
 
     It is called with the masks and the slices (B, H, W, C), and undoes `ToSquare`.
     """
-
-    def __init__(self, side: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.side = side
 
     def call(self, inputs: Any) -> Any:
         masks, image = inputs
@@ -233,17 +223,10 @@ class ToSlice(keras.layers.Layer):
         masks, image = input_shape
         return (masks[0], image[1], image[2], masks[3])
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "side": self.side}
-
 
 @keras.saving.register_keras_serializable(package="kerasseg")
-class WholeImage(keras.layers.Layer):
+class WholeImage(OfSquare):
     """Gives the box (B, 1, 4) of the whole square for each embedding (B, n, n, C)."""
-
-    def __init__(self, side: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.side = side
 
     def call(self, embedding: Any) -> Any:
         corners = np.array([0, 0, self.side - 1, self.side - 1], np.float32)
@@ -251,9 +234,6 @@ class WholeImage(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], 1, 4)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "side": self.side}
 
 
 def interpolation(

@@ -7,12 +7,25 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasseg.models.sam.vit import build_in_turn
+
 BACKGROUND, FOREGROUND, NO_POINT = 0, 1, -1
 """Labels of points; a point without meaning fills up the points of an image."""
 
 
+class OfSquare(keras.layers.Layer):
+    """A layer of squares with sides of `side` pixels, which slices are scaled to."""
+
+    def __init__(self, side: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.side = side
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "side": self.side}
+
+
 @keras.saving.register_keras_serializable(package="kerasseg")
-class PromptEncoder(keras.layers.Layer):
+class PromptEncoder(OfSquare):
     """Turns prompts into vectors for the mask decoder.
 
     Positions are sines and cosines of random frequencies (Tancik et al. 2020, arXiv:2006.10739),
@@ -27,16 +40,9 @@ class PromptEncoder(keras.layers.Layer):
     """
 
     def __init__(
-        self,
-        side: int,
-        grid: int,
-        *,
-        channels: int = 256,
-        mask_channels: int = 16,
-        **options: Any,
+        self, side: int, grid: int, *, channels: int = 256, mask_channels: int = 16, **options: Any
     ) -> None:
-        super().__init__(**options)
-        self.side = side
+        super().__init__(side, **options)
         self.grid = grid
         self.channels = channels
         self.mask_channels = mask_channels
@@ -72,10 +78,7 @@ class PromptEncoder(keras.layers.Layer):
         self.kinds = [vector(f"point_embeddings.{kind}") for kind in range(4)]
         self.not_a_point = vector("not_a_point_embed")
         self.no_mask = vector("no_mask_embed")
-        shape: Any = (None, 4 * self.grid, 4 * self.grid, 1)
-        for layer in self.mask_downscaling:
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
+        build_in_turn(self.mask_downscaling, (None, 4 * self.grid, 4 * self.grid, 1))
 
     def call(
         self,
@@ -149,12 +152,12 @@ class PromptEncoder(keras.layers.Layer):
         return vectors, embedding_shape, (1, *embedding_shape[1:])
 
     def get_config(self) -> dict[str, Any]:
-        names = ("side", "grid", "channels", "mask_channels")
+        names = ("grid", "channels", "mask_channels")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="kerasseg")
-class BoxOfMask(keras.layers.Layer):
+class BoxOfMask(OfSquare):
     """Gives the box (B, 1, 4) around each mask (B, h, w, 1), in pixels of the square.
 
     Args:
@@ -164,8 +167,8 @@ class BoxOfMask(keras.layers.Layer):
     """
 
     def __init__(self, side: int, margin: float, **options: Any) -> None:
-        super().__init__(**options)
-        self.side, self.margin = side, margin
+        super().__init__(side, **options)
+        self.margin = margin
         self.seeds = keras.random.SeedGenerator()
 
     def call(self, tumour: Any, training: bool = False) -> Any:
@@ -189,11 +192,11 @@ class BoxOfMask(keras.layers.Layer):
         return (tumour_shape[0], 1, 4)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "side": self.side, "margin": self.margin}
+        return {**super().get_config(), "margin": self.margin}
 
 
 @keras.saving.register_keras_serializable(package="kerasseg")
-class PointsOfMask(keras.layers.Layer):
+class PointsOfMask(OfSquare):
     """Draws points of each mask (B, h, w, 1): places (B, N, 2) in the square, and labels (B, N).
 
     They are others in each step of training, and always the same ones otherwise. Where a mask has
@@ -201,8 +204,8 @@ class PointsOfMask(keras.layers.Layer):
     """
 
     def __init__(self, side: int, count: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.side, self.count = side, count
+        super().__init__(side, **options)
+        self.count = count
         self.seeds = keras.random.SeedGenerator()
 
     def call(self, tumour: Any, training: bool = False) -> tuple[Any, Any]:
@@ -222,7 +225,7 @@ class PointsOfMask(keras.layers.Layer):
         return (tumour_shape[0], self.count, 2), (tumour_shape[0], self.count)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "side": self.side, "count": self.count}
+        return {**super().get_config(), "count": self.count}
 
 
 @keras.saving.register_keras_serializable(package="kerasseg")

@@ -103,8 +103,21 @@ class VisionTransformer(keras.layers.Layer):
         return {**super().get_config(), **self._settings}
 
 
-@keras.saving.register_keras_serializable(package="kerasseg")
-class Neck(keras.layers.Layer):
+class Chain(keras.layers.Layer):
+    """Layers that follow each other, which a subclass puts into `parts`."""
+
+    parts: Sequence[keras.layers.Layer]
+
+    def build(self, input_shape: Any) -> None:
+        build_in_turn(self.parts, input_shape)
+
+    def call(self, x: Any) -> Any:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class Neck(Chain):
     """Turns tokens (B, N, N, width) into embeddings (B, N, N, channels) by two convolutions."""
 
     def __init__(self, channels: int, **options: Any) -> None:
@@ -119,17 +132,6 @@ class Neck(keras.layers.Layer):
             ),
             keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="3"),
         ]
-
-    def build(self, input_shape: Any) -> None:
-        build_in_turn(self.parts, input_shape)
-
-    def call(self, x: Any) -> Any:
-        for part in self.parts:
-            x = part(x)
-        return x
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels}
 
 
 class _Block(keras.layers.Layer):

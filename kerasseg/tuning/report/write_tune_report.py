@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kerasseg import __version__
-from kerasseg.errors import storage_error
-from kerasseg.files import atomic_write, spreadsheet_row
+from kerasseg.files import atomic_write, make_folder, spreadsheet_row
 from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.progress import track
 from kerasseg.tuning.report import parameter_figures, score_figures
@@ -52,10 +51,7 @@ def write_tune_report(folder: Path) -> Path:
         UserError: If the search cannot be read or its folder cannot be written to.
     """
     search = read_search(folder)
-    try:
-        (folder / "figures").mkdir(exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, f"Making {folder / 'figures'}", _SETTING) from error
+    make_folder(folder / "figures", _SETTING)
     write_trials_csv(folder / "trials.csv", search)
     drawings = track(draw_search(search), count_drawings(search), "Drawing")
     figures = write_figures(folder / "figures", drawings, _SETTING)

@@ -27,6 +27,7 @@ from tests.models.sam.sam_parts import (
     mask_prompt,
     meta_tensors,
     parts,
+    prompt,
 )
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -151,21 +152,28 @@ def fill_keras_hub(layers: dict[str, Any], tensors: dict[str, np.ndarray]) -> No
     assert used == set(tensors), set(tensors) - used
 
 
-def keras_hub_outputs(kind: str, sam: tuple[Any, Any, Any], side: int) -> tuple[np.ndarray, ...]:
-    """Embedding, masks (B, h, w, 4) and IoU for a kind of prompt."""
+def keras_hub_embedding(encoder: Any, image: np.ndarray) -> np.ndarray:
+    """What keras-hub's encoder makes of images; it subtracts a mean and divides by a deviation."""
+    return np.asarray(encoder(image * _DEVIATION + _MEAN))
+
+
+def keras_hub_outputs(
+    kind: str, sam: tuple[Any, Any, Any], side: int, embedding: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
+    """Embedding, unless it is given, masks (B, h, w, 4) and IoU for a kind of prompt."""
     encoder, prompts, decoder = sam
-    # The graph subtracts a mean and divides by a deviation, which ours does not.
-    embedding = encoder(images(side) * _DEVIATION + _MEAN)
-    given: dict[str, Any] = {}
-    if kind in ("points", "both"):
-        given |= {"points": POINTS, "labels": LABELS.astype(np.float32)}
+    if embedding is None:
+        embedding = keras_hub_embedding(encoder, images(side))
+    given = prompt(kind, side, side // 16)
+    if "labels" in given:
+        given["labels"] = given["labels"].astype(np.float32)
     if kind == "points":  # keras-hub leaves this point to the caller
-        given["points"] = np.pad(POINTS, ((0, 0), (0, 1), (0, 0)))
+        given["points"] = np.pad(given["points"], ((0, 0), (0, 1), (0, 0)))
         given["labels"] = np.pad(given["labels"], ((0, 0), (0, 1)), constant_values=-1)
-    if kind in ("boxes", "both", "masks"):
-        given["boxes"] = BOXES.reshape(2, 1, 2, 2)
-    if kind == "masks":
-        given["masks"] = mask_prompt(side // 16)[:, None]
+    if "boxes" in given:
+        given["boxes"] = given["boxes"].reshape(2, 1, 2, 2)
+    if "masks" in given:
+        given["masks"] = given["masks"][:, None]
     if kind == "none":
         given["points"] = np.zeros((2, 0, 2), np.float32)
     out = prompts(**given)

@@ -100,8 +100,12 @@ def test_what_is_there_is_kept_and_what_is_missing_is_added(made, capsys, monkey
 def test_other_weights_have_a_folder_of_their_own(made):
     experiment, store, _, cases, embeddings = made
     keras.utils.set_random_seed(1)
-    other = open_embeddings(experiment, build_network(experiment.model, 1), store, cases[:1])
+    network = build_network(experiment.model, 1)
+    other = open_embeddings(experiment, network, store, cases[:1])
     assert other.folder != embeddings.folder and other.folder.parent == embeddings.folder.parent
+    shutil.copytree(embeddings.folder, other.folder, dirs_exist_ok=True)  # by a person
+    with pytest.raises(UserError, match=r"embeddings.json names other weights, data or slices"):
+        open_embeddings(experiment, network, store, cases[:1])
 
 
 def test_copies_are_augmented_slices_with_their_labels_and_the_first_is_plain(made):

@@ -84,13 +84,18 @@ def test_onnxruntime_and_openvino_give_what_the_network_gives(runs, tmp_path, na
         export_onnx([runs[name]], output)
 
 
+def stranger():
+    """The script that needs numpy and onnxruntime alone."""
+    spec = importlib.util.spec_from_file_location("stranger", "examples/onnx_predict.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
 def check_the_script(run, output):
     """A stranger with the two files, numpy and onnxruntime gets what `predict` gives."""
     volume = make_phantom((20, 27, 25), seed=5, index=1)[0].astype(np.float32)
-    spec = importlib.util.spec_from_file_location("stranger", "examples/onnx_predict.py")
-    stranger = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stranger)
-    probabilities, label = stranger.predict(output, volume)
+    probabilities, label = stranger().predict(output, volume)
     expected = load(run).predict(volume)
     np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-3)
     near = np.abs(expected.probabilities - 0.5).min(axis=-1) < 2e-3  # may be either
