@@ -366,8 +366,7 @@ def draw_same_slices(cases: Sequence[ComparedCase], target: str) -> Figure:
     runs = list(cases[0].masks)
     side = 2.6
     figure = Figure(
-        figsize=(side * (len(runs) + 1) + 0.4, side * 1.12 * len(cases) + 0.9),
-        layout="constrained",
+        figsize=(side * (len(runs) + 1) + 0.4, side * 1.12 * len(cases) + 0.9), layout="constrained"
     )
     panels = figure.subplots(len(cases), len(runs) + 1, squeeze=False)
     for row, case in enumerate(cases):

@@ -118,11 +118,7 @@ def _residual_block(
         skip = layers_for(x).average_pooling(stride, name=f"{name}_skip_pool")(skip)
     if x.shape[-1] != channels:
         skip = layers_for(x).convolution(
-            channels,
-            1,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=f"{name}_skip_conv",
+            channels, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_skip_conv"
         )(skip)
         skip = _normalised(skip, settings, f"{name}_skip_norm")
     x = convolution_block(x, settings, channels, name, "_1", stride)

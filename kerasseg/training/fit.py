@@ -188,11 +188,7 @@ def _steps_per_epoch(experiment: Experiment, cases: int, state: Path | None) -> 
 
 
 def compile_for_training(
-    experiment: Experiment,
-    network: keras.Model,
-    updates_per_epoch: int,
-    *,
-    embedded: bool = False,
+    experiment: Experiment, network: keras.Model, updates_per_epoch: int, *, embedded: bool = False
 ) -> TrainingModel:
     """Return a compiled model that trains the weights of `network`; its optimiser is built.
 

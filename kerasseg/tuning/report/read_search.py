@@ -139,8 +139,10 @@ def _with_base_values(
     for name in (parameter.name for parameter in parameters):
         written = look_up(content.get("base"), name)
         known[name] = look_up(content.get("experiment"), name) if written is None else written
-    active = [p.name for p in parameters if p.is_active(known) and known[p.name] is not None]
-    return replace(trial, values={name: known[name] for name in active})
+    active = [p for p in parameters if p.is_active(known)]
+    # Null is a value where it may be chosen; elsewhere the base lacks the setting.
+    chosen = [p.name for p in active if known[p.name] is not None or None in p.choices]
+    return replace(trial, values={name: known[name] for name in chosen})
 
 
 def _widened(trials: Sequence[TrialRecord], parameter: Parameter) -> Parameter:

@@ -25,6 +25,7 @@ from kerasseg.tuning.report.read_search import (
     format_setting,
     read_search,
 )
+from kerasseg.tuning.space import read_space
 from kerasseg.tuning.trials import STATUSES, TrialRecord
 
 SCORES, SETTINGS, IMPORTANCE, TRAINING = ("Scores", "Settings", "What matters", "Training and time")
@@ -60,7 +61,7 @@ def write_tune_report(folder: Path) -> Path:
         folder / "tune_report.html",
         "tune_report.html",
         _SETTING,
-        filters={"value": format_setting, "duration": _format_duration, "range": format_range},
+        filters={"value": format_setting, "duration": _format_duration},
         **_page_values(search, figures),
     )
 
@@ -173,12 +174,15 @@ def _page_values(
     config = search.folder / "best.yaml"
     tried = [trial for trial in search.trials if not trial.is_baseline]  # as the screen counts
     settings = search.settings.model_dump(mode="json", exclude={"space"})
+    space, tuner = search.settings.space, search.settings.tuner
     return {
         "search": search,
         "trials": search.ranked,
         "numbers": {trial.trial_id: trial.number for trial in search.trials},
         "best": best,
         "best_config": config if config.exists() else None,
+        # Not those of `search.parameters`, which the baseline's values may have widened.
+        "searched": {p.name: format_range(p) for p in read_space(space, "search.space", tuner)},
         "tried": len(tried),
         "counts": {s: n for s in STATUSES if (n := sum(trial.status == s for trial in tried))},
         "minutes": sum(trial.minutes for trial in search.trials),

@@ -57,12 +57,13 @@ def test_a_baseline_outside_of_the_space_widens_it(tmp_path: Path) -> None:
 
 
 def test_the_values_of_a_baseline_are_those_of_the_base(tmp_path: Path) -> None:
-    folder = write_search(tmp_path / "s", [a_trial(0, 0.5, values={}), a_trial(1)])
+    space = SPACE | {"optimizer.ema": {"choice": [None, 0.9]}}
+    folder = write_search(tmp_path / "s", [a_trial(0, 0.5, values={}), a_trial(1)], space)
     content = yaml.safe_load((folder / "search.yaml").read_text())
     content |= {
         "base": {"optimizer": {"name": "adamw"}, "training": {"batch_size": 3}},
         "experiment": {
-            "optimizer": {"name": "sgd", "learning_rate": 0.002, "momentum": 0.9},
+            "optimizer": {"name": "sgd", "learning_rate": 0.002, "momentum": 0.9, "ema": None},
             "model": {"features": [8, 16, 32], "residual": False},
         },
     }
@@ -74,6 +75,7 @@ def test_the_values_of_a_baseline_are_those_of_the_base(tmp_path: Path) -> None:
         "model.features": [8, 16, 32],
         "model.residual": False,
         "training.batch_size": 3,
+        "optimizer.ema": None,
     }
 
 

@@ -56,6 +56,7 @@ def test_a_whole_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("kerasseg.tuning.report.importance._RESAMPLES", 10)
     long = "Traceback:\n  " + "deep " * 40 + "<script>alert(1)</script>"
     trials = [*planted_trials(12), a_trial(0, 0.6), a_failed_trial(13, long)]
+    trials[12]["values"]["optimizer.learning_rate"] = 0.1  # the base is outside of the space
     folder = write_search(tmp_path / "s", trials)
     (folder / "best.yaml").write_text("")
     page = write_tune_report(folder)
@@ -88,7 +89,7 @@ def test_a_whole_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "keras-tuner" in text and "random" in text
     best = max(trials[:12], key=lambda trial: trial["score"])
     rate = best["values"]["optimizer.learning_rate"]
-    assert f"<b>{rate:.4g}</b>" in text
+    assert f"<b>{rate:.4g}</b>" in text and "<td>1e-05 to 0.01, logarithmic</td>" in text
 
 
 @pytest.mark.usefixtures("figures_not_rendered")
