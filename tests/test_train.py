@@ -194,9 +194,9 @@ def test_a_damaged_record_ends_a_run_and_leaves_no_folder(tmp_path):
         assert not runs.exists() or not list(runs.iterdir()), f"found {where} training"
 
 
-@pytest.mark.usefixtures("figures_not_rendered")
+@pytest.mark.usefixtures("untrained")
 def test_damaged_records_are_left_out_of_every_side_and_named(tmp_path, capsys):
-    options = ("split.test=0.25", "records.on_damaged_record=skip", "training.epochs=1")
+    options = ("split.test=0.25", "records.on_damaged_record=skip")
     experiment = phantom_experiment(tmp_path, *options)
     store = open_store(experiment)
     split = open_split(store, experiment.split)
@@ -352,6 +352,7 @@ def untrained(finished, monkeypatch, figures_not_rendered):
     read and written before and after a training."""
 
     def fit(experiment, network, store, split, folder, **options):
+        assert not store.damaged_records(split.train)
         network.save(folder / "checkpoints" / "best.keras")
         shutil.copy(finished[1] / "history.csv", folder)
         return Progress(epochs=2, best_epoch=2, best_score=0.5)

@@ -22,6 +22,8 @@ from kerasseg.run import read_run
 from tests import run_folders
 from tests.conftest import phantom_experiment
 
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
+
 
 def make_run(root, *overrides):
     """A run folder as training leaves it, but for the training."""

@@ -1,5 +1,3 @@
-import subprocess
-
 import keras
 import numpy as np
 import pytest
@@ -37,22 +35,3 @@ def test_a_network_trained_in_float16_is_saved_to_run_in_float32(tmp_path, dimen
     values = image(dimensions)
     np.testing.assert_array_equal(np.asarray(loaded(values)), np.asarray(single(values)))
     assert half.get_layer("encoder_1_block_1_conv_1").compute_dtype == "float16"
-
-
-def test_it_loads_where_kerasseg_is_not_installed(tmp_path, python):
-    settings = ModelSettings.model_validate(SETTINGS)
-    twin = float32_twin(build(settings, 2, "mixed_float16"))
-    twin.save(tmp_path / "m.keras")
-    np.save(tmp_path / "image.npy", image(3))
-    code = (
-        "import sys; sys.modules['kerasseg'] = None\n"  # importing it fails from here on
-        "import keras, numpy as np\n"
-        "network = keras.saving.load_model('m.keras')\n"
-        "np.save('output.npy', network(np.load('image.npy')))\n"
-        "try:\n    import kerasseg\nexcept ImportError:\n    print('not there')\n"
-    )
-    command = [python, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("not there")
-    np.testing.assert_allclose(np.load(tmp_path / "output.npy"), twin(image(3)), atol=1e-5)

@@ -25,7 +25,7 @@ import tensorflow as tf
 import kerasseg
 from kerasseg.datasets.phantom import make_phantom
 from tests.conftest import SHAPE
-from tests.program import REPOSITORY, run_program
+from tests.program import NO_FIGURES, REPOSITORY, run_program
 
 ARCHIVE = Path(__file__).with_name("before_house.tar.xz")
 NEEDS_ITS_KERAS = pytest.mark.skipif(
@@ -72,7 +72,9 @@ def test_the_store_is_used_and_the_run_goes_on(folder):
     shard = folder / "store" / "shard-00000.tfrecord"
     written = shard.stat().st_mtime_ns
     config = folder / "runs" / "stopped" / "config.yaml"
-    done = run_program([REPOSITORY / "train.py", "--config", config, "--resume"], cwd=folder)
+    done = run_program(
+        [REPOSITORY / "train.py", "--config", config, "--resume"], cwd=folder, env=NO_FIGURES
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     with (folder / "runs" / "stopped" / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
@@ -82,5 +84,6 @@ def test_the_store_is_used_and_the_run_goes_on(folder):
 @NEEDS_ITS_KERAS
 def test_the_run_is_evaluated(folder):
     """It can be scored with what its own checkpoint and store say."""
-    done = run_program(["-m", "kerasseg.cli", "evaluate", "runs/before"], cwd=folder)
+    command = ["-m", "kerasseg.cli", "evaluate", "runs/before"]
+    done = run_program(command, cwd=folder, env=NO_FIGURES)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -262,7 +262,7 @@ print(json.dumps([np.asarray(network(image)).tolist(), "kerasseg" in sys.modules
 """
 
 
-@pytest.mark.all_only  # test_float32_twin loads such a file without kerasseg
+@pytest.mark.all_only  # test_saved_model loads such a file without kerasseg
 def test_model_checkpoint_writes_the_network_that_keras_alone_reads(watched, python):
     done = subprocess.run(
         [python, "-c", LOAD, str(watched.folder / "every" / "3.keras")],

@@ -112,7 +112,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(phantom_store, tmp_path):
 
 
 def test_the_learning_rate_follows_its_curve_update_by_update(phantom_store, tmp_path):
-    """A rise over the first epoch's two updates of three batches each, and the cosine over the
+    """A rise over the first epoch's two updates of two batches each, and the cosine over the
     other six."""
     job = prepare(
         tmp_path,
@@ -120,7 +120,7 @@ def test_the_learning_rate_follows_its_curve_update_by_update(phantom_store, tmp
         "model.dimensions=2",
         "pipeline.patch_size=[16,12]",
         "model.features=[4]",
-        "training={epochs: 4, steps_per_epoch: 6, gradient_accumulation: 3}",
+        "training={epochs: 4, steps_per_epoch: 4, gradient_accumulation: 2}",
         "optimizer={learning_rate: 0.2, warmup_epochs: 1, final_fraction: 0.1}",
     )
     rates = []

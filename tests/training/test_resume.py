@@ -1,6 +1,7 @@
 """A run that is resumed equals one that was never stopped, with every optimiser and schedule."""
 
 import csv
+import functools
 import json
 import shutil
 import signal
@@ -96,16 +97,43 @@ def load(run, name="last"):
     return keras.saving.load_model(run / "checkpoints" / f"{name}.keras")
 
 
-def test_averaged_weights_are_validated_and_saved(phantom_store, tmp_path):
-    """SGD with Nesterov's momentum on a polynomial, with averages and accumulation."""
-    options = (
-        "optimizer={name: sgd, schedule: polynomial, learning_rate: 0.01, warmup_epochs: 1, "
-        "ema: 0.9, clip_norm: 1.0}",
-        "training={epochs: 3, gradient_accumulation: 2, batch_size: 4, steps_per_epoch: 4}",
+ONCE = "{name: adamw, schedule: cosine_restarts, restart_epochs: 2, warmup_epochs: 1}"
+
+
+def with_all(optimizer):
+    """Return options with averages, clipping, dropout and BatchNorm, for a run of two epochs.
+
+    test_kill and the tests of two workers accumulate batches.
+    """
+    return (
+        f"optimizer={optimizer}",
+        "optimizer.ema=0.9",
+        "optimizer.clip_norm=1.0",
+        "optimizer.learning_rate=0.003",
+        "training={epochs: 2, gradient_accumulation: 1, batch_size: 2, steps_per_epoch: 4}",
+        "model.dropout={rate: 0.3, place: everywhere}",
+        "model.norm=batch",
     )
-    job = prepare(tmp_path, phantom_store, *options)
-    fit(*job)
-    experiment, network, store, split, run = job
+
+
+@pytest.fixture(scope="module")
+def whole_run(phantom_store, tmp_path_factory):
+    """A function that trains with such options, once for each optimiser.
+
+    It returns the job and what its fit returned.
+    """
+
+    @functools.cache
+    def trained(optimizer):
+        folder = tmp_path_factory.mktemp("whole")
+        job = prepare(folder, phantom_store, *with_all(optimizer))
+        return job, fit(*job)
+
+    return trained
+
+
+def test_averaged_weights_are_validated_and_saved(whole_run):
+    (experiment, network, store, split, run), _ = whole_run(ONCE)
     saved = load(run)
     trained = [v.numpy() for v in network.trainable_variables]
     averaged = [v.numpy() for v in saved.trainable_variables]
@@ -115,6 +143,7 @@ def test_averaged_weights_are_validated_and_saved(phantom_store, tmp_path):
     for values in (trained, averaged):
         for value in values:
             assert any(k.shape == value.shape and np.array_equal(k, value) for k in kept)
+    network = build_network(experiment)
     network.set_weights(saved.get_weights())
     model = compile_for_training(experiment, network, 2)
     validation = validation_batches(
@@ -122,7 +151,7 @@ def test_averaged_weights_are_validated_and_saved(phantom_store, tmp_path):
         split.validation,
         experiment.pipeline,
         target=experiment.model.target,
-        batch_size=4,
+        batch_size=2,
         seed=0,
     )
     scores = model.evaluate(validation, verbose=0, return_dict=True)
@@ -195,10 +224,7 @@ UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
 @pytest.mark.parametrize(
     ("stops", "optimizer"),
     [
-        (
-            [MIDDLE],
-            "{name: adamw, schedule: cosine_restarts, restart_epochs: 2, warmup_epochs: 1}",
-        ),
+        ([MIDDLE], ONCE),
         pytest.param(
             [MIDDLE, LAST_UPDATE, VALIDATION],
             "{name: keras.optimizers.RMSprop, options: {rho: 0.8}, schedule: cosine, "
@@ -208,22 +234,12 @@ UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
     ],
     ids=["once", "again and again"],
 )
-def test_stopped_within_an_epoch_it_goes_on_where_it_was(phantom_store, tmp_path, stops, optimizer):
-    """With averages, clipping, dropout and BatchNorm; the epoch's metrics too.
-
-    test_kill and the tests of two workers accumulate batches.
-    """
-    options = (
-        f"optimizer={optimizer}",
-        "optimizer.ema=0.9",
-        "optimizer.clip_norm=1.0",
-        "optimizer.learning_rate=0.003",
-        "training={epochs: 2, gradient_accumulation: 1, batch_size: 2, steps_per_epoch: 4}",
-        "model.dropout={rate: 0.3, place: everywhere}",
-        "model.norm=batch",
-    )
-    whole = prepare(tmp_path / "whole", phantom_store, *options)
-    done = fit(*whole)
+def test_stopped_within_an_epoch_it_goes_on_where_it_was(
+    phantom_store, whole_run, tmp_path, stops, optimizer
+):
+    """The epoch's metrics go on, too."""
+    options = with_all(optimizer)
+    whole, done = whole_run(optimizer)
     assert len(np.unique([row["learning_rate"] for row in history(whole[-1])])) > 1
     state = None
     for stop in stops:

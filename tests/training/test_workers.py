@@ -4,15 +4,13 @@ import pytest
 
 from tests.conftest import write_brats
 from tests.program import REPOSITORY
-from tests.training import killed
 from tests.training.worker_processes import (
     SETTINGS,
     check_equal,
     command,
-    noise_of,
+    finish_both,
     run_of_one_process,
     run_workers,
-    train_both,
 )
 
 
@@ -21,23 +19,9 @@ def alone(shared_once):
     return run_of_one_process(shared_once)
 
 
-@pytest.mark.slow
+@pytest.mark.all_only  # those that test_workers_stopped interrupts end as one process does, too
 def test_two_workers_equal_one_process(alone, tmp_path):
-    """The chief is held up after training for longer than TensorFlow's heartbeats: the other
-    waits, and neither says a word about it."""
-    chief, other = train_both(tmp_path, chief=killed.plan("end", 1, hold=12.0))
-    assert (chief.code, other.code) == (0, 0), chief.stderr + other.stderr
-    run = tmp_path / "runs" / "shared"
-    check_equal(run, alone)
-    assert "(TF_CONFIG names 2 workers); batches of 4, 2 on each device" in chief.stdout
-    assert not noise_of(chief.stderr + other.stderr), chief.stderr + other.stderr
-    # The chief alone converts, writes and speaks.
-    assert "Converting 6 cases" in chief.stderr and "Converting" not in other.stderr
-    lines = other.stdout.splitlines()
-    assert len(lines) == 2 and lines[1].startswith("Worker 1 is done and waits for the chief")
-    assert [path.name for path in run.parent.iterdir()] == ["shared"]
-    for name in ("worker-0", "worker-1", "temporary-1"):
-        assert not list((tmp_path / name).iterdir())
+    check_equal(finish_both(tmp_path), alone)
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.program import REPOSITORY, Program, run_program
+from tests.program import NO_FIGURES, REPOSITORY, Program, run_program
+from tests.training import killed
 from tests.training.run_folders import files, history, weights
 
 # Averages, accumulation and clipping, as none of them may depend on who has which part of a batch.
@@ -76,6 +77,7 @@ def run_workers(
         for made in (here, temporary):
             made.mkdir(parents=True, exist_ok=True)
         environment = {
+            **NO_FIGURES,
             "TMPDIR": str(temporary),
             "TF_CONFIG": json.dumps(config),
             **environments[index],
@@ -109,11 +111,31 @@ def train_both(folder, *more, chief=None, other=None):
     return run_workers(folder, [command(folder, *more)] * 2, (chief or {}, other or {}))
 
 
+def finish_both(folder, *more):
+    """Train with both workers to the end, look at all that they say, and return the run folder.
+
+    The chief is held up after training for longer than TensorFlow's heartbeats: the other waits,
+    and neither says a word about it.
+    """
+    chief, other = train_both(folder, *more, chief=killed.plan("end", 1, hold=12.0))
+    assert (chief.code, other.code) == (0, 0), chief.stderr + other.stderr
+    run = folder / "runs" / "shared"
+    assert "(TF_CONFIG names 2 workers); batches of 4, 2 on each device" in chief.stdout
+    assert not noise_of(chief.stderr + other.stderr), chief.stderr + other.stderr
+    # The chief alone writes and speaks.
+    lines = other.stdout.splitlines()
+    assert len(lines) == 2 and lines[1].startswith("Worker 1 is done and waits for the chief")
+    assert [path.name for path in run.parent.iterdir()] == ["shared"]
+    for name in ("worker-0", "worker-1", "temporary-1"):
+        assert not list((folder / name).iterdir())
+    return run
+
+
 def run_of_one_process(shared_once):
     """The run folder of the same training in one process."""
 
     def build(folder):
-        run_program(command(folder)).check_returncode()
+        run_program(command(folder), env=NO_FIGURES).check_returncode()
 
     return shared_once("run_of_one_process", build) / "runs" / "shared"
 

@@ -25,6 +25,8 @@ from kerasseg.serving.export import export_runs
 from tests.models.sam.test_sam_run import sam_experiment
 from tests.run_folders import make_run
 
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
+
 
 def mask_of(shape, *boxes):
     """A mask (B, h, w, 1) with a box of ones (first and last row, first and last column) each."""
@@ -157,13 +159,12 @@ def test_boxes_of_another_run_are_the_same_of_records_and_of_raw_scans(runs, tmp
     assert build_predictor(circle.experiment, run.load_network()).box_run[0].folder == runs[0]
 
 
-def test_an_untrained_run_and_one_trained_with_boxes(tmp_path):
-    zero = run_experiment(sam_experiment(tmp_path, "training.epochs=0"), evaluated=False)
-    assert json.loads((zero / "summary.json").read_text())["epochs"] == 0
-    given = (f"model.sam.weights={zero}", "model.sam.prompt=box", "run.name=box")
-    trained = run_experiment(sam_experiment(tmp_path, *given), evaluated=False)
+def test_a_run_that_is_trained_with_boxes(runs):
+    given = (f"model.sam.weights={runs[0]}", "model.sam.prompt=box", "run.name=box")
+    trained = run_experiment(sam_experiment(runs[0].parents[1], *given), evaluated=False)
     before, after = (
-        keras.saving.load_model(folder / "checkpoints" / "best.keras") for folder in (zero, trained)
+        keras.saving.load_model(folder / "checkpoints" / "best.keras")
+        for folder in (runs[0], trained)
     )
     assert len(before.inputs) == 1 and len(after.inputs) == 2
     for name, same in {

@@ -17,6 +17,7 @@ from kerasseg.models.build import build_network, float32_twin
 from kerasseg.models.sam import weights as sam_weights
 from kerasseg.models.sam.network import ToSlice, ToSquare, after_encoder
 from kerasseg.training.step import TrainingModel
+from tests import eager_steps
 
 ALL = ("square", "bottleneck", "whole_image", "head", "logits", "probabilities")
 """Layers without weights."""
@@ -93,8 +94,8 @@ def test_by_default_only_the_mask_decoder_is_trained(network):
     assert not any("iou_prediction" in path for path in trained(frozen))
 
 
-@pytest.mark.usefixtures("graphs_as_users_have_them")  # twenty steps are quicker as one graph
-def test_the_head_that_expects_the_iou_learns_what_it_is():
+def test_the_head_that_expects_the_iou_learns_what_it_is(monkeypatch):
+    monkeypatch.setattr(eager_steps, "traced", True)  # twenty steps are quicker as one graph
     asked = settings(iou_weight=5, side=32)
     network = after_encoder(build_network(asked, 1), asked, (32, 32))
     loss = build_loss([{"dice": 1.0}], "binary")

@@ -1,17 +1,14 @@
 """A whole run of a tiny SAM: trained, evaluated, predicted with, exported and served, compared."""
 
-import io
 import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from kerasseg.config.load import load_experiment
 from kerasseg.datasets.discovery import discover
-from kerasseg.models.build import build_network
 from kerasseg.models.sam.weights import COMPONENTS
 from kerasseg.prediction.model import load, load_run
 from kerasseg.records.store import open_store
@@ -19,6 +16,7 @@ from kerasseg.run_experiment import run_experiment
 from kerasseg.serving.export import export_runs
 from kerasseg.training.checks import memory_warning
 from tests.conftest import phantom_experiment
+from tests.program import draw_no_figures
 
 SAM = (
     "model={dimensions: 2, target: binary, network: sam}",
@@ -47,23 +45,20 @@ def sam_experiment(folder, *overrides):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The experiment, its run folder and the network that it started from."""
+    """The experiment, its run folder, and the untrained run that it started from."""
     folder = tmp_path_factory.mktemp("sam")
-    first = sam_experiment(folder)
-    start = build_network(first.model, 1)
-    start.save(folder / "start.keras")
-    experiment = sam_experiment(folder, f"model.sam.weights={folder / 'start.keras'}")
-    buffer = io.BytesIO()
-    Image.new("L", (1, 1), 128).save(buffer, "PNG")
-    with pytest.MonkeyPatch.context() as patched:  # drawing takes longer than training
-        for module in ("kerasseg.page", "kerasseg.figures.style"):
-            patched.setattr(f"{module}.to_png", lambda figure: buffer.getvalue())
+    untrained = ("training.epochs=0", "run.name=untrained")
+    start = run_experiment(sam_experiment(folder, *untrained), evaluated=False)
+    experiment = sam_experiment(folder, f"model.sam.weights={start}")
+    with pytest.MonkeyPatch.context() as patched:
+        draw_no_figures(patched.setattr)
         return experiment, run_experiment(experiment), start
 
 
 def test_both_encoders_are_bit_identical_afterwards_and_the_decoder_is_not(finished):
-    _, folder, start = finished
-    trained = keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    _, *folders = finished
+    trained, start = (keras.saving.load_model(f / "checkpoints" / "best.keras") for f in folders)
+    assert json.loads((folders[1] / "summary.json").read_text())["epochs"] == 0
     same = {
         name: all(
             np.array_equal(a, b)

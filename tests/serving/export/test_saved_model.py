@@ -13,8 +13,10 @@ import tensorflow as tf
 import yaml
 
 from kerasseg.config.load import load_experiment
+from kerasseg.config.model import ModelSettings
 from kerasseg.datasets.phantom import make_phantom
 from kerasseg.inference.ensemble import Ensemble
+from kerasseg.models.build import float32_twin
 from kerasseg.prediction.model import load
 from kerasseg.serving.export import (
     LARGEST_VOLUME,
@@ -26,6 +28,8 @@ from kerasseg.serving.export import (
 from kerasseg.serving.protocol import WARM_UP_FILE
 from kerasseg.serving.signatures import ExportedModel, RunGraph
 from tests.conftest import SHAPE, phantom_experiment
+from tests.models.check_model import build
+from tests.models.test_float32_twin import SETTINGS, image
 from tests.program import run_program
 from tests.run_folders import SMALL, write_run
 
@@ -40,13 +44,15 @@ sys.modules["kerasseg"] = None  # as if it were not installed
 import numpy, tensorflow
 model = tensorflow.saved_model.load(sys.argv[1])
 given = dict(numpy.load(sys.argv[2]))
-found = {}
+found, patch = {}, given.pop("network")
 for name in {key.partition("/")[0] for key in given}:
     inputs = {k.partition("/")[2]: v for k, v in given.items() if k.partition("/")[0] == name}
     for key, value in model.signatures[name.partition("-")[0]](
         **{k: tensorflow.constant(v) for k, v in inputs.items()}
     ).items():
         found[name + "/" + key] = value.numpy()
+import keras
+found["network"] = numpy.asarray(keras.saving.load_model(sys.argv[4])(patch))
 assert not [m for m in sys.modules if m.startswith("kerasseg.")]
 numpy.savez(sys.argv[3], **found)
 """
@@ -105,7 +111,10 @@ def check_same(loaded, model, volume, ids=IDS, spacing=(1.0, 1.0, 1.0)):
 
 
 def test_a_stranger_without_kerasseg_gets_what_predict_gives(exported, runs, tmp_path, python):
-    """Another process in another folder, in isolated mode."""
+    """Another process in another folder, in isolated mode.
+
+    And the .keras file of a network that was trained in float16, which it runs in float32.
+    """
     model = load(runs["cleaned"])
     volumes = {"whole": raw(), "odd": raw(ODD, 1)}
     given = {}
@@ -117,17 +126,21 @@ def test_a_stranger_without_kerasseg_gets_what_predict_gives(exported, runs, tmp
         }
     patch = np.random.default_rng(0).normal(size=(2, 7, 9, 11, 4)).astype(np.float32)
     given["serving_default/patches"] = patch
+    half = build(ModelSettings.model_validate(SETTINGS), 2, "mixed_float16")
+    twin, given["network"] = float32_twin(half), image(3)
+    twin.save(tmp_path / "network.keras")
     np.savez(tmp_path / "given.npz", **given)
     script, answer = tmp_path / "stranger.py", tmp_path / "found.npz"
     script.write_text(STRANGER)
     subprocess.run(
-        [python, "-I", script, exported, tmp_path / "given.npz", answer],
+        [python, "-I", script, exported, tmp_path / "given.npz", answer, "network.keras"],
         check=True,
         cwd=tmp_path,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         capture_output=True,
     )
     found = np.load(answer)
+    np.testing.assert_allclose(found["network"], twin(image(3)), atol=1e-5)
     for name, volume in volumes.items():
         expected = model.predict(volume)
         assert 0 < (expected.label > 0).mean() < 1

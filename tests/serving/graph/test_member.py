@@ -111,7 +111,7 @@ def pairs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.tuples(*[st.integers(1, 19)] * 3), st.integers(0, 10**6), st.data())
 def test_a_graph_gives_what_python_gives(pairs, name, shape, seed, data):
     """Volumes smaller and larger than the window, with air around and within, or nothing else."""
