@@ -1,6 +1,6 @@
 """Packages that cannot be installed beside TensorFlow, each in an environment of its own.
 
-`python -m tests.own_environment` makes them all: `make test` does so before it begins.
+`python -m tests.own_environment` makes those of `make test`, which does so before it begins.
 """
 
 import os
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 KSERVE, PANOPTICA = "kserve==0.21.0", "panoptica==2.1.7"
+GRADIO = "gradio[mcp,oauth]==6.31.0"
+"""Made by its test, which only `make test-all` runs."""
 _PIP_SECONDS = 400
 
 

@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,19 +21,22 @@ from kerasseg.app import space
 from kerasseg.errors import UserError
 from kerasseg.run import read_run
 from tests.app.conftest import PATIENCE, Client
+from tests.own_environment import GRADIO, own_environment
 
 
 def front_matter(folder: Path) -> dict:
     return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
 
 
-def started(arguments: list, folder: Path, **settings: str) -> tuple[subprocess.Popen, str]:
+def started(
+    arguments: list, folder: Path, python: str | Path = sys.executable, **settings: str
+) -> tuple[subprocess.Popen, str]:
     """Start a program that sees the folder and the installed packages only."""
     environment = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"} | settings
     log = folder.parent / "log"
     with log.open("w") as file:
         program = subprocess.Popen(
-            [sys.executable, *arguments],
+            [python, *arguments],
             cwd=folder,
             env=environment | {"CUDA_VISIBLE_DEVICES": "-1"},
             stdout=file,
@@ -42,6 +47,14 @@ def started(arguments: list, folder: Path, **settings: str) -> tuple[subprocess.
         assert program.poll() is None and time.monotonic() < until, log.read_text()
         time.sleep(0.1)
     return program, f"http://127.0.0.1:{found[1]}"
+
+
+def check_predicts(client: Client) -> None:
+    picture = io.BytesIO()
+    Image.effect_noise((26, 20), 60).save(picture, "PNG")
+    client.put_file("slice.png", picture.getvalue())
+    job = client.predict(client.ask("POST", "/api/scans", {})["id"])
+    assert job["state"] == "done", job
 
 
 def test_docker_space_starts_by_its_own_command(app_runs, tmp_path):
@@ -70,11 +83,7 @@ def test_docker_space_starts_by_its_own_command(app_runs, tmp_path):
         )
         assert "x-frame-options" not in headers
         assert headers["set-cookie"].endswith("; SameSite=none; Secure; Partitioned")
-        picture = io.BytesIO()
-        Image.effect_noise((26, 20), 60).save(picture, "PNG")
-        client.put_file("slice.png", picture.getvalue())
-        job = client.predict(client.ask("POST", "/api/scans", {})["id"])
-        assert job["state"] == "done", job
+        check_predicts(client)
     finally:
         program.terminate()
         program.wait()
@@ -95,13 +104,24 @@ def test_gradio_space_is_complete(app_runs, tmp_path, monkeypatch):
     assert read_run(tmp_path / "runs" / "volumes").experiment.data.root == Path("gone")
 
 
-def test_gradio_space_starts(app_runs, tmp_path):
-    pytest.importorskip("gradio", reason="needs older packages: an environment of its own")
-    folder = tmp_path / "space"
-    space.write_space([app_runs["volumes"]], folder, "gradio")
-    program, address = started(["app.py"], folder, GRADIO_SERVER_PORT="0")
+@pytest.mark.all_only
+def test_gradio_space_starts_and_predicts(app_runs, tmp_path):
+    """In an environment with Gradio and the packages that it needs older than ours; it has all
+    others, such as TensorFlow, from ours."""
+    python, folder = own_environment(GRADIO), tmp_path / "space"
+    (packages,) = python.parents[1].glob("lib/*/site-packages")
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    command = [python, "-m", "kerasseg", "space", app_runs["pictures"], "--sdk", "gradio"]
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([*command, "--output", folder], check=True, env=here)
+    assert f"\n{GRADIO.replace('[mcp,oauth]', '')}\n" in (folder / "requirements.txt").read_text()
+
+    program, address = started(["app.py"], folder, python, GRADIO_SERVER_PORT="0")
+
     try:
-        assert b"gradio" in Client(address).send("GET", "/")[2]
+        outer = urllib.request.urlopen(address).read()
+        assert b"gradio" in outer and b"/page/" in outer
+        check_predicts(Client(f"{address}/page"))
     finally:
         program.terminate()
         program.wait()
