@@ -52,7 +52,8 @@ export class Viewer {
     this.canvas = canvas;
     this.nv = new Niivue({
       isRadiologicalConvention: true, dragAndDropEnabled: false, show3Dcrosshair: true, loadingText: "",
-      crosshairColor: [1, 0.75, 0.2, 0.8], crosshairWidth: 0.35, multiplanarShowRender: 1, logLevel: "error",
+      crosshairColor: [1, 0.75, 0.2, 0.8], crosshairWidth: 0.4, crosshairWidthUnit: "percent",
+      multiplanarShowRender: 1, logLevel: "error",
       isNearestInterpolation: false, multiplanarPadPixels: 4, viewModeHotKey: "", clipPlaneHotKey: "",
       cycleClipPlaneHotKey: "", showLegend: false, maxDrawUndoBitmaps: 24, fontMinPx: 11,
     });
