@@ -147,6 +147,17 @@ def test_patches_of_mostly_air_are_exact(tmp_path, norm):
     np.testing.assert_allclose(np.asarray(twin(patches[0])), with_noise, atol=1e-4)
 
 
+def test_gelu_is_exact(tmp_path):
+    """TensorFlow makes it of erfc, which tf2onnx does not know."""
+    patches = keras.Input((None, None, 3))
+    network = keras.Model(patches, keras.layers.Conv2D(2, 1, activation="gelu")(patches))
+    write_onnx(network, tmp_path / "a.onnx", "float32")
+    given = np.random.default_rng(0).normal(0, 4, (2, 5, 7, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        OnnxNetwork(tmp_path / "a.onnx").predict(given), network(given), atol=1e-5
+    )
+
+
 def in_air(size):
     """A patch (1, size, size, size, 4) that holds brain in a corner only."""
     patch = np.zeros((1, size, size, size, 4), np.float32)
