@@ -31,6 +31,7 @@ from kerasseg.training.optimizers import build_optimizer
 from kerasseg.training.state import FILE_NAME
 from kerasseg.training.step import vary_dropout
 from tests.conftest import phantom_experiment
+from tests.models.sam.test_sam_run import sam_experiment
 from tests.training.ask_to_stop import AskToStop
 from tests.training.given_gradients import batches_of, given_gradients
 
@@ -492,10 +493,10 @@ def precision(devices, folder, policy):
     }
 
 
-def fitted(devices, folder, store, *options, stop=None):
+def fitted(devices, folder, store, *options, stop=None, make=phantom_experiment):
     """A whole fit with an odd number of validation patches; with `stop` stopped there and gone on
     with."""
-    experiment = phantom_experiment(folder, *FLAT, *FITTED, *options)
+    experiment = make(folder, *options)
     cases = list(store.rows)
     split = Split(tuple(cases[:4]), tuple(cases[4:7]), ())
     (folder / "checkpoints").mkdir(parents=True)
@@ -532,16 +533,39 @@ DROPOUT = "model.dropout={rate: 0.3, place: everywhere}"
 def whole_fit(devices, folder):
     store = open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
 
-    several = fitted(devices, folder / "several", store)
-    one = fitted(one_device(), folder / "one", store)
+    several = fitted(devices, folder / "several", store, *FLAT, *FITTED)
+    one = fitted(one_device(), folder / "one", store, *FLAT, *FITTED)
     return {"weights": difference(several[0], one[0]), "histories": [several[1], one[1]]}
+
+
+def sam_fit(devices, folder):
+    """A SAM on the embeddings of its slices, which the first fit computes and the second reads."""
+    store = open_store(sam_experiment(folder / "sam"))
+    options = (
+        "training={epochs: 1, batch_size: 4, steps_per_epoch: 2, gradient_accumulation: 1}",
+        "optimizer={name: sgd, momentum: 0.9, learning_rate: 0.05, warmup_epochs: 0}",
+        "pipeline.validation_patches_per_volume=1",
+    )
+    several, one = (
+        fitted(each, folder / "sam" / name, store, *options, make=sam_experiment)
+        for each, name in ((devices, "several"), (one_device(), "one"))
+    )
+    keras.utils.set_random_seed(0)
+    start = build_network(sam_experiment(folder / "sam", *options)).get_weights()
+    return {
+        "moved": largest(one[0][f"best {i}"] - weight for i, weight in enumerate(start)),
+        "weights": difference(several[0], one[0]),
+        "histories": [several[1], one[1]],
+        "stores": len(list((folder / "sam" / "store.embeddings").glob("*/embeddings.json"))),
+    }
 
 
 def resumed_fit(devices, folder):
     store = open_store(phantom_experiment(folder, "records.cases_per_shard=3"))
 
-    whole = fitted(devices, folder / "whole", store, DROPOUT)
-    resumed = fitted(devices, folder / "resumed", store, DROPOUT, stop=(1, "train", 1))
+    options = (*FLAT, *FITTED, DROPOUT)
+    whole = fitted(devices, folder / "whole", store, *options)
+    resumed = fitted(devices, folder / "resumed", store, *options, stop=(1, "train", 1))
     return {"weights": difference(resumed[0], whole[0]), "histories": [resumed[1], whole[1]]}
 
 
@@ -562,6 +586,7 @@ GROUPS = {
     "mixed_bfloat16": functools.partial(precision, policy="mixed_bfloat16"),
     "fit": whole_fit,
     "resumed fit": resumed_fit,
+    "sam": sam_fit,
 }
 
 

@@ -172,6 +172,15 @@ def test_a_whole_fit_on_two_replicas_is_that_on_one(run):
         assert a == pytest.approx(b, abs=1e-5)
 
 
+@pytest.mark.all_only  # the whole fit of a U-Net goes the same way
+def test_a_sam_on_embeddings_learns_on_two_replicas_what_it_does_on_one(run):
+    """Its masks, and the IoU that it expects of them."""
+    found = run(2, "sam")
+    assert found["weights"] < 1e-5 and found["moved"] > 1e-3 and found["stores"] == 1
+    several, one = found["histories"]
+    assert len(one) == 1 and several == [pytest.approx(one[0], abs=1e-5)]
+
+
 @pytest.mark.all_only  # test_workers_stopped resumes two workers, test_resume one device
 def test_a_fit_on_two_replicas_that_is_resumed_is_the_whole_one(run):
     """Stopped within an epoch, with dropout, bit for bit."""
