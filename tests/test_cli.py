@@ -193,7 +193,7 @@ def test_settings_of_evaluate_and_compare(monkeypatch, capsys):
     assert run_here("compare", tolerance, "a", "a", flips, "b") == 2
     assert read == [("a", [tolerance]), ("a", [tolerance, flips]), ("b", [tolerance])]
     read.clear()
-    assert run_here("evaluate", "a", "b", flips, tolerance) == 2
+    assert run_here("evaluate", "a", "b", flips, "--set", "tolerance=2") == 2
     assert read == [("a", [flips, tolerance]), ("b", [flips, tolerance])]
     capsys.readouterr()
     without_effect = ("metrics.empty=skip", "metrics.empty_distance=9")

@@ -120,6 +120,12 @@ def evaluate(
         Literal["mean", "vote"] | None,
         typer.Option(help="Score the runs as one: mean of probabilities, or vote of masks."),
     ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Short for metrics.KEY=VALUE.", hidden=True
+        ),
+    ] = None,
     tune: Annotated[
         bool,
         typer.Option(
@@ -143,6 +149,7 @@ def evaluate(
     from kerasseg.run import read_evaluated
 
     runs, settings = split_settings(arguments or ())
+    settings += tuple(f"metrics.{entry}" for entry in metrics or ())
     save: list[Literal["labels", "probabilities"]] = ["labels"] if save_labels else []
     if save_probabilities:
         save.append("probabilities")
