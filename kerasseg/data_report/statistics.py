@@ -293,7 +293,7 @@ class DataSet:
 
     @cached_property
     def notes(self) -> dict[str, list[str]]:
-        """What is odd about scans -> the names of the cases, the most frequent first."""
+        """Return each note on scans -> the names of its cases, the most frequent note first."""
         return group_notes((case.case_id, case.notes) for case in self.cases)
 
     @cached_property

@@ -21,7 +21,7 @@ _REVERSE_AXES = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]
 
 @dataclass(frozen=True)
 class Header:
-    """What a NIfTI header says of the place in space, for files that are written beside it.
+    """The place in space by a NIfTI header, for files that are written beside it.
 
     Programs choose between the two forms in their own ways, so a segmentation lies over its scan
     everywhere only if it has both as the scan has them.
