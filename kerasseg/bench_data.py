@@ -54,7 +54,6 @@ def bench_data(experiment: Experiment, seconds: float = 10.0) -> DataSpeed:
     The scans are converted first if that was not done yet.
 
     Args:
-        experiment: The experiment.
         seconds: How long the whole pipeline runs.
     """
     store = open_store(experiment)

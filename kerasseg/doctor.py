@@ -105,7 +105,6 @@ class Share:
 
     Attributes:
         experiment: The experiment with this machine's part of the batch.
-        devices: The devices of this machine.
         workers: The number of machines that TF_CONFIG names.
         policy: Keras's name of the precision.
         reason: Why that precision was chosen.

@@ -78,7 +78,6 @@ def describe_storage_error(error: OSError, option: str = "") -> str:
     """Return what is wrong with a file or folder and what to do, in half a sentence.
 
     Args:
-        error: The error of the operating system.
         option: How the user names another folder, such as "records.root=FOLDER"; if empty the
             half sentence does not say it.
     """
@@ -91,7 +90,6 @@ def storage_error(error: OSError, doing: str, setting: str) -> UserError:
     """Turn a failed write into a sentence.
 
     Args:
-        error: The error of the operating system.
         doing: What failed, with the file's name: "Writing /data/x.tfrecord".
         setting: The setting that moves the file to another folder: "records.root".
     """

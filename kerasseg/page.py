@@ -77,7 +77,6 @@ class Drawing:
         name: Name of its PNG file, without the ending.
         section: Heading below which it stands.
         caption: A sentence on how to read it; may be empty.
-        figure: The figure itself.
     """
 
     name: str
@@ -136,8 +135,6 @@ def write_page(
     template.
 
     Args:
-        path: File to write.
-        template: File name of the template.
         setting: The option that an error message names, such as `--output`.
         filters: More filters of this template.
         **values: What the template shows. A name that it needs and does not get is an error.

@@ -30,8 +30,6 @@ class PatchPair:
         case_id: The case that it is cut from.
         image: Z-scores (*size, M) of the M modalities, size (d, h, w) or (h, w); air is 0.
         masks: The target's channels (*size, K).
-        varied_image: The augmented image.
-        varied_masks: The augmented masks.
     """
 
     case_id: str
@@ -55,9 +53,6 @@ def show_batch(
     first if that was not done yet.
 
     Args:
-        experiment: The experiment.
-        path: File to write.
-        examples: Number of patches.
         epoch: The epoch, counted from 1.
         seed: Seed of the run; by default `run.seed`.
 
@@ -84,10 +79,7 @@ def draw_patches(
     show.
 
     Args:
-        pairs: The patches.
         modalities: Names of the image's channels, of which the first four are drawn.
-        target: The target of the masks.
-        title: Title of the figure.
     """
     names = [anatomy.MODALITY_TITLES.get(m, m) for m in modalities][:_MOST_MODALITIES]
     panel = max(_PANEL, _LEAST_WIDTH / 2 / len(names))

@@ -35,9 +35,7 @@ class Job:
 
     Attributes:
         key: Its name in addresses.
-        scan: The scan.
         number: The number of the run.
-        run: The run.
         choices: What the visitor chose.
         folder: Where its arrays and files lie.
         state: waiting, running, done, failed or cancelled.

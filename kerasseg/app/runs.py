@@ -49,8 +49,6 @@ class OfferedRun:
 
     Attributes:
         name: The folder's own name, which visitors see. Its path they do not.
-        folder: The run folder.
-        experiment: Its settings.
     """
 
     name: str

@@ -73,9 +73,6 @@ def serve_app(
     """Serve the page until SIGTERM or Ctrl-C; files of visitors are removed at the end.
 
     Args:
-        folders: The run folders that are offered.
-        address: Where to listen.
-        limits: What visitors may send.
         say: Called with each line for the person who watches the server.
         wrap: Called with the page's FastAPI application; returns the one that is served.
 

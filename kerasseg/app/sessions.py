@@ -187,11 +187,7 @@ def mapped(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 class Sessions:
-    """All sessions of a server.
-
-    Args:
-        root: An empty folder of this process.
-    """
+    """All sessions of a server."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

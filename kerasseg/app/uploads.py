@@ -82,7 +82,6 @@ def look(files: Mapping[str, int], limits: Limits) -> list[dict[str, Any]]:
 
     Args:
         files: Name -> bytes.
-        limits: The server's limits.
     """
     if len(files) > _MOST_FILES:
         raise Refusal(

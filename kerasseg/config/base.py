@@ -98,7 +98,6 @@ def import_object(setting: str, path: str, kind: str, base: type | None = None) 
     """Import what a setting names by its import path.
 
     Args:
-        setting: The setting, for messages.
         path: The import path, such as keras.callbacks.CSVLogger.
         kind: What it should be, for messages, such as "a function".
         base: The class that it must be an instance of; None: it must be callable.
@@ -132,11 +131,7 @@ def check_arguments(
     """Raise `UserError` if a function does not take the options of a config.
 
     Args:
-        setting: The setting that holds the options, for messages.
-        path: The import path of the function.
-        function: The function.
         positional: As many arguments as it is called with before the options.
-        options: Its keyword arguments.
     """
     try:
         inspect.signature(function).bind(*positional, **options)

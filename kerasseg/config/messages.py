@@ -62,11 +62,9 @@ def explain(
     """Return a line per mistake.
 
     Args:
-        error: The mistakes, as pydantic found them.
         values: The config as read from YAML, with the overrides applied.
         where: The file of the config.
         overrides: Dotted names of the settings that were overridden; their lines name no file.
-        model: The type of the config.
     """
     names = set(overrides)
     lines = [_explain(path, e, values, where, names, model) for path, e in _mistakes(error, values)]

@@ -87,7 +87,6 @@ class Example:
     Attributes:
         name: Which example it is: smallest, median, largest or without_tumour.
         title: The same for people.
-        case: The case.
     """
 
     name: str
@@ -99,10 +98,6 @@ def explore(experiment: Experiment, folder: Path) -> Path:
     """Read every case and write `explore.html`, its figures and `cases.csv` into a folder.
 
     A case that cannot be read is left out and named on the page.
-
-    Args:
-        experiment: The experiment whose data are shown.
-        folder: Folder to write to; it is made if it is missing.
 
     Returns:
         The path of the page.

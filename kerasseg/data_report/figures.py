@@ -278,8 +278,6 @@ def draw_example(case: Case, title: str, *, knows_space: bool) -> Figure:
     go through the middle of the brain. A picture has one row.
 
     Args:
-        case: The case.
-        title: Title of the figure.
         knows_space: False if the distance of the slices is not known.
     """
     box, _ = brain_mask(case.image, case.label, case.box)

@@ -40,7 +40,6 @@ class Intensities:
     """Distribution of the non-zero voxels of one modality of one case.
 
     Attributes:
-        count: Number of voxels.
         mean: Mean that the z-score subtracts.
         deviation: Standard deviation by which the z-score divides.
         percentiles: Values at `PERCENTILES`.
@@ -210,10 +209,6 @@ def measure_cases(
 ) -> Iterator[CaseStatistics | LeftOut]:
     """Measure cases in parallel processes, each of which holds one case in memory.
 
-    Args:
-        experiment: The experiment, for its sections `data` and `records`.
-        sources: The cases.
-
     Yields:
         The statistics of each case in the order of `sources`, or a `LeftOut` if it cannot be read.
 
@@ -377,7 +372,6 @@ def suggest_class_weights(
     Args:
         voxels: Class -> number of voxels.
         classes: A row of `anatomy.CLASSES`.
-        target: The target of the model.
         loss: The terms of the loss, of which the first that has class weights takes them.
     """
     of_id = {class_id: voxels[name] for name, class_id in anatomy.CLASSES[classes].items()}

@@ -58,8 +58,6 @@ class CaseReport:
     """The facts about one case. Facts of a case that could not be read are None.
 
     Attributes:
-        case_id: Name of the case.
-        patient_id: Name of the patient.
         files: Number of its files.
         bytes: Size of its files together.
         shape: Voxels (D, H, W).
@@ -98,7 +96,6 @@ class Verification:
     Attributes:
         subject: The layout of the data set, or "records".
         root: The folder; None for generated cases.
-        cases: A report per case, in order.
         findings: Findings about the data set as a whole.
     """
 
@@ -122,9 +119,6 @@ class Verification:
 def verify(experiment: Experiment) -> Verification:
     """Read every case of a data set and collect everything that is wrong.
 
-    Args:
-        experiment: The experiment whose data, splits and store are checked.
-
     Raises:
         UserError: If there is nothing to verify: no folder, or no case in it.
     """
@@ -141,9 +135,6 @@ def verify_records(experiment: Experiment) -> Verification:
     """Read every record of a store again and compare it with the manifest.
 
     Nothing is converted, and the raw scans are not read.
-
-    Args:
-        experiment: The experiment whose store is checked.
 
     Raises:
         UserError: If there is no finished store, or if its manifest cannot be read.

@@ -379,7 +379,6 @@ def likelier_order(case: Case, usual: np.ndarray, spread: np.ndarray) -> tuple[i
     """Return for each modality which channel of a case is likelier it; None if the order may stand.
 
     Args:
-        case: a raw case.
         usual: `intensity_profile` of the training's scans, their mean (C, 2).
         spread: its standard deviation (C, 2).
     """

@@ -59,7 +59,6 @@ def canonical_labels(
     """Map a label array of any integer or float dtype to canonical uint8 ids of the same shape.
 
     Args:
-        values: The label array.
         label_map: The files' ids -> canonical ids.
         where: The file, for messages.
         chosen: The user chose the label map, so 3 and 4 may both be enhancing tumour.

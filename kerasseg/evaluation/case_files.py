@@ -162,9 +162,7 @@ def remove_older_files(
     """Remove files of cases that this evaluation does not have, so that files and tables agree.
 
     Args:
-        folder: folder of the evaluation.
         kinds: the kinds that this evaluation has written; others are left as they are.
-        written: the files that it has written.
         setting: the option that error messages name.
 
     Returns:

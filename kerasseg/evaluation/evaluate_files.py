@@ -162,7 +162,6 @@ def read_pair(
     """Read the two files of a case, with axes (D, H, W).
 
     Args:
-        pair: the files.
         label_map: label value in the files -> canonical label.
         target: a key of `anatomy.TARGETS`.
         enhancing: which of the labels 3 and 4 occurred, and in which file; those of this pair are

@@ -125,8 +125,6 @@ def write_training_report(
     """Write what a training leaves in its run folder: scores, summary, figures and their page.
 
     Args:
-        run: the run that has been trained.
-        store: its record store.
         results: side of the split -> the results of its cases.
         summary: what `summary.json` holds, with what `evaluation_summary` gives.
 

@@ -265,7 +265,6 @@ def whole_volume(
     """Put the box (d, h, w, …) of a record back into the scan (D, H, W, …) it was cut from.
 
     Args:
-        stored: the record.
         box: values in the box.
         around: the value of the voxels around it, or that of each of their channels.
     """

@@ -182,8 +182,6 @@ def score_case(
     """Compare the truth of a case with its prediction.
 
     Args:
-        case_id: id of the case.
-        split: side of the split.
         label: canonical labels (D, H, W).
         masks: predicted masks (D, H, W, K), one per channel of the target.
         target: a key of `anatomy.TARGETS`.

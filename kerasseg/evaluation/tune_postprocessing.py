@@ -114,8 +114,6 @@ class Tuned:
     """Post-processing that was chosen.
 
     Attributes:
-        settings: what was chosen.
-        path: the file that holds it.
         before: mean Dice of the validation cases without any post-processing.
         after: their mean Dice with it.
     """

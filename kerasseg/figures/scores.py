@@ -220,7 +220,6 @@ def draw_metric_distribution(
     Args:
         values: Class -> value of each case.
         by_rule: Class -> whether the rule for empty masks decided the value, which is a cross then.
-        title: Title of the figure.
         label: Name and unit of the metric.
         share: True for a metric from 0 to 1.
     """

@@ -82,7 +82,6 @@ def planes_through(
         tumour: Mask (D, H, W).
         shown: Mask (D, H, W), such as the brain, around which the planes are cut.
         spacing: Size of a voxel along D, H and W in mm.
-        offset: As for `planes_at`.
     """
     box = bounding_box(shown) if shown.any() else tuple(slice(0, n) for n in shown.shape)
     box = tuple(
@@ -216,7 +215,6 @@ def draw_case_planes(
         masks: Predicted masks (D, H, W, K) of `target`.
         target: The target whose channels are drawn.
         spacing: Size of a voxel along D, H and W in mm.
-        title: Title of the figure.
     """
     label, truth_masks = masks_to_label(masks, target), label_to_masks(truth, target)
     truth = _as_target(truth, target)

@@ -45,7 +45,6 @@ class EmbeddingStore:
     Args:
         encoder: Maps slices (B, h, w, C) to embeddings (B, n, n, C').
         experiment: Says how slices are cut.
-        store: Holds the cases.
         case_ids: The cases whose slices are to be there.
 
     Raises:

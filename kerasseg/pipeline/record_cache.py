@@ -80,8 +80,6 @@ class DiskCache:
     are kept; those of older versions of the store are removed unless a process still reads them.
 
     Args:
-        store: The store that is copied.
-        case_ids: The cases to copy.
         root: Folder of caches; this store's version has a folder of its own in it.
 
     Raises:

@@ -65,7 +65,6 @@ def sample_voxel(
 
     Args:
         foreground: Coordinates (N, 3) of each class.
-        settings: Section `pipeline`.
         chance: Uniform number () in [0, 1) that decides.
         draw: Two or more uniform numbers in [0, 1) that choose class and voxel.
 

@@ -170,7 +170,6 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> LoadedRun:
     """Load the best network of a run folder.
 
     Args:
-        folder: the run folder.
         overrides: settings of `evaluation` and `postprocessing` that differ from those of the
             run, such as "evaluation.flips=[width]".
 

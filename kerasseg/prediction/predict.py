@@ -120,8 +120,6 @@ def find_scans(arguments: Arguments, output: Path, layout: str | None = None) ->
     """Find the cases that are to be predicted, before anything starts TensorFlow.
 
     Args:
-        arguments: runs, inputs and settings.
-        output: folder of the predictions.
         layout: layout of the scans, if it is not recognised.
 
     Raises:
@@ -155,13 +153,9 @@ def predict(
     """Predict every case of the input.
 
     Args:
-        arguments: runs, inputs and settings.
-        output: folder of the predictions.
         inputs: the cases, if `find_scans` has found them already.
-        combine: how several runs are combined.
         layout: Layout of the scans, if it is not recognised.
         overlays: how many cases are drawn; None takes `evaluation.overlays` of the first run.
-        options: what is written of every case.
 
     Raises:
         UserError: a run cannot be loaded, the input holds no case, or the output folder holds the

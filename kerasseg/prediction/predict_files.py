@@ -66,8 +66,6 @@ def write_prediction(
     if the prediction has them.
 
     Args:
-        prediction: the prediction.
-        files: the paths.
         ids: canonical label -> the id that is written.
         probabilities: whether the maps of probabilities are written.
         overlay: whether the prediction is drawn.

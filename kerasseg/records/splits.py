@@ -38,7 +38,6 @@ def draw_parts(
     Args:
         patients: Case id -> patient id.
         volumes: Patient id -> mL of tumour; needed with `split.stratify` only.
-        settings: Section `split`.
 
     Raises:
         UserError: There are fewer patients than folds.

@@ -404,10 +404,8 @@ def segment_files(
     """Segment every case below `paths` into `output`, as `kerasseg predict` would.
 
     Args:
-        client: The served model.
         paths: Files and folders of cases.
         output: A folder, or the file (.nii.gz, .nii, .png) of the only case.
-        options: What is written of each case.
         layout: Layout of the files, instead of what they look like.
         overlays: How many of the cases are drawn.
 

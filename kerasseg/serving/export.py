@@ -248,7 +248,6 @@ def warm_up_requests(
     """Return a small request for every signature: signature to input to array or TensorProto.
 
     Args:
-        accepted: The volumes that the model takes.
         patch: Shape (*patch, C) that `serving_default` takes, or None if there is none.
     """
     shape = (_WARM_UP_SHAPE[0], *(accepted.size or _WARM_UP_SHAPE[1:]), len(accepted.modalities))

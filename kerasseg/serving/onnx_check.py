@@ -97,7 +97,6 @@ def check_patches(patch: tuple[int, ...], channels: int, any_size: bool) -> list
 
     Args:
         patch: The run's size of a patch.
-        channels: Channels of the network's input.
         any_size: Whether patches of other sizes are taken: then there are longer and larger ones.
     """
     noise = np.random.default_rng(0).standard_normal((2, *patch, channels), np.float32)

@@ -123,10 +123,6 @@ class FreezeEncoder(keras.callbacks.Callback):
     Layers are frozen only while batches are trained: callbacks behind this one in the list
     (moving averages, checkpoints) and the caller find the `trainable` flags as they were, also
     after an interrupt.
-
-    Args:
-        layers: The layers, usually those of the encoder.
-        epochs: The number of epochs.
     """
 
     def __init__(self, layers: Sequence[keras.layers.Layer], epochs: int) -> None:

@@ -25,8 +25,6 @@ def build_optimizer(
     Gradients are accumulated and clipped in `step.py`, before the optimiser sees them.
 
     Args:
-        settings: Section `optimizer` of the config.
-        epochs: Epochs of the run.
         updates_per_epoch: Updates of the weights in an epoch.
         encoder: Variables that are trained at `encoder_factor` of the learning rate.
 

@@ -38,11 +38,8 @@ class ValidationImages(keras.callbacks.Callback):
     0.5 on, or where they are the largest, as in the metrics of training.
 
     Args:
-        folder: The folder of TensorBoard's files.
         batches: Yields image (B, D, H, W, C), masks (B, D, H, W, K), or (B, H, W, …) for a 2-D
             network, and weight (B,), which is 0 for fillers. The first batch is shown.
-        modalities: The number of modalities.
-        target: A row of `anatomy.TARGETS`.
     """
 
     def __init__(
@@ -122,7 +119,6 @@ class Histograms(keras.callbacks.Callback):
     averages, as they are what is validated.
 
     Args:
-        folder: The folder of TensorBoard's files.
         every: Epochs from one histogram to the next.
     """
 

@@ -126,7 +126,6 @@ class ResumableOracle(OracleHooks, Oracle):
         Args:
             status: completed, failed, or stopped: then the trial waits for another worker.
             score: of a completed trial.
-            reason: why it failed.
         """
         with self._transaction():
             if status == "stopped":

@@ -35,7 +35,6 @@ class SearchProgress:
 
     Args:
         total: the number of planned trials, None if it is not known.
-        done: records of an earlier start.
     """
 
     def __init__(self, search: Search, total: int | None, done: Sequence[TrialRecord]) -> None:
@@ -115,12 +114,7 @@ def _log_trial(search: Search, record: TrialRecord) -> None:
 
 
 def write_hparams_config(folder: Path, space: Mapping[str, Any], metric: str) -> None:
-    """Write what is searched into `folder`, the one that TensorBoard is started on.
-
-    Args:
-        space: `search.space` of the tune file.
-        metric: name of the objective in the logs.
-    """
+    """Write what is searched into `folder`, the one that TensorBoard is started on."""
     searched = [
         hparams.HParam(name, _domain(entry), display_name=name) for name, entry in space.items()
     ]

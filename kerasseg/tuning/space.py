@@ -173,7 +173,6 @@ def read_space(entries: Mapping[str, Any], where: str, tuner: str) -> tuple[Para
     `check_space` says whether the settings exist and take the values.
 
     Args:
-        entries: section `search.space`.
         where: the file, for messages.
         tuner: `search.tuner`; a grid must be able to count the values.
 

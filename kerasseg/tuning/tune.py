@@ -36,7 +36,6 @@ def tune(
 
     Args:
         gpu: number of the only GPU to be used.
-        run_job: runs one execution of a trial.
 
     Returns:
         The path of `best.yaml`, None if no trial was completed.

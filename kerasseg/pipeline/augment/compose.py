@@ -113,9 +113,6 @@ def apply_albumentations(
     """Apply Albumentations' transforms to an image (h, w, C) float32 and its label (h, w) uint8.
 
     Args:
-        settings: The transforms.
-        image: The slices.
-        label: Their label map.
         modalities: Channels of one slice.
         seed: (2,); it alone decides what happens, in whichever thread.
         background: Values (M,) of what is outside of the slice, by default 0.

@@ -187,9 +187,7 @@ def inflate(data: bytes, most: int, name: str, reason: Reason) -> bytes:
     """Return the contents of one gzip member, without ever allocating much more than `most` bytes.
 
     Args:
-        data: The gzip.
         most: Bytes that it may hold.
-        name: Name of `data` in messages.
         reason: The reason for which it is refused if it holds more.
 
     Raises:

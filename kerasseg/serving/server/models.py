@@ -28,7 +28,6 @@ class Models:
 
     Args:
         root: Folder of NAME/VERSION/saved_model.pb.
-        limits: What requests may take.
         load: Called with (name, version, folder, limits); returns a loaded and warmed version.
         say: Called with each line for the person who watches the server.
     """
@@ -205,8 +204,6 @@ class ServedModel:
 
         Args:
             loaded: A version from `get`.
-            signature: Its name.
-            inputs: Its inputs.
             seconds: How long the request may wait and run.
             queued: Called with the task, so that the task can be cancelled.
 

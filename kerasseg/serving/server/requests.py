@@ -116,8 +116,6 @@ class Requests:
         """Return what comes of a step that is the client's: its next bytes, or reading the answer.
 
         Args:
-            held: The request.
-            part: The step.
             seconds: How long it may take, instead of `Limits.silent_seconds`.
 
         Raises:

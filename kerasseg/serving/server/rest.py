@@ -299,7 +299,6 @@ def write_outputs(outputs: Mapping[str, np.ndarray], rows: int | None) -> dict[s
     """Return the answer's JSON object; a single output stands there without its name.
 
     Args:
-        outputs: Output name to array.
         rows: How many `instances` the request had; None if it had `inputs`.
 
     Raises:

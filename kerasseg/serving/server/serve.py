@@ -48,8 +48,6 @@ def serve(
 
     Args:
         root: Folder of NAME/VERSION/saved_model.pb.
-        address: Where to listen.
-        limits: What requests may take.
         poll_seconds: Time between two looks for new versions.
         say: Called with each line for the person who watches the server.
 
@@ -115,10 +113,6 @@ class Servers:
     """Both servers of some models, in one thread with an event loop, while the block runs.
 
     At its end what runs is finished first, for up to a minute.
-
-    Args:
-        models: The models.
-        address: Where to listen.
 
     Attributes:
         grpc_port, rest_port: The ports, also where `address` asks for any.

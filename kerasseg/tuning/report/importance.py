@@ -24,12 +24,10 @@ class Encoded:
     """Compared trials as numbers.
 
     Attributes:
-        parameters: The searched settings.
         table: Values (trials, parameters) from 0 to 1 over the space; NaN where a setting was not
             in use.
         scores: Scores (trials,) without the effect of the number of epochs that the tuner asked
             for.
-        trials: The trials of the rows.
     """
 
     parameters: tuple[Parameter, ...]
@@ -136,7 +134,6 @@ def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
 
     Args:
         encoded: The compared trials, at least `FEWEST_TRIALS`.
-        seed: Seed of the resamples and of the forests.
     """
     generator = np.random.default_rng(seed)
     count, columns = encoded.table.shape

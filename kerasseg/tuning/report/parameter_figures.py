@@ -163,7 +163,6 @@ def draw_important_pair(search: SearchResults, encoded: Encoded, names: tuple[st
     differs from its ground the guess is poor.
 
     Args:
-        search: The search.
         encoded: Its compared trials as numbers.
         names: The two settings, for the x and the y axis.
     """
@@ -237,7 +236,6 @@ def score_colours(
     one colour.
 
     Args:
-        search: The search.
         scores: Scores to cover; by default those of the search.
     """
     scores = (search.scores if scores is None else scores) or [0.0]

@@ -20,9 +20,6 @@ class SearchResults:
     """A search that runs or has ended.
 
     Attributes:
-        folder: The search's folder.
-        settings: Section `search` of its file.
-        parameters: The searched settings.
         trials: The trials in the order of their numbers.
         until: The last moment that a file of the search speaks of, in unix seconds.
     """
@@ -198,7 +195,6 @@ def choice_labels(parameter: Parameter, lines: int = 3, width: int = 20) -> list
     """Format the choices of a parameter as labels of an axis, no two the same.
 
     Args:
-        parameter: A parameter with choices.
         lines: Largest number of lines.
         width: Characters of a line.
     """

@@ -42,9 +42,6 @@ def write_tune_report(folder: Path) -> Path:
 
     The search may still run.
 
-    Args:
-        folder: The search's folder.
-
     Returns:
         The path of `tune_report.html`, which contains its figures.
 
