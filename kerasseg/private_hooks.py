@@ -67,6 +67,19 @@ def downloads_of_applications(get_file: Callable[..., str]) -> Iterator[None]:
         module.get_file = original
 
 
+@contextmanager
+def weights_without_values() -> Iterator[None]:
+    """Let weights made in the block have a shape only: their number is wanted (Keras 3.15).
+
+    `keras.StatelessScope` alone has Keras draw the values when it leaves its next scope.
+    """
+    state: Any = sys.modules["keras.src.backend.common.global_state"]
+    waiting = list(state.get_global_attribute("uninitialized_variables", []))
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    state.set_global_attribute("uninitialized_variables", waiting)
+
+
 class OracleHooks:
     """Names for the private parts of a KerasTuner oracle, to be mixed in before it.
 

@@ -137,6 +137,22 @@ def test_downloads_of_applications(tmp_path):
     assert keras.utils.get_file is not get_file
 
 
+def test_weights_without_values():
+    drawn = []
+
+    def draw(shape, dtype=None):
+        drawn.append(shape)
+        return keras.ops.zeros(shape, dtype)
+
+    with keras.StatelessScope(initialize_variables=False):
+        keras.Variable(draw, shape=(3,))
+    with hooks.weights_without_values():
+        keras.Variable(draw, shape=(2,))
+    with keras.StatelessScope():
+        pass
+    assert drawn == [(3,)], KERAS.format("the list of variables to be drawn")
+
+
 def oracle_of(kind: type, folder: Path, **options: object) -> object:
     """An oracle of KerasTuner with the hooks, over one choice and one range."""
 

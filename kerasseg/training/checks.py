@@ -18,6 +18,7 @@ from kerasseg.config.model import ModelSettings
 from kerasseg.errors import UserError
 from kerasseg.models.build import build_network
 from kerasseg.models.unet import supervision_logits
+from kerasseg.private_hooks import weights_without_values
 from kerasseg.records.split_files import SIDES
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
@@ -230,7 +231,7 @@ def _values_and_parameters(section: str, input_channels: int) -> tuple[float, in
     """
     settings = ModelSettings.model_validate_json(section).without_weights
     # In this scope weights have a shape but no values: a large network is built in no time.
-    with keras.StatelessScope(initialize_variables=False):
+    with weights_without_values():
         network = build_network(settings, input_channels)
         count = network.output.shape[-1]
         heads = supervision_logits(network, settings.deep_supervision, count)

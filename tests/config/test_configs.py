@@ -9,6 +9,7 @@ import pytest
 
 from kerasseg.config.load import load_experiment
 from kerasseg.pipeline.batches import TrainingBatches
+from kerasseg.private_hooks import weights_without_values
 from kerasseg.records.store import open_store
 from kerasseg.run_experiment import build_network, run_experiment
 from kerasseg.tuning.search import load_search
@@ -42,7 +43,7 @@ def test_the_network_is_built(path):
     if experiment.model.network == "sam":
         overrides.append("model.sam.weights=none")
     # Only the shapes count: the weights of these networks would take seconds to draw.
-    with keras.StatelessScope(initialize_variables=False):
+    with weights_without_values():
         network = build_network(load_experiment(path, overrides))
     assert network.input_shape[-1] == experiment.input_channels
     assert len(network.input_shape) == experiment.model.dimensions + 2

@@ -27,6 +27,7 @@ from kerasseg.models.pretrained_unet import (
 )
 from kerasseg.models.unet import encoder_layers
 from kerasseg.pretrained_weights import KNOWN_WEIGHTS, imagenet_file
+from kerasseg.private_hooks import weights_without_values
 from tests.models.check_model import check_model
 
 OF_KERAS = ("resnet50v2", "efficientnetv2b0", "efficientnetv2s", "mobilenetv2", "densenet121")
@@ -138,7 +139,7 @@ def test_the_encoders_are_those_of_the_settings():
 @pytest.mark.parametrize("name", ENCODERS)
 def test_parameters(name):
     settings = _settings(name, decoder_features=(16, 32, 64, 128, 256), decoder_blocks=2)
-    with keras.StatelessScope(initialize_variables=False):
+    with weights_without_values():
         network = build_network(settings, 4)
     own = sum(layer.count_params() for layer in encoder_layers(network))
     assert (own, network.count_params()) == PARAMETERS[name]

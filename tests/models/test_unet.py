@@ -6,6 +6,7 @@ import pytest
 
 from kerasseg.config.model import ModelSettings
 from kerasseg.models.unet import supervision_logits, unet
+from kerasseg.private_hooks import weights_without_values
 
 CLASSIC = {
     "dimensions": 2,
@@ -35,7 +36,7 @@ def make(channels=2, **settings) -> keras.Model:
 
 def shapes_only(channels, **settings) -> keras.Model:
     """The network without values in its weights, which take long to draw when they are many."""
-    with keras.StatelessScope(initialize_variables=False):
+    with weights_without_values():
         return make(channels, **settings)
 
 
@@ -95,7 +96,7 @@ def test_the_residual_encoder_is_nnu_nets():
     """
     network = shapes_only(4, **RESENC_M)
     assert network.count_params() == 102_350_851
-    with keras.StatelessScope(initialize_variables=False):
+    with weights_without_values():
         heads = supervision_logits(network, 4, 3)
     supervised = keras.Model(network.input, [*network.outputs, *heads])
     assert supervised.count_params() == 102_353_167
