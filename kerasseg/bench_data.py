@@ -51,10 +51,7 @@ class DataSpeed:
 def bench_data(experiment: Experiment, seconds: float = 10.0) -> DataSpeed:
     """Measure the input pipeline and print its speed, the share of each stage, and what would help.
 
-    The scans are converted first if that was not done yet.
-
-    Args:
-        seconds: How long the whole pipeline runs.
+    The scans are converted first if that was not done yet. The whole pipeline runs for `seconds`.
     """
     store = open_store(experiment)
     split = open_split(store, experiment.split)

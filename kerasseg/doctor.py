@@ -120,10 +120,8 @@ class Share:
 def share_of_this_machine(experiment: Experiment) -> Share:
     """Choose devices and precision here, without waiting for other machines.
 
-    To be called before TensorFlow computes anything.
-
-    Raises:
-        UserError: For settings that cannot work here.
+    To be called before TensorFlow computes anything. Raises `UserError` for settings that cannot
+    work here.
     """
     cluster, training = read_cluster(), experiment.training
     os.environ.pop("TF_CONFIG", None)  # else all machines would have to be started

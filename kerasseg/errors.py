@@ -44,9 +44,8 @@ class UserError(ValueError):
 class Interrupted(KeyboardInterrupt):
     """A signal asks this process to end.
 
-    Args:
-        number: The signal: SIGINT comes from Ctrl-C; SIGTERM from `kill`, Slurm, Kubernetes and the
-            pre-emption of clouds.
+    `number` is the signal: SIGINT comes from Ctrl-C; SIGTERM from `kill`, Slurm, Kubernetes and the
+    pre-emption of clouds.
     """
 
     def __init__(self, number: int) -> None:
@@ -77,9 +76,8 @@ _STORAGE_ERRORS: dict[int, tuple[str, str]] = {
 def describe_storage_error(error: OSError, option: str = "") -> str:
     """Return what is wrong with a file or folder and what to do, in half a sentence.
 
-    Args:
-        option: How the user names another folder, such as "records.root=FOLDER"; if empty the
-            half sentence does not say it.
+    `option` is how the user names another folder, such as "records.root=FOLDER"; if it is empty the
+    half sentence does not say it.
     """
     unknown = (error.strerror or str(error), "name another path{option}")
     reason, remedy = _STORAGE_ERRORS.get(error.errno or 0, unknown)

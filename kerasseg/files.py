@@ -1,7 +1,10 @@
 """Locks between processes, and files that are either whole or not there."""
 
+import csv
 import fcntl
 import glob
+import io
+import json
 import math
 import os
 import platform
@@ -124,8 +127,8 @@ def _is_number(cell: str) -> bool:
 def make_folder(folder: Path, setting: str) -> None:
     """Make a folder and those above it, where they are missing.
 
-    Raises:
-        UserError: It cannot be made; the message names the `setting` that would move it elsewhere.
+    Raises `UserError` if it cannot be made; the message names the `setting` that would move it
+    elsewhere.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,11 +142,8 @@ def atomic_write(path: Path, setting: str) -> Iterator[Path]:
 
     No other process, on this machine or another, has the same temporary path. On any failure the
     temporary file is removed and an older `path` stays as it was. Temporary files of killed
-    processes are removed when the same `path` is written again.
-
-    Raises:
-        UserError: An `OSError` happened; the message names `path` and the `setting` that would
-            move it elsewhere.
+    processes are removed when the same `path` is written again. Raises `UserError` if an `OSError`
+    happened; the message names `path` and the `setting` that would move it elsewhere.
     """
     unique = f"{platform.node()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.stem}.{unique}.incomplete{path.suffix}")
@@ -159,6 +159,29 @@ def atomic_write(path: Path, setting: str) -> Iterator[Path]:
         raise storage_error(error, f"Writing {path}", setting) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, setting: str) -> None:
+    """Write a whole file in one step; errors as those of `atomic_write`."""
+    with atomic_write(path, setting) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str, setting: str) -> None:
+    """Write a text as UTF-8 in one step."""
+    write_bytes(path, text.encode(), setting)
+
+
+def write_json(path: Path, values: Any, setting: str, *, indent: int = 2) -> None:
+    """Write values as JSON in one step."""
+    write_text(path, json.dumps(values, indent=indent) + "\n", setting)
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]], setting: str) -> None:
+    """Write a table in one step, its heading first; no cell is taken for a formula."""
+    text = io.StringIO()
+    csv.writer(text).writerows(map(spreadsheet_row, rows))
+    write_text(path, text.getvalue(), setting)
 
 
 def _remove_abandoned(path: Path) -> None:

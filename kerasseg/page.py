@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from kerasseg.files import atomic_write
+from kerasseg.files import write_bytes, write_text
 from kerasseg.metrics.case_metrics import unit_of
 
 MISSING = "\N{EN DASH}"
@@ -35,9 +35,8 @@ def format_value(value: float | None) -> str:
 def format_interval(interval: Mapping[str, Any] | None) -> str:
     """Format a mean and, in small type below it, its confidence interval.
 
-    Args:
-        interval: A mapping with `mean`, `low` and `high`, as `means_as_json` gives it. `low` is
-            None where there is no interval.
+    `interval` is a mapping with `mean`, `low` and `high`, as `means_as_json` gives it. `low` is
+    None where there is no interval.
     """
     if interval is None:
         return MISSING
@@ -113,8 +112,7 @@ def write_figures(
     sections: dict[str, list[dict[str, str]]] = {}
     for drawing in drawings:
         png = to_png(drawing.figure)
-        with atomic_write(folder / f"{drawing.name}.png", setting) as temporary:
-            temporary.write_bytes(png)
+        write_bytes(folder / f"{drawing.name}.png", png, setting)
         entry = {"name": drawing.name, "caption": drawing.caption, "source": data_uri(png)}
         entry["kind"] = "half" if drawing.figure.get_figwidth() <= _HALF_PAGE else "whole"
         sections.setdefault(drawing.section, []).append(entry)
@@ -157,7 +155,5 @@ def write_page(
         "metric": format_metric_name,
         **(filters or {}),
     }
-    text = environment.get_template(template).render(**values)
-    with atomic_write(path, setting) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, environment.get_template(template).render(**values), setting)
     return path

@@ -190,10 +190,8 @@ def imagenet_file(name: str, url: str, md5: str | None) -> Path:
 
     The download goes to a folder of its own first, so that the runs of several folds may download
     at the same time and half a file is never taken for a whole one. A file that is there with the
-    right checksum (or where none is known) is used without touching the network.
-
-    Raises:
-        UserError: The download failed; the message says how to get the file by other means.
+    right checksum (or where none is known) is used without touching the network. Raises `UserError`
+    if the download failed; the message says how to get the file by other means.
     """
     path = cached_path(name)
     found = path.exists()
@@ -219,8 +217,7 @@ def imagenet_file(name: str, url: str, md5: str | None) -> Path:
 def _download(name: str, url: str, md5: str | None, folder: Path) -> Exception | None:
     """Download `url` as `folder`/`name` and return why that failed, or None.
 
-    Raises:
-        OSError: The disk is full.
+    Raises `OSError` if the disk is full.
     """
     import keras
 

@@ -40,7 +40,7 @@ from kerasseg.config.load import (
 from kerasseg.config.model import NETWORKS
 from kerasseg.datasets.dataset_json import named_channels
 from kerasseg.errors import UserError, describe_storage_error, storage_error
-from kerasseg.files import atomic_write
+from kerasseg.files import write_json, write_text
 from kerasseg.records.manifest import Manifest, intensities, read_manifest, voxel_sizes
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore, open_store
@@ -181,9 +181,8 @@ class Run:
     def load_network(self) -> "keras.Model":
         """Load the best network.
 
-        Raises:
-            UserError: Its file is damaged or of other versions, or it has layers of the user's own
-                that cannot be imported.
+        Raises `UserError` if its file is damaged or of other versions, or it has layers of the
+        user's own that cannot be imported.
         """
         missing: UserError | None = None
         # Layers that it registers with Keras are known only when it has been imported.
@@ -270,9 +269,8 @@ def runs_in(root: Path) -> list[str]:
 def load_network(path: Path) -> "keras.Model":
     """Load a `.keras` file, that of a run or another one.
 
-    Raises:
-        UserError: the file is damaged, or this installation cannot read it; then the versions that
-            the run was made with are named, if they are other ones.
+    Raises `UserError` if the file is damaged, or this installation cannot read it; then the
+    versions that the run was made with are named, if they are other ones.
     """
     import keras
 
@@ -330,27 +328,19 @@ def write_inputs(
         "voxel_sizes": voxel_sizes(experiment.data, manifest),
         "intensities": intensities(manifest),
     }
-    write_json(folder / "environment.json", environment(device) | of_data)
+    write_json(folder / "environment.json", environment(device) | of_data, "run.root")
     data = experiment.data.model_copy(update={"channels": named_channels(experiment.data)})
     experiment = experiment.model_copy(update={"data": data})
     # The config last: a folder that has one can be resumed.
-    with atomic_write(folder / "config.yaml", "run.root") as temporary:
-        temporary.write_text(dump_experiment(experiment), encoding="utf-8")
+    write_text(folder / "config.yaml", dump_experiment(experiment), "run.root")
 
 
 def write_postprocessing(folder: Path, settings: PostprocessingSettings) -> Path:
     """Write post-processing that was tuned for the run, replacing an earlier one; returns the
     file."""
     path = folder / POSTPROCESSING
-    with atomic_write(path, "run.root") as temporary:
-        temporary.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+    write_text(path, yaml.safe_dump(settings.model_dump(mode="json")), "run.root")
     return path
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON in one step."""
-    with atomic_write(path, "run.root") as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -368,8 +358,8 @@ def remove_if_untrained(folder: Path) -> Iterator[None]:
 def latest_run_folder(experiment: Experiment) -> Path:
     """Return the newest run of the experiment's name, to resume it.
 
-    Raises:
-        UserError: there is none, or its config differs in something that changes the training.
+    Raises `UserError` if there is none, or its config differs in something that changes the
+    training.
     """
     root, name = experiment.run.root, experiment.run_name
     folder = _newest(root, name, name)

@@ -18,6 +18,7 @@ from kerasseg.evaluation.evaluate import VolumeValidation, score_cases
 from kerasseg.evaluation.evaluate_runs import write_training_report
 from kerasseg.evaluation.results import Results
 from kerasseg.evaluation.scores import metric_settings, score_columns
+from kerasseg.files import write_json
 from kerasseg.inference.predictor import build_predictor
 from kerasseg.models import build as models
 from kerasseg.models.init_from import load_initial_weights
@@ -34,7 +35,6 @@ from kerasseg.run import (
     new_run_folder,
     remove_if_untrained,
     write_inputs,
-    write_json,
 )
 from kerasseg.train_summary import (
     elapsed_and_peak_memory,
@@ -192,7 +192,7 @@ def run_experiment(
                 log_settings(folder / "tensorboard", experiment, summary)
             print_result(say, summary, report)
         else:
-            write_json(folder / "summary.json", summary)
+            write_json(folder / "summary.json", summary, "run.root")
         devices.final_barrier()
         return folder
 
@@ -200,13 +200,9 @@ def run_experiment(
 def build_network(experiment: Experiment, *, initial_weights: bool = True) -> keras.Model:
     """Build the network of `experiment.model` under the current dtype policy.
 
-    Args:
-        initial_weights: False: read neither a pretrained encoder's weights nor another run's, as
-            a run that goes on has its own.
-
-    Returns:
-        A functional model from images (B, D, H, W, C) or (B, H, W, C) to probabilities of K
-        channels.
+    Without `initial_weights` neither a pretrained encoder's weights nor another run's are read, as
+    a run that goes on has its own. Returns a functional model from images (B, D, H, W, C) or
+    (B, H, W, C) to probabilities of K channels.
     """
     settings = experiment.model if initial_weights else experiment.model.without_weights
     network = models.build_network(settings, experiment.input_channels)

@@ -76,10 +76,7 @@ def draw_patches(
 
     Of a 3-D patch the slice with the most tumour is drawn. It is found anew in the augmented patch,
     which may be mirrored. A modality has one grey scale on both sides, so that changes of intensity
-    show.
-
-    Args:
-        modalities: Names of the image's channels, of which the first four are drawn.
+    show. `modalities` are the names of the image's channels, of which the first four are drawn.
     """
     names = [anatomy.MODALITY_TITLES.get(m, m) for m in modalities][:_MOST_MODALITIES]
     panel = max(_PANEL, _LEAST_WIDTH / 2 / len(names))

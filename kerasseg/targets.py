@@ -31,10 +31,8 @@ def label_to_masks(label: np.ndarray, target: str) -> np.ndarray:
     """Return the masks (..., K) bool of canonical ids (...).
 
     In `labels` and `subregions` at most one channel holds; in `regions` WT holds wherever TC does
-    and TC wherever ET does; `binary` holds wherever there is tumour of any kind.
-
-    Raises:
-        ValueError: if the label holds an id that is not in `anatomy.LABELS`.
+    and TC wherever ET does; `binary` holds wherever there is tumour of any kind. Raises
+    `ValueError` if the label holds an id that is not in `anatomy.LABELS`.
     """
     if label.size and (label.min() < 0 or label.max() >= len(anatomy.LABELS)):
         raise ValueError(
@@ -128,11 +126,9 @@ def convert_masks(masks: np.ndarray, source: str, target: str) -> np.ndarray:
 
     They go through `masks_to_label`, which makes regions the unions of sub-regions (WT = NCR or ED
     or ET, TC = NCR or ET), sub-regions the differences of regions (ED = WT without TC, NCR = TC
-    without ET), and whole tumour whatever has tumour in any channel. Masks of `source` itself
-    stay as they are.
-
-    Raises:
-        ValueError: from `binary` to any other: sub-regions cannot be told from the whole.
+    without ET), and whole tumour whatever has tumour in any channel. Masks of `source` itself stay
+    as they are. Raises `ValueError` for `binary` as any other: sub-regions cannot be told from the
+    whole.
     """
     if source == target:
         _check_channels(masks, target)

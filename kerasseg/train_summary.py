@@ -150,7 +150,7 @@ _SEARCHED = ("pipeline", "augment", "model", "loss", "optimizer", "training")
 
 
 def log_settings(folder: Path, experiment: Experiment, summary: Mapping[str, Any]) -> None:
-    """Write a run's settings and scores for TensorBoard's HParams page of the folder of all runs."""
+    """Write a run's settings and scores for the HParams page of TensorBoard over all runs."""
     for earlier in folder.glob(f"*{HPARAMS_SUFFIX}"):  # of a run that is evaluated once more
         earlier.unlink()
     scores = {

@@ -130,8 +130,7 @@ def start_job(
 ) -> Job:
     """Put a prediction into the queue.
 
-    Raises:
-        Refusal: If the run or the choices do not fit the scan, or the queue is full.
+    Raises `Refusal` if the run or the choices do not fit the scan, or the queue is full.
     """
     runs.check(number, choices)
     run = runs.run(number)

@@ -26,8 +26,7 @@ def takes_prompts(experiment: Experiment) -> bool:
 class Prompter:
     """A SAM that is asked by points and boxes. Only the queue's thread uses it.
 
-    Args:
-        run: A loaded run for which `takes_prompts` holds.
+    `run` is a loaded run for which `takes_prompts` holds.
     """
 
     def __init__(self, run: "LoadedRun") -> None:

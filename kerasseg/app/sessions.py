@@ -116,8 +116,7 @@ class Session:
     ) -> Scan:
         """Check a raw case, write its arrays into files, and return it as a scan.
 
-        Raises:
-            UserError: As `check_case` does.
+        Raises `UserError` as `check_case` does.
         """
         self._check_disk()
         case = check_case(case)
@@ -203,11 +202,7 @@ class Sessions:
         return session
 
     def new(self) -> Session:
-        """Return a new session.
-
-        Raises:
-            Refusal: If all sessions that there may be are in use.
-        """
+        """Return a new session; raise `Refusal` if all sessions that there may be are in use."""
         self.expire()
         with self._lock:
             if len(self._sessions) >= _MOST_SESSIONS:

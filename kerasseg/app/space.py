@@ -19,7 +19,8 @@ from kerasseg import __version__
 from kerasseg.config.load import dump_without_folders
 from kerasseg.config.model import NETWORKS
 from kerasseg.errors import UserError, storage_error
-from kerasseg.run import CHECKPOINT, Run, read_run, write_json
+from kerasseg.files import write_json
+from kerasseg.run import CHECKPOINT, Run, read_run
 
 Sdk = Literal["docker", "gradio"]
 _ROOTS: Final = {
@@ -114,17 +115,14 @@ def _copy_run(run: Run, folder: Path) -> None:
     shutil.copyfile(run.checkpoint, folder / CHECKPOINT)
     (folder / "config.yaml").write_text(dump_without_folders(run.experiment), encoding="utf-8")
     known = {name: value for name, value in run.environment.items() if name in _OF_SCANS}
-    write_json(folder / "environment.json", known)
+    write_json(folder / "environment.json", known, "run.root")
 
 
 def pinned(roots: Sequence[str]) -> list[str]:
     """Return NAME==VERSION of all that some packages need, as it is installed here.
 
-    Args:
-        roots: Names with extras. kerasseg itself is left out.
-
-    Raises:
-        UserError: If one of them is not installed, or in another version than another one needs.
+    `roots` are names with extras; kerasseg itself is left out. Raises `UserError` if one of them is
+    not installed, or in another version than another one needs.
     """
     waiting = [(root, root) for root in roots]
     versions: dict[str, str] = {}

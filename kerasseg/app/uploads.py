@@ -42,8 +42,7 @@ _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 def kind_of(name: str) -> str:
     """Return what a file is by its name: nifti, h5, picture, zip or dicom.
 
-    Raises:
-        Refusal: If it is none of these.
+    Raises `Refusal` if it is none of these.
     """
     lower = name.lower()
     for kind, endings in (("nifti", NIFTI), ("h5", H5), ("picture", PICTURES), ("zip", (".zip",))):
@@ -80,8 +79,7 @@ def safe_name(name: str) -> str:
 def look(files: Mapping[str, int], limits: Limits) -> list[dict[str, Any]]:
     """Say of files that are not sent yet what they are taken for, or what is wrong with them.
 
-    Args:
-        files: Name -> bytes.
+    `files` is name -> bytes.
     """
     if len(files) > _MOST_FILES:
         raise Refusal(
@@ -111,9 +109,8 @@ def _too_large(name: str, size: float, most: int) -> Refusal:
 def receive(session: Session, name: str, role: str, body: bytes, limits: Limits) -> None:
     """Put a file that was sent into the tray; of a zip the files in it.
 
-    Raises:
-        Refusal: For a file that is too large, damaged, of a kind that is not read, or an archive
-            with anything in it that a scan does not need.
+    Raises `Refusal` for a file that is too large, damaged, of a kind that is not read, or an
+    archive with anything in it that a scan does not need.
     """
     if kind_of(name) == "zip":
         _unzip(session, body, limits)

@@ -130,8 +130,7 @@ def check_arguments(
 ) -> None:
     """Raise `UserError` if a function does not take the options of a config.
 
-    Args:
-        positional: As many arguments as it is called with before the options.
+    It is called with as many arguments as `positional` says before the options.
     """
     try:
         inspect.signature(function).bind(*positional, **options)
@@ -145,8 +144,7 @@ def check_arguments(
 def imported_entry(setting: str, entry: Any) -> tuple[str, dict[str, Any]]:
     """Return the import path of a list's entry `{import.path: {option: value}}`, and its options.
 
-    Raises:
-        ValueError: The entry has another form.
+    Raises `ValueError` if the entry has another form.
     """
     if is_imported_entry(entry):
         ((path, options),) = entry.items()

@@ -195,8 +195,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
 def layout_of(name: str) -> Layout:
     """Return the facts of a layout by its name, or by its import path.
 
-    Raises:
-        UserError: There is no such layout.
+    Raises `UserError` if there is no such layout.
     """
     if name in LAYOUTS:
         return LAYOUTS[name]

@@ -99,8 +99,8 @@ _MOST_VALUES = 100_000
 def parse_yaml(text: str) -> Any:
     """Return the only document of a YAML text.
 
-    Raises:
-        ValueError: It is no YAML, or stands for too many values; the sentence says in which line.
+    Raises `ValueError` if it is no YAML, or stands for too many values; the sentence says in which
+    line.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
@@ -227,8 +227,7 @@ def flat_settings(
 ) -> dict[str, Any]:
     """Return the settings of `sections` by their dotted names, as they stand in a file.
 
-    Args:
-        single_terms: Whether each option of each term of the loss has an entry, or all have one.
+    With `single_terms` each option of each term of the loss has an entry, else all have one.
     """
     keys = list(known_keys())
     leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]

@@ -225,9 +225,8 @@ def _locate(
 ) -> tuple[FieldInfo | None, list[type[BaseModel]], int]:
     """Find the setting that a place in a config belongs to.
 
-    Returns:
-        The innermost setting on the way; the sections that its value may hold; and how many parts
-        of the path, numbers of items or keys of values, lead on from there.
+    Returns the innermost setting on the way; the sections that its value may hold; and how many
+    parts of the path, numbers of items or keys of values, lead on from there.
     """
     field, sections, depth = None, [model], 0
     for part in path:

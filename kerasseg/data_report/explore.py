@@ -32,7 +32,7 @@ from kerasseg.datasets.case import CaseSource
 from kerasseg.datasets.checks import read_case
 from kerasseg.datasets.discovery import discover, knows_patients
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, make_folder, spreadsheet_row
+from kerasseg.files import make_folder, spreadsheet_row, write_text
 from kerasseg.page import Drawing, format_percent, format_significant, write_figures, write_page
 from kerasseg.progress import track
 
@@ -97,13 +97,8 @@ class Example:
 def explore(experiment: Experiment, folder: Path) -> Path:
     """Read every case and write `explore.html`, its figures and `cases.csv` into a folder.
 
-    A case that cannot be read is left out and named on the page.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        UserError: If no case can be read, or if the folder cannot be written to.
+    A case that cannot be read is left out and named on the page. Returns the path of the page.
+    Raises `UserError` if no case can be read, or if the folder cannot be written to.
     """
     sources = discover(experiment.data)
     make_folder(folder, _OPTION)
@@ -274,8 +269,7 @@ def write_cases_csv(data_set: DataSet, path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(spreadsheet_row(row.get(name) for name in columns) for row in rows)
-    with atomic_write(path, _OPTION) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    write_text(path, text.getvalue(), _OPTION)
 
 
 def _csv_row(data_set: DataSet, index: int) -> dict[str, object]:

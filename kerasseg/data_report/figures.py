@@ -229,8 +229,7 @@ def draw_intensities(data_set: DataSet) -> Figure:
 def common_edges(cases: list[Intensities]) -> tuple[np.ndarray, bool]:
     """Choose one range for all cases, except for a few that lie far off.
 
-    Returns:
-        The edges of the bins, and True if they are logarithmic because gains differ much.
+    Returns the edges of the bins, and True if they are logarithmic because gains differ much.
     """
     ends = np.array([case.end for case in cases])
     lows = np.array([case.percentiles[0] for case in cases])
@@ -275,10 +274,8 @@ def draw_example(case: Case, title: str, *, knows_space: bool) -> Figure:
     """Draw one case: every modality in the axial slice with the most tumour, and three planes.
 
     The planes show the segmentation over FLAIR, or over the first modality. Without a tumour they
-    go through the middle of the brain. A picture has one row.
-
-    Args:
-        knows_space: False if the distance of the slices is not known.
+    go through the middle of the brain. A picture has one row. `knows_space` is False if the
+    distance of the slices is not known.
     """
     box, _ = brain_mask(case.image, case.label, case.box)
     image = case.image[box]

@@ -209,11 +209,8 @@ def measure_cases(
 ) -> Iterator[CaseStatistics | LeftOut]:
     """Measure cases in parallel processes, each of which holds one case in memory.
 
-    Yields:
-        The statistics of each case in the order of `sources`, or a `LeftOut` if it cannot be read.
-
-    Raises:
-        UserError: If no process can be started.
+    Yields the statistics of each case in the order of `sources`, or a `LeftOut` if it cannot be
+    read. Raises `UserError` if no process can be started.
     """
     workers = min(experiment.records.workers or usable_cores(), len(sources))
     yield from parallel_map(

@@ -1,6 +1,5 @@
 """A verification as a table for people and as `verify.json` for programs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kerasseg import files
 from kerasseg.data_report.verify import CaseReport, Verdict, Verification
 from kerasseg.datasets.checks import Finding, format_sizes
 from kerasseg.errors import printable
-from kerasseg.files import atomic_write
 
 _STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -33,8 +32,7 @@ def write_json(verification: Verification, path: Path) -> None:
         "findings": [asdict(finding) for finding in verification.findings],
         "cases": [{"verdict": case.verdict} | asdict(case) for case in verification.cases],
     }
-    with atomic_write(path, "--output") as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    files.write_json(path, values, "--output", indent=1)
 
 
 def print_verification(verification: Verification, console: Console) -> None:

@@ -119,8 +119,7 @@ class Verification:
 def verify(experiment: Experiment) -> Verification:
     """Read every case of a data set and collect everything that is wrong.
 
-    Raises:
-        UserError: If there is nothing to verify: no folder, or no case in it.
+    Raises `UserError` if there is nothing to verify: no folder, or no case in it.
     """
     sources = discover(experiment.data)
     workers = min(experiment.records.workers or usable_cores(), len(sources))
@@ -134,10 +133,8 @@ def verify(experiment: Experiment) -> Verification:
 def verify_records(experiment: Experiment) -> Verification:
     """Read every record of a store again and compare it with the manifest.
 
-    Nothing is converted, and the raw scans are not read.
-
-    Raises:
-        UserError: If there is no finished store, or if its manifest cannot be read.
+    Nothing is converted, and the raw scans are not read. Raises `UserError` if there is no finished
+    store, or if its manifest cannot be read.
     """
     root = experiment.store_root
     manifest = read_manifest(root)

@@ -93,9 +93,8 @@ def bring_to(first: Grid, array: np.ndarray, grid: Grid) -> tuple[np.ndarray, fl
     The axes of the two files may be turned against each other, as programs store them in different
     orders: what counts is the place of a voxel in space.
 
-    Returns:
-        A view (D, H, W), and by how many mm its corners miss those of the first file: infinitely
-        many if it has another shape.
+    Returns a view (D, H, W), and by how many mm its corners miss those of the first file:
+    infinitely many if it has another shape.
     """
     as_stored = turned = math.inf
     if first.shape == grid.shape:

@@ -123,10 +123,8 @@ def check_case(case: Case) -> Case:
 def check_enhancing_ids(examples: Mapping[int | None, str]) -> None:
     """Raise `UserError` if enhancing tumour is 3 in one case of a data set and 4 in another.
 
-    Only one of them can be: the other id is something else, such as a resection cavity.
-
-    Args:
-        examples: `Case.enhancing_id` -> the name of a case that has it.
+    Only one of them can be: the other id is something else, such as a resection cavity. `examples`
+    is `Case.enhancing_id` -> the name of a case that has it.
     """
     if {3, 4} <= examples.keys():
         raise UserError(

@@ -122,10 +122,7 @@ def read_label_ids(files: Sequence[Path], data: DataSettings) -> Mapping[int, in
     """Find out which label ids the files of a case use.
 
     The names of BraTS 2023 tell it, or a dataset.json near the files, which need not be there any
-    more.
-
-    Returns:
-        Canonical id -> the data set's own id, or None where the files do not tell.
+    more. Returns canonical id -> the data set's own id, or None where the files do not tell.
     """
     if data.facts.label_ids is None:
         return None

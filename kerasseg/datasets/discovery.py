@@ -53,9 +53,7 @@ def unclear_patients(patients: Mapping[str, str]) -> str | None:
 
     Names do where several share all up to the first part with a number, as p01_a and p01_b, and
     others share another such part. Names that begin with a year or a centre do not count.
-
-    Args:
-        patients: case id -> patient id.
+    `patients` is case id -> patient id.
     """
     groups: dict[str, list[str]] = {}
     for case_id, patient_id in patients.items():
@@ -75,11 +73,9 @@ def unclear_patients(patients: Mapping[str, str]) -> str | None:
 def discover(settings: DataSettings) -> list[CaseSource]:
     """Find all cases of `data.root` in `data.layout`, without opening them, sorted by case id.
 
-    A mistake in one case makes a `BrokenSource` of it; so do several cases of the same id.
-
-    Raises:
-        UserError: There is no case at all (the message names a layout that fits, if there is one),
-            or `data.patient_pattern` or `data.patient_csv` leaves a case out.
+    A mistake in one case makes a `BrokenSource` of it; so do several cases of the same id. Raises
+    `UserError` if there is no case at all (the message names a layout that fits, if there is one),
+    or `data.patient_pattern` or `data.patient_csv` leaves a case out.
     """
     layout = settings.facts
     sources = unique_sources(layout.function("discover")(settings))

@@ -37,7 +37,7 @@ from kerasseg.datasets.case import (
 from kerasseg.datasets.folders import unpacked
 from kerasseg.datasets.labels import canonical_labels, enhancing_id, is_named_as_2023
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write
+from kerasseg.files import write_bytes
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _NIFTI2_HEADER_BYTES = 540
@@ -143,8 +143,7 @@ def write_nifti(path: Path, voxels: np.ndarray, grid: Grid, setting: str) -> Non
     """Write voxels (x, y, z) of `grid` in one step; `setting` is what would move the file."""
     data = nifti_bytes(voxels, grid)
     packed = path.name.lower().endswith(".gz")
-    with atomic_write(path, setting) as temporary:
-        temporary.write_bytes(gzip.compress(data, 6) if packed else data)
+    write_bytes(path, gzip.compress(data, 6) if packed else data, setting)
 
 
 def nifti_bytes(voxels: np.ndarray, grid: Grid) -> bytes:

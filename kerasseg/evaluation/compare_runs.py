@@ -1,7 +1,5 @@
 """`kerasseg compare RUN RUN…`: runs on the cases that all of them have, with tables and a page."""
 
-import csv
-import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from kerasseg.evaluation.statistics import Means, limits_of, means_as_json, summ
 from kerasseg.figures.runs import draw_run_curves
 from kerasseg.figures.scores import draw_paired_differences, draw_run_means
 from kerasseg.figures.volumes import ComparedCase, draw_same_slices
-from kerasseg.files import atomic_write, make_folder, spreadsheet_row
+from kerasseg.files import make_folder, write_csv, write_json
 from kerasseg.metrics.case_metrics import unit_of
 from kerasseg.metrics.statistics import MeanInterval, PairedDifference, compare_paired
 from kerasseg.page import Drawing, format_value, write_figures, write_page
@@ -86,8 +84,7 @@ def compare_runs(runs: Sequence[Run], split: str, output: Path) -> Path:
     figures = _figures(comparison, results, found[0][1].image_of, runs)
     drawings = write_figures(output / "figures", figures, "--output")
     summary = _as_json(comparison, results, runs, split)
-    with atomic_write(output / "comparison.json", "--output") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(output / "comparison.json", summary, "--output")
     prompts = {name: result.prompt for name, result in results.items()}
     _write_csv(output / "comparison.csv", comparison, prompts)
     return write_page(
@@ -305,25 +302,21 @@ def describe_comparison(summary: Mapping[str, Any]) -> list[str]:
 def _write_csv(path: Path, comparison: Comparison, prompts: Mapping[str, str]) -> None:
     heading = ["run", "class", "metric", "unit", "mean", "low", "high", "cases"]
     heading += ["difference", "difference_low", "difference_high", "p", "prompt"]
-    with (
-        atomic_write(path, "--output") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(heading)
-        for name in comparison.names:
-            for c in comparison.classes:
-                for metric, value in comparison.means[name][c].items():
-                    row: list[Any] = [name, c, metric, unit_of(metric)]
-                    row += [f"{v:.6f}" for v in (value.mean, value.low, value.high)]
-                    row.append(value.cases)
-                    if name in comparison.differences:
-                        found = comparison.differences[name][c][metric]
-                        numbers = (found.mean.mean, found.mean.low, found.mean.high, found.p)
-                        row += [f"{v:.6g}" for v in numbers]
-                    else:
-                        row += [""] * 4
-                    writer.writerow(spreadsheet_row([*row, prompts[name]]))
+    rows: list[list[Any]] = [heading]
+    for name in comparison.names:
+        for c in comparison.classes:
+            for metric, value in comparison.means[name][c].items():
+                row: list[Any] = [name, c, metric, unit_of(metric)]
+                row += [f"{v:.6f}" for v in (value.mean, value.low, value.high)]
+                row.append(value.cases)
+                if name in comparison.differences:
+                    found = comparison.differences[name][c][metric]
+                    numbers = (found.mean.mean, found.mean.low, found.mean.high, found.p)
+                    row += [f"{v:.6g}" for v in numbers]
+                else:
+                    row += [""] * 4
+                rows.append([*row, prompts[name]])
+    write_csv(path, rows, "--output")
 
 
 def _check_common(runs: Sequence[Run], split: str) -> None:

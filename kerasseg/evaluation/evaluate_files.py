@@ -134,9 +134,8 @@ class FilePair:
 def find_pairs(predictions: Path, truths: Path) -> list[FilePair]:
     """Pair the files of two folders whose names are the same but for their ending and `_seg` or so.
 
-    Raises:
-        UserError: a folder is missing or holds no NIfTI file, two files have one name, or a file
-            has no partner.
+    Raises `UserError` if a folder is missing or holds no NIfTI file, two files have one name, or a
+    file has no partner.
     """
     found = _by_case(predictions, "--pred")
     wanted = _by_case(truths, "--truth")

@@ -4,8 +4,6 @@ Training writes them at its end for the validation and the test cases, `kerasseg
 any side of the split.
 """
 
-import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from kerasseg.evaluation.scores import (
 )
 from kerasseg.evaluation.statistics import count_by_rule, mean_dice, means_as_json, slicewise_means
 from kerasseg.figures.style import class_colours
-from kerasseg.files import atomic_write, make_folder, spreadsheet_row
+from kerasseg.files import make_folder, write_csv, write_json
 from kerasseg.metrics.calibration import calibration
 from kerasseg.metrics.case_metrics import unit_of
 from kerasseg.metrics.lesions import LesionSettings
@@ -139,8 +137,7 @@ def write_report(
     scores = [score for found in results.values() for score in found.scores]
     write_metrics(folder / "metrics.csv", scores, first.target, setting, first.prompt)
     sections = write_figures(folder / "figures", drawings, setting)
-    with atomic_write(folder / "summary.json", setting) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", summary, setting)
     return write_page(
         folder / "report.html",
         "report.html",
@@ -211,27 +208,15 @@ def write_tables(folder: Path, results: Results, setting: str) -> None:
             rows.append([name, metric, unit_of(metric), *cells])
     heading = ["class", "metric", "unit", "mean", "low", "high", "median", "standard_deviation"]
     heading += ["cases", "decided_by_empty_rule", *(["prompt"] if results.prompt else [])]
-    _write_csv(folder / "summary.csv", heading, rows, setting)
+    write_csv(folder / "summary.csv", [heading, *rows], setting)
     rows = [
         [score.case_id, name, f"{dice.mean:.6f}", dice.slices]
         for score in results.scores
         for name, dice in score.slices.items()
     ]
     heading = ["case_id", "class", "slicewise_dice", "slices"]
-    _write_csv(folder / "slicewise_dice.csv", heading, rows, setting)
+    write_csv(folder / "slicewise_dice.csv", [heading, *rows], setting)
     classes = confusion_classes(results.target)
     rows = [[name, *row] for name, row in zip(classes, results.confusion.tolist(), strict=True)]
     heading = ["true \\ predicted [voxels]", *classes]
-    _write_csv(folder / "confusion_matrix.csv", heading, rows, setting)
-
-
-def _write_csv(
-    path: Path, heading: Sequence[str], rows: Iterable[Sequence[Any]], setting: str
-) -> None:
-    with (
-        atomic_write(path, setting) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(heading)
-        writer.writerows(map(spreadsheet_row, rows))
+    write_csv(folder / "confusion_matrix.csv", [heading, *rows], setting)

@@ -1,6 +1,5 @@
 """The scores of whole cases, and the table of them, `metrics.csv`."""
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from kerasseg import anatomy
 from kerasseg.config.base import check_arguments, import_object, imported_entry
 from kerasseg.config.evaluation import MetricsSection
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, spreadsheet_row
+from kerasseg.files import write_csv
 from kerasseg.metrics.case_metrics import UNITS, CaseMetrics, MetricSettings, case_metrics
 from kerasseg.metrics.lesions import LesionSettings
 from kerasseg.metrics.overlap import EmptyRule
@@ -229,22 +228,17 @@ def write_metrics(
     metrics = [m for m in scores[0].classes[classes[0]].values if m != "dice"] if classes else []
     others = [(metric, name) for metric in metrics for name in classes]
     empty = classes if others else []
-    with (
-        atomic_write(path, setting) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        names = [f"dice_{name}" for name in columns]
-        names += [f"{metric}_{name}" for metric, name in others]
-        names += [f"empty_{name}" for name in empty]
-        writer.writerow(["case_id", "split", *names, *(["prompt"] if prompt else [])])
-        for row in scores:
-            values = [row.dice[name] for name in columns]
-            values += [row.classes[name].values[metric] for metric, name in others]
-            masks = [row.classes[name].empty for name in empty]
-            cells = [row.case_id, row.split, *(f"{v:.6f}" for v in values), *masks]
-            cells += [prompt] if prompt else []
-            writer.writerow(spreadsheet_row(cells))
+    names = [f"dice_{name}" for name in columns]
+    names += [f"{metric}_{name}" for metric, name in others]
+    names += [f"empty_{name}" for name in empty]
+    rows = [["case_id", "split", *names, *(["prompt"] if prompt else [])]]
+    for row in scores:
+        values = [row.dice[name] for name in columns]
+        values += [row.classes[name].values[metric] for metric, name in others]
+        masks = [row.classes[name].empty for name in empty]
+        cells = [row.case_id, row.split, *(f"{v:.6f}" for v in values), *masks]
+        rows.append([*cells, *([prompt] if prompt else [])])
+    write_csv(path, rows, setting)
 
 
 def _mean(values: Sequence[float]) -> float:

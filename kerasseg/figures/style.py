@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from scipy import ndimage
 
 from kerasseg import anatomy
-from kerasseg.files import atomic_write
+from kerasseg.files import write_bytes
 from kerasseg.page import to_png
 
 BLUE, RED, GREEN, PURPLE, ORANGE = "#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b"
@@ -269,5 +269,4 @@ def show_contours(axes: Axes, masks: np.ndarray, target: str) -> None:
 
 def save_figure(figure: Figure, path: Path, setting: str = "run.root") -> None:
     """Write a figure as PNG in one step; an error message names `setting` as the way elsewhere."""
-    with atomic_write(path, setting) as temporary:
-        temporary.write_bytes(to_png(figure))
+    write_bytes(path, to_png(figure), setting)

@@ -146,11 +146,9 @@ class EnsembleRun(NamedTuple):
 def build_ensemble(runs: Sequence[EnsembleRun], combine: Literal["mean", "vote"]) -> Ensemble:
     """Build the ensemble of finished runs, with the threshold and post-processing they share.
 
-    Votes are of masks, so each run may have its own threshold and post-processing there.
-
-    Raises:
-        UserError: the runs have several targets, or their mean would be made into masks in
-            different ways.
+    Votes are of masks, so each run may have its own threshold and post-processing there. Raises
+    `UserError` if the runs have several targets, or their mean would be made into masks in
+    different ways.
     """
     first = runs[0]
     predictors = [run.predictor for run in runs]

@@ -133,10 +133,8 @@ class Predictor:
     def with_prompt(self, volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Return a volume (D, H, W, C) with a mask (D, H, W), of which prompts are made, behind it.
 
-        Of each slice of another run's mask only the largest component counts.
-
-        Raises:
-            UserError: the mask lies on another grid, so that prompts would lie outside of the scan.
+        Of each slice of another run's mask only the largest component counts. Raises `UserError` if
+        the mask lies on another grid, so that prompts would lie outside of the scan.
         """
         if mask.shape != volume.shape[:3]:
             raise UserError(

@@ -129,10 +129,8 @@ def pretrained_unet(settings: ModelSettings, input_channels: int) -> keras.Model
 
     Skips leave the encoder at 1/2 to 1/16 of the resolution and the bottleneck is at 1/32; the
     decoder's level of full resolution has no skip. Iglovikov and Shvets 2018 (arXiv:1801.05746).
-
-    Raises:
-        UserError: The weights of `model.pretrained` cannot be had; they are not asked for where
-            `model.init_from` replaces them.
+    Raises `UserError` if the weights of `model.pretrained` cannot be had; they are not asked for
+    where `model.init_from` replaces them.
     """
     encoder = PRETRAINED_ENCODERS[settings.pretrained.encoder]
     image = keras.Input((None, None, input_channels), name="image")

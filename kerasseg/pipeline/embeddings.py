@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasseg.config.augment import transforms_of
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, file_lock, make_folder
+from kerasseg.files import atomic_write, file_lock, make_folder, write_json
 from kerasseg.pipeline.augment.compose import augment
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.cut import cut
@@ -78,8 +78,7 @@ class EmbeddingStore:
             make_folder(self.folder, "records.root")
             known = self.folder / "embeddings.json"
             if not known.exists():
-                with atomic_write(known, "records.root") as temporary:
-                    temporary.write_text(json.dumps(key, indent=2), encoding="utf-8")
+                write_json(known, key, "records.root")
             elif json.loads(known.read_text(encoding="utf-8")) != key:
                 raise UserError(
                     f"{known} names other weights, data or slices than those that its folder is "
@@ -187,12 +186,9 @@ def open_embeddings(
 ) -> EmbeddingStore | None:
     """Compute the embeddings that are missing, if `model.sam.embeddings` asks for them.
 
-    Returns:
-        The store; None where slices must go through the encoder in every step, as it is trained,
-        slices are augmented, or a patch is not a whole slice.
-
-    Raises:
-        UserError: They are asked for, and cannot be used; or the disk is too small.
+    Returns the store; None where slices must go through the encoder in every step, as it is
+    trained, slices are augmented, or a patch is not a whole slice. Raises `UserError` if they are
+    asked for, and cannot be used; or the disk is too small.
     """
     settings = experiment.model.sam
     if experiment.model.network != "sam" or settings.embeddings is False:

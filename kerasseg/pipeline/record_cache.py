@@ -35,8 +35,7 @@ _VERSION_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 class MemoryCache:
     """The decoded records of some cases, in memory.
 
-    Raises:
-        UserError: They do not fit; nothing was read then.
+    Raises `UserError` if they do not fit; nothing was read then.
     """
 
     def __init__(self, store: RecordStore, case_ids: Sequence[str]) -> None:
@@ -78,12 +77,8 @@ class DiskCache:
 
     They help where the store is compressed or lies on a slow disk. Copies that are there already
     are kept; those of older versions of the store are removed unless a process still reads them.
-
-    Args:
-        root: Folder of caches; this store's version has a folder of its own in it.
-
-    Raises:
-        UserError: The disk is too small; nothing was written then.
+    `root` is the folder of caches; this store's version has a folder of its own in it. Raises
+    `UserError` if the disk is too small; nothing was written then.
     """
 
     def __init__(self, store: RecordStore, case_ids: Sequence[str], root: Path) -> None:

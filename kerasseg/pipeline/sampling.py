@@ -208,9 +208,8 @@ def _insert(values: list, axis: int, value: tf.Tensor | int) -> list:
 def check_store(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> None:
     """Check that patches can be drawn from these training cases as the settings ask.
 
-    Raises:
-        UserError: No case has the tumour that patches are to be centred on, or all cases are
-            smaller than a patch.
+    Raises `UserError` if no case has the tumour that patches are to be centred on, or all cases are
+    smaller than a patch.
     """
     _check_shares(experiment, store, case_ids)
     _check_patch(experiment, store, case_ids)

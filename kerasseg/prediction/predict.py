@@ -16,7 +16,7 @@ from kerasseg.datasets.checks import format_notes, group_notes
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.labels import CONVENTIONS
 from kerasseg.errors import UserError, printable
-from kerasseg.files import atomic_write, make_folder
+from kerasseg.files import make_folder, write_json
 from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
 from kerasseg.run import CHECKPOINT, own_version, read_run
 
@@ -112,18 +112,14 @@ def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> No
                 "--overwrite."
             )
     make_folder(folder, "--output")
-    with atomic_write(path, "--output") as temporary:
-        temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    write_json(path, origin, "--output")
 
 
 def find_scans(arguments: Arguments, output: Path, layout: str | None = None) -> list[Input]:
     """Find the cases that are to be predicted, before anything starts TensorFlow.
 
-    Args:
-        layout: layout of the scans, if it is not recognised.
-
-    Raises:
-        UserError: a run cannot be read, the input holds no case, or it is the output folder.
+    `layout` is that of the scans, if it is not recognised. Raises `UserError` if a run cannot be
+    read, the input holds no case, or it is the output folder.
     """
     runs = [read_run(run, arguments.settings).experiment.data for run in arguments.runs]
     for path in arguments.inputs:
@@ -188,8 +184,7 @@ def _write_notes(path: Path, outcome: Outcome) -> None:
     notes = {case_id: said for case_id, said in outcome.notes.items() if said}
     kept = {i: n for i, n in origin.get("notes", {}).items() if i not in outcome.notes}
     origin["notes"] = kept | notes
-    with atomic_write(path, "--output") as temporary:
-        temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    write_json(path, origin, "--output")
 
 
 def _below(output: Path, inputs: Sequence[Path]) -> Path | None:

@@ -15,7 +15,7 @@ from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.checks import intensity_profile
 from kerasseg.errors import UserError, printable
-from kerasseg.files import atomic_write
+from kerasseg.files import write_json, write_text
 from kerasseg.records.schema import FORMAT
 
 _CHUNK_BYTES = 1 << 20
@@ -160,10 +160,8 @@ class Manifest(BaseModel):
         """Write the rows, then `store.json`, which makes them count; each in one step."""
         rows = "".join(row.model_dump_json() + "\n" for row in self.cases)
         head = self.model_dump(mode="json", exclude={"cases"}) | {"rows_sha256": _sha256(rows)}
-        with atomic_write(root / ROWS_FILE, "records.root") as temporary:
-            temporary.write_text(rows, encoding="utf-8")
-        with atomic_write(root / STORE_FILE, "records.root") as temporary:
-            temporary.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+        write_text(root / ROWS_FILE, rows, "records.root")
+        write_json(root / STORE_FILE, head, "records.root", indent=1)
 
 
 def read_manifest(root: Path) -> Manifest | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write
+from kerasseg.files import write_text
 from kerasseg.records.manifest import CaseRow
 from kerasseg.records.tfrecord import masked_crc, read_record, write_record
 
@@ -47,8 +47,7 @@ class Journal:
     def start(self, settings: dict[str, Any]) -> None:
         """Begin the journal, or go on with the one there is, without a line that was cut short."""
         lines = self._lines() or [{"settings": settings}]
-        with atomic_write(self.path, "records.root") as temporary:
-            temporary.write_text("".join(json.dumps(li) + "\n" for li in lines), encoding="utf-8")
+        write_text(self.path, "".join(json.dumps(li) + "\n" for li in lines), "records.root")
 
     def add(self, shard: str, size: int, rows: list[CaseRow]) -> None:
         """Note a finished shard of `size` bytes."""

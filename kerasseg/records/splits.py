@@ -11,7 +11,7 @@ from typing import Any
 
 from kerasseg.config.pipeline import SplitSettings
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, make_folder
+from kerasseg.files import make_folder, write_json
 from kerasseg.records.manifest import CaseRow
 from kerasseg.records.split_files import (
     SIDES,
@@ -132,18 +132,16 @@ class Split:
 
     def write(self, path: Path, setting: str) -> None:
         """Write the split as JSON; `setting` is the setting that would move the file elsewhere."""
-        _write(path, self.as_json(), setting)
+        write_json(path, self.as_json(), setting, indent=1)
 
 
 def open_split(store: RecordStore, settings: SplitSettings) -> Split:
     """Return the split of these settings, which is read from a file or made and written once.
 
     The file is `split.file`, or one in the store. One patient alone cannot be split: then, as with
-    `split.overfit_check`, the same cases train and validate, and the split says so.
-
-    Raises:
-        UserError: A written split names other cases than the store holds, or there are fewer
-            patients than folds.
+    `split.overfit_check`, the same cases train and validate, and the split says so. Raises
+    `UserError` if a written split names other cases than the store holds, or there are fewer
+    patients than folds.
     """
     rows = store.manifest.cases
     patients = {row.case_id: row.patient_id for row in rows}
@@ -161,7 +159,7 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
     if not path.exists():
         make_folder(path.parent, "records.root")
         parts = draw_parts(patients, _tumour_volumes(rows), settings)
-        _write(path, _as_json(path, parts, settings), "records.root")
+        write_json(path, _as_json(path, parts, settings), "records.root", indent=1)
     parts = read_parts(path)
     check_parts(path, parts, patients, "delete the file to make it anew")
     return split_of(path, parts, settings)
@@ -170,9 +168,8 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
 def split_of(path: Path, parts: Parts, settings: SplitSettings) -> Split:
     """Return the sides of `parts`: fold number `split.fold` validates and the others train.
 
-    Raises:
-        UserError: The fold does not occur, or the parts are sides, which have no folds. The
-            message names `path`.
+    Raises `UserError` if the fold does not occur, or the parts are sides, which have no folds. The
+    message names `path`.
     """
     if "train" in parts:
         if settings.method == "file" and settings.fold:
@@ -225,8 +222,3 @@ def _as_json(path: Path, parts: Parts, settings: SplitSettings) -> dict[str, Any
         folds = [parts[fold_name(number)] for number in range(settings.folds)]
         return {"test": parts["test"], "folds": folds}
     return split_of(path, parts, settings).as_json()
-
-
-def _write(path: Path, values: dict[str, Any], setting: str) -> None:
-    with atomic_write(path, setting) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

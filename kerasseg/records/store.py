@@ -58,8 +58,7 @@ class RecordStore:
     def damaged_records(self, case_ids: Iterable[str] | None = None) -> dict[str, str]:
         """Re-read the records of some cases, or of all.
 
-        Returns:
-            Case id -> what is wrong with its record, for those that are damaged.
+        Returns case id -> what is wrong with its record, for those that are damaged.
         """
         rows = [self.rows[case_id] for case_id in (self.rows if case_ids is None else case_ids)]
         tracked = track(rows, len(rows), f"Checking {len(rows)} records") if rows else ()
@@ -70,12 +69,9 @@ class RecordStore:
 def open_store(experiment: Experiment) -> RecordStore:
     """Open the experiment's store, converting the raw scans first if there is none.
 
-    A conversion that was stopped goes on; one that another process makes is waited for.
-
-    Raises:
-        UserError: The store was made with other settings or from other scans (the message names
-            the differences), or shards are missing or cut short while
-            `records.on_damaged_record` is stop.
+    A conversion that was stopped goes on; one that another process makes is waited for. Raises
+    `UserError` if the store was made with other settings or from other scans (the message names the
+    differences), or shards are missing or cut short while `records.on_damaged_record` is stop.
     """
     root = _store_root(experiment)
     _check_ours(root)
@@ -121,10 +117,8 @@ def update_store(experiment: Experiment) -> RecordStore:
 def replace_store(experiment: Experiment) -> RecordStore:
     """Convert anew; an existing store makes way only when its successor is whole.
 
-    Split files are taken along, because they may have been made by hand.
-
-    Raises:
-        UserError: Something other than a record store stands there. It is left alone.
+    Split files are taken along, because they may have been made by hand. Raises `UserError` if
+    something other than a record store stands there. It is left alone.
     """
     root = _store_root(experiment)
     if not root.exists():

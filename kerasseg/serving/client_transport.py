@@ -124,9 +124,7 @@ def retry(
 
     Between two tries are 1, 2, 4, 8 and then 10 seconds. A segmentation changes nothing on the
     server, so asking twice does no harm. `say` is called with a line for every try that failed.
-
-    Raises:
-        ServerError: After the last try, and at once if another try does not help.
+    Raises `ServerError` after the last try, and at once if another try does not help.
     """
     for attempt in range(retries):
         try:
@@ -165,8 +163,7 @@ class GrpcTransport:
     ) -> tuple[dict[str, Any], int]:
         """Return the outputs, strings as bytes, and the bytes of the request.
 
-        Raises:
-            ServerError: If the server does not answer.
+        Raises `ServerError` if the server does not answer.
         """
         request = self._apis.predict_pb2.PredictRequest()
         request.model_spec.name = model
@@ -230,8 +227,7 @@ class RestTransport:
     ) -> tuple[dict[str, Any], int]:
         """Return the outputs, strings as bytes and numbers as arrays, and the bytes of the body.
 
-        Raises:
-            ServerError: If the server does not answer.
+        Raises `ServerError` if the server does not answer.
         """
         values = {name: _to_json(value) for name, value in inputs.items()}
         request = {"signature_name": signature, "inputs": values}

@@ -20,7 +20,7 @@ from kerasseg import __version__, anatomy
 from kerasseg.config.load import dump_without_folders
 from kerasseg.datasets.labels import label_ids
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import atomic_write
+from kerasseg.files import write_bytes
 from kerasseg.prediction.model import Model, load
 from kerasseg.progress import track
 from kerasseg.run import Run
@@ -90,8 +90,7 @@ def export_runs(
 def served_ids(model: Model, convention: str | None) -> Mapping[int, int]:
     """Return the id in a served label for each canonical id.
 
-    Raises:
-        UserError: If the runs do not agree on the ids, or an id does not fit into a byte.
+    Raises `UserError` if the runs do not agree on the ids, or an id does not fit into a byte.
     """
     first = model.runs[0]
     if prompted := [run for run in model.runs if run.predictor.takes_prompt]:
@@ -118,8 +117,7 @@ def served_ids(model: Model, convention: str | None) -> Mapping[int, int]:
 def accepted_by(model: Model, largest: int) -> Accepted:
     """Return which volumes the model takes, of at most `largest` voxels.
 
-    Raises:
-        UserError: If the runs do not take the same volumes.
+    Raises `UserError` if the runs do not take the same volumes.
     """
     first, *others = model.runs
     data = first.experiment.data
@@ -162,10 +160,8 @@ def write_version(folder: Path, write: Callable[[Path], None]) -> Path:
     """Let `write` fill an empty folder, and make it the next version of the model in `folder`.
 
     It is written beside the versions under a name that TensorFlow Serving passes over, and renamed
-    when it is whole. If anything fails, nothing of it stays.
-
-    Raises:
-        UserError: If the disk is full or the folder cannot be written.
+    when it is whole. If anything fails, nothing of it stays. Raises `UserError` if the disk is full
+    or the folder cannot be written.
     """
     before = folder.exists()
     aside = folder / f".incomplete-{os.getpid()}"
@@ -247,8 +243,7 @@ def warm_up_requests(
 ) -> dict[str, dict[str, Any]]:
     """Return a small request for every signature: signature to input to array or TensorProto.
 
-    Args:
-        patch: Shape (*patch, C) that `serving_default` takes, or None if there is none.
+    `patch` is the shape (*patch, C) that `serving_default` takes, or None if there is none.
     """
     shape = (_WARM_UP_SHAPE[0], *(accepted.size or _WARM_UP_SHAPE[1:]), len(accepted.modalities))
     volume = np.random.default_rng(0).integers(1, 1000, size=shape).astype(np.float32)
@@ -295,18 +290,15 @@ def write_deployment(folder: Path) -> list[Path]:
     """Write the files that TensorFlow Serving is started with into the folder of the models.
 
     `models.config` names every model that has a version and is written anew each time. The other
-    files are the user's to change, so only those that are missing are written.
-
-    Returns:
-        The paths of the files that were written.
+    files are the user's to change, so only those that are missing are written. Returns the paths of
+    the files that were written.
     """
     contents = {folder / "models.config": _models_config(folder).encode()}
     for template in sorted(_TEMPLATES.iterdir()):
         if template.is_file() and not (folder / template.name).exists():
             contents[folder / template.name] = template.read_bytes()
     for path, content in contents.items():
-        with atomic_write(path, "--output") as temporary:
-            temporary.write_bytes(content)
+        write_bytes(path, content, "--output")
     return list(contents)
 
 

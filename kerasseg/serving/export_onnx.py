@@ -271,8 +271,7 @@ class _RunCases:
     def calibration(self) -> list[np.ndarray]:
         """Return patches (1, …, C) float32 of training cases, the same each time.
 
-        Raises:
-            UserError: If the run has no training cases.
+        Raises `UserError` if the run has no training cases.
         """
         experiment = self.run.experiment
         ids = self._readable("train")

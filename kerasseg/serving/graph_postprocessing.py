@@ -61,8 +61,7 @@ def label_from_masks(masks: Sequence[Any], target: str, ids: Mapping[int, int]) 
 class GraphOperations(MaskOperations):
     """`MaskOperations` on tensors. Masks are a part of a volume that holds all that is true.
 
-    Args:
-        shape: (3,) of the whole volume. Along an axis of one voxel there is no outside.
+    `shape` (3,) is that of the whole volume. Along an axis of one voxel there is no outside.
     """
 
     def __init__(self, shape: Any) -> None:

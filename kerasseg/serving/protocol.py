@@ -49,8 +49,7 @@ def serving_apis() -> Any:
     they are imported an empty package of the same folder stands in its place, unless TensorFlow
     was there before. `import tensorflow` works as ever afterwards.
 
-    Raises:
-        UserError: If the extra is missing.
+    Raises `UserError` if the extra is missing.
     """
     try:
         import grpc
@@ -195,8 +194,7 @@ def from_proto(message: Any, most_bytes: int | None = None) -> np.ndarray:
 def claimed_bytes(message: Any) -> int:
     """Return the bytes that the array of a TensorProto takes, without making it.
 
-    Raises:
-        ValueError: For an impossible shape, and for a type that is not served.
+    Raises `ValueError` for an impossible shape, and for a type that is not served.
     """
     shape = tuple(dim.size for dim in message.tensor_shape.dim)
     if message.tensor_shape.unknown_rank or any(size < 0 for size in shape):

@@ -1,6 +1,5 @@
 """Keras callbacks of every training: checkpoints, history, learning rate, and ways to stop."""
 
-import csv
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ import keras
 from keras import ops
 
 from kerasseg.errors import Interrupted, UserError
-from kerasseg.files import atomic_write
+from kerasseg.files import atomic_write, write_csv
 from kerasseg.models.build import float32_twin
 from kerasseg.progress import LINE_SECONDS
 from kerasseg.run import read_history
@@ -190,14 +189,9 @@ class History(keras.callbacks.Callback):
         if not self.rows and self.path.exists():
             self.rows = [row for row in read_history(self.path) if int(row["epoch"]) <= epoch]
         self.rows.append({"epoch": epoch + 1, **{k: f"{float(v):.8g}" for k, v in logs.items()}})
-        with (
-            atomic_write(self.path, "run.root") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            columns = dict.fromkeys(name for row in self.rows for name in row)
-            writer = csv.DictWriter(file, list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        columns = dict.fromkeys(name for row in self.rows for name in row)
+        cells = [[row.get(name, "") for name in columns] for row in self.rows]
+        write_csv(self.path, [columns, *cells], "run.root")
 
 
 _EPOCHS_IN_A_ROW = 3
@@ -250,10 +244,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     """Raises `UserError` when loss or gradient is not finite, with the cases of the batches.
 
     The weights are those before that update. Gradients that a smaller loss scale mends do not
-    count.
-
-    Args:
-        case_ids: Called as case_ids(epoch, update), both from 0; returns the cases of an update.
+    count. `case_ids(epoch, update)`, both from 0, returns the cases of an update.
     """
 
     def __init__(self, case_ids: Callable[[int, int], list[str]]) -> None:
@@ -327,11 +318,8 @@ class StopOnInterrupt(keras.callbacks.Callback):
     To be used as a context around the training. Python alone would raise `KeyboardInterrupt`
     wherever it happens to be, also inside TensorFlow's callbacks, which swallow it, and SIGTERM
     would end the process at once. A second signal of the same kind acts so. Nothing is done outside
-    the main thread, where Python allows no handlers.
-
-    Args:
-        any_worker: Tells every machine whether one of them has the signal, so that all stop after
-            the same batch.
+    the main thread, where Python allows no handlers. `any_worker` tells every machine whether one
+    of them has the signal, so that all stop after the same batch.
     """
 
     def __init__(self, any_worker: Callable[[bool], bool] = bool) -> None:
@@ -384,10 +372,8 @@ class StopTogether(keras.callbacks.Callback):
     """Stops the training on every machine when a callback before it has stopped it on one.
 
     A callback that looks at a clock, say, need not decide the same everywhere, and a machine that
-    goes on alone would wait for the others for ever.
-
-    Args:
-        any_worker: Tells every machine whether the condition holds on one of them.
+    goes on alone would wait for the others for ever. `any_worker` tells every machine whether the
+    condition holds on one of them.
     """
 
     def __init__(self, any_worker: Callable[[bool], bool]) -> None:

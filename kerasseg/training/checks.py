@@ -32,12 +32,8 @@ _TENSOR_CORES = (7, 0)
 def choose_precision(setting: str) -> tuple[str, str]:
     """Choose the precision of `training.precision` for the GPUs that are visible.
 
-    Returns:
-        Keras's name of the dtype policy, and the reason for it in a few words.
-
-    Raises:
-        UserError: For mixed_float16 without a GPU: TensorFlow has no 3-D pooling in float16 on a
-            CPU.
+    Returns Keras's name of the dtype policy, and the reason for it in a few words. Raises
+    `UserError` for mixed_float16 without a GPU: TensorFlow has no 3-D pooling in float16 on a CPU.
     """
     gpus = tf.config.get_visible_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
@@ -80,11 +76,8 @@ def check_precision(experiment: Experiment, policy: str) -> None:
 def leave_out_damaged(store: RecordStore, split: Split) -> tuple[Split, dict[str, str]]:
     """Read every record of a split and leave the damaged ones out.
 
-    Returns:
-        The split without the damaged cases, and what is wrong with each of them by its case id.
-
-    Raises:
-        UserError: If no case is left to train or to validate on.
+    Returns the split without the damaged cases, and what is wrong with each of them by its case id.
+    Raises `UserError` if no case is left to train or to validate on.
     """
     sides = {side: getattr(split, side) for side in SIDES}
     damaged = store.damaged_records(

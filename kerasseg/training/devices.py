@@ -63,10 +63,8 @@ def choose_devices(settings: TrainingSettings) -> Devices:
     """Choose what `training.devices`, `training.strategy` and TF_CONFIG ask for.
 
     To be called before TensorFlow computes anything: afterwards devices can neither be hidden nor
-    machines be joined.
-
-    Raises:
-        UserError: For devices that are not here, and for a batch that they cannot share.
+    machines be joined. Raises `UserError` for devices that are not here, and for a batch that they
+    cannot share.
     """
     cluster = read_cluster()
     gpus = _hide_other_gpus(settings.devices)

@@ -54,11 +54,8 @@ class Cluster:
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     """Read the cluster of the environment variable TF_CONFIG.
 
-    Returns:
-        The cluster, or None without the variable or with a single worker.
-
-    Raises:
-        UserError: If the variable is wrong; the message says how.
+    Returns the cluster, or None without the variable or with a single worker. Raises `UserError` if
+    the variable is wrong; the message says how.
     """
     text = environment.get("TF_CONFIG", "").strip()
     if not text:
@@ -267,10 +264,7 @@ def wait_for_workers(cluster: Cluster) -> None:
 
     TensorFlow waits by itself, but in C++, holding Python's lock: it says nothing, and neither
     Ctrl-C nor SIGTERM ends it. Here each worker listens at its own port until all others have
-    answered; TensorFlow's server takes the port over.
-
-    Raises:
-        UserError: If the port is taken.
+    answered; TensorFlow's server takes the port over. Raises `UserError` if the port is taken.
     """
     own = cluster.addresses[cluster.worker]
     try:

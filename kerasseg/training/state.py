@@ -67,8 +67,7 @@ def save_state(
 def load_state(path: Path, model: TrainingModel) -> Progress:
     """Load what `save_state` wrote into a model whose optimizer is built.
 
-    Raises:
-        UserError: If the file is damaged or of another network.
+    Raises `UserError` if the file is damaged or of another network.
     """
     return _load(path, model)
 

@@ -356,8 +356,7 @@ class LossScale:
     def shrink(self) -> Any:
         """Count an update that was not made. To be called across the replicas.
 
-        Returns:
-            False if the scale is 1 already, so that the next update would overflow as well.
+        Returns False if the scale is 1 already, so that the next update would overflow as well.
         """
         self.skipped.assign_add(1)
         if not self.dynamic:

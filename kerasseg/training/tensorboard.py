@@ -35,11 +35,9 @@ class ValidationImages(keras.callbacks.Callback):
 
     A volume is shown by its axial slice with most tumour, neighbouring slices that are channels by
     the middle one. Where target channels overlap, the innermost is shown. Probabilities count from
-    0.5 on, or where they are the largest, as in the metrics of training.
-
-    Args:
-        batches: Yields image (B, D, H, W, C), masks (B, D, H, W, K), or (B, H, W, …) for a 2-D
-            network, and weight (B,), which is 0 for fillers. The first batch is shown.
+    0.5 on, or where they are the largest, as in the metrics of training. `batches` yields image
+    (B, D, H, W, C), masks (B, D, H, W, K), or (B, H, W, …) for a 2-D network, and weight (B,),
+    which is 0 for fillers. The first batch is shown.
     """
 
     def __init__(
@@ -116,10 +114,8 @@ class Histograms(keras.callbacks.Callback):
 
     Gradients are those of the epoch's last update, over all devices and after clipping. The model
     must have been made with `keep_gradients`. Where the optimiser averages weights, these are the
-    averages, as they are what is validated.
-
-    Args:
-        every: Epochs from one histogram to the next.
+    averages, as they are what is validated. `every` is the number of epochs from one histogram to
+    the next.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -151,10 +147,7 @@ def write_hparams(
 
     TensorBoard averages the executions of one trial. Lists are written as text, and with `space` so
     is every value of a choice among values of several types. A metric that is not finite is left
-    out.
-
-    Args:
-        status: completed, stopped, failed or running.
+    out. `status` is completed, stopped, failed or running.
     """
     choices = {name: entry.get("choice") for name, entry in (space or {}).items()}
     written = {name: hparam_value(value, choices.get(name)) for name, value in values.items()}

@@ -26,10 +26,8 @@ class WeightsAndBiases(keras.callbacks.Callback):
     """Sends the logs of each epoch, and at the start the settings, to Weights & Biases.
 
     wandb's own `WandbMetricsLogger` expects a run that was begun by `wandb.init`; this one begins
-    it. A run that goes on after a stop stays one run there with `id: NAME, resume: allow`.
-
-    Args:
-        **arguments: Arguments of `wandb.init`, such as `project`, or `mode: offline`.
+    it. A run that goes on after a stop stays one run there with `id: NAME, resume: allow`. The
+    arguments are those of `wandb.init`, such as `project`, or `mode: offline`.
     """
 
     def __init__(self, **arguments: Any) -> None:

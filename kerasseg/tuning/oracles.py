@@ -16,7 +16,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write
+from kerasseg.files import write_text
 from kerasseg.private_hooks import OracleHooks
 from kerasseg.tuning.search import ORACLE_FILE, Search
 from kerasseg.tuning.space import combinations, hyperparameters, tuner_value
@@ -263,8 +263,8 @@ class ResumableOracle(OracleHooks, Oracle):
     def _write_state(self) -> None:
         trials = {trial_id: trial.get_state() for trial_id, trial in self.trials.items()}
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self._file, "search.root") as temporary:
-            temporary.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
+        state = json.dumps({"oracle": self.get_state(), "trials": trials})
+        write_text(self._file, state, "search.root")
 
 
 class RandomOracle(ResumableOracle, oracles.RandomSearchOracle):

@@ -15,7 +15,7 @@ from rich.table import Table
 from tensorboard.plugins.hparams import summary_v2 as hparams
 
 from kerasseg.config.load import dump_experiment
-from kerasseg.files import atomic_write
+from kerasseg.files import write_text
 from kerasseg.training.tensorboard import hparam_value, hparams_events, write_hparams
 from kerasseg.tuning.report.write_tune_report import write_tune_report
 from kerasseg.tuning.search import Search
@@ -33,8 +33,7 @@ _TABLE_ROWS = 10
 class SearchProgress:
     """Shows how a search goes on, with a bar on a terminal; used as a context around it.
 
-    Args:
-        total: the number of planned trials, None if it is not known.
+    `total` is the number of planned trials, None if it is not known.
     """
 
     def __init__(self, search: Search, total: int | None, done: Sequence[TrialRecord]) -> None:
@@ -137,11 +136,8 @@ def _domain(entry: Mapping[str, Any]) -> Any:
 def write_results(search: Search, why_ended: str | None) -> Path | None:
     """Show the best trials, and write the page with its figures and `best.yaml`.
 
-    Args:
-        why_ended: why the search ended before all trials were done.
-
-    Returns:
-        The path of `best.yaml`, None if no trial was completed.
+    `why_ended` says why the search ended before all trials were done. Returns the path of
+    `best.yaml`, None if no trial was completed.
     """
     settings, folder = search.settings, search.folder
     records = read_records(folder)
@@ -222,8 +218,7 @@ def _write_best(search: Search, best: TrialRecord) -> Path:
     if best.values:
         heading += f"# {format_values(best.values)}\n"
     path = search.folder / "best.yaml"
-    with atomic_write(path, "search.root") as temporary:
-        temporary.write_text(heading + dump_experiment(experiment), encoding="utf-8")
+    write_text(path, heading + dump_experiment(experiment), "search.root")
     return path
 
 

@@ -27,7 +27,7 @@ from kerasseg.config.messages import explain
 from kerasseg.config.tuning import SearchSettings, TuneFile, known_direction
 from kerasseg.errors import UserError
 from kerasseg.evaluation.scores import score_columns
-from kerasseg.files import atomic_write
+from kerasseg.files import write_text
 from kerasseg.tuning.space import Parameter, check_space, read_space, same
 
 FILE_NAME = "search.yaml"
@@ -177,12 +177,9 @@ def _check_objective(name: str, experiment: Experiment, where: str) -> None:
 def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:
     """Read `search.yaml` in the folder of a search.
 
-    Returns:
-        Its section `search`, and the whole file, in which `base` is as it was written and
-        `experiment` has every setting.
-
-    Raises:
-        UserError: there is no such file, or it does not hold a search.
+    Returns its section `search`, and the whole file, in which `base` is as it was written and
+    `experiment` has every setting. Raises `UserError` if there is no such file, or it does not hold
+    a search.
     """
     path = folder / FILE_NAME
     try:
@@ -206,8 +203,7 @@ def read_search_file(folder: Path) -> tuple[SearchSettings, dict[str, Any]]:
 def write_search_file(search: Search) -> None:
     """Write `search.yaml` into the folder of a search."""
     search.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(search.folder / FILE_NAME, "search.root") as temporary:
-        temporary.write_text(search.as_yaml(), encoding="utf-8")
+    write_text(search.folder / FILE_NAME, search.as_yaml(), "search.root")
 
 
 # These settings say where, how long and on what it is searched, not what.

@@ -323,14 +323,9 @@ def check_space(space: Sequence[Parameter], base: Mapping[str, Any], where: str)
     """Check, before the first trial, that experiments take what a search may try.
 
     Every choice and both ends of every range are tried in every combination, or in as many drawn
-    ones as `_MOST`.
-
-    Returns:
-        A message for each combination that is refused though each of its values is fine with
-        others; as trials they would fail.
-
-    Raises:
-        UserError: a parameter is no setting, or a value is refused whatever the others are.
+    ones as `_MOST`. Returns a message for each combination that is refused though each of its
+    values is fine with others; as trials they would fail. Raises `UserError` if a parameter is no
+    setting, or a value is refused whatever the others are.
     """
     accepted: dict[str, list[Value]] = {parameter.name: [] for parameter in space}
     refused: list[tuple[dict[str, Value], str]] = []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, file_lock
+from kerasseg.files import file_lock, write_text
 from kerasseg.run import read_history
 from kerasseg.tensorflow_setup import start_tensorflow
 from kerasseg.tuning.trial_process import TrialOutcome, training_so_far
@@ -116,8 +116,7 @@ def _prepare_run_folder(run: Path, experiment: Experiment, continue_from: str | 
         raise UserError(f"{before}: the run that this trial goes on from is gone.")
     shutil.copytree(before, run, ignore=shutil.ignore_patterns("config.yaml", "summary.json", ".*"))
     # The config comes last: a folder that has one can be resumed.
-    with atomic_write(run / "config.yaml", "search.root") as temporary:
-        temporary.write_text(dump_experiment(experiment), encoding="utf-8")
+    write_text(run / "config.yaml", dump_experiment(experiment), "search.root")
 
 
 def _training_so_far(run: Path, job: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import dump_experiment
-from kerasseg.files import atomic_write
+from kerasseg.files import write_json, write_text
 from kerasseg.run import read_history
 
 _COMMAND = (sys.executable, "-m", "kerasseg.tuning.trial")
@@ -56,10 +56,8 @@ class TrialJob:
         names = ("last_epoch", "objective", "direction", "deadline")
         order = {name: getattr(self, name) for name in names}
         order["continue_from"] = str(self.continue_from) if self.continue_from else None
-        contents = {"config.yaml": dump_experiment(self.experiment), "job.json": json.dumps(order)}
-        for name, text in contents.items():
-            with atomic_write(self.folder / name, "search.root") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_text(self.folder / "config.yaml", dump_experiment(self.experiment), "search.root")
+        write_json(self.folder / "job.json", order, "search.root")
 
 
 @dataclass
@@ -84,8 +82,7 @@ class TrialOutcome:
 
     def write(self, folder: Path) -> None:
         """Write `result.json` into the job's folder."""
-        with atomic_write(folder / "result.json", "search.root") as temporary:
-            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        write_json(folder / "result.json", asdict(self), "search.root")
 
 
 def run_in_process(

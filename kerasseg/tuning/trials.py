@@ -1,6 +1,5 @@
 """The trials of a search: their records, `trials/<number>.json`, and how a worker runs one."""
 
-import json
 import math
 import os
 import shutil
@@ -16,7 +15,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write
+from kerasseg.files import write_json
 from kerasseg.tuning.search import Search
 from kerasseg.tuning.space import plain_values, with_values
 from kerasseg.tuning.trial_process import (
@@ -178,8 +177,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
     """Write the record of a trial into the folder of its search."""
     path = record_path(folder, record.trial_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, "search.root") as temporary:
-        temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    write_json(path, asdict(record), "search.root")
 
 
 def read_record(path: Path) -> TrialRecord:

@@ -61,9 +61,7 @@ def sam(settings: ModelSettings, input_channels: int) -> keras.Model:
 
     The image encoder follows the current dtype policy, the rest computes in float32. The prompt
     encoder is frozen, and the image encoder but for `model.sam.lora_rank` and `trained_blocks`.
-
-    Raises:
-        UserError: `input_channels` is neither 1 nor 3, or the weights cannot be had.
+    Raises `UserError` if `input_channels` is neither 1 nor 3, or the weights cannot be had.
     """
     own = settings.sam
     if input_channels not in (1, 3):

@@ -81,10 +81,8 @@ def assign_tensors(
     """Give every weight of the layers the tensor of its name; none may be left over or missing.
 
     The position embedding, and the relative positions of blocks without windows, are interpolated
-    where the side of the image is another one. Nothing is assigned unless everything fits.
-
-    Raises:
-        UserError: A tensor is missing, left over, or of another shape.
+    where the side of the image is another one. Nothing is assigned unless everything fits. Raises
+    `UserError` if a tensor is missing, left over, or of another shape.
     """
     weights = dict(named_weights(layers))
     counters = {name for name in tensors if name.endswith(".num_batches_tracked")}
@@ -182,8 +180,7 @@ def _fold_normalisation(encoder: keras.layers.Layer) -> None:
 def load_run(network: keras.Model, path: Path) -> None:
     """Copy encoders and decoder of the best network of a run, or of a .keras file.
 
-    Raises:
-        UserError: There is no such file, or its layers have other sizes.
+    Raises `UserError` if there is no such file, or its layers have other sizes.
     """
     file = path if path.suffix == ".keras" else path / CHECKPOINT
     if not file.is_file():

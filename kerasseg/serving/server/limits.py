@@ -162,10 +162,8 @@ def inflate_volume(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the inputs of `segment_bytes` with plain bytes instead of gzip.
 
     TensorFlow's operation for gzip knows no limit of memory, this one does. Whether the bytes are
-    exactly those of the shape, the graph checks.
-
-    Raises:
-        Refusal: If the bytes are no gzip, or hold more than the shape claims.
+    exactly those of the shape, the graph checks. Raises `Refusal` if the bytes are no gzip, or hold
+    more than the shape claims.
     """
     if inputs["compression"].item() != b"gzip":
         return dict(inputs)

@@ -64,8 +64,7 @@ class LoadedVersion:
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of checked inputs.
 
-        Raises:
-            Refusal: With the graph's own sentence where the graph refuses or fails.
+        Raises `Refusal` with the graph's own sentence where the graph refuses or fails.
         """
         if signature == "segment_bytes":
             inputs = inflate_volume(inputs)

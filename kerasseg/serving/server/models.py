@@ -171,8 +171,7 @@ class ServedModel:
     def get(self, version: int | None) -> Any:
         """Return the loaded version; it stays in memory as long as somebody holds it.
 
-        Raises:
-            Refusal: If another version is asked for, or none can answer yet or at all.
+        Raises `Refusal` if another version is asked for, or none can answer yet or at all.
         """
         current = self._current  # another thread may replace it
         if current is not None and version in (None, current.version):
@@ -356,8 +355,7 @@ class WorkQueue:
     def put(self, task: Callable[[], Any]) -> Future:
         """Let `task` wait for its turn; `Future.cancel` takes it out again.
 
-        Raises:
-            Refusal: If the queue is full or the server is being stopped.
+        Raises `Refusal` if the queue is full or the server is being stopped.
         """
         future: Future = Future()
         with self._changed:
@@ -405,9 +403,8 @@ class WorkQueue:
 def wait(future: Future, seconds: float) -> Any:
     """Return the result of a task.
 
-    Raises:
-        Refusal: After `seconds`. A task that runs by then cannot be stopped; one that waits is
-            taken out of the queue.
+    Raises `Refusal` after `seconds`. A task that runs by then cannot be stopped; one that waits is
+    taken out of the queue.
     """
     try:
         return future.result(max(seconds, 0))

@@ -90,8 +90,7 @@ class Requests:
     async def resize(self, held: Held, size: int) -> None:
         """Let a request have `size` bytes of memory, when there is room for more than it has.
 
-        Raises:
-            Refusal: If there is none within `Limits.silent_seconds`.
+        Raises `Refusal` if there is none within `Limits.silent_seconds`.
         """
         if size <= held.size or self._fits(held, size):
             held.size = size
@@ -115,11 +114,8 @@ class Requests:
     ) -> Result:
         """Return what comes of a step that is the client's: its next bytes, or reading the answer.
 
-        Args:
-            seconds: How long it may take, instead of `Limits.silent_seconds`.
-
-        Raises:
-            Refusal: After that time, and if the request has to make room for others.
+        It may take `seconds`, instead of `Limits.silent_seconds`. Raises `Refusal` after that time,
+        and if the request has to make room for others.
         """
         most = self._limits.silent_seconds if seconds is None else max(seconds, 0)
         held.since = asyncio.get_running_loop().time()
@@ -145,8 +141,7 @@ class Requests:
     async def compute(self, held: Held, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, which runs in a thread.
 
-        Raises:
-            Refusal: If as many requests are computed already as may be.
+        Raises `Refusal` if as many requests are computed already as may be.
         """
         if not self._places:
             raise Refusal(

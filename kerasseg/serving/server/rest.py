@@ -184,8 +184,7 @@ def _json_turn(until: float) -> Iterator[None]:
 def parse_body(body: bytes, limits: Limits) -> dict[str, Any]:
     """Return the request's JSON object.
 
-    Raises:
-        Refusal: For a body that is no such object, or has too many values for the memory.
+    Raises `Refusal` for a body that is no such object, or has too many values for the memory.
     """
     values, lists = body.count(b","), body.count(b"[") + body.count(b"{")
     if values > limits.json_values or lists > limits.json_lists:
@@ -217,10 +216,8 @@ def read_inputs(parsed: dict[str, Any], specs: Mapping[str, Spec]) -> dict[str, 
     """Return the inputs of a request as arrays of the signature's types.
 
     `inputs` holds every tensor by its name, or the only one alone. `instances` holds a list of
-    rows, each the only tensor or all by their names; the rows are stacked.
-
-    Raises:
-        Refusal: For values of another type, rows of different shapes, and unknown names.
+    rows, each the only tensor or all by their names; the rows are stacked. Raises `Refusal` for
+    values of another type, rows of different shapes, and unknown names.
     """
     if "inputs" in parsed:
         columns = _by_name(parsed["inputs"], specs)
@@ -298,11 +295,8 @@ def _is_binary(value: Any) -> bool:
 def write_outputs(outputs: Mapping[str, np.ndarray], rows: int | None) -> dict[str, Any]:
     """Return the answer's JSON object; a single output stands there without its name.
 
-    Args:
-        rows: How many `instances` the request had; None if it had `inputs`.
-
-    Raises:
-        Refusal: If an output has another number of rows.
+    `rows` is how many `instances` the request had; None if it had `inputs`. Raises `Refusal` if an
+    output has another number of rows.
     """
     for name, array in outputs.items():
         if rows is not None and (not array.ndim or array.shape[0] != rows):

@@ -130,10 +130,7 @@ def parameter_importance(encoded: Encoded, seed: int = 0) -> Importance:
     trials. On the trials that were not drawn, the values of one setting are shuffled. The growth of
     the squared error over twice the variance of the scores is the setting's share, since shuffling
     a cause of variance V adds an error of 2 V (Gregorutti et al. 2017). At 0 and below, no effect
-    was seen.
-
-    Args:
-        encoded: The compared trials, at least `FEWEST_TRIALS`.
+    was seen. `encoded` are the compared trials, at least `FEWEST_TRIALS`.
     """
     generator = np.random.default_rng(seed)
     count, columns = encoded.table.shape

@@ -233,10 +233,7 @@ def score_colours(
     """Return a colour map and its scale, on which good scores are bright.
 
     The scale begins at the worse quartile: one trial that learnt nothing would leave all others in
-    one colour.
-
-    Args:
-        scores: Scores to cover; by default those of the search.
+    one colour. `scores` are those to cover, by default those of the search.
     """
     scores = (search.scores if scores is None else scores) or [0.0]
     best, worst = (max, min) if search.direction == "max" else (min, max)

@@ -96,9 +96,8 @@ class SearchResults:
 def read_search(folder: Path) -> SearchResults:
     """Read `search.yaml` and `trials/*.json` of a search that runs or has ended.
 
-    Raises:
-        UserError: If the folder is not that of a search, if it has no trial yet, or if a file
-            cannot be understood. The message names the file.
+    Raises `UserError` if the folder is not that of a search, if it has no trial yet, or if a file
+    cannot be understood. The message names the file.
     """
     if not folder.is_dir():
         raise UserError(

@@ -316,8 +316,7 @@ def score_range(search: SearchResults) -> tuple[float, float]:
 def score_limits(search: SearchResults) -> tuple[float, float] | None:
     """Return the limits of an axis of scores, with room below for trials without a score.
 
-    Returns:
-        Lower and upper limit, or None if no trial has a score.
+    Returns lower and upper limit, or None if no trial has a score.
     """
     if not search.scores:
         return None
@@ -334,8 +333,7 @@ def objective_label(search: SearchResults) -> str:
 def epoch_colours(search: SearchResults) -> dict[int | None, tuple[float, float, float, float]]:
     """Return a blue for each number of epochs that the tuner asked for, dark for many.
 
-    Returns:
-        Epochs -> RGBA; empty if all trials have the same number of epochs.
+    Returns epochs -> RGBA; empty if all trials have the same number of epochs.
     """
     lengths = search.planned_epochs
     if len(lengths) < 2:

@@ -1,6 +1,5 @@
 """`kerasseg tune-report DIR`: the page of a search, its figures and `trials.csv`."""
 
-import csv
 import json
 from collections.abc import Iterator
 from importlib import metadata
@@ -9,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kerasseg import __version__
-from kerasseg.files import atomic_write, make_folder, spreadsheet_row
+from kerasseg.files import make_folder, write_csv
 from kerasseg.page import Drawing, write_figures, write_page
 from kerasseg.progress import track
 from kerasseg.tuning.report import parameter_figures, score_figures
@@ -40,13 +39,8 @@ _PACKAGES = ("keras-tuner", "keras", "tensorflow", "scikit-learn", "numpy", "mat
 def write_tune_report(folder: Path) -> Path:
     """Write the page of a search, `trials.csv` and `figures/` into the search's folder.
 
-    The search may still run.
-
-    Returns:
-        The path of `tune_report.html`, which contains its figures.
-
-    Raises:
-        UserError: If the search cannot be read or its folder cannot be written to.
+    The search may still run. Returns the path of `tune_report.html`, which contains its figures.
+    Raises `UserError` if the search cannot be read or its folder cannot be written to.
     """
     search = read_search(folder)
     make_folder(folder / "figures", _SETTING)
@@ -134,16 +128,11 @@ def write_trials_csv(path: Path, search: SearchResults) -> None:
     JSON, times are unix seconds, and several runs are separated by spaces.
     """
     rows = [_cells(trial, search) for trial in search.trials]
-    with (
-        atomic_write(path, _SETTING) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(rows[0])
-        for row in rows:
-            values = row.values()
-            cells = [json.dumps(v) if isinstance(v, bool | list | dict) else v for v in values]
-            writer.writerow(spreadsheet_row(cells))
+    cells = [
+        [json.dumps(v) if isinstance(v, bool | list | dict) else v for v in row.values()]
+        for row in rows
+    ]
+    write_csv(path, [rows[0], *cells], _SETTING)
 
 
 def _cells(trial: TrialRecord, search: SearchResults) -> dict[str, Any]:
