@@ -31,7 +31,8 @@ def file_lock(
 ) -> Iterator[None]:
     """Hold a lock file; while another process holds it, say which one and wait.
 
-    The operating system ends the lock together with its process, however that ends.
+    The operating system ends the lock together with its process, however that ends. Raises
+    `UserError` if the file cannot be made, or another process holds it for longer than `wait`.
 
     Args:
         path: Lock file. It is made together with its folder, and stays there.
@@ -39,9 +40,6 @@ def file_lock(
         setting: The setting that would move the file elsewhere ("records.root").
         wait: Seconds to wait at most; 0 refuses at once.
         refusal: What the user is told when the time is over.
-
-    Raises:
-        UserError: The file cannot be made, or another process holds it for longer than `wait`.
     """
     with _locked_file(path, setting, wait, refusal) as file:
         # A full disk is no reason to stop here: others only learn less about who holds the lock.

@@ -101,13 +101,12 @@ def write_figures(
 ) -> dict[str, list[dict[str, str]]]:
     """Write each figure as `<name>.png`, one after the other so that only one is in memory.
 
+    Returns, by section, what the templates need to show the figures.
+
     Args:
         folder: Existing folder of the PNG files.
         drawings: The figures, in the order of the page.
         setting: The option that an error message names, such as `--output`.
-
-    Returns:
-        By section, what the templates need to show the figures.
     """
     sections: dict[str, list[dict[str, str]]] = {}
     for drawing in drawings:
@@ -130,15 +129,12 @@ def write_page(
     """Fill in a template of `kerasseg/templates` and write the page.
 
     The filters `number`, `interval`, `significant`, `percent` and `metric` are there in every
-    template.
+    template. Returns `path`.
 
     Args:
         setting: The option that an error message names, such as `--output`.
         filters: More filters of this template.
         **values: What the template shows. A name that it needs and does not get is an error.
-
-    Returns:
-        `path`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

@@ -160,12 +160,11 @@ def find_weights(known: KnownWeights) -> Path | None:
 def packaged_file(name: str, setting: str) -> Path:
     """Return the file of weights that a Python package holds, or that lies in Keras's cache.
 
+    Raises `UserError` if it is not on this machine, or is not the file that is known.
+
     Args:
         name: A name in `KNOWN_WEIGHTS` that has a package.
         setting: The setting that may name a path instead, for the messages.
-
-    Raises:
-        UserError: It is not on this machine, or is not the file that is known.
     """
     known = KNOWN_WEIGHTS[name]
     path = find_weights(known)

@@ -215,15 +215,14 @@ class Run:
 def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = True) -> Run:
     """Read a run folder.
 
+    Raises `UserError` if `folder` does not exist, is not a run folder, or has no checkpoint, or one
+    of its settings cannot be understood.
+
     Args:
         folder: the run folder.
         overrides: settings that differ from those of the run, such as
             "evaluation.flips=[width]"; any of `postprocessing` replace what was tuned.
         trained: whether there must be a checkpoint; else tuned post-processing is not read.
-
-    Raises:
-        UserError: `folder` does not exist, is not a run folder, or has no checkpoint, or one of
-            its settings cannot be understood.
     """
     config = folder / "config.yaml"
     if not config.is_file():

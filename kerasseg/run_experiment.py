@@ -68,6 +68,9 @@ def run_experiment(
 ) -> Path | None:
     """Convert the scans where needed, train, evaluate whole volumes and write a report.
 
+    Returns the run folder. With several machines only the chief writes one and evaluates; the
+    others return None. Raises `UserError` for anything that the user can mend.
+
     Args:
         resume: Go on with the newest run of this name.
         devices: What to compute on; chosen by `experiment.training` if not given.
@@ -75,13 +78,6 @@ def run_experiment(
             learning rate's schedule stays that of all epochs.
         evaluated: False: segment no whole volumes and write no report.
         extra_callbacks: Callbacks besides those of `training.callbacks`.
-
-    Returns:
-        The run folder. With several machines only the chief writes one and evaluates; the others
-        return None.
-
-    Raises:
-        UserError: For anything that the user can mend.
     """
     started = time.monotonic()
     devices = devices or choose_devices(experiment.training)

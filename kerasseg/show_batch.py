@@ -50,14 +50,12 @@ def show_batch(
     """Draw the first training patches of an epoch into a PNG file.
 
     The patches are cut in the same places with and without augmentation. The scans are converted
-    first if that was not done yet.
+    first if that was not done yet. Raises `UserError` if the scans cannot be converted or the file
+    cannot be written.
 
     Args:
         epoch: The epoch, counted from 1.
         seed: Seed of the run; by default `run.seed`.
-
-    Raises:
-        UserError: If the scans cannot be converted or the file cannot be written.
     """
     seed = experiment.run.seed if seed is None else seed
     pairs = _read_pairs(experiment, examples, epoch, seed)

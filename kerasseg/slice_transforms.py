@@ -60,7 +60,6 @@ REFUSED: Final = MappingProxyType(
 ONE_CHANNEL: Final = frozenset({"CLAHE", "ColorJitter", "Equalize"})
 """Right for one channel; of three they take them for colours, and others they refuse."""
 
-
 _OF_PYTORCH: Final = frozenset({"ToTensorV2", "ToTensor3D"})
 """Albumentations has them only where PyTorch happens to be installed."""
 

@@ -86,6 +86,7 @@ def start_tensorflow(
 
     Standard error is caught only while TensorFlow is imported and while it finds out that there is
     no GPU. While GPUs start and machines join it is not: the last words of a crash must be seen.
+    Returns what `prepare` returns, or None.
 
     Args:
         prepare: Called before TensorFlow computes anything: only then can devices be hidden and
@@ -93,9 +94,6 @@ def start_tensorflow(
         hide_optional_packages: Keep the packages that Keras imports only where they are installed
             out of this process, unless they are imported already. They can be imported afterwards,
             but Keras goes on without them: this is for processes that only train.
-
-    Returns:
-        What `prepare` returns, or None.
     """
     with _without_notices():
         with _not_installed(_OPTIONAL_PACKAGES if hide_optional_packages else ()):

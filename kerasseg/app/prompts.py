@@ -42,14 +42,13 @@ class Prompter:
     def answer(self, scan: Scan, number: int, corners: Sequence[Place]) -> np.ndarray:
         """Return the mask (h, w) of what lies at a point, or in a box, of an axial slice.
 
+        Raises `UserError` if the scan lacks a modality of the run, or a corner lies outside of it.
+
         Args:
             scan: The scan. The slice's embedding is stored in its folder, and read from there the
                 next time.
             number: The number of the run.
             corners: One voxel (d, h, w), or two opposite corners of a box on one slice.
-
-        Raises:
-            UserError: If the scan lacks a modality of the run, or a corner lies outside of it.
         """
         shape = scan.case.image.shape[:3]
         inside = all(0 <= at < n for c in corners for at, n in zip(c, shape, strict=True))

@@ -72,13 +72,12 @@ def serve_app(
 ) -> None:
     """Serve the page until SIGTERM or Ctrl-C; files of visitors are removed at the end.
 
+    Raises `UserError` for a run that cannot be read, a port that is taken, an address that is open
+    to others without `token` or `public`, and a missing extra.
+
     Args:
         say: Called with each line for the person who watches the server.
         wrap: Called with the page's FastAPI application; returns the one that is served.
-
-    Raises:
-        UserError: For a run that cannot be read, a port that is taken, an address that is open to
-            others without `token` or `public`, and a missing extra.
     """
     address.check()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

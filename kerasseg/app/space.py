@@ -41,19 +41,16 @@ _OF_SCANS: Final = ("packages", "voxel_sizes", "intensities")
 def write_space(folders: Sequence[Path], output: Path, sdk: Sdk) -> list[str]:
     """Write a Space that offers run folders on the page.
 
+    Returns the names of the files and folders that were written. Raises `UserError` for a run that
+    cannot be used, packages that are missing here, and an output that holds something else or
+    cannot be written.
+
     Args:
         folders: The run folders. Only what a prediction needs of them is copied, without absolute
             paths of this machine.
         output: A new or empty folder, or an earlier Space, which is replaced.
         sdk: Whether Hugging Face builds a Dockerfile, or starts Gradio, which shows the page in a
             frame.
-
-    Returns:
-        The names of the files and folders that were written.
-
-    Raises:
-        UserError: For a run that cannot be used, packages that are missing here, and an output
-            that holds something else or cannot be written.
     """
     runs = [read_run(folder) for folder in folders]
     names = [run.folder.resolve().name for run in runs]

@@ -244,13 +244,12 @@ def describe_tray(session: Session) -> list[dict[str, Any]]:
 def make_scan(session: Session, data: DataSettings, roles: Mapping[str, str]) -> Scan:
     """Make a scan of the files in the tray, and empty it.
 
+    Raises `UserError` or `Refusal` if the files are not one scan.
+
     Args:
         session: The session.
         data: Section `data` of the run that is to predict the scan first.
         roles: Name -> the role that the visitor chose for a NIfTI file.
-
-    Raises:
-        UserError, Refusal: The files are not one scan.
     """
     with session.lock:
         for name, role in roles.items():

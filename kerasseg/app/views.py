@@ -98,8 +98,7 @@ def _kinds(truth: np.ndarray, label: np.ndarray) -> np.ndarray:
 def read_drawing(job: Job, body: bytes) -> None:
     """Take a label that was drawn in the browser, as NIfTI on the grid of the scan's files.
 
-    Raises:
-        UserError, Refusal: It is no label of this scan.
+    Raises `UserError` or `Refusal` if it is no label of this scan.
     """
     _finished(job)
     path = job.folder / "drawing.nii"

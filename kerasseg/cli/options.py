@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from kerasseg.config.experiment import Experiment
     from kerasseg.prediction.predict_files import Outcome
 
-
 FOUND_ERRORS = 1
 """Exit code if `verify` found an error or a case of `predict` failed."""
-
 
 Layout = Literal["brats_nifti", "nnunet", "msd", "nifti", "brats_h5", "lgg", "image_pairs"]
 Combine = Literal["mean", "vote"]

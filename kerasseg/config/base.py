@@ -97,13 +97,12 @@ def name_or_path(setting: str, names: Iterable[str], kind: str) -> Callable[[Any
 def import_object(setting: str, path: str, kind: str, base: type | None = None) -> Any:
     """Import what a setting names by its import path.
 
+    Raises `UserError` if it cannot be imported, or is something else.
+
     Args:
         path: The import path, such as keras.callbacks.CSVLogger.
         kind: What it should be, for messages, such as "a function".
         base: The class that it must be an instance of; None: it must be callable.
-
-    Raises:
-        UserError: It cannot be imported, or is something else.
     """
     module, _, name = path.rpartition(".")
     try:

@@ -114,13 +114,12 @@ def parse_yaml(text: str) -> Any:
 def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment from a YAML file, then apply overrides in order.
 
+    Raises `UserError` if a setting is wrong. The message names file or override, the key, what was
+    found, what is allowed and, for an unknown key, the nearest known one.
+
     Args:
         path: The file, or the name of a ready config; without one the defaults stand.
         overrides: `section.key=value` texts.
-
-    Raises:
-        UserError: A setting is wrong. The message names file or override, the key, what was
-            found, what is allowed and, for an unknown key, the nearest known one.
     """
     values = {} if path is None else read_yaml(Path(path))
     optimizer = values.get("optimizer")

@@ -262,7 +262,6 @@ _LIMITS = {
     "maxLength": "at most {} long",
 }
 
-
 _CHARACTERS = {
     r"^[\w][\w.-]*$": "letters, digits, _, . and -",
     r"^[A-Za-z0-9]+$": "letters and digits",

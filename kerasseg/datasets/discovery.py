@@ -34,7 +34,6 @@ _TIME_POINT = re.compile(
 """Names of a scan that is one of several of a patient; the first group that is there is the
 patient. A patient's own name has a number in it."""
 
-
 _ONE_OF_SEVERAL = re.compile(r"(?P<patient>[^\d]*\d[A-Za-z0-9]*)(?:[-_. ].+)?")
 _NO_PATIENT = re.compile(r"brats\d+_|tcga-\w\w-\w{4}$", re.IGNORECASE)
 _MOST_SCANS = 30

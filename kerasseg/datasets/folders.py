@@ -8,7 +8,6 @@ from kerasseg.errors import UserError
 
 _NOT_DATA = ("__MACOSX", ".git", ".ipynb_checkpoints")
 
-
 _NIFTI = (".nii", ".nii.gz")
 
 

@@ -94,8 +94,9 @@ def find_inputs(
     """Find every case in files and folders, at any depth, without opening them.
 
     Where files of several kinds lie, those of the kind of `data.layout` are taken, else NIfTI
-    before HDF5 before pictures. Segmentations are passed over. A mistake in one case makes a
-    broken source of it.
+    before HDF5 before pictures. Segmentations are passed over. A mistake in one case makes a broken
+    source of it. Returns the inputs, sorted by case id. Raises `UserError` if there is no case at
+    all, or there are pictures and `modalities` are not channels of pictures.
 
     Args:
         paths: Files and folders.
@@ -103,13 +104,6 @@ def find_inputs(
             `files`, `pairs`, `h5_image_channels` and `h5_slices` say how its own files lay.
         layout: A name of `data.layout` but phantom, to be taken instead of guessing it.
         leave_out: A folder that is passed over, such as that of the predictions.
-
-    Returns:
-        The inputs, sorted by case id.
-
-    Raises:
-        UserError: There is no case at all, or there are pictures and `modalities` are not channels
-            of pictures.
     """
     files = _files(paths, leave_out)
     for suffixes, find in _finders(data, layout):

@@ -40,7 +40,6 @@ _NAMES = (
 """Names that dataset.json files give to labels. The first that fits counts, so that a
 non-enhancing tumour is not taken for an enhancing one."""
 
-
 _FOUR = (
     " From BraTS 2024 on 4 is the resection cavity (data.label_map={0: 0, 1: 1, 2: 2, 3: 3, 4: 0} "
     "makes it background), in the paediatric data edema."
@@ -151,20 +150,16 @@ def label_ids(
     """Choose the ids that a predicted label is written with.
 
     Tumour of any kind (target binary) is 1, or what `data.label_map` has for it. Otherwise the
-    first of these counts that says anything: `convention`, the run's `data.label_map`, the
-    input's own files, the layout that the run was trained on.
+    first of these counts that says anything: `convention`, the run's `data.label_map`, the input's
+    own files, the layout that the run was trained on. Returns canonical id -> the id that is
+    written. Raises `UserError` if `data.label_map` lacks an id, or one id is given for three
+    classes.
 
     Args:
         convention: What `--labels` says, see `parse_ids`, or None.
         data: Section `data` of the run.
         target: What the run predicts, a key of `anatomy.TARGETS`.
         of_input: The ids that the input's files speak of (`read_label_ids`), or None.
-
-    Returns:
-        Canonical id -> the id that is written.
-
-    Raises:
-        UserError: `data.label_map` lacks an id, or one id is given for three classes.
     """
     own = inverse(data.label_map) if data.label_map else None
     asked = parse_ids(convention) if convention is not None else None
@@ -194,12 +189,11 @@ def label_ids(
 def own_label(label: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
     """Replace canonical ids by a data set's own.
 
+    Returns the own ids, in the smallest unsigned dtype that holds them.
+
     Args:
         label: Canonical ids, of any shape.
         ids: Canonical id -> own id.
-
-    Returns:
-        The own ids, in the smallest unsigned dtype that holds them.
     """
     table = np.zeros(max(ids) + 1, np.min_scalar_type(max(ids.values())))
     for canonical, own in ids.items():

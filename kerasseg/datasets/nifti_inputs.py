@@ -26,7 +26,6 @@ NO_SCAN = re.compile(r"(^|[_.-])(seg|segm|segmentation|labels?|[a-z]*mask)\.nii"
 _TIME_UNITS = {8: "s", 16: "ms", 24: "µs"}
 """The bits of a header's xyzt_units that say in which unit time points are apart."""
 
-
 _NAMED, _NUMBERS, _STACKED = "named", "numbers", "stacked"
 _FORMS = (_NAMED, _NUMBERS, _STACKED)
 

@@ -128,16 +128,13 @@ def gather_files(files: Sequence[Path], folder: Path, setting: str) -> list[Path
     """Put the files of several evaluations into one folder.
 
     `…/labels/a.nii.gz` becomes `folder/labels/a.nii.gz`, and so on: a hard link, which takes no
-    space, or a copy where the file system has none. Raises `UserError` where one cannot be
-    written.
+    space, or a copy where the file system has none. Raises `UserError` where one cannot be written.
+    Returns the new paths.
 
     Args:
         files: files in folders `labels` and `probabilities`.
         folder: the new folder.
         setting: the option that error messages name.
-
-    Returns:
-        The new paths.
     """
     result = []
     for path in files:
@@ -161,12 +158,11 @@ def remove_older_files(
 ) -> list[str]:
     """Remove files of cases that this evaluation does not have, so that files and tables agree.
 
+    Returns a warning for each kind that an earlier evaluation has left.
+
     Args:
         kinds: the kinds that this evaluation has written; others are left as they are.
         setting: the option that error messages name.
-
-    Returns:
-        A warning for each kind that an earlier evaluation has left.
     """
     warnings = []
     for kind in KINDS:

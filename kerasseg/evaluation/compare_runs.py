@@ -54,17 +54,14 @@ ImageOf = Callable[[str], np.ndarray | None]
 def compare_runs(runs: Sequence[Run], split: str, output: Path) -> Path:
     """Evaluate two or more runs and write one page about them.
 
+    Returns the page. Raises `UserError` if there are fewer than two runs, or they have no case or
+    no class in common.
+
     Args:
         runs: the runs; the first is what the others are compared with, and all are scored by its
             section `metrics`. A run may be there again with other overrides.
         split: side of their split, one of `SIDES`.
         output: where tables, figures and the page are written.
-
-    Returns:
-        The page.
-
-    Raises:
-        UserError: there are fewer than two runs, or they have no case or no class in common.
     """
     if len({(run.folder.resolve(), run.overrides) for run in runs}) < max(2, len(runs)):
         raise UserError(

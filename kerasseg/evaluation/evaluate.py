@@ -65,15 +65,14 @@ def score_cases(
 ) -> dict[str, Results]:
     """Segment cases, score them by every metric, and write their label maps into `files`.
 
+    Returns side of the split -> the results of its cases, of the whole scans on the store's grid.
+
     Args:
         predictor: a network, or several as one.
         store: the record store that holds the cases.
         cases: side of the split -> case ids.
         settings: section `metrics` of the config.
         files: where label maps and probabilities are written, if they are.
-
-    Returns:
-        Side of the split -> the results of its cases, of the whole scans on the store's grid.
     """
     prompt = predictor.prompt
     results = {split: Results(predictor.target, settings, prompt) for split in cases}

@@ -56,7 +56,7 @@ def evaluate_files(
     """Compare the files of two folders, one pair in memory at a time.
 
     Of pictures, such as masks of slices in PNG, every value but 0 is tumour, unless `labels` says
-    otherwise.
+    otherwise. Returns the page. Raises `UserError` if files are missing or do not fit together.
 
     Args:
         predictions: folder of predicted segmentations.
@@ -65,12 +65,6 @@ def evaluate_files(
         labels: `--labels`, as of `parse_labels`.
         settings: section `metrics`, or None for its defaults.
         images: folder of scans of the same names, to be drawn below the outlines.
-
-    Returns:
-        The page.
-
-    Raises:
-        UserError: files are missing or do not fit together.
     """
     label_map, target = parse_labels(labels)
     pairs = find_pairs(predictions, truths)
@@ -160,16 +154,15 @@ def read_pair(
 ) -> CasePair:
     """Read the two files of a case, with axes (D, H, W).
 
+    Raises `UserError` if the files differ in shape, voxel size or place in space, or hold a label
+    value that is not in `label_map`, or a 4 where another file has a 3; or no head has voxels of
+    their size, so that distances and volumes would be wrong.
+
     Args:
         label_map: label value in the files -> canonical label.
         target: a key of `anatomy.TARGETS`.
         enhancing: which of the labels 3 and 4 occurred, and in which file; those of this pair are
             added. None if the user said what they are.
-
-    Raises:
-        UserError: the files differ in shape, voxel size or place in space, or hold a label value
-            that is not in `label_map`, or a 4 where another file has a 3; or no head has voxels
-            of their size, so that distances and volumes would be wrong.
     """
     truth, grid = _read(pair.truth, label_map)
     prediction, other = _read(pair.prediction, label_map)

@@ -45,19 +45,14 @@ _PROMPTED = (
 def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) -> list[Path]:
     """Write `RUN/evaluation_<split>/` for each run; of settings that differ a folder of its own.
 
-    The validation cases of several folds are also put together, as every case was then predicted
-    by a network that had not seen it: `<run.name>_out_of_fold/` beside the runs.
+    The validation cases of several folds are also put together, as every case was then predicted by
+    a network that had not seen it: `<run.name>_out_of_fold/` beside the runs. Returns the pages.
+    Raises `UserError` if a run cannot be evaluated; where its split lacks the side, before any is.
 
     Args:
         runs: the runs; the folder of one that was read with overrides has their names behind it.
         split: side of their split, one of `SIDES`.
         save: what is written of every case besides its scores, into folders of these names.
-
-    Returns:
-        The pages.
-
-    Raises:
-        UserError: a run cannot be evaluated; where its split lacks the side, before any is.
     """
     for run in runs:
         run.case_ids(split)
@@ -124,12 +119,11 @@ def write_training_report(
 ) -> Path:
     """Write what a training leaves in its run folder: scores, summary, figures and their page.
 
+    Returns the page, `report.html`.
+
     Args:
         results: side of the split -> the results of its cases.
         summary: what `summary.json` holds, with what `evaluation_summary` gives.
-
-    Returns:
-        The page, `report.html`.
     """
     provenance = replace(
         _provenance_of_run(run, store, summary),
@@ -284,7 +278,7 @@ def evaluate_ensemble(
     """Score several runs as one model: folds, seeds and networks, 2-D and 3-D, of one store.
 
     A case is scored where every run has it on this side of its split, as no network may have been
-    trained on it.
+    trained on it. Returns the page. Raises `UserError` if the runs do not go together.
 
     Args:
         runs: the runs.
@@ -292,12 +286,6 @@ def evaluate_ensemble(
         combine: whether probabilities are averaged, or masks vote.
         output: where tables, figures and the page are written.
         save: what is written of every case besides its scores, into folders of these names.
-
-    Returns:
-        The page.
-
-    Raises:
-        UserError: the runs do not go together.
     """
     if len({run.folder.resolve() for run in runs}) < max(2, len(runs)):
         raise UserError("--ensemble: name two or more different run folders.")

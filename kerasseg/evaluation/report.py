@@ -120,6 +120,8 @@ def write_report(
 ) -> Path:
     """Write `metrics.csv`, `summary.json`, `figures/` and the page that holds the figures.
 
+    Returns the page, `report.html`.
+
     Args:
         folder: where they are written; it is made if it is missing.
         results: side of the split -> the results of its cases.
@@ -127,9 +129,6 @@ def write_report(
         provenance: where cases and predictions come from.
         drawings: the figures of the page, drawn one after the other.
         setting: the option that error messages name, such as `--output`.
-
-    Returns:
-        The page, `report.html`.
     """
     make_folder(folder / "figures", setting)
     results = {name: found for name, found in results.items() if found.scores}

@@ -180,15 +180,14 @@ def score_case(
 ) -> CaseScore:
     """Compare the truth of a case with its prediction.
 
+    Raises `ValueError` if a metric other than Dice has no spacing.
+
     Args:
         label: canonical labels (D, H, W).
         masks: predicted masks (D, H, W, K), one per channel of the target.
         target: a key of `anatomy.TARGETS`.
         spacing: voxel size (D, H, W) in mm; only Dice can do without it.
         settings: which metrics are measured, and how.
-
-    Raises:
-        ValueError: a metric other than Dice has no spacing.
     """
     if spacing is None and settings.metrics != DICE_ALONE.metrics:
         raise ValueError("metrics beside Dice need the spacing in mm")

@@ -14,7 +14,6 @@ from kerasseg.metrics.statistics import MeanInterval, bootstrap_mean
 Means = dict[str, dict[str, MeanInterval]]
 """Class, or `mean` over the channels -> metric -> mean over cases and its interval."""
 
-
 _SHARES = frozenset(
     ("dice", "iou", "precision", "recall", "specificity", "surface_dice", "lesion_wise_dice")
 )

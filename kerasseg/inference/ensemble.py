@@ -37,7 +37,8 @@ class Ensemble:
     """The mean of several predictors' probabilities, or the majority of their masks.
 
     Runs, folds and architectures may be mixed, 2-D and 3-D too. Only one predictor's probabilities
-    are in memory at a time.
+    are in memory at a time. Raises `UserError` if there is no predictor, or they have several
+    targets.
 
     Args:
         predictors: at least one, all of one target.
@@ -46,9 +47,6 @@ class Ensemble:
         threshold: mean from which a voxel belongs to a channel of a sigmoid target; for votes it
             is a half, and a softmax target takes the most probable channel.
         postprocessing: post-processing of the ensemble's masks.
-
-    Raises:
-        UserError: there is no predictor, or they have several targets.
     """
 
     def __init__(

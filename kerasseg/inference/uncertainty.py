@@ -28,13 +28,12 @@ class Uncertainty:
 def uncertainty(members: Iterable[np.ndarray], target: str) -> Uncertainty:
     """Compute mean, entropy and variance with one member in memory at a time (Welford 1962).
 
+    Raises `ValueError` if there is no member.
+
     Args:
         members: probabilities (D, H, W, K) of each member: `Predictor.members`, one for each
             orientation of the test-time augmentation, or `Ensemble.members`.
         target: a key of `anatomy.TARGETS`, whose channels the K are.
-
-    Raises:
-        ValueError: there is no member.
     """
     mean = squares = None
     count = 0

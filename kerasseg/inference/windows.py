@@ -30,15 +30,14 @@ _SMALLEST_WEIGHT: Final = 1e-3
 def window_starts(slack: Any, size: int, overlap: float, library: Any, arange: Any) -> Any:
     """Return the first voxels of the windows along one axis, spread evenly from edge to edge.
 
+    Returns whole numbers (n,) from 0 to `slack`, as float64.
+
     Args:
         slack: the number of voxels by which the axis is longer than the window, 0 or more.
         size: the length of the window in voxels.
         overlap: the fraction of a window by which neighbours overlap at least.
         library: `numpy`, or `tensorflow` in the graph of an exported model.
         arange: the function of that library which counts from 0.
-
-    Returns:
-        Whole numbers (n,) from 0 to `slack`, as float64.
     """
     step = max(int(size * (1 - overlap)), 1)
     gaps = -(-slack // step)
@@ -217,6 +216,7 @@ def sliding_window(
 
     Outside the volume there are zeros (air), so it may be smaller than the window. Besides the
     volume and the result this takes the memory of a few windows, whatever the volume's size.
+    Returns the mean (D, H, W, K) float32.
 
     Args:
         predict: maps windows (B, d + 2 context, h, w, C) float32 to (B, d, h, w, K). The last batch
@@ -232,9 +232,6 @@ def sliding_window(
         brain_box: whether the windows cover only the smallest box around all voxels that are not 0.
             Everything outside of it is `background`.
         accumulator: where the sum is kept.
-
-    Returns:
-        The mean (D, H, W, K) float32.
     """
     result = np.zeros((*volume.shape[:3], len(background)), np.float32)
     box = find_brain_box(volume) if brain_box else _whole(volume)

@@ -40,15 +40,13 @@ def log_likelihood(y_true: Any, logits: Any, activation: Activation) -> tuple[An
     """Return log p and log (1 - p), p being the probability that the logits give to the truth.
 
     Neither is the logarithm of a rounded p: p = 1 - 1e-20 has the log (1 - p) of -46, so powers of
-    1 - p have a gradient there.
+    1 - p have a gradient there. Returns two tensors, (B, ..., K) with sigmoid and (B, ..., 1) with
+    softmax.
 
     Args:
         y_true: Masks (B, ..., K).
         logits: Logits (B, ..., K).
         activation: With sigmoid each channel has a p, with softmax each voxel.
-
-    Returns:
-        Two tensors, (B, ..., K) with sigmoid and (B, ..., 1) with softmax.
     """
     y_true, logits = ops.cast(y_true, "float32"), ops.cast(logits, "float32")
     if activation == "sigmoid":

@@ -155,15 +155,13 @@ def load_encoder_weights(network: keras.Model, encoder: str, weights: str) -> No
     """Put pretrained weights into the encoder of `network`.
 
     The first convolution is inflated to the number of input channels; all other weights, statistics
-    of the norms included, are copied as they are.
+    of the norms included, are copied as they are. Raises `UserError` if the weights cannot be had
+    or belong to another network.
 
     Args:
         network: A network that holds the encoder's layers under their own names.
         encoder: A name in `PRETRAINED_ENCODERS`.
         weights: As in `model.pretrained.weights`: imagenet, none, or the path of a file.
-
-    Raises:
-        UserError: The weights cannot be had or belong to another network.
     """
     if weights == "none":
         return

@@ -75,19 +75,16 @@ class _Tensor(NamedTuple):
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Return the tensors of a file of weights; nothing that the file says is run.
 
+    Returns name -> tensor in PyTorch's layout (a convolution is (out, in, h, w)), read-only.
+    bfloat16 becomes float32, which NumPy has; the others keep their type. The prefix "module.",
+    which PyTorch's DataParallel puts before each name, is removed. Raises `UserError` if there is
+    no such file, it is damaged, or it holds more than plain tensors.
+
     Args:
         path: A `.pth` file of `torch.save` (the zip container, or the one before PyTorch 1.6) that
             holds a state dictionary, or one dictionary with it beside other things, as
             `{"model": ..., "epoch": 3}`; or a `.safetensors` file. The content decides, not the
             ending of the name.
-
-    Returns:
-        Name -> tensor in PyTorch's layout (a convolution is (out, in, h, w)), read-only. bfloat16
-        becomes float32, which NumPy has; the others keep their type. The prefix "module.", which
-        PyTorch's DataParallel puts before each name, is removed.
-
-    Raises:
-        UserError: There is no such file, it is damaged, or it holds more than plain tensors.
     """
     try:
         if path.stat().st_size > _FILE_BYTES:
@@ -241,10 +238,8 @@ def _follow(file: io.BytesIO) -> tuple[Any, dict[str, _Storage]]:
     """Follow the instructions of one pickle: its content and the storages that it names.
 
     Nothing is imported, called or hashed but what stands here, and nothing is done recursively.
-
-    Raises:
-        ValueError: The pickle ends too early, or its instructions make no sense.
-        _NotPlainTensorsError: It needs more than dictionaries, lists, numbers, texts and tensors.
+    Raises `ValueError` if the pickle ends too early, or its instructions make no sense;
+    `_NotPlainTensorsError` if it needs more than dictionaries, lists, numbers, texts and tensors.
     """
     stack: list[Any] = []
     marks: list[int] = []

@@ -25,8 +25,9 @@ def cut(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Cut the patch that begins at a voxel of the volume; background lies outside the volume.
 
-    Flips and the warp take place here: a warped patch is resampled out of the volume, so nothing
-    is lost at its edges.
+    Flips and the warp take place here: a warped patch is resampled out of the volume, so nothing is
+    lost at its edges. Returns image (*size, C) float16 and label (*size) uint8; of slices that of
+    the middle one.
 
     Args:
         voxels: The stored voxels of the case.
@@ -34,9 +35,6 @@ def cut(
         patch: Size and plane of the patch.
         transforms: Only every `Flip` and the first `Spatial` are applied.
         seed: Stateless seed (2,) that they are drawn from.
-
-    Returns:
-        Image (*size, C) float16 and label (*size) uint8; of slices that of the middle one.
     """
     flips = tf.zeros([len(patch.size)], tf.bool)
     for index, transform in enumerate(transforms):

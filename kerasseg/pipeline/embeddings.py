@@ -40,15 +40,13 @@ class EmbeddingStore:
 
     They lie in a folder beside the store that is named after all that changes them: the encoder's
     weights and sizes, the precision, the normalisation, the data, and how slices are cut. Cases
-    that are there already are kept, so a computation that was stopped goes on.
+    that are there already are kept, so a computation that was stopped goes on. Raises `UserError`
+    if the disk is too small; nothing was computed then.
 
     Args:
         encoder: Maps slices (B, h, w, C) to embeddings (B, n, n, C').
         experiment: Says how slices are cut.
         case_ids: The cases whose slices are to be there.
-
-    Raises:
-        UserError: The disk is too small; nothing was computed then.
     """
 
     def __init__(

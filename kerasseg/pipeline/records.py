@@ -24,7 +24,6 @@ _FEATURES = {
     **{key: tf.io.FixedLenFeature([], tf.string) for key in _BYTES},
 }
 
-
 Function = TypeVar("Function", bound=Callable)
 
 

@@ -61,15 +61,13 @@ def sample_voxel(
 
     With `tumour_share` that share of the patches is, on a class drawn evenly from those present.
     With `class_shares` each class has its share, which goes to a class that is present where the
-    volume lacks it. A volume without tumour has no such patch.
+    volume lacks it. A volume without tumour has no such patch. Returns the decision () bool, and
+    the voxel (3,) int32.
 
     Args:
         foreground: Coordinates (N, 3) of each class.
         chance: Uniform number () in [0, 1) that decides.
         draw: Two or more uniform numbers in [0, 1) that choose class and voxel.
-
-    Returns:
-        The decision () bool, and the voxel (3,) int32.
     """
     counts = tf.stack([tf.shape(voxels)[0] for voxels in foreground])
     present = tf.where(counts > 0)[:, 0]

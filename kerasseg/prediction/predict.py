@@ -148,14 +148,13 @@ def predict(
 ) -> Outcome:
     """Predict every case of the input.
 
+    Raises `UserError` if a run cannot be loaded, the input holds no case, or the output folder
+    holds the scans or predictions that were made otherwise.
+
     Args:
         inputs: the cases, if `find_scans` has found them already.
         layout: Layout of the scans, if it is not recognised.
         overlays: how many cases are drawn; None takes `evaluation.overlays` of the first run.
-
-    Raises:
-        UserError: a run cannot be loaded, the input holds no case, or the output folder holds the
-            scans or predictions that were made otherwise.
     """
     inputs = find_scans(arguments, output, layout) if inputs is None else inputs
     # It starts TensorFlow, which nothing else in this file needs.

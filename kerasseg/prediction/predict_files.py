@@ -62,16 +62,13 @@ def write_prediction(
 ) -> None:
     """Write the files of a prediction, each in one step, the label last.
 
-    The mask of a picture of binary target is 0 and 255. Maps of entropy and variance are written
-    if the prediction has them.
+    The mask of a picture of binary target is 0 and 255. Maps of entropy and variance are written if
+    the prediction has them. Raises `UserError` if a file cannot be written.
 
     Args:
         ids: canonical label -> the id that is written.
         probabilities: whether the maps of probabilities are written.
         overlay: whether the prediction is drawn.
-
-    Raises:
-        UserError: a file cannot be written.
     """
     grid, target = prediction.case.grid, prediction.target
     for folder in {files.folder, *([files.overlay.parent] if overlay else [])}:

@@ -24,14 +24,13 @@ def array_case(
 ) -> Case:
     """Make a case at the origin of raw intensities.
 
+    Raises `UserError` if the axes, the channels, the values or the voxel size are not possible.
+
     Args:
         image: intensities (D, H, W, C), axes growing to superior, posterior, left. Air is 0.
         spacing: voxel size (D, H, W) in mm.
         modalities: names of the C channels.
         name: id of the case.
-
-    Raises:
-        UserError: the axes, the channels, the values or the voxel size are not possible.
     """
     expected = (
         f"(depth, height, width, {len(modalities)}) with the channels {', '.join(modalities)}"

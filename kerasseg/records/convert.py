@@ -117,7 +117,9 @@ def convert(
 
     Only cases that are new, or whose raw files changed, are converted. Finished shards are kept
     whatever happens, so a conversion that was killed goes on where it was; the store counts as
-    whole when its `store.json` is written. The caller holds the lock of `root`.
+    whole when its `store.json` is written. The caller holds the lock of `root`. Returns the
+    manifest of the whole store. Raises `UserError` if a case is bad (unless `data.on_bad_case` is
+    skip), the disk is full, or the folder cannot be written.
 
     Args:
         experiment: Says how cases are read and stored.
@@ -125,13 +127,6 @@ def convert(
         root: Folder of the store. Where it was empty and no shard comes to stand in it, it is
             removed again.
         keep_folder: Empty it instead: the user had made it.
-
-    Returns:
-        The manifest of the whole store.
-
-    Raises:
-        UserError: A case is bad (unless `data.on_bad_case` is skip), the disk is full, or the
-            folder cannot be written.
     """
     is_new = False
     try:

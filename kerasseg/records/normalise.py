@@ -23,16 +23,14 @@ def brain_mask(
 ) -> tuple[Box, np.ndarray]:
     """Find the voxels with a signal in any channel, and the smallest box around them.
 
-    A labelled voxel without a signal counts too: cropping must not lose truth.
+    A labelled voxel without a signal counts too: cropping must not lose truth. Returns the box, and
+    the mask in it: bool, of the box's shape.
 
     Args:
         image: Intensities (D, H, W, C).
         label: Ids (D, H, W).
         known: A box outside which the image is known to be 0, so that nobody looks there.
         signal: Where in `known` any channel is not 0, bool of that box's shape.
-
-    Returns:
-        The box, and the mask in it: bool, of the box's shape.
     """
     search = known or tuple(slice(0, n) for n in image.shape[:3])
     if label is not None and known is not None:
@@ -118,7 +116,8 @@ def fill_background(
     """Give the voxels of a z-scored image that are 0 its darkest value, in place.
 
     That is for scans that are not skull-stripped: there 0 is no tissue of mean intensity, which a
-    z-score of 0 would make of it, but the darkest of the background.
+    z-score of 0 would make of it, but the darkest of the background. Returns the darkest z-scores
+    (C,) float32, which stand for all that is outside of the scan.
 
     Args:
         normalised: The z-scores (..., C) of `z_score`.
@@ -126,9 +125,6 @@ def fill_background(
         lowest: The lowest intensity (C,) of the whole scan.
         means: Those of `z_score`.
         deviations: Likewise.
-
-    Returns:
-        The darkest z-scores (C,) float32, which stand for all that is outside of the scan.
     """
     darkest = np.empty(len(lowest), np.float32)
     for channel, (low, mean, deviation) in enumerate(zip(lowest, means, deviations, strict=True)):

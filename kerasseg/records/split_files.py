@@ -33,15 +33,14 @@ def read_parts(path: Path) -> Parts:
 def check_parts(path: Path, parts: Parts, patients: Mapping[str, str], remedy: str) -> None:
     """Check that the parts hold every case exactly once, and every patient in one part.
 
+    Raises `UserError` if a part has no case, the parts name other cases than the store or one
+    twice, or a patient stands in two parts.
+
     Args:
         path: The file of the parts, which messages name.
         parts: Name of a part -> its case ids.
         patients: Case id -> patient id of the store.
         remedy: What to do about a file that does not match the store.
-
-    Raises:
-        UserError: A part has no case, the parts name other cases than the store or one twice, or
-            a patient stands in two parts.
     """
     for part, cases in parts.items():
         if part != "test" and not cases:
@@ -85,20 +84,16 @@ def read_split_csv(
 ) -> Parts:
     """Read the user's CSV: column `case_id` or `patient_id`, and column `split` or `fold`.
 
-    A file with both name columns goes by `case_id`. `split` is train, validation (or val, valid)
-    or test; `fold` is a number from 0, or test.
+    A file with both name columns goes by `case_id`. `split` is train, validation (or val, valid) or
+    test; `fold` is a number from 0, or test. Returns the parts. That no patient stands in two of
+    them is for `check_parts` to see. Raises `UserError` if the file cannot be read or lacks a
+    column; a row (the message has its number) has an unknown part or name, or contradicts an
+    earlier row; or a case has no row.
 
     Args:
         path: The CSV file.
         patients: Case id -> patient id of the store.
         left_out: Names of cases and patients that the store left out; their rows are passed over.
-
-    Returns:
-        The parts. That no patient stands in two of them is for `check_parts` to see.
-
-    Raises:
-        UserError: The file cannot be read or lacks a column; a row (the message has its number)
-            has an unknown part or name, or contradicts an earlier row; or a case has no row.
     """
     rows = _rows(path)
     found = list(rows[0][1]) if rows else []

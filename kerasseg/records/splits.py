@@ -35,12 +35,11 @@ def draw_parts(
     size of their tumour, and each run of neighbours is spread over the parts. The same arguments
     give the same parts.
 
+    Raises `UserError` if there are fewer patients than folds.
+
     Args:
         patients: Case id -> patient id.
         volumes: Patient id -> mL of tumour; needed with `split.stratify` only.
-
-    Raises:
-        UserError: There are fewer patients than folds.
     """
     rng = random.Random(settings.seed)
     order = sorted(set(patients.values()))

@@ -48,6 +48,9 @@ def export_runs(
 ) -> tuple[Path, list[Path]]:
     """Write the next version of the model `output`, and the files that a server is started with.
 
+    Returns the version's folder, and the files written beside the model. Raises `UserError` for
+    runs that cannot be loaded or do not agree, and for an output that cannot be written.
+
     Args:
         runs: Run folders.
         output: Folder of the model, models/NAME.
@@ -56,13 +59,6 @@ def export_runs(
         labels: Convention of the label ids, or None for the data set's own.
         largest_volume: Most voxels D x H x W that a request may have.
         gzip: Whether compressed bytes are taken.
-
-    Returns:
-        The version's folder, and the files written beside the model.
-
-    Raises:
-        UserError: For runs that cannot be loaded or do not agree, and for an output that cannot be
-            written.
     """
     check_output(output)
     serving_apis()  # before anything is loaded, as the warm-up requests need them

@@ -68,20 +68,17 @@ def export_onnx(
 ) -> tuple[list[Path], dict[str, Any]]:
     """Write the network of one run to `output` (NAME.onnx), and NAME.json beside it.
 
+    Returns the paths of both files, and what the JSON says. Raises `UserError` for several runs, a
+    name that does not fit, a missing package, a run without the cases that int8 needs, and a model
+    that is too far from the network, by a probability (`LARGEST_DIFFERENCE`) or by its Dice. No
+    file is left then.
+
     Args:
         runs: The run's folder.
         output: The file to write.
         precision: float32; float16 for weights and computation; int8 for convolutions.
         labels: Convention of the label ids in NAME.json, or None for the data set's own.
         tolerance: Mean Dice of the validation cases that float16 and int8 may lose.
-
-    Returns:
-        The paths of both files, and what the JSON says.
-
-    Raises:
-        UserError: For several runs, a name that does not fit, a missing package, a run without the
-            cases that int8 needs, and a model that is too far from the network, by a probability
-            (`LARGEST_DIFFERENCE`) or by its Dice. No file is left then.
     """
     if len(runs) > 1:
         raise UserError(
@@ -122,15 +119,14 @@ def write_onnx(
 ) -> None:
     """Write a network as an ONNX file that takes `patches` and returns `probabilities`.
 
+    Raises `UserError` if the installed onnxruntime has no converter to float16.
+
     Args:
         network: A float32 network.
         path: The file to write.
         precision: float16 and int8 keep a float32 input and output.
         calibration: Patches (1, …, C), which int8 needs: it finds the range of each activation on
             them, and writes it into the file as QuantizeLinear and DequantizeLinear.
-
-    Raises:
-        UserError: If the installed onnxruntime has no converter to float16.
     """
     import onnx
 

@@ -104,17 +104,15 @@ def connected_components(mask: Any, *, corners: bool) -> tuple[Any, Any]:
 
     What is connected here are runs, the stretches of true voxels along the last axis, of which
     there are far fewer than voxels. Each run first points to the first run that it touches; then
-    the ends of these pointers are connected where runs touch that do not share an end yet.
+    the ends of these pointers are connected where runs touch that do not share an end yet. Returns
+    numbers (D, H, W) int32 that grow with a component's first voxel in C order, but not one by one,
+    with 0 outside the mask; and the number of voxels (n,) int32 of each number, which is 0 for the
+    numbers left out and for 0.
 
     Args:
         mask: bool.
         corners: whether voxels that touch at an edge or a corner are connected, as well as at a
             face.
-
-    Returns:
-        Numbers (D, H, W) int32 that grow with a component's first voxel in C order, but not one by
-        one, with 0 outside the mask; and the number of voxels (n,) int32 of each number, which is 0
-        for the numbers left out and for 0.
     """
     # A frame of false, so that no look from a run leads out of the volume or into another row.
     framed = tf.pad(mask, [[1, 1], [1, 1], [1, 0]])

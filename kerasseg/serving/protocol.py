@@ -136,14 +136,13 @@ def to_proto(value: np.ndarray | bytes | str) -> Any:
 def from_proto(message: Any, most_bytes: int | None = None) -> np.ndarray:
     """Return the array of a TensorProto; strings become bytes in an array of dtype object.
 
+    Raises `ValueError` for a type that is not served, and for content that does not fill the shape;
+    `OverflowError` for a shape that claims more than `most_bytes`.
+
     Args:
         message: A TensorProto.
         most_bytes: Bytes that the shape may claim. A shape costs nothing to write, the array does,
             so a tensor of more than 1 MiB must then hold every one of its values, too.
-
-    Raises:
-        ValueError: For a type that is not served, and for content that does not fill the shape.
-        OverflowError: For a shape that claims more than `most_bytes`.
     """
     shape = tuple(dim.size for dim in message.tensor_shape.dim)
     claimed, count = claimed_bytes(message), math.prod(shape)
@@ -217,10 +216,8 @@ def read_predict_request(data: bytes) -> Any:
 
     A few bytes of a message may become a large object: an empty string, an axis, an input of its
     own. All that is not the plain content of a tensor is therefore bounded before it is parsed.
-
-    Raises:
-        ValueError: For bytes that are no such message.
-        OverflowError: For more than 64 KiB of anything else than content.
+    Raises `ValueError` for bytes that are no such message; `OverflowError` for more than 64 KiB of
+    anything else than content.
     """
     try:
         _measure_overhead(memoryview(data), 0, len(data), _REQUEST)

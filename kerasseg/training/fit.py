@@ -63,6 +63,10 @@ def fit(
 ) -> Progress:
     """Train a network in place.
 
+    Returns how far the run has come. Raises `UserError` if loss or gradient are not finite any
+    more, if a record is damaged, or if memory or disk are full; `Stopped` after Ctrl-C or SIGTERM
+    on any machine, when everything is saved.
+
     Args:
         network: The network, built under the scope of the strategy of `devices`.
         split: The cases to train and to validate on.
@@ -72,14 +76,6 @@ def fit(
             logs.
         callbacks: The user's callbacks.
         last_epoch: End after this epoch of `training.epochs`, whose schedule stays.
-
-    Returns:
-        How far the run has come.
-
-    Raises:
-        UserError: If loss or gradient are not finite any more, if a record is damaged, or if memory
-            or disk are full.
-        Stopped: After Ctrl-C or SIGTERM on any machine, when everything is saved.
     """
     training, pipeline = experiment.training, experiment.pipeline
     if not training.epochs:

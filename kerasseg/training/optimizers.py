@@ -22,14 +22,12 @@ def build_optimizer(
 ) -> "UpdateRules":
     """Make the optimiser on its schedule. To be called under the strategy's scope.
 
-    Gradients are accumulated and clipped in `step.py`, before the optimiser sees them.
+    Gradients are accumulated and clipped in `step.py`, before the optimiser sees them. Raises
+    `UserError` if a class named by its import path cannot be imported or made.
 
     Args:
         updates_per_epoch: Updates of the weights in an epoch.
         encoder: Variables that are trained at `encoder_factor` of the learning rate.
-
-    Raises:
-        UserError: If a class named by its import path cannot be imported or made.
     """
     betas = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
     kind: type

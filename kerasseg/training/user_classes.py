@@ -66,14 +66,13 @@ def user_callbacks(
 ) -> list[keras.callbacks.Callback]:
     """Make the callbacks of `training.callbacks`.
 
+    Raises `UserError` for a callback that cannot be imported or made, and for one that would fail
+    or be wrong in training.
+
     Args:
         writing: False, on a machine that is not the chief: leave out callbacks that write files or
             send logs.
         workers: The number of machines.
-
-    Raises:
-        UserError: For a callback that cannot be imported or made, and for one that would fail or
-            be wrong in training.
     """
     setting, base = "training.callbacks", keras.callbacks.Callback
     made = []
@@ -132,14 +131,13 @@ def _check(callback: keras.callbacks.Callback, experiment: Experiment, workers: 
 def import_class(setting: str, path: str, base: type, base_path: str) -> type:
     """Import a class by its path, such as keras.callbacks.CSVLogger.
 
+    Raises `UserError` if it cannot be imported or is another class.
+
     Args:
         setting: The setting that names it, for messages.
         path: The import path.
         base: The Keras class that it must be a subclass of.
         base_path: The import path of that class, for messages.
-
-    Raises:
-        UserError: If it cannot be imported or is another class.
     """
     found = import_object(setting, path, f"a {base_path}")
     if not (isinstance(found, type) and issubclass(found, base)):

@@ -170,14 +170,12 @@ _REFUSED = {
 def read_space(entries: Mapping[str, Any], where: str, tuner: str) -> tuple[Parameter, ...]:
     """Read the parameters, and put each behind those that it depends on.
 
-    `check_space` says whether the settings exist and take the values.
+    `check_space` says whether the settings exist and take the values. Raises `UserError` if an
+    entry is wrong, which names `where`, the entry, what was found and expected.
 
     Args:
         where: the file, for messages.
         tuner: `search.tuner`; a grid must be able to count the values.
-
-    Raises:
-        UserError: an entry is wrong; names `where`, the entry, what was found and expected.
     """
     found = {
         name: _read_parameter(name, entry, f"{where}: search.space: {name}", tuner)

@@ -34,15 +34,11 @@ def tune(
 ) -> Path | None:
     """Search on this machine.
 
+    Returns the path of `best.yaml`, None if no trial was completed. Raises `UserError` for anything
+    that the user can mend; `SearchStopped` after Ctrl-C or SIGTERM, when all is saved.
+
     Args:
         gpu: number of the only GPU to be used.
-
-    Returns:
-        The path of `best.yaml`, None if no trial was completed.
-
-    Raises:
-        UserError: anything that the user can mend.
-        SearchStopped: after Ctrl-C or SIGTERM, when all is saved.
     """
     gpus = assign_gpus(search.settings.parallel, gpu)
     with open_search(search) as oracle, stop_on_signals(len(gpus)) as stop:
@@ -77,9 +73,8 @@ def tune_as_worker(
 ) -> None:
     """Run trials that the chief at `address`, HOST:PORT, gives out, until there are no more.
 
-    Raises:
-        UserError: the chief is gone or has another search.
-        SearchStopped: after Ctrl-C or SIGTERM.
+    Raises `UserError` if the chief is gone or has another search; `SearchStopped` after Ctrl-C or
+    SIGTERM.
     """
     gpus = assign_gpus(search.settings.parallel, gpu)
     names = [name if len(gpus) == 1 else f"{name}-{index}" for index in range(len(gpus))]

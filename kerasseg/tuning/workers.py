@@ -70,12 +70,11 @@ def visible_gpus() -> list[str]:
 def assign_gpus(parallel: int | str, gpu: int | None) -> list[str | None]:
     """Return the GPU of each worker; None lets its trials see all that this process sees.
 
+    Raises `UserError` if there is no such GPU.
+
     Args:
         parallel: `search.parallel`, the number of workers, or auto for one on each GPU.
         gpu: number of the only GPU to be used, as `--gpu` says.
-
-    Raises:
-        UserError: there is no such GPU.
     """
     gpus = visible_gpus()
     if gpu is not None:

@@ -90,16 +90,15 @@ class PromptEncoder(OfSquare):
     ) -> tuple[Any, Any, Any]:
         """Encode the prompts of a batch; what is None is not prompted.
 
+        Returns vectors (B, P, C) of points and boxes, the prompt (B, n, n, C) that is added to the
+        embedding, and the positions (1, n, n, C) of the embedding.
+
         Args:
             embedding: The image's (B, n, n, C); only its shape counts.
             boxes: First and last corner (B, N, 4) as x1, y1, x2, y2, in pixels of the image.
             points: Places (B, M, 2) as x, y, in pixels of the image.
             labels: What the points are (B, M): FOREGROUND, BACKGROUND or NO_POINT.
             masks: Logits (B, 4 n, 4 n, 1) of a mask.
-
-        Returns:
-            Vectors (B, P, C) of points and boxes, the prompt (B, n, n, C) that is added to the
-            embedding, and the positions (1, n, n, C) of the embedding.
         """
         none = ops.zeros_like(embedding[:, :1, 0, :])  # (B, 1, C)
         vectors = [none[:, :0]]

@@ -190,7 +190,6 @@ def _along(image: tf.Tensor, axis: int, ghosts: Ghosts) -> tf.Tensor:
 _KEPT = 0.05
 """Share of the lowest frequencies that stay: without the mean the image would lose its contrast."""
 
-
 _CUBIC = -0.75
 """The parameter of the cubic convolution kernel (Keys 1981), as in PyTorch's interpolation."""
 

@@ -184,12 +184,11 @@ def _claimed_bytes(inputs: Mapping[str, np.ndarray]) -> int:
 def inflate(data: bytes, most: int, name: str, reason: Reason) -> bytes:
     """Return the contents of one gzip member, without ever allocating much more than `most` bytes.
 
+    Raises `Refusal` if `data` is no gzip, is cut short, or holds more.
+
     Args:
         most: Bytes that it may hold.
         reason: The reason for which it is refused if it holds more.
-
-    Raises:
-        Refusal: If `data` is no gzip, is cut short, or holds more.
     """
     errors: tuple = (zlib.error, igzip_lib.error, EOFError, ValueError)
     member = isal_zlib.decompressobj(wbits=isal_zlib.MAX_WBITS + 16)

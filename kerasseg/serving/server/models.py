@@ -201,13 +201,12 @@ class ServedModel:
     ) -> dict[str, np.ndarray]:
         """Return the outputs of a signature when the request's turn has come.
 
+        Raises `Refusal` for inputs that do not fit, a full queue, and if the time is over.
+
         Args:
             loaded: A version from `get`.
             seconds: How long the request may wait and run.
             queued: Called with the task, so that the task can be cancelled.
-
-        Raises:
-            Refusal: For inputs that do not fit, a full queue, and if the time is over.
         """
         loaded.check(signature, inputs)
         task = self.queue.put(lambda: loaded.run(signature, inputs))

@@ -200,10 +200,8 @@ async def read_body(
 ) -> bytes:
     """Return the whole body of a Starlette request, inflated if its Content-Encoding is gzip.
 
-    Raises:
-        Refusal: For more bytes than a request may have, announced or sent; for a sender that is
-            silent for too long, or takes longer than `until`.
-        ClientDisconnect: If the sender hangs up.
+    Raises `Refusal` for more bytes than a request may have, announced or sent; for a sender that is
+    silent for too long, or takes longer than `until`; `ClientDisconnect` if the sender hangs up.
     """
     most = limits.request_bytes
     announced = request.headers.get("content-length", "")

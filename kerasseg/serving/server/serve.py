@@ -46,13 +46,12 @@ def serve(
 ) -> None:
     """Serve the models below `root` until SIGTERM or Ctrl-C, then finish what runs.
 
+    Raises `UserError` for a folder without models, a port that is taken, and a missing extra.
+
     Args:
         root: Folder of NAME/VERSION/saved_model.pb.
         poll_seconds: Time between two looks for new versions.
         say: Called with each line for the person who watches the server.
-
-    Raises:
-        UserError: For a folder without models, a port that is taken, and a missing extra.
     """
     check_models_folder(root)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a client's mistake is not the server's news
@@ -112,13 +111,11 @@ def _stop_on_signals(stop: threading.Event) -> None:
 class Servers:
     """Both servers of some models, in one thread with an event loop, while the block runs.
 
-    At its end what runs is finished first, for up to a minute.
+    At its end what runs is finished first, for up to a minute. Raises `UserError` for a port that
+    is taken, and a missing extra.
 
     Attributes:
         grpc_port, rest_port: The ports, also where `address` asks for any.
-
-    Raises:
-        UserError: For a port that is taken, and a missing extra.
     """
 
     def __init__(self, models: "Models", address: Address) -> None:
