@@ -58,12 +58,14 @@ def bench_data(experiment: Experiment, seconds: float = 10.0) -> DataSpeed:
     check_store(experiment, store, split.train)
     cache = open_cache(experiment.pipeline, store, split.train)
     rate = _measure_rate(_batches(experiment, store, split.train, cache), seconds)
-    speed = DataSpeed(
-        rate,
-        0.0 if isinstance(cache, MemoryCache) else _megabytes_read(experiment, store, split.train),
-        _megabytes_patch(experiment),
-        _measure_stages(experiment, store, split.train, cache),
-    )
+    read = 0.0
+    if not isinstance(cache, MemoryCache):
+        sizes = [store.rows[case_id].payload_bytes for case_id in split.train]
+        read = sum(sizes) / len(sizes) / experiment.pipeline.patches_per_volume / 1e6
+    channels = 2 * experiment.input_channels + len(anatomy.TARGETS[experiment.model.target])
+    patch = math.prod(experiment.pipeline.patch_size) * channels / 1e6
+    stages = _measure_stages(experiment, store, split.train, cache)
+    speed = DataSpeed(rate, read, patch, stages)
     _print_speed(experiment, speed)
     return speed
 
@@ -155,18 +157,6 @@ def _measure_stages(
 def _processor_seconds() -> float:
     times = psutil.Process().cpu_times()
     return float(times.user + times.system)
-
-
-def _megabytes_read(experiment: Experiment, store: RecordStore, case_ids: Any) -> float:
-    """Return the mean number of megabytes that are read for each patch."""
-    mean = sum(store.rows[case_id].payload_bytes for case_id in case_ids) / len(case_ids)
-    return mean / experiment.pipeline.patches_per_volume / 1e6
-
-
-def _megabytes_patch(experiment: Experiment) -> float:
-    voxels = math.prod(experiment.pipeline.patch_size)
-    classes = len(anatomy.TARGETS[experiment.model.target])
-    return voxels * (2 * experiment.input_channels + classes) / 1e6
 
 
 def _print_speed(experiment: Experiment, speed: DataSpeed) -> None:

@@ -168,7 +168,8 @@ def _unzip(session: Session, body: bytes, limits: Limits) -> None:
             raise bad_input(f"{shown} in the zip is packed in an unusual way: use plain zip.")
         if path.name.lower().endswith(_ARCHIVES):
             raise bad_input(f"The zip holds another archive, {shown}: unpack that one first.")
-        if path.name.lower().endswith((*NIFTI, *H5, *PICTURES)) and not _is_hidden(path):
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+        if path.name.lower().endswith((*NIFTI, *H5, *PICTURES)) and not hidden:
             wanted.append(member)
     if not wanted:
         raise bad_input("The zip holds no file that is read here: no NIfTI, HDF5 or picture.")
@@ -183,10 +184,6 @@ def _unzip(session: Session, body: bytes, limits: Limits) -> None:
             ) from None
         role = guess_role(safe_name(member.filename))
         _put(session, member.filename, role, contents, limits)
-
-
-def _is_hidden(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _check_contents(path: Path, kind: str, limits: Limits) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,12 @@ def explore(experiment: Experiment, folder: Path) -> Path:
     data_set = _measure(experiment, sources)
     examples = choose_examples(data_set)
     figures = write_figures(folder, _draw(experiment, data_set, examples, sources), _OPTION)
-    _remove_old_figures(folder, {entry["name"] for part in figures.values() for entry in part})
+    written = {entry["name"] for part in figures.values() for entry in part}
+    for name in {*_TUMOUR_FIGURES, *(f"example_{name}" for name in _EXAMPLES)} - written:
+        (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier page
     write_cases_csv(data_set, folder / "cases.csv")
     listed, tables = _list_cases(data_set)
+    patients = {case.patient_id for case in data_set.cases}
     return write_page(
         folder / "explore.html",
         "explore.html",
@@ -116,7 +119,7 @@ def explore(experiment: Experiment, folder: Path) -> Path:
         experiment=experiment,
         data_set=data_set,
         figure_entries=figures,
-        patients=_count_patients(data_set),
+        patients=len(patients) if knows_patients(data_set.settings) else None,
         shapes=_count_values(case.shape for case in data_set.cases),
         spacings=_count_values(tuple(round(s, 3) for s in case.spacing) for case in data_set.cases),
         intensities=_intensity_ranges(data_set),
@@ -203,19 +206,6 @@ def _draw(
             caption += f"{_EMPTY_SHARE if experiment.model.dimensions == 2 else ''}."
             yield Drawing("slice_presence", "tumours", caption, draw_slice_presence(data_set))
     yield Drawing("intensities", "intensities", _INTENSITIES, draw_intensities(data_set))
-
-
-def _remove_old_figures(folder: Path, written: Collection[str]) -> None:
-    """Remove the figures of an earlier page that this page does not have."""
-    for name in {*_TUMOUR_FIGURES, *(f"example_{name}" for name in _EXAMPLES)} - set(written):
-        (folder / f"{name}.png").unlink(missing_ok=True)
-
-
-def _count_patients(data_set: DataSet) -> int | None:
-    """Count the patients of the cases that could be read, or return None if they are not known."""
-    if not knows_patients(data_set.settings):
-        return None
-    return len({case.patient_id for case in data_set.cases})
 
 
 def _count_values(

@@ -11,7 +11,7 @@ from kerasseg import anatomy
 from kerasseg.data_report.statistics import HEIGHT_BINS, TUMOUR, DataSet, Intensities
 from kerasseg.datasets.case import Case
 from kerasseg.figures import style
-from kerasseg.figures.volumes import Plane, planes_through
+from kerasseg.figures.volumes import planes_through
 from kerasseg.page import format_significant
 from kerasseg.records.normalise import brain_mask
 
@@ -303,16 +303,12 @@ def draw_example(case: Case, title: str, *, knows_space: bool) -> Figure:
         name = anatomy.MODALITY_TITLES.get(names[channel], names[channel])
         style.show_slice(axes, planes[0].cut(image[..., channel]), name, planes[0].aspect)
     for (name, axes), plane in zip(panels.items(), planes, strict=True):
-        aspect = plane.aspect if knows_space or plane.axis == 0 else _stretched(plane, label)
+        aspect, mask = plane.aspect, plane.cut(label)
+        if not knows_space and plane.axis != 0:  # a plane of unknown height looks like a head
+            aspect = _STRETCHED * mask.shape[1] / mask.shape[0]
         style.show_slice(axes, plane.cut(image[..., base]), name, aspect)
-        style.show_label(axes, plane.cut(label), target, aspect)
+        style.show_label(axes, mask, target, aspect)
     figure.suptitle(title, fontsize=style.FIGURE_TITLE)
     if case.label is not None:
         style.label_legend(figure, target)
     return figure
-
-
-def _stretched(plane: Plane, label: np.ndarray) -> float:
-    """Return the aspect at which a plane of unknown height looks like a head."""
-    height, width = plane.cut(label).shape
-    return _STRETCHED * width / height

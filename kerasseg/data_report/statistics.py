@@ -213,8 +213,9 @@ def measure_cases(
     read. Raises `UserError` if no process can be started.
     """
     workers = min(experiment.records.workers or usable_cores(), len(sources))
+    measure = partial(_read_and_measure, experiment.data)
     yield from parallel_map(
-        partial(_read_and_measure, experiment.data), sources, workers, _leave_out_killed
+        measure, sources, workers, lambda s: LeftOut(s.case_id, s.patient_id, KILLED)
     )
 
 
@@ -227,10 +228,6 @@ def _read_and_measure(settings: DataSettings, source: CaseSource) -> CaseStatist
         # A file that our readers did not expect must not hide the other cases.
         return LeftOut(source.case_id, source.patient_id, f"{type(error).__name__}: {error}")
     return measure_case(case)
-
-
-def _leave_out_killed(source: CaseSource) -> LeftOut:
-    return LeftOut(source.case_id, source.patient_id, KILLED)
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,10 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
     """
     _mark_duplicates(cases)
     _mark_exchanged([case for case in cases if case.contrast])
-    _drop_missing_segmentations(cases)
+    if all(case.voxels is None for case in cases):
+        # No case has a segmentation, so the data set is there to be predicted.
+        for case in cases:
+            case.findings[:] = [f for f in case.findings if f.check != _NO_SEGMENTATION]
     findings = []
     try:
         check_enhancing_ids({case.enhancing_id: case.case_id for case in cases})
@@ -298,17 +301,6 @@ def _mark_exchanged(cases: Sequence[CaseReport]) -> None:
         cases[n].findings.append(Finding("warning", "exchanged modalities", message))
 
 
-def _drop_missing_segmentations(cases: Sequence[CaseReport]) -> None:
-    """Drop the warnings about missing segmentations if no case has one.
-
-    Such a data set is there to be predicted.
-    """
-    if any(case.voxels is not None for case in cases):
-        return
-    for case in cases:
-        case.findings[:] = [f for f in case.findings if f.check != _NO_SEGMENTATION]
-
-
 def _mark_odd_grids(cases: Sequence[CaseReport]) -> list[Finding]:
     findings = []
     spacings = {
@@ -370,15 +362,11 @@ def patient_findings(experiment: Experiment, patients: Mapping[str, str]) -> lis
     elif experiment.data.patient_pattern is None and experiment.data.patient_csv is None:
         unclear = unclear_patients(patients)
         findings += [Finding("warning", "patients", unclear)] if unclear else []
-    for path in _split_files(experiment):
-        findings += _split_findings(path, patients, csv=path == experiment.split.file)
+    own = experiment.split.file
+    beside = sorted((experiment.store_root / FOLDER).glob("*.json"))
+    for path in beside if own is None else [own, *beside]:
+        findings += _split_findings(path, patients, csv=path == own)
     return findings
-
-
-def _split_files(experiment: Experiment) -> Iterator[Path]:
-    if experiment.split.file is not None:
-        yield experiment.split.file
-    yield from sorted((experiment.store_root / FOLDER).glob("*.json"))
 
 
 def _split_findings(path: Path, patients: Mapping[str, str], *, csv: bool) -> Iterator[Finding]:

@@ -90,7 +90,9 @@ def evaluate_files(
 
     any_value = pictures and labels is None
     names = {
-        "any other" if any_value and i else i: _class_name(canonical, target)
+        "any other" if any_value and i else i: "tumour"
+        if target == "binary" and canonical
+        else anatomy.LABELS[canonical]
         for i, canonical in label_map.items()
     }
     provenance = Provenance(
@@ -370,7 +372,3 @@ def read_scan(folder: Path, case_id: str, shape: tuple[int, ...]) -> np.ndarray 
             f"{case_id} have {tuple(shape)}: give the scans they were drawn on with --images."
         )
     return grid.to_ours(values).astype(np.float32)
-
-
-def _class_name(canonical: int, target: str) -> str:
-    return "tumour" if target == "binary" and canonical else anatomy.LABELS[canonical]

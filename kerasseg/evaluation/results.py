@@ -216,10 +216,6 @@ class Results:
             self.probabilities[name] = voxels if before is None else before + voxels
 
 
-def _no_image(case_id: str) -> np.ndarray | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Provenance:
     """Where the cases and the predictions of a page come from, and how it is made again.
@@ -249,7 +245,7 @@ class Provenance:
     environment: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[dict[str, str]] = ()
     best_epoch: int = 0
-    image_of: Callable[[str], np.ndarray | None] = _no_image
+    image_of: Callable[[str], np.ndarray | None] = lambda _: None
     case_kind: str = "volume"
 
 

@@ -156,7 +156,9 @@ def first_of_slice(record: Record, settings: PipelineSettings, seed: tf.Tensor) 
         centre = tf.cond(wanted, tumour_voxel, lambda: tf.zeros([2], tf.int32))
     start = tf.where(wanted, tf.clip_by_value(centre - size // 2, 0, limit), anywhere)
     start -= padding(shape, patch.size)
-    return tf.stack(_insert(tf.unstack(start), axis, index - settings.slices.neighbours))
+    first = tf.unstack(start)
+    first.insert(axis, index - settings.slices.neighbours)
+    return tf.stack(first)
 
 
 def sample_slice(record: Record, settings: SliceSettings, seed: tf.Tensor) -> tf.Tensor:
@@ -196,11 +198,6 @@ def _tumour_in(record: Record, axis: int, index: tf.Tensor) -> tf.Tensor:
     lines[axis] = tf.reshape(index, [1, 1, 1])
     label = tf.gather(record.voxels.labels, voxel_rows(record.voxels, *lines))
     return tf.cast(tf.where(label > 0), tf.int32)
-
-
-def _insert(values: list, axis: int, value: tf.Tensor | int) -> list:
-    """Put the value across a plane to the two within it, in the order of (D, H, W)."""
-    return [*values[:axis], value, *values[axis:]]
 
 
 def check_store(experiment: Experiment, store: RecordStore, case_ids: Sequence[str]) -> None:

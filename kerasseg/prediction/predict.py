@@ -132,7 +132,9 @@ def find_scans(arguments: Arguments, output: Path, layout: str | None = None) ->
     data = runs[0].model_copy(update={"modalities": modalities})
     # Overrides may say how these scans lie; the ids stay those of the data of the training.
     ids = CONVENTIONS[read_run(arguments.runs[0]).experiment.data.facts.convention]
-    found = find_inputs(arguments.inputs, data, layout, _below(output, arguments.inputs))
+    # The files of an output folder inside an input are not to be predicted.
+    inside = any(path.resolve() in output.resolve().parents for path in arguments.inputs)
+    found = find_inputs(arguments.inputs, data, layout, output if inside else None)
     return [replace(each, label_ids=each.label_ids or ids) for each in found]
 
 
@@ -173,23 +175,14 @@ def predict(
             "runs, or evaluation.flips=[width]."
         )
     outcome = predict_files(model, inputs, output, options, overlays=drawn)
-    _write_notes(output / FILE_NAME, outcome)
-    return outcome
-
-
-def _write_notes(path: Path, outcome: Outcome) -> None:
-    """Add what is odd about the scans to `predictions.json`, case by case."""
+    # What is odd about the scans stands in the file, case by case.
+    path = output / FILE_NAME
     origin = json.loads(path.read_text(encoding="utf-8"))
     notes = {case_id: said for case_id, said in outcome.notes.items() if said}
     kept = {i: n for i, n in origin.get("notes", {}).items() if i not in outcome.notes}
     origin["notes"] = kept | notes
     write_json(path, origin, "--output")
-
-
-def _below(output: Path, inputs: Sequence[Path]) -> Path | None:
-    """Return the output folder if it is inside an input, as its files are not to be predicted."""
-    inside = any(path.resolve() in output.resolve().parents for path in inputs)
-    return output if inside else None
+    return outcome
 
 
 def show_outcome(outcome: Outcome, output: Path, console: Console) -> None:

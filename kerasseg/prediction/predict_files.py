@@ -147,7 +147,7 @@ def predict_files(
         case_id = case.source.case_id
         files = OutputFiles(output, case_id, case.picture)
         overlay = number < overlays
-        if _is_input(case, files):
+        if any(files.label.resolve() == path.resolve() for path in case.source.files):
             outcome.failed[case_id] = (
                 f"{files.label} is the scan itself, which would be overwritten: name another "
                 "folder with --output."
@@ -189,10 +189,6 @@ def _expected_files(
         result += files.entropy(model.target)
         result += files.variance(model.target) if model.members > 1 else []
     return [*result, files.overlay] if overlay else result
-
-
-def _is_input(case: Input, files: OutputFiles) -> bool:
-    return any(files.label.resolve() == path.resolve() for path in case.source.files)
 
 
 def _describe_error(error: Exception) -> str:

@@ -168,8 +168,11 @@ def _bring_up_to_date(
         },
     )
     new = [source for source in sources if source.case_id not in kept]
-    crowded = _shards_with_gaps(rows_before, journal, kept)
-    moved = [row for row in kept.values() if row.shard in crowded]
+    # Of a shard that holds a record which nobody needs any more, the other records are moved.
+    every = [*rows_before, *(row for _, _, of_shard in journal.shards() for row in of_shard)]
+    needed = {(row.shard, row.offset) for row in kept.values()}
+    gaps = {row.shard for row in every if (row.shard, row.offset) not in needed}
+    moved = [row for row in kept.values() if row.shard in gaps]
     if old and not new and not moved and len(kept) == len(old.cases):
         return old
     bad = _BadCases(experiment)
@@ -177,7 +180,10 @@ def _bring_up_to_date(
         if isinstance(source, BrokenSource):
             bad.add(source, source.reason)
     bad.stop_if_any()
-    _remove_leftovers(root, {row.shard for row in known.values()})
+    noted = {row.shard for row in known.values()}
+    for name in names(root):  # half-written shards, and whole ones that were never noted
+        if INCOMPLETE_NAME.fullmatch(name) or (SHARD_NAME.fullmatch(name) and name not in noted):
+            (root / name).unlink()
     journal.start(store_settings(experiment))
     writer = ShardWriter(journal, experiment.records.cases_per_shard)
     try:
@@ -283,21 +289,6 @@ def _whole(root: Path, rows: dict[str, CaseRow]) -> dict[str, CaseRow]:
         if is_damaged(root, row) is None:
             whole[row.case_id] = row
     return whole
-
-
-def _shards_with_gaps(rows: list[CaseRow], journal: Journal, kept: dict[str, CaseRow]) -> set[str]:
-    """Name the shards that hold a record nobody needs any more; their other records are moved."""
-    every = [*rows, *(row for _, _, of_shard in journal.shards() for row in of_shard)]
-    needed = {(row.shard, row.offset) for row in kept.values()}
-    return {row.shard for row in every if (row.shard, row.offset) not in needed}
-
-
-def _remove_leftovers(root: Path, known: set[str]) -> None:
-    """Remove half-written shards, and whole ones that were killed before they were noted."""
-    for name in names(root):
-        unknown = SHARD_NAME.fullmatch(name) and name not in known
-        if unknown or INCOMPLETE_NAME.fullmatch(name):
-            (root / name).unlink()
 
 
 def _finish(experiment: Experiment, root: Path, rows: list[CaseRow], bad: _BadCases) -> Manifest:

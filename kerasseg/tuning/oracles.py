@@ -252,19 +252,18 @@ class ResumableOracle(OracleHooks, Oracle):
             try:
                 yield
                 if self._depth == 1 and self._changed:
-                    self._write_state()
+                    trials = {
+                        trial_id: trial.get_state() for trial_id, trial in self.trials.items()
+                    }
+                    state = json.dumps({"oracle": self.get_state(), "trials": trials})
+                    self._file.parent.mkdir(parents=True, exist_ok=True)
+                    write_text(self._file, state, "search.root")
                     self._changed = False
             except BaseException as error:
                 self._failure = error
                 raise
             finally:
                 self._depth -= 1
-
-    def _write_state(self) -> None:
-        trials = {trial_id: trial.get_state() for trial_id, trial in self.trials.items()}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        state = json.dumps({"oracle": self.get_state(), "trials": trials})
-        write_text(self._file, state, "search.root")
 
 
 class RandomOracle(ResumableOracle, oracles.RandomSearchOracle):

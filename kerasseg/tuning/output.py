@@ -57,8 +57,13 @@ class SearchProgress:
         self._progress.stop()
 
     def on_trial_end(self, record: TrialRecord) -> None:
-        """Show how a trial went, and write it for TensorBoard."""
-        _log_trial(self.search, record)
+        """Show how a trial went, and write it for TensorBoard beside the curves of its runs."""
+        space, objective = self.search.settings.space, self.search.settings.objective
+        for execution in record.executions if record.is_done and not record.is_baseline else ():
+            scores = {} if execution.score is None else {objective: execution.score}
+            folder = self.search.folder / execution.run / "tensorboard"
+            name = f"{record.number:04d}"  # TensorBoard sorts names as text.
+            write_hparams(folder, record.values, scores, name, space, record.status)
         self.show(record)
 
     def show(self, record: TrialRecord) -> None:
@@ -94,26 +99,10 @@ class SearchProgress:
         return f"{name:<12} {values}  {objective} {record.score:.4f}  {minutes}{best}"
 
 
-def log_search(search: Search) -> None:
-    """Write what is searched into the folder of the search, on which TensorBoard is started."""
-    if not any(search.folder.glob("*.hparams_config")):
-        write_hparams_config(search.folder, search.settings.space, search.settings.objective)
-
-
-def _log_trial(search: Search, record: TrialRecord) -> None:
-    """Write a trial that is done beside the curves of its runs."""
-    if not record.is_done or record.is_baseline:
-        return
-    for execution in record.executions:
-        scores = {} if execution.score is None else {search.settings.objective: execution.score}
-        folder = search.folder / execution.run / "tensorboard"
-        name = f"{record.number:04d}"  # TensorBoard sorts names as text.
-        space = search.settings.space
-        write_hparams(folder, record.values, scores, name, space, record.status)
-
-
 def write_hparams_config(folder: Path, space: Mapping[str, Any], metric: str) -> None:
-    """Write what is searched into `folder`, the one that TensorBoard is started on."""
+    """Write what is searched into `folder`, on which TensorBoard is started, if it is not there."""
+    if any(folder.glob("*.hparams_config")):
+        return
     searched = [
         hparams.HParam(name, _domain(entry), display_name=name) for name, entry in space.items()
     ]

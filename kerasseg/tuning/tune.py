@@ -10,7 +10,7 @@ from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
 from kerasseg.tuning.distributed import Chief, ChiefClient, Heartbeat, TrialReassigned, serve
 from kerasseg.tuning.oracles import ResumableOracle, build_oracle
-from kerasseg.tuning.output import SearchProgress, log_search, write_results
+from kerasseg.tuning.output import SearchProgress, write_hparams_config, write_results
 from kerasseg.tuning.search import Search, check_folder, write_search_file
 from kerasseg.tuning.trial_process import run_in_process
 from kerasseg.tuning.trials import (
@@ -119,7 +119,7 @@ def open_search(search: Search) -> Iterator[ResumableOracle]:
         oracle = build_oracle(search)
         open_split(open_store(search.base), search.base.split)
         write_search_file(search)
-        log_search(search)
+        write_hparams_config(search.folder, search.settings.space, search.settings.objective)
         restore_records(search, oracle)
         done = sum(record.is_done for record in read_records(search.folder))
         going_on = f", goes on after {done} trial(s)" if resumed else ""

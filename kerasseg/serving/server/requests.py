@@ -6,7 +6,7 @@ what it has sent, and one of the few places in which something is computed only 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -172,7 +172,11 @@ class Requests:
         while self._waiting:
             held, size, turn = self._waiting[-1]
             if not turn.done() and not self._fits(held, size):
-                silent = min((each for each in self._held if each.read), key=_since, default=None)
+                silent = min(
+                    (each for each in self._held if each.read),
+                    key=lambda each: each.since,
+                    default=None,
+                )
                 if silent is None:
                     return
                 until = silent.since + self._limits.grace_seconds
@@ -189,10 +193,6 @@ class Requests:
             if not turn.done():
                 held.size = size
                 turn.set_result(None)
-
-
-def _since(held: Held) -> float:
-    return held.since
 
 
 async def read_body(
@@ -213,7 +213,7 @@ async def read_body(
     body, stream = bytearray(), request.stream()
     while True:
         patience = min(limits.silent_seconds, until - time.monotonic())
-        chunk = await requests.wait_for_client(held, _next_chunk(stream), patience)
+        chunk = await requests.wait_for_client(held, anext(stream, None), patience)
         if chunk is None:
             break
         if len(body) + len(chunk) > most:
@@ -226,12 +226,6 @@ async def read_body(
         await requests.resize(held, len(plain))
         return plain
     return bytes(body)
-
-
-async def _next_chunk(stream: AsyncIterator[bytes]) -> bytes | None:
-    async for chunk in stream:
-        return chunk
-    return None
 
 
 def _too_large(size: str, most: int) -> Refusal:

@@ -45,7 +45,8 @@ def write_tune_report(folder: Path) -> Path:
     search = read_search(folder)
     make_folder(folder / "figures", _SETTING)
     write_trials_csv(folder / "trials.csv", search)
-    drawings = track(draw_search(search), count_drawings(search), "Drawing")
+    count = 5 if why_no_model(search) else 5 + min(len(search.parameters), 2)
+    drawings = track(draw_search(search), count, "Drawing")
     figures = write_figures(folder / "figures", drawings, _SETTING)
     figures = {name: figures.get(name, []) for name in (SCORES, SETTINGS, IMPORTANCE, TRAINING)}
     return write_page(
@@ -55,12 +56,6 @@ def write_tune_report(folder: Path) -> Path:
         filters={"value": format_setting, "duration": _format_duration},
         **_page_values(search, figures),
     )
-
-
-def count_drawings(search: SearchResults) -> int:
-    """Return the number of figures that `draw_search` yields."""
-    with_model = 0 if why_no_model(search) else min(len(search.parameters), 2)
-    return 5 + with_model
 
 
 def draw_search(search: SearchResults) -> Iterator[Drawing]:
