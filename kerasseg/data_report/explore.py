@@ -12,6 +12,7 @@ import numpy as np
 
 from kerasseg.anatomy import MODALITY_TITLES
 from kerasseg.config.experiment import Experiment
+from kerasseg.data_report import statistics
 from kerasseg.data_report.figures import (
     draw_class_volumes,
     draw_example,
@@ -19,14 +20,6 @@ from kerasseg.data_report.figures import (
     draw_slice_presence,
     draw_tumour_places,
     draw_tumour_sizes,
-)
-from kerasseg.data_report.statistics import (
-    PERCENTILES,
-    CaseStatistics,
-    DataSet,
-    LeftOut,
-    measure_cases,
-    suggest_class_weights,
 )
 from kerasseg.datasets.case import CaseSource
 from kerasseg.datasets.checks import read_case
@@ -48,21 +41,6 @@ _EXTREMES = 10
 _MOST_COUNTS = 12
 """Rows of a table of counts."""
 
-_CLASS_VOLUMES = (
-    "A dot is a case, a box the middle half of them with their median. A class that is far smaller "
-    "or rarer than the others is the one that training neglects; single dots far off deserve a "
-    "look at the case."
-)
-_TUMOUR_SIZES = (
-    "Very small tumours weigh as much in a mean Dice as large ones, and are missed first. Many "
-    "connected parts are either many lesions or specks of a careless segmentation: look at those "
-    "cases."
-)
-_TUMOUR_PLACES = (
-    "Each dot is a tumour's centre of mass within the box of its brain, for which the ellipse "
-    "stands. Left and right should be alike: a one-sided cloud means mirrored files, or a data set "
-    "that teaches a network to look on one side."
-)
 _PLACES_IN_PICTURES = (
     "Each dot is a tumour's centre of mass within the box around all values other than 0. A cloud "
     "on one side teaches a network to look there."
@@ -72,12 +50,6 @@ _SLICE_PRESENCE = (
     "Over all heights {} of the slices have tumour"
 )
 _EMPTY_SHARE = "; pipeline.slices.empty_share sets how many without are trained on"
-_INTENSITIES = (
-    "Voxels of 0 (air) are not counted. Left: curves that differ much are scanners with other "
-    "gains, which is why a network never sees these values. Right: after the z-score the curves "
-    "should lie close together (bins that tower over all others are cut off); two humps or a spike "
-    "at one edge mean that air is not 0, or that the scans were clipped."
-)
 
 
 @dataclass(frozen=True)
@@ -91,7 +63,7 @@ class Example:
 
     name: str
     title: str
-    case: CaseStatistics
+    case: statistics.CaseStatistics
 
 
 def explore(experiment: Experiment, folder: Path) -> Path:
@@ -123,7 +95,7 @@ def explore(experiment: Experiment, folder: Path) -> Path:
         shapes=_count_values(case.shape for case in data_set.cases),
         spacings=_count_values(tuple(round(s, 3) for s in case.spacing) for case in data_set.cases),
         intensities=_intensity_ranges(data_set),
-        weights=suggest_class_weights(
+        weights=statistics.suggest_class_weights(
             data_set.voxels, experiment.data.classes, experiment.model.target, experiment.loss
         ),
         tables=tables,
@@ -131,7 +103,7 @@ def explore(experiment: Experiment, folder: Path) -> Path:
     )
 
 
-def choose_examples(data_set: DataSet) -> list[Example]:
+def choose_examples(data_set: statistics.DataSet) -> list[Example]:
     """Choose the smallest, the median and the largest tumour, and the first case without one.
 
     If no case has a tumour or a segmentation, the brains are compared instead.
@@ -145,14 +117,14 @@ def choose_examples(data_set: DataSet) -> list[Example]:
     ]
 
 
-def _by_size(data_set: DataSet) -> list[CaseStatistics]:
+def _by_size(data_set: statistics.DataSet) -> list[statistics.CaseStatistics]:
     """Sort the cases with a tumour by its size, or all cases by their brains without any tumour."""
     if data_set.with_tumour:
         return sorted(data_set.with_tumour, key=data_set.volume)
     return sorted(data_set.cases, key=lambda case: data_set.in_unit(case, case.brain_voxels))
 
 
-def _three(ranked: list[CaseStatistics], noun: str) -> list[Example]:
+def _three(ranked: list[statistics.CaseStatistics], noun: str) -> list[Example]:
     places = {"smallest": 0, "median": (len(ranked) - 1) // 2, "largest": len(ranked) - 1}
     if len(ranked) < 3:
         places.pop("median")
@@ -161,11 +133,11 @@ def _three(ranked: list[CaseStatistics], noun: str) -> list[Example]:
     return [Example(name, f"{name} {noun}", ranked[place]) for name, place in places.items()]
 
 
-def _measure(experiment: Experiment, sources: Sequence[CaseSource]) -> DataSet:
+def _measure(experiment: Experiment, sources: Sequence[CaseSource]) -> statistics.DataSet:
     cases, left_out = [], []
-    measured = measure_cases(experiment, sources)
+    measured = statistics.measure_cases(experiment, sources)
     for found in track(measured, len(sources), "Looking at cases"):
-        if isinstance(found, LeftOut):
+        if isinstance(found, statistics.LeftOut):
             left_out.append(found)
         else:
             cases.append(found)
@@ -174,12 +146,12 @@ def _measure(experiment: Experiment, sources: Sequence[CaseSource]) -> DataSet:
             f"data.root: none of the {len(sources)} case(s) below {experiment.data.root} can be "
             f"read. The first, {left_out[0].case_id}: {left_out[0].reason}"
         )
-    return DataSet(cases, left_out, experiment.data)
+    return statistics.DataSet(cases, left_out, experiment.data)
 
 
 def _draw(
     experiment: Experiment,
-    data_set: DataSet,
+    data_set: statistics.DataSet,
     examples: Sequence[Example],
     sources: Sequence[CaseSource],
 ) -> Iterator[Drawing]:
@@ -193,19 +165,18 @@ def _draw(
             size = format_significant(data_set.in_unit(example.case, tumour))
             title += f" ({size} {data_set.unit})"
         figure = draw_example(case, title, knows_space=data_set.knows_space)
-        yield Drawing(f"example_{example.name}", "examples", "", figure)
+        yield Drawing(f"example_{example.name}", "examples", figure)
     if data_set.with_tumour:
-        figure = draw_class_volumes(data_set)
-        yield Drawing("class_volumes", "classes", _CLASS_VOLUMES, figure)
-        yield Drawing("tumour_sizes", "tumours", _TUMOUR_SIZES, draw_tumour_sizes(data_set))
-        caption = _PLACES_IN_PICTURES if data_set.flat else _TUMOUR_PLACES
-        yield Drawing("tumour_places", "tumours", caption, draw_tumour_places(data_set))
+        yield Drawing("class_volumes", "classes", draw_class_volumes(data_set))
+        yield Drawing("tumour_sizes", "tumours", draw_tumour_sizes(data_set))
+        caption = _PLACES_IN_PICTURES if data_set.flat else ""
+        yield Drawing("tumour_places", "tumours", draw_tumour_places(data_set), caption)
         if data_set.sliced:
             caption = _SLICE_PRESENCE.format(format_percent(data_set.tumour_slices))
             # Volumes of a 3-D network have no section `pipeline.slices`.
             caption += f"{_EMPTY_SHARE if experiment.model.dimensions == 2 else ''}."
-            yield Drawing("slice_presence", "tumours", caption, draw_slice_presence(data_set))
-    yield Drawing("intensities", "intensities", _INTENSITIES, draw_intensities(data_set))
+            yield Drawing("slice_presence", "tumours", draw_slice_presence(data_set), caption)
+    yield Drawing("intensities", "intensities", draw_intensities(data_set))
 
 
 def _count_values(
@@ -221,7 +192,7 @@ def _count_values(
     return [*rows, (None, rest)] if rest else rows
 
 
-def _intensity_ranges(data_set: DataSet) -> list[dict[str, Any]]:
+def _intensity_ranges(data_set: statistics.DataSet) -> list[dict[str, Any]]:
     """Return for each modality the range over cases of the 1st, 50th and 99th percentile."""
     rows = []
     for modality in data_set.settings.modalities:
@@ -235,7 +206,7 @@ def _intensity_ranges(data_set: DataSet) -> list[dict[str, Any]]:
     return rows
 
 
-def _list_cases(data_set: DataSet) -> tuple[int, dict[str, list[Any]]]:
+def _list_cases(data_set: statistics.DataSet) -> tuple[int, dict[str, list[Any]]]:
     """Return how many cases the page lists, and the cases by the title of their table."""
     if len(data_set.cases) <= _LONGEST_TABLE:
         return len(data_set.cases), {"": list(data_set.cases)}
@@ -247,7 +218,7 @@ def _list_cases(data_set: DataSet) -> tuple[int, dict[str, list[Any]]]:
     return sum(map(len, tables.values())), tables
 
 
-def write_cases_csv(data_set: DataSet, path: Path) -> None:
+def write_cases_csv(data_set: statistics.DataSet, path: Path) -> None:
     """Write a row per case, then the cases left out with the reason; unknown cells are empty."""
     rows = [_csv_row(data_set, index) for index in range(len(data_set.cases))]
     rows += [
@@ -262,7 +233,7 @@ def write_cases_csv(data_set: DataSet, path: Path) -> None:
     write_text(path, text.getvalue(), _OPTION)
 
 
-def _csv_row(data_set: DataSet, index: int) -> dict[str, object]:
+def _csv_row(data_set: statistics.DataSet, index: int) -> dict[str, object]:
     case = data_set.cases[index]
     row: dict[str, object] = {"case_id": case.case_id, "patient_id": case.patient_id}
     row |= zip(_AXES, case.shape, strict=True)
@@ -282,7 +253,7 @@ def _csv_row(data_set: DataSet, index: int) -> dict[str, object]:
     for modality, found in case.intensities.items():
         row[f"{modality}_mean"] = f"{found.mean:.6g}"
         row[f"{modality}_std"] = f"{found.deviation:.6g}"
-        for level, value in zip(PERCENTILES, found.percentiles, strict=True):
+        for level, value in zip(statistics.PERCENTILES, found.percentiles, strict=True):
             row[f"{modality}_p{level}"] = f"{value:.6g}"
     row["notes"] = "; ".join(case.notes)
     return row

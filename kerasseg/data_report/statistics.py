@@ -375,17 +375,12 @@ def suggest_class_weights(
     shares = {name: sum(of_id.get(i, 0) for i in ids[name]) / max(every, 1) for name in channels}
     absent = tuple(name for name, share in shares.items() if share == 0)
     term = weighted_term(loss)
-    in_config = _in_config(loss, channels)
+    now = getattr(loss[term], "weights", None) if term is not None else None
+    # The background's weight, where there is one, comes first.
+    now = now[-len(channels) :] if now else [1.0] * len(channels)
+    in_config = dict(zip(channels, now, strict=True))
     if absent or len(channels) == 1:
         return ClassWeights(shares, None, absent, term, in_config)
     raw = np.array(list(shares.values())) ** -0.5
     weights = {name: round(float(w), 2) for name, w in zip(shares, raw / raw.mean(), strict=True)}
     return ClassWeights(shares, weights, (), term, in_config)
-
-
-def _in_config(loss: Sequence[LossTerm], channels: Sequence[str]) -> dict[str, float]:
-    term = weighted_term(loss)
-    weights = getattr(loss[term], "weights", None) if term is not None else None
-    # The background's weight, where there is one, comes first.
-    now = weights[-len(channels) :] if weights else [1.0] * len(channels)
-    return dict(zip(channels, now, strict=True))

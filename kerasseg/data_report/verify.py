@@ -1,6 +1,5 @@
 """`kerasseg verify`: everything that is wrong with a data set, its splits, or a record store."""
 
-import contextlib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -183,18 +182,9 @@ def report_killed(source: CaseSource) -> CaseReport:
 
 def _unread(source: CaseSource) -> CaseReport:
     """Return what is known of a case before it is read."""
-    return CaseReport(
-        source.case_id, source.patient_id, len(source.files), _bytes_on_disk(source.files)
-    )
-
-
-def _bytes_on_disk(files: Sequence[Path]) -> int:
-    total = 0
-    for path in files:
-        # A link to nowhere has no size. Reading the case reports it.
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
-    return total
+    # A link to nowhere has no size. Reading the case reports it.
+    size = sum(path.stat().st_size for path in source.files if path.exists())
+    return CaseReport(source.case_id, source.patient_id, len(source.files), size)
 
 
 def _count_voxels(case: Case) -> dict[str, int] | None:

@@ -170,23 +170,23 @@ def _figures(
             name: {c: means[c][metric] for c in comparison.classes}
             for name, means in comparison.means.items()
         }
-        yield Drawing(f"{metric}_means", "Means", "", draw_run_means(rows, label))
+        yield Drawing(f"{metric}_means", "Means", draw_run_means(rows, label))
     first = comparison.names[0]
     for number, (name, classes) in enumerate(comparison.differences.items(), start=2):
         for metric, label in (("dice", "Dice"), ("hd95", "HD95 [mm]")):
             chosen = {c: classes[c][metric] for c in comparison.classes}
             figure = draw_paired_differences(chosen, first, name, label)
-            yield Drawing(f"{metric}_differences_{number}", "Paired differences", "", figure)
+            yield Drawing(f"{metric}_differences_{number}", "Paired differences", figure)
     cases = _compared_cases(comparison, results, image_of)
     if cases:
         caption = f"The {len(cases)} cases on which the runs differ most; outlines."
         figure = draw_same_slices(cases, _drawn_target(results))
-        yield Drawing("same_slices", "The same slices", caption, figure)
+        yield Drawing("same_slices", "The same slices", figure, caption)
     histories = {name: run.history for name, run in zip(comparison.names, runs, strict=True)}
     if any(histories.values()):
         caption = "Losses of different formulas do not compare."
         figure = draw_run_curves(histories)
-        yield Drawing("training_curves", "Training", caption, figure)
+        yield Drawing("training_curves", "Training", figure, caption)
 
 
 def _drawn_target(results: Mapping[str, Results]) -> str:

@@ -83,17 +83,17 @@ def draw_first_cases(
             )
             label = masks_to_label(masks[stored_box(stored)], found.target)
             figure = draw_overlay(stored, label, found.target, title)
-            yield Drawing(f"{score.case_id}_overlay", _CASES, "", figure)
+            yield Drawing(f"{score.case_id}_overlay", _CASES, figure)
             if has_depth(stored):
                 figure = draw_views(stored, label, found.target, title)
-                yield Drawing(f"{score.case_id}_views", _CASES, "", figure)
+                yield Drawing(f"{score.case_id}_views", _CASES, figure)
 
 
 def draw_training(provenance: Provenance, target: str) -> Iterator[Drawing]:
     """Draw loss, validation Dice and learning rate over the epochs, where there is a history."""
     if provenance.history:
         figure = draw_training_curves(provenance.history, provenance.best_epoch, target)
-        yield Drawing("training_curves", _RUN, "", figure)
+        yield Drawing("training_curves", _RUN, figure)
 
 
 def values_by_class(scores: Sequence[CaseScore], metric: str) -> dict[str, list[float]]:
@@ -119,21 +119,17 @@ def _scores(results: Results) -> Iterator[Drawing]:
         figure = draw_metric_distribution(
             values_by_class(scores, metric), ruled, title, label, share=metric != "hd95"
         )
-        yield Drawing(f"{metric}_distribution", _SCORES, "", figure)
+        yield Drawing(f"{metric}_distribution", _SCORES, figure)
     means = {name: row for name, row in results.means().items() if name != "mean"}
     labels = {"dice": "Dice", "hd95": "HD95 [mm]", "lesion_wise_dice": "lesion-wise Dice"}
-    yield Drawing(
-        "mean_intervals",
-        _SCORES,
-        "Bootstrapped over patients: what the means may be by the luck of the cases alone.",
-        draw_mean_intervals(means, labels, results.settings.confidence),
-    )
+    figure = draw_mean_intervals(means, labels, results.settings.confidence)
+    yield Drawing("mean_intervals", _SCORES, figure)
     dice = values_by_class(scores, "dice")
-    yield Drawing("cumulative_dice", _SCORES, "", draw_cumulative_dice(dice))
+    yield Drawing("cumulative_dice", _SCORES, draw_cumulative_dice(dice))
     figure = draw_case_heatmap([score.case_id for score in scores], dice)
-    yield Drawing("case_heatmap", _SCORES, "", figure)
+    yield Drawing("case_heatmap", _SCORES, figure)
     volumes = values_by_class(scores, "volume_truth")
-    yield Drawing("dice_against_volume", _SCORES, "", draw_dice_against_volume(volumes, dice))
+    yield Drawing("dice_against_volume", _SCORES, draw_dice_against_volume(volumes, dice))
 
 
 def _cases(results: Results, provenance: Provenance) -> Iterator[Drawing]:
@@ -145,25 +141,21 @@ def _cases(results: Results, provenance: Provenance) -> Iterator[Drawing]:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in score.dice.items())
         title = f"{rank} case, {score.case_id}: Dice {dice}"
         arguments = (image, truth, masks, target, spacing, title)
-        yield Drawing(f"{rank}_planes", _CASES, "", draw_case_planes(*arguments))
+        yield Drawing(f"{rank}_planes", _CASES, draw_case_planes(*arguments))
         if truth.shape[0] > 1:
-            yield Drawing(f"{rank}_slices", _CASES, "", draw_case_slices(*arguments))
+            yield Drawing(f"{rank}_slices", _CASES, draw_case_slices(*arguments))
             pairs = {name: (t, p) for name, t, p in class_pairs(truth, masks, target)}
             name = "WT" if "WT" in pairs else next(iter(pairs))
             title = f"{rank} case, {score.case_id}: area of {name}"
             figure = draw_slice_profile(*pairs[name], spacing, title, colours[name])
-            yield Drawing(f"{rank}_profile", _CASES, "", figure)
+            yield Drawing(f"{rank}_profile", _CASES, figure)
 
 
 def _errors(results: Results) -> Iterator[Drawing]:
     scores = results.scores
     classes = confusion_classes(results.target)
-    yield Drawing(
-        "confusion_matrix",
-        _ERRORS,
-        "Voxels of all cases; every row sums to 1.",
-        draw_confusion_matrix(results.confusion, classes),
-    )
+    figure = draw_confusion_matrix(results.confusion, classes)
+    yield Drawing("confusion_matrix", _ERRORS, figure)
     whole = "WT" if "WT" in scores[0].classes else next(iter(scores[0].classes))
     rows = [score.classes[whole].values for score in scores]
     # From Dice, which the empty rule may have decided, nothing can be computed; from volumes and
@@ -176,14 +168,14 @@ def _errors(results: Results) -> Iterator[Drawing]:
         [row["volume_truth"] - hit for row, hit in zip(rows, hits, strict=True)],
         whole,
     )
-    yield Drawing("error_volumes", _ERRORS, "", figure)
+    yield Drawing("error_volumes", _ERRORS, figure)
     table = {m: [row[m] for row in rows] for m in _CORRELATED}
     figure = draw_metric_correlation(table, f"Which metrics of {whole} agree")
-    yield Drawing("metric_correlation", _ERRORS, "Spearman's, over cases.", figure)
+    yield Drawing("metric_correlation", _ERRORS, figure)
     figure = draw_precision_against_recall(
         values_by_class(scores, "precision"), values_by_class(scores, "recall")
     )
-    yield Drawing("precision_against_recall", _ERRORS, "", figure)
+    yield Drawing("precision_against_recall", _ERRORS, figure)
 
 
 def _overlap(row: dict[str, float]) -> float:
@@ -196,8 +188,8 @@ def _overlap(row: dict[str, float]) -> float:
 def _volumes(results: Results) -> Iterator[Drawing]:
     scores = results.scores
     truth, predicted = (values_by_class(scores, f"volume_{w}") for w in ("truth", "prediction"))
-    yield Drawing("volume_agreement", _VOLUMES, "", draw_volume_agreement(truth, predicted))
-    yield Drawing("bland_altman", _VOLUMES, "", draw_bland_altman(truth, predicted))
+    yield Drawing("volume_agreement", _VOLUMES, draw_volume_agreement(truth, predicted))
+    yield Drawing("bland_altman", _VOLUMES, draw_bland_altman(truth, predicted))
     counts = {
         name: {
             kind: float(np.nansum([s.classes[name].values[f"lesions_{kind}"] for s in scores]))
@@ -205,13 +197,13 @@ def _volumes(results: Results) -> Iterator[Drawing]:
         }
         for name in scores[0].classes
     }
-    yield Drawing("lesion_counts", _VOLUMES, "", draw_lesion_counts(counts))
+    yield Drawing("lesion_counts", _VOLUMES, draw_lesion_counts(counts))
     lesions = {n: [x for s in scores for x in s.classes[n].lesions] for n in scores[0].classes}
     figure = draw_lesion_sizes(
         {name: [lesion.volume for lesion in found] for name, found in lesions.items()},
         {name: [lesion.dice for lesion in found] for name, found in lesions.items()},
     )
-    yield Drawing("lesion_sizes", _VOLUMES, "", figure)
+    yield Drawing("lesion_sizes", _VOLUMES, figure)
 
 
 def _probabilities(results: Results) -> Iterator[Drawing]:
@@ -220,12 +212,12 @@ def _probabilities(results: Results) -> Iterator[Drawing]:
         return
     where = "Every voxel of the brain, of all cases."
     softmax = anatomy.ACTIVATIONS[results.target] == "softmax"
-    yield Drawing("calibration_curve", _PROBABILITIES, where, draw_calibration_curve(counts))
+    yield Drawing("calibration_curve", _PROBABILITIES, draw_calibration_curve(counts), where)
     figure = draw_precision_recall_curve(counts)
-    yield Drawing("precision_recall_curve", _PROBABILITIES, where, figure)
-    yield Drawing("roc_curve", _PROBABILITIES, where, draw_roc_curve(counts))
+    yield Drawing("precision_recall_curve", _PROBABILITIES, figure, where)
+    yield Drawing("roc_curve", _PROBABILITIES, draw_roc_curve(counts), where)
     note = " The network takes the most probable class, not a threshold." if softmax else ""
-    yield Drawing("threshold_sweep", _PROBABILITIES, where + note, draw_threshold_sweep(counts))
+    yield Drawing("threshold_sweep", _PROBABILITIES, draw_threshold_sweep(counts), where + note)
 
 
 def _run(results: Results, provenance: Provenance) -> Iterator[Drawing]:
@@ -233,4 +225,4 @@ def _run(results: Results, provenance: Provenance) -> Iterator[Drawing]:
     seconds = [score.seconds for score in results.scores]
     if np.isfinite(seconds).all():
         figure = draw_inference_time(seconds, [score.depth for score in results.scores])
-        yield Drawing("inference_time", _RUN, "", figure)
+        yield Drawing("inference_time", _RUN, figure)

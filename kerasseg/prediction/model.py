@@ -11,17 +11,8 @@ import numpy as np
 from kerasseg import targets
 from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
+from kerasseg.datasets import checks
 from kerasseg.datasets.case import Case
-from kerasseg.datasets.checks import (
-    NO_NAMES,
-    check_case,
-    format_sizes,
-    likelier_order,
-    note_on_intensities,
-    to_grid,
-    voxel_limits,
-    voxel_note,
-)
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.resample import resample_probabilities
 from kerasseg.errors import UserError
@@ -93,15 +84,15 @@ class LoadedRun:
 
     def notes_on(self, scan: Case) -> list[str]:
         """Say what of a raw case is unlike the scans that the run was trained on."""
-        intensities = note_on_intensities(scan, self.experiment.data)
+        intensities = checks.note_on_intensities(scan, self.experiment.data)
         return [*intensities, *self._note_on_voxels(scan), *self._note_on_order(scan)]
 
     def _note_on_order(self, scan: Case) -> list[str]:
         needed = self.experiment.data.modalities
-        guessed = any(note.startswith(NO_NAMES) for note in scan.notes)
+        guessed = any(note.startswith(checks.NO_NAMES) for note in scan.notes)
         if self.intensities is None or not guessed or scan.modalities != needed:
             return []
-        order = likelier_order(scan, *map(np.array, self.intensities))
+        order = checks.likelier_order(scan, *map(np.array, self.intensities))
         if order is None:
             return []
         channels = ", ".join(f"{m}: {n}" for m, n in zip(needed, order, strict=True))
@@ -114,11 +105,13 @@ class LoadedRun:
         if self.voxel_sizes is None:
             return []
         resampled = self.experiment.data.spacing is not None
-        least, most = voxel_limits(*self.voxel_sizes, resampled=resampled)
+        least, most = checks.voxel_limits(*self.voxel_sizes, resampled=resampled)
         if all(a <= size <= b for a, size, b in zip(least, scan.spacing, most, strict=True)):
             return []
         return [
-            voxel_note(*self.voxel_sizes, resampled=resampled).format(format_sizes(scan.spacing))
+            checks.voxel_note(*self.voxel_sizes, resampled=resampled).format(
+                checks.format_sizes(scan.spacing)
+            )
         ]
 
     def prepare(self, scan: Case) -> Case:
@@ -141,7 +134,7 @@ class LoadedRun:
             other = LoadedRun(box_run[0].folder, box_run[0].experiment, box_run[1])
             label = np.any(other.masks(scan), axis=-1).astype(np.uint8)
         case = dataclasses.replace(scan, image=image, label=label, modalities=needed, signal=None)
-        case = to_grid(case, self.experiment.data)
+        case = checks.to_grid(case, self.experiment.data)
         report(2, 3, preparing=True)
         image = normalise(
             case.image,
@@ -254,7 +247,7 @@ class Model:
             UserError: a channel is empty, constant or has NaN, or the case is a single slice and
                 the model takes volumes.
         """
-        case = check_case(case)
+        case = checks.check_case(case)
         report(1, 3, preparing=True)  # two parts follow in `prepare`
         case.notes += dict.fromkeys(note for run in self.runs for note in run.notes_on(case))
         for run in self.runs:

@@ -12,21 +12,14 @@ from typing import Any
 from kerasseg.config.pipeline import SplitSettings
 from kerasseg.errors import UserError
 from kerasseg.files import make_folder, write_json
+from kerasseg.records import split_files
 from kerasseg.records.manifest import CaseRow
-from kerasseg.records.split_files import (
-    SIDES,
-    Parts,
-    check_parts,
-    fold_name,
-    read_parts,
-    read_split_csv,
-)
 from kerasseg.records.store import RecordStore
 
 
 def draw_parts(
     patients: Mapping[str, str], volumes: Mapping[str, float], settings: SplitSettings
-) -> Parts:
+) -> split_files.Parts:
     """Split cases into sides or folds so that no patient stands in two parts.
 
     ratio: each side with a share above 0 gets at least one patient while there are enough;
@@ -89,7 +82,7 @@ def _folds(
             rng.shuffle(places)
         for patient, place in zip(rest[start : start + folds], places, strict=False):
             dealt[place].append(patient)
-    return {**{fold_name(i): members for i, members in enumerate(dealt)}, "test": test}
+    return {**{split_files.fold_name(i): members for i, members in enumerate(dealt)}, "test": test}
 
 
 def _count(share: float, patients: int) -> int:
@@ -150,21 +143,21 @@ def open_split(store: RecordStore, settings: SplitSettings) -> Split:
     if settings.file is not None:
         skipped = store.manifest.skipped
         left_out = {name for case in skipped for name in (case.case_id, case.patient_id)}
-        parts = read_split_csv(settings.file, patients, left_out)
+        parts = split_files.read_split_csv(settings.file, patients, left_out)
         split = split_of(settings.file, parts, settings)
-        check_parts(settings.file, parts, patients, "correct the file")
+        split_files.check_parts(settings.file, parts, patients, "correct the file")
         return split
     path = store.root / FOLDER / _file_name(settings)
     if not path.exists():
         make_folder(path.parent, "records.root")
         parts = draw_parts(patients, _tumour_volumes(rows), settings)
         write_json(path, _as_json(path, parts, settings), "records.root", indent=1)
-    parts = read_parts(path)
-    check_parts(path, parts, patients, "delete the file to make it anew")
+    parts = split_files.read_parts(path)
+    split_files.check_parts(path, parts, patients, "delete the file to make it anew")
     return split_of(path, parts, settings)
 
 
-def split_of(path: Path, parts: Parts, settings: SplitSettings) -> Split:
+def split_of(path: Path, parts: split_files.Parts, settings: SplitSettings) -> Split:
     """Return the sides of `parts`: fold number `split.fold` validates and the others train.
 
     Raises `UserError` if the fold does not occur, or the parts are sides, which have no folds. The
@@ -176,9 +169,9 @@ def split_of(path: Path, parts: Parts, settings: SplitSettings) -> Split:
                 f"split.fold={settings.fold}: {path} has a column split, which tells no folds "
                 "apart: give it a column fold instead, or leave split.fold out."
             )
-        train, validation, test = (tuple(sorted(parts[side])) for side in SIDES)
+        train, validation, test = (tuple(sorted(parts[side])) for side in split_files.SIDES)
         return Split(train, validation, test)
-    chosen = fold_name(settings.fold)
+    chosen = split_files.fold_name(settings.fold)
     if chosen not in parts:
         folds = ", ".join(part.removeprefix("fold ") for part in parts if part != "test")
         raise UserError(
@@ -216,8 +209,8 @@ def _tumour_volumes(rows: Iterable[CaseRow]) -> Mapping[str, float]:
     return volumes
 
 
-def _as_json(path: Path, parts: Parts, settings: SplitSettings) -> dict[str, Any]:
+def _as_json(path: Path, parts: split_files.Parts, settings: SplitSettings) -> dict[str, Any]:
     if settings.method == "kfold":
-        folds = [parts[fold_name(number)] for number in range(settings.folds)]
+        folds = [parts[split_files.fold_name(number)] for number in range(settings.folds)]
         return {"test": parts["test"], "folds": folds}
     return split_of(path, parts, settings).as_json()

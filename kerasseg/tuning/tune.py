@@ -8,19 +8,12 @@ from kerasseg.errors import UserError
 from kerasseg.files import file_lock
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import open_store
+from kerasseg.tuning import trials
 from kerasseg.tuning.distributed import Chief, ChiefClient, Heartbeat, TrialReassigned, serve
 from kerasseg.tuning.oracles import ResumableOracle, build_oracle
 from kerasseg.tuning.output import SearchProgress, write_hparams_config, write_results
 from kerasseg.tuning.search import Search, check_folder, write_search_file
 from kerasseg.tuning.trial_process import run_in_process
-from kerasseg.tuning.trials import (
-    NextTrial,
-    RunJob,
-    TrialRecord,
-    TrialRunner,
-    read_records,
-    restore_records,
-)
 from kerasseg.tuning.workers import assign_gpus, run_in_threads, run_trials, stop_on_signals
 
 _LOCKED = (
@@ -30,7 +23,7 @@ _LOCKED = (
 
 
 def tune(
-    search: Search, *, gpu: int | None = None, run_job: RunJob = run_in_process
+    search: Search, *, gpu: int | None = None, run_job: trials.RunJob = run_in_process
 ) -> Path | None:
     """Search on this machine.
 
@@ -42,11 +35,11 @@ def tune(
     """
     gpus = assign_gpus(search.settings.parallel, gpu)
     with open_search(search) as oracle, stop_on_signals(len(gpus)) as stop:
-        with SearchProgress(search, oracle.total, read_records(search.folder)) as progress:
+        with SearchProgress(search, oracle.total, trials.read_records(search.folder)) as progress:
 
             def work(index: int) -> None:
                 worker, event = f"tuner{index}", stop.events[index]
-                runner = TrialRunner(search, worker, gpus[index], event, run_job)
+                runner = trials.TrialRunner(search, worker, gpus[index], event, run_job)
                 run_trials(oracle, worker, runner.run, event, progress.on_trial_end)
 
             run_in_threads(work, stop)
@@ -57,7 +50,7 @@ def tune(
 def tune_as_chief(search: Search, address: str) -> Path | None:
     """Give out the trials of a search at `address`, HOST:PORT; returns and raises as `tune`."""
     with open_search(search) as oracle, stop_on_signals() as stop:
-        with SearchProgress(search, oracle.total, read_records(search.folder)) as progress:
+        with SearchProgress(search, oracle.total, trials.read_records(search.folder)) as progress:
             serve(Chief(oracle, search, progress.on_trial_end), address, stop.events[0])
         stop.raise_if_signalled()
         return write_results(search, oracle.why_ended())
@@ -69,7 +62,7 @@ def tune_as_worker(
     name: str,
     *,
     gpu: int | None = None,
-    run_job: RunJob = run_in_process,
+    run_job: trials.RunJob = run_in_process,
 ) -> None:
     """Run trials that the chief at `address`, HOST:PORT, gives out, until there are no more.
 
@@ -84,9 +77,9 @@ def tune_as_worker(
 
         def work(index: int) -> None:
             event = stop.events[index]
-            runner = TrialRunner(search, names[index], gpus[index], event, run_job)
+            runner = trials.TrialRunner(search, names[index], gpus[index], event, run_job)
 
-            def run(trial: NextTrial) -> TrialRecord | None:
+            def run(trial: trials.NextTrial) -> trials.TrialRecord | None:
                 if not check_folder(search):
                     raise UserError(
                         f"{search.folder}: there is no search, but the chief at {address} has one: "
@@ -120,8 +113,8 @@ def open_search(search: Search) -> Iterator[ResumableOracle]:
         open_split(open_store(search.base), search.base.split)
         write_search_file(search)
         write_hparams_config(search.folder, search.settings.space, search.settings.objective)
-        restore_records(search, oracle)
-        done = sum(record.is_done for record in read_records(search.folder))
+        trials.restore_records(search, oracle)
+        done = sum(record.is_done for record in trials.read_records(search.folder))
         going_on = f", goes on after {done} trial(s)" if resumed else ""
         print(f"Search     {search.folder}: {search.settings.tuner}{going_on}", flush=True)
         oracle.start_clock()

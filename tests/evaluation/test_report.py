@@ -91,7 +91,7 @@ def test_means_have_intervals_and_the_empty_rule_is_told(tmp_path):
 
 
 def test_the_page_holds_the_figures_that_there_are(tmp_path):
-    drawings = [Drawing(name, "Cases", f"of {name}", Figure((2, 1))) for name in ("a 1", "b")]
+    drawings = [Drawing(name, "Cases", Figure((2, 1)), f"of {name}") for name in ("a 1", "b")]
     text = page(tmp_path, results_of(), drawings=drawings)
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert [base64.b64decode(image) for image in images] == [

@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasseg.config import augment as settings
 from kerasseg.config.augment import Albumentations, Transform
 from kerasseg.config.base import check_arguments, import_object
+from kerasseg.pipeline.augment import intensity
 from kerasseg.pipeline.augment.artefacts import (
     add_ghosts,
     blur,
@@ -20,26 +21,6 @@ from kerasseg.pipeline.augment.artefacts import (
     multiply_bias_field,
 )
 from kerasseg.pipeline.augment.drawing import happens
-from kerasseg.pipeline.augment.intensity import (
-    add_brightness,
-    add_gaussian_noise,
-    add_rician_noise,
-    change_contrast,
-    change_gamma,
-    copy_channel,
-    draw_brightness,
-    draw_channel_copy,
-    draw_channel_dropout,
-    draw_coarse_dropout,
-    draw_contrast,
-    draw_gamma,
-    draw_gaussian_noise,
-    draw_rician_noise,
-    draw_scaling,
-    drop_boxes,
-    drop_channels,
-    scale_intensity,
-)
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.augment.spatial import draw_quarters, rotate90
 from kerasseg.slice_transforms import SliceTransforms
@@ -180,13 +161,13 @@ def _change(transform: Any, image: tf.Tensor, patch: Patch, seed: tf.Tensor) -> 
 
 
 def _gamma(t: settings.Gamma, image: tf.Tensor, patch: Patch, seed: tf.Tensor) -> tf.Tensor:
-    gamma = patch.channels(draw_gamma(seed, patch.modalities, t))
-    return change_gamma(image, gamma, invert=t.invert, keep_moments=t.keep_moments)
+    gamma = patch.channels(intensity.draw_gamma(seed, patch.modalities, t))
+    return intensity.change_gamma(image, gamma, invert=t.invert, keep_moments=t.keep_moments)
 
 
 def _contrast(t: settings.Contrast, image: tf.Tensor, patch: Patch, seed: tf.Tensor) -> tf.Tensor:
-    factor = patch.channels(draw_contrast(seed, patch.modalities, t))
-    return change_contrast(image, factor, keep_range=t.keep_range)
+    factor = patch.channels(intensity.draw_contrast(seed, patch.modalities, t))
+    return intensity.change_contrast(image, factor, keep_range=t.keep_range)
 
 
 def _bias_field(
@@ -203,8 +184,8 @@ def _ghosting(t: settings.Ghosting, image: tf.Tensor, patch: Patch, seed: tf.Ten
 def _channel_copy(
     t: settings.ChannelCopy, image: tf.Tensor, patch: Patch, seed: tf.Tensor
 ) -> tf.Tensor:
-    replaced = patch.channels(draw_channel_copy(seed, patch.modalities, t))
-    return copy_channel(image, replaced, t.source, patch.modalities)
+    replaced = patch.channels(intensity.draw_channel_copy(seed, patch.modalities, t))
+    return intensity.copy_channel(image, replaced, t.source, patch.modalities)
 
 
 def _per_modality(draw: Callable[..., Any], apply: Callable[..., Any]) -> Callable[..., Any]:
@@ -215,23 +196,23 @@ def _per_modality(draw: Callable[..., Any], apply: Callable[..., Any]) -> Callab
 
 _INTENSITY: dict[type, Callable[..., tf.Tensor]] = {
     settings.Gamma: _gamma,
-    settings.Brightness: _per_modality(draw_brightness, add_brightness),
-    settings.Scaling: _per_modality(draw_scaling, scale_intensity),
+    settings.Brightness: _per_modality(intensity.draw_brightness, intensity.add_brightness),
+    settings.Scaling: _per_modality(intensity.draw_scaling, intensity.scale_intensity),
     settings.Contrast: _contrast,
-    settings.GaussianNoise: lambda t, image, _, seed: add_gaussian_noise(
-        image, draw_gaussian_noise(seed, t)
+    settings.GaussianNoise: lambda t, image, _, seed: intensity.add_gaussian_noise(
+        image, intensity.draw_gaussian_noise(seed, t)
     ),
-    settings.RicianNoise: lambda t, image, _, seed: add_rician_noise(
-        image, draw_rician_noise(seed, t)
+    settings.RicianNoise: lambda t, image, _, seed: intensity.add_rician_noise(
+        image, intensity.draw_rician_noise(seed, t)
     ),
     settings.Blur: _per_modality(draw_blur, blur),
     settings.LowResolution: _per_modality(draw_low_resolution, lower_resolution),
     settings.BiasField: _bias_field,
     settings.Ghosting: _ghosting,
-    settings.ChannelDropout: _per_modality(draw_channel_dropout, drop_channels),
+    settings.ChannelDropout: _per_modality(intensity.draw_channel_dropout, intensity.drop_channels),
     settings.ChannelCopy: _channel_copy,
-    settings.CoarseDropout: lambda t, image, patch, seed: drop_boxes(
-        image, draw_coarse_dropout(seed, patch.size, t)
+    settings.CoarseDropout: lambda t, image, patch, seed: intensity.drop_boxes(
+        image, intensity.draw_coarse_dropout(seed, patch.size, t)
     ),
 }
 

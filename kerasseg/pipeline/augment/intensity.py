@@ -8,22 +8,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from kerasseg.config.augment import (
-    Brightness,
-    ChannelCopy,
-    ChannelDropout,
-    CoarseDropout,
-    Contrast,
-    Gamma,
-    GaussianNoise,
-    RicianNoise,
-    Scaling,
-)
+from kerasseg.config import augment
 from kerasseg.pipeline.augment.drawing import happens, normal, of_channels, uniform
 from kerasseg.pipeline.records import compiled
 
 
-def draw_brightness(seed: tf.Tensor, channels: int, settings: Brightness) -> tf.Tensor:
+def draw_brightness(seed: tf.Tensor, channels: int, settings: augment.Brightness) -> tf.Tensor:
     """Draw the number that is added to each channel (C,)."""
     span = (-settings.add, settings.add)
     return of_channels(seed, 0, channels, span, settings.p_channel, 0.0)
@@ -35,7 +25,9 @@ def add_brightness(image: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
     return tf.where(image == 0.0, image, image + added)
 
 
-def draw_channel_dropout(seed: tf.Tensor, channels: int, settings: ChannelDropout) -> tf.Tensor:
+def draw_channel_dropout(
+    seed: tf.Tensor, channels: int, settings: augment.ChannelDropout
+) -> tf.Tensor:
     """Draw the channels (C,) bool that stay; one at least."""
     drawn = uniform(seed, 0, [channels], 0.0, 1.0)
     return (drawn >= settings.p_channel) | (drawn == tf.reduce_max(drawn))
@@ -47,7 +39,7 @@ def drop_channels(image: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     return tf.where(kept, image, 0.0)
 
 
-def draw_channel_copy(seed: tf.Tensor, channels: int, settings: ChannelCopy) -> tf.Tensor:
+def draw_channel_copy(seed: tf.Tensor, channels: int, settings: augment.ChannelCopy) -> tf.Tensor:
     """Draw the channels (C,) bool that are replaced."""
     return happens(seed, 0, settings.p_channel, [channels])
 
@@ -69,7 +61,9 @@ class Boxes(NamedTuple):
     end: tf.Tensor
 
 
-def draw_coarse_dropout(seed: tf.Tensor, size: tuple[int, ...], settings: CoarseDropout) -> Boxes:
+def draw_coarse_dropout(
+    seed: tf.Tensor, size: tuple[int, ...], settings: augment.CoarseDropout
+) -> Boxes:
     """Draw boxes within patches of `size` (n,) voxels."""
     extent = tf.constant(size, tf.float32)
     shape = [settings.boxes, len(size)]
@@ -122,7 +116,7 @@ def extremes(image: tf.Tensor, tissue: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     return tf.where(some, low, 0.0), tf.where(some, high, 0.0)
 
 
-def draw_contrast(seed: tf.Tensor, channels: int, settings: Contrast) -> tf.Tensor:
+def draw_contrast(seed: tf.Tensor, channels: int, settings: augment.Contrast) -> tf.Tensor:
     """Draw a factor for each channel (C,)."""
     return of_channels(seed, 0, channels, settings.factor, settings.p_channel, 1.0)
 
@@ -142,7 +136,7 @@ def change_contrast(image: tf.Tensor, factor: tf.Tensor, *, keep_range: bool = T
     return tf.where(tissue & (factor != 1.0), changed, image)
 
 
-def draw_gamma(seed: tf.Tensor, channels: int, settings: Gamma) -> tf.Tensor:
+def draw_gamma(seed: tf.Tensor, channels: int, settings: augment.Gamma) -> tf.Tensor:
     """Draw an exponent for each channel (C,); 1 leaves it as it is."""
     return of_channels(seed, 0, channels, settings.gamma, settings.p_channel, 1.0)
 
@@ -182,7 +176,7 @@ class Noise(NamedTuple):
     seed: tf.Tensor
 
 
-def draw_gaussian_noise(seed: tf.Tensor, settings: GaussianNoise) -> Noise:
+def draw_gaussian_noise(seed: tf.Tensor, settings: augment.GaussianNoise) -> Noise:
     """Draw one standard deviation for all channels."""
     variance = uniform(seed, 0, [], *settings.variance)
     return Noise(tf.sqrt(variance), tf.random.fold_in(seed, 1))
@@ -198,7 +192,7 @@ def _add_gaussian(image: tf.Tensor, sd: tf.Tensor, field: tf.Tensor) -> tf.Tenso
     return tf.where(image == 0.0, image, image + sd * field)
 
 
-def draw_rician_noise(seed: tf.Tensor, settings: RicianNoise) -> Noise:
+def draw_rician_noise(seed: tf.Tensor, settings: augment.RicianNoise) -> Noise:
     """One standard deviation for all channels."""
     return Noise(uniform(seed, 0, [], *settings.sd), tf.random.fold_in(seed, 1))
 
@@ -221,7 +215,7 @@ def _add_rician(image: tf.Tensor, sd: tf.Tensor, fields: tf.Tensor) -> tf.Tensor
     return tf.where(tissue & (sd > 0.0), magnitude + lowest, image)
 
 
-def draw_scaling(seed: tf.Tensor, channels: int, settings: Scaling) -> tf.Tensor:
+def draw_scaling(seed: tf.Tensor, channels: int, settings: augment.Scaling) -> tf.Tensor:
     """A factor for each channel (C,)."""
     return of_channels(seed, 0, channels, settings.factor, settings.p_channel, 1.0)
 

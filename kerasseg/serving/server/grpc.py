@@ -10,13 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasseg.serving.protocol import (
-    claimed_bytes,
-    from_proto,
-    read_predict_request,
-    serving_apis,
-    to_proto,
-)
+from kerasseg.serving import protocol
 from kerasseg.serving.server.limits import (
     MIB,
     Limits,
@@ -42,7 +36,7 @@ def grpc_server(models: Models, metrics: Metrics, requests: Requests) -> Any:
     looks the same on the wire if there is one: so a message is only read when there is room for it,
     and a client that never sends it holds no thread.
     """
-    apis, limits = serving_apis(), models.limits
+    apis, limits = protocol.serving_apis(), models.limits
     milliseconds = int(1000 * limits.silent_seconds)
     server = apis.grpc.aio.server(
         options=[
@@ -84,7 +78,7 @@ class _Services:
         self._models, self._metrics, self._requests = models, metrics, requests
         # Requests for a status are small, and are answered whatever the others wait for.
         self._small = Requests(models.limits)
-        self._apis = serving_apis()
+        self._apis = protocol.serving_apis()
 
     async def predict(self, messages: Any, context: Any) -> None:
         """Answer the outputs of a signature."""
@@ -180,12 +174,12 @@ class _Services:
             response.model_spec.version.value = loaded.version
             response.model_spec.signature_name = signature
             for each in names:
-                response.outputs[each].CopyFrom(to_proto(outputs[each]))
+                response.outputs[each].CopyFrom(protocol.to_proto(outputs[each]))
             return bytes(response.SerializeToString())
 
     def _read(self, data: bytes) -> Any:
         try:
-            return read_predict_request(data)
+            return protocol.read_predict_request(data)
         except OverflowError as error:
             raise Refusal(Reason.TOO_LARGE, str(error)) from None
         except ValueError as error:
@@ -207,7 +201,7 @@ def _read_inputs(
     try:
         total = 0
         for name in messages:
-            total += claimed_bytes(messages[name])
+            total += protocol.claimed_bytes(messages[name])
         if total > limits.volume_bytes:
             raise Refusal(
                 Reason.TOO_LARGE,
@@ -215,7 +209,7 @@ def _read_inputs(
                 f"{limits.volume_bytes / MIB:,.0f} MiB are taken.",
             )
         for name, message in messages.items():
-            inputs[name] = from_proto(message, limits.volume_bytes)
+            inputs[name] = protocol.from_proto(message, limits.volume_bytes)
     except OverflowError as error:
         raise Refusal(Reason.TOO_LARGE, f"{name} {error}.") from None
     except ValueError as error:
@@ -234,7 +228,7 @@ def _version(spec: Any) -> int | None:
 def metadata_response(models: Models, name: str, version: int | None) -> Any:
     """Return a GetModelMetadataResponse; raise `Refusal` if there is no such model or version."""
     loaded = models.model(name).get(version)
-    messages = serving_apis().get_model_metadata_pb2
+    messages = protocol.serving_apis().get_model_metadata_pb2
     response = messages.GetModelMetadataResponse()
     response.model_spec.name = name
     response.model_spec.version.value = loaded.version
@@ -247,7 +241,7 @@ def metadata_response(models: Models, name: str, version: int | None) -> Any:
 
 def status_response(models: Models, name: str, version: int | None) -> Any:
     """Return a GetModelStatusResponse; raise `Refusal` if there is no such model or version."""
-    messages = serving_apis().get_model_status_pb2
+    messages = protocol.serving_apis().get_model_status_pb2
     statuses = models.model(name).statuses.copy()  # another thread changes it
     if version is not None and version not in statuses:
         raise Refusal(

@@ -64,56 +64,23 @@ def draw_search(search: SearchResults) -> Iterator[Drawing]:
     The figures of importance are left out if the trials do not allow them; `why_no_model` then
     gives the reason.
     """
-    yield Drawing(
-        "score_by_trial",
-        SCORES,
-        "Crosses along the bottom ended without a score. A score far worse than the others is "
-        "drawn at the edge, here and below.",
-        score_figures.draw_score_by_trial(search),
-    )
-    yield Drawing(
-        "parallel_coordinates",
-        SETTINGS,
-        "One line is one trial, the best is thick; failed trials are dashed. Lines through one "
-        "choice are drawn a little apart.",
-        parameter_figures.draw_parallel_coordinates(search),
-    )
-    yield Drawing(
-        "score_by_value",
-        SETTINGS,
-        "The best trial is ringed, the baseline a white diamond; crosses ended without a score: "
-        "red failed, orange was stopped; a grey arrow still runs. "
-        "The other settings differ from dot to dot as well.",
-        score_figures.draw_score_by_value(search),
-    )
+    yield Drawing("score_by_trial", SCORES, score_figures.draw_score_by_trial(search))
+    figure = parameter_figures.draw_parallel_coordinates(search)
+    yield Drawing("parallel_coordinates", SETTINGS, figure)
+    yield Drawing("score_by_value", SETTINGS, score_figures.draw_score_by_value(search))
     if not why_no_model(search):
         encoded = encode(search)
         importance = parameter_importance(encoded)
-        yield Drawing(
-            "parameter_importance",
-            IMPORTANCE,
-            describe_importance(importance)
-            + (_FIRST_ROUNDS if len(search.planned_epochs) > 1 else ""),
-            parameter_figures.draw_parameter_importance(importance),
-        )
+        caption = describe_importance(importance)
+        caption += _FIRST_ROUNDS if len(search.planned_epochs) > 1 else ""
+        figure = parameter_figures.draw_parameter_importance(importance)
+        yield Drawing("parameter_importance", IMPORTANCE, figure, caption)
         if len(importance.shares) > 1:
             first, second, *_ = importance.shares
-            yield Drawing(
-                "important_pair",
-                IMPORTANCE,
-                "The ground is what the random forest guesses, averaged over all other settings; "
-                "dots are trials in the same colours. Where there is no dot it is only a guess.",
-                parameter_figures.draw_important_pair(search, encoded, (first, second)),
-            )
-    yield Drawing(
-        "best_curves", TRAINING, "Grey: all other trials.", score_figures.draw_best_curves(search)
-    )
-    yield Drawing(
-        "time_spent",
-        TRAINING,
-        "Numbers are those of the trials. A gap is a worker that waited or prepared.",
-        score_figures.draw_time_spent(search),
-    )
+            figure = parameter_figures.draw_important_pair(search, encoded, (first, second))
+            yield Drawing("important_pair", IMPORTANCE, figure)
+    yield Drawing("best_curves", TRAINING, score_figures.draw_best_curves(search))
+    yield Drawing("time_spent", TRAINING, score_figures.draw_time_spent(search))
 
 
 def write_trials_csv(path: Path, search: SearchResults) -> None:
