@@ -80,7 +80,8 @@ def test_the_wheel_holds_what_is_no_python(wheel):
     wanted = [
         "py.typed",
         *(f"configs/{name}.yaml" for name in ready_configs()),
-        *("templates/report.html", "serving/templates/kubernetes.yaml"),
+        *("templates/report.html", "templates/weights.yaml", "cli/examples.json"),
+        "serving/templates/kubernetes.yaml",
         *("app/static/index.html", "app/static/niivue.umd.js", "app/static/VENDORED.txt"),
     ]
     assert {f"kerasseg/{name}" for name in wanted} <= held

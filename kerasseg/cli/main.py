@@ -5,9 +5,11 @@ The verbs are imported inside a function, too, so that a signal is answered from
 
 import contextlib
 import functools
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,65 +21,7 @@ if TYPE_CHECKING:
 
 USER_MISTAKE = 2
 """Exit code after an error that the user can correct."""
-EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
-    "train": (
-        "kerasseg train",
-        "kerasseg train --config brats20_3d data.root=~/BraTS2020 --fold 0",
-        "kerasseg train --config brats20_3d data.root=~/BraTS2020 --resume",
-    ),
-    "tune": (
-        "kerasseg tune",
-        "kerasseg tune --config tune_lgg_2d search.max_trials=30 --then-train",
-    ),
-    "convert": (
-        "kerasseg convert --config brats20_3d data.root=~/BraTS2020",
-        "kerasseg convert data.layout=msd data.root=~/Task01_BrainTumour records.workers=8",
-    ),
-    "predict": (
-        "kerasseg predict runs/NAME scans/ --output predictions",
-        "kerasseg predict runs/NAME flair.nii.gz t1.nii.gz t1ce.nii.gz t2.nii.gz -o out",
-        "kerasseg predict runs/A runs/B scans/ 'evaluation.flips=[width]' -o predictions",
-    ),
-    "verify": (
-        "kerasseg verify data.layout=brats_nifti data.root=~/BraTS2021",
-        "kerasseg verify --records --config brats20_3d data.root=~/BraTS2020",
-    ),
-    "explore": ("kerasseg explore data.layout=brats_nifti data.root=~/BraTS2021",),
-    "show-batch": (
-        "kerasseg show-batch",
-        "kerasseg show-batch --config lgg_2d data.root=~/kaggle_3m --examples 8",
-    ),
-    "evaluate": (
-        "kerasseg evaluate runs/NAME",
-        "kerasseg evaluate runs/NAME --split validation 'evaluation.flips=[width]'",
-        "kerasseg evaluate runs/A runs/B --ensemble mean -o reports/both",
-        "kerasseg evaluate --pred predictions --truth labels --labels 1,2,4 -o reports/files",
-    ),
-    "compare": (
-        "kerasseg compare runs/A runs/B",
-        "kerasseg compare runs/A runs/A 'evaluation.flips=[width]'",
-    ),
-    "export": (
-        "kerasseg export runs/NAME --output models/brats",
-        "kerasseg export runs/NAME --format onnx --output models/brats.onnx",
-    ),
-    "serve": ("kerasseg serve models",),
-    "segment": (
-        "kerasseg segment scans/ --server localhost:8500 --model brats -o predictions",
-        "kerasseg segment case/ --server localhost:8501 --rest --model brats -o case.nii.gz",
-    ),
-    "app": ("kerasseg app runs/NAME", "kerasseg app runs/A runs/B --port 8601"),
-    "space": ("kerasseg space runs/NAME --sdk docker --output space",),
-    "tune-report": ("kerasseg tune-report tuning/NAME",),
-    "config": (
-        "kerasseg config training.epochs=10 > mine.yaml",
-        "kerasseg config --schema > schema.json",
-    ),
-    "configs": ("kerasseg configs",),
-    "weights": ("kerasseg weights",),
-    "doctor": ("kerasseg doctor", "kerasseg doctor --config brats20_3d"),
-    "bench data": ("kerasseg bench data --config brats20_3d --seconds 20",),
-}
+EXAMPLES: Final = json.loads(Path(__file__).with_name("examples.json").read_text("utf-8"))
 """Uses of each verb, which its help shows; the verbs are in the order in which they are used."""
 ADVICE: Final = {
     "train": "The same command goes on with a conversion, --resume with a training.",

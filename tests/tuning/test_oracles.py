@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import kerasseg.tuning.oracles
-import kerasseg.tuning.trials
+from kerasseg import files
 from kerasseg.errors import UserError
 from kerasseg.tuning.oracles import build_oracle
 from kerasseg.tuning.space import plain_values
@@ -195,7 +194,7 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path, tuner, monkeypatch):
     run(whole)
     killed = make_search(tmp_path / "killed", **options, baseline=True)
     kills, draw = 0, random.Random(tuner)
-    original = kerasseg.tuning.oracles.atomic_write
+    original = files.atomic_write
 
     @contextmanager
     def killed_at(path, setting):
@@ -210,8 +209,7 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path, tuner, monkeypatch):
             kills += 1
             raise Killed
 
-    monkeypatch.setattr(kerasseg.tuning.oracles, "atomic_write", killed_at)
-    monkeypatch.setattr(kerasseg.tuning.trials, "atomic_write", killed_at)
+    monkeypatch.setattr(files, "atomic_write", killed_at)
 
     def job(job, environment, stop):
         name = job.experiment.run.name.removeprefix("trial_")
