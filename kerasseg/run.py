@@ -141,8 +141,7 @@ class Run:
         These are the smallest and largest voxel (D, H, W) in mm, or mean and standard deviation
         (C, 2) of `checks.intensity_profile`.
         """
-        path = self.folder / "environment.json"
-        found = self._read_json(path.name).get(what) if path.is_file() else None
+        found = self.environment.get(what)
         return (found[0], found[1]) if found else None
 
     def case_ids(self, side: str) -> list[str]:

@@ -1,12 +1,6 @@
-"""A list of Albumentations' transforms, applied to a slice.
-
-The transforms of Albumentations that are not for slices of z-scores, and why.
+"""Albumentations' transforms of slices: which there are and why not all, and a list of them applied.
 
 `tests/slice_transforms/test_every_transform.py` tries all of the installed version.
-
-One of Albumentations' transforms by its name.
-
-Whether a list of Albumentations' transforms suits the patches, tried on some.
 """
 
 import difflib

@@ -1,7 +1,4 @@
-"""Section `training`: the fit.
-
-Section `optimizer`: the optimiser and its schedule.
-"""
+"""Sections `training`, the fit, and `optimizer`, the optimiser and its schedule."""
 
 import json
 import re

@@ -1,9 +1,4 @@
-"""Voxels that two masks share and do not share, and the scores made of them.
-
-Dice of two masks.
-
-What a metric is worth where truth or prediction is empty.
-"""
+"""Voxels that two masks share and do not share, the scores of them, and what empty masks score."""
 
 import math
 from dataclasses import dataclass

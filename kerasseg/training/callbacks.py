@@ -33,7 +33,6 @@ class Checkpoints(keras.callbacks.Callback):
         progress: Gets the best score and its epoch.
         patience: Epochs without a rise that end the fit; None never ends it.
         smoothing: The share m of the earlier epochs in the score.
-        monitor: The score's name in the logs.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class Checkpoints(keras.callbacks.Callback):
         progress: Progress,
         patience: int | None,
         smoothing: float = 0.0,
-        monitor: str = "val_dice",
     ) -> None:
         super().__init__()
         self.network = network
@@ -51,13 +49,12 @@ class Checkpoints(keras.callbacks.Callback):
         self.progress = progress
         self.patience = patience
         self.smoothing = smoothing
-        self.monitor = monitor
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
         progress, share = self.progress, self.smoothing
-        progress.score_sum = share * progress.score_sum + (1 - share) * float(logs[self.monitor])
-        score = logs[f"{self.monitor}_smoothed"] = progress.score_sum / (1 - share ** (epoch + 1))
+        progress.score_sum = share * progress.score_sum + (1 - share) * float(logs["val_dice"])
+        score = logs["val_dice_smoothed"] = progress.score_sum / (1 - share ** (epoch + 1))
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch + 1
             save_network(self.network, self.folder / "best.keras")

@@ -18,8 +18,8 @@ from kerasseg.models.unet import encoder_layers
 from kerasseg.pipeline.augment.compose import augment_batch
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
-from kerasseg.pipeline.embeddings import EmbeddingStore, open_embeddings
-from kerasseg.pipeline.record_cache import DiskCache, RecordCache, open_cache
+from kerasseg.pipeline.embeddings import open_embeddings
+from kerasseg.pipeline.record_cache import DiskCache, open_cache
 from kerasseg.private_hooks import initial_epoch
 from kerasseg.records.splits import Split
 from kerasseg.records.store import RecordStore
@@ -41,7 +41,7 @@ from kerasseg.training.callbacks import (
 from kerasseg.training.checks import out_of_memory
 from kerasseg.training.devices import Devices
 from kerasseg.training.optimizers import averaged_weights, build_optimizer
-from kerasseg.training.state import FILE_NAME, Progress, load_state, read_progress, save_state
+from kerasseg.training.state import FILE_NAME, Progress, load_state, save_state
 from kerasseg.training.step import Logs, TrainingModel, vary_dropout
 from kerasseg.training.tensorboard import Histograms, ValidationImages
 
@@ -177,7 +177,7 @@ def _steps_per_epoch(experiment: Experiment, cases: int, state: Path | None) -> 
     cases, as schedule and unfinished epoch are those of such epochs.
     """
     training = experiment.training
-    if training.steps_per_epoch or state is None or read_progress(state).counts_patches:
+    if training.steps_per_epoch or state is None or load_state(state, None).counts_patches:
         return training.steps_per_epoch
     steps = -(-cases // training.batch_size) * experiment.pipeline.patches_per_volume
     return -(-steps // training.gradient_accumulation) * training.gradient_accumulation
@@ -277,46 +277,28 @@ def build_batches(
     split: Split,
     *,
     steps_per_epoch: int | None = None,
-    cache: RecordCache = None,
     augment_later: bool = False,
-    worker: int = 0,
-    workers: int = 1,
-    embeddings: EmbeddingStore | None = None,
+    **place: Any,
 ) -> tuple[TrainingBatches, tf.data.Dataset]:
     """Return the training batches of an experiment and its validation batches.
 
-    The arguments are those of `TrainingBatches`; `steps_per_epoch` is by default the setting's.
+    The arguments are those of `TrainingBatches`; `steps_per_epoch` is by default the setting's, and
+    `place` is what `validation_batches` takes, too: cache, worker, workers and embeddings.
     """
-    training, target = experiment.training, experiment.model.target
+    training = experiment.training
+    place["target"], place["seed"] = experiment.model.target, experiment.run.seed
+    place["batch_size"] = training.batch_size
     batches = TrainingBatches(
         store,
         split.train,
         experiment.pipeline,
-        target=target,
-        batch_size=training.batch_size,
-        seed=experiment.run.seed,
         steps_per_epoch=steps_per_epoch or training.steps_per_epoch,
         steps_multiple=training.gradient_accumulation,
         transforms=transforms_of(experiment.augment),
-        cache=cache,
         augment_later=augment_later,
-        worker=worker,
-        workers=workers,
-        embeddings=embeddings,
+        **place,
     )
-    validation = validation_batches(
-        store,
-        split.validation,
-        experiment.pipeline,
-        target=target,
-        batch_size=training.batch_size,
-        seed=experiment.run.seed,
-        worker=worker,
-        workers=workers,
-        cache=cache,
-        embeddings=embeddings,
-    )
-    return batches, validation
+    return batches, validation_batches(store, split.validation, experiment.pipeline, **place)
 
 
 def run_epochs(

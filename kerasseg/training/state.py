@@ -64,20 +64,12 @@ def save_state(
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
 
-def load_state(path: Path, model: TrainingModel) -> Progress:
-    """Load what `save_state` wrote into a model whose optimizer is built.
+def load_state(path: Path, model: TrainingModel | None) -> Progress:
+    """Load what `save_state` wrote into a model whose optimizer is built; None: into nothing.
 
-    Raises `UserError` if the file is damaged or of another network.
+    Returns how far the run has come. Raises `UserError` if the file is damaged or of another
+    network.
     """
-    return _load(path, model)
-
-
-def read_progress(path: Path) -> Progress:
-    """Return how far the run of a state has come; raises as `load_state` does."""
-    return _load(path, None)
-
-
-def _load(path: Path, model: TrainingModel | None) -> Progress:
     try:
         with np.load(path) as arrays:
             progress = Progress(**json.loads(str(arrays["progress"])))

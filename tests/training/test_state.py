@@ -7,7 +7,7 @@ import pytest
 from kerasseg.errors import UserError
 from kerasseg.losses.loss import SegmentationLoss
 from kerasseg.training.fit import _steps_per_epoch
-from kerasseg.training.state import Progress, load_state, read_progress, save_state
+from kerasseg.training.state import Progress, load_state, save_state
 from kerasseg.training.step import TrainingModel
 from tests.conftest import phantom_experiment
 
@@ -106,7 +106,7 @@ def test_a_run_of_an_older_version_keeps_the_length_of_its_epochs(tmp_path):
     progress = json.loads(str(stored["progress"]))
     del progress["counts_patches"]
     np.savez(state, **stored | {"progress": np.array(json.dumps(progress))})
-    assert not read_progress(state).counts_patches
+    assert not load_state(state, None).counts_patches
     assert _steps_per_epoch(experiment, 3, state) == 8
     assert _steps_per_epoch(experiment, 3, None) is None
     given = phantom_experiment(tmp_path, "training.steps_per_epoch=4")
