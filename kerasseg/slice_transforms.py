@@ -1,4 +1,4 @@
-"""Albumentations' transforms of slices: which there are and why not all, and a list of them applied.
+"""Albumentations' transforms of slices: which there are, why not all, and a list of them applied.
 
 `tests/slice_transforms/test_every_transform.py` tries all of the installed version.
 """
