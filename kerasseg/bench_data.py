@@ -21,6 +21,7 @@ from kerasseg.progress import track
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore, open_store
 from kerasseg.tensorflow_setup import usable_cores
+from kerasseg.training.fit import build_batches
 
 _PATCHES = 24
 """Number of patches on which each stage is measured."""
@@ -57,7 +58,9 @@ def bench_data(experiment: Experiment, seconds: float = 10.0) -> DataSpeed:
     split = open_split(store, experiment.split)
     check_store(experiment, store, split.train)
     cache = open_cache(experiment.pipeline, store, split.train)
-    rate = _measure_rate(_batches(experiment, store, split.train, cache), seconds)
+    later = experiment.pipeline.augment_on == "device"
+    batches, _ = build_batches(experiment, store, split, cache=cache, augment_later=later)
+    rate = _measure_rate(batches, seconds)
     read = 0.0
     if not isinstance(cache, MemoryCache):
         sizes = [store.rows[case_id].payload_bytes for case_id in split.train]
@@ -68,22 +71,6 @@ def bench_data(experiment: Experiment, seconds: float = 10.0) -> DataSpeed:
     speed = DataSpeed(rate, read, patch, stages)
     _print_speed(experiment, speed)
     return speed
-
-
-def _batches(
-    experiment: Experiment, store: RecordStore, case_ids: Any, cache: RecordCache
-) -> TrainingBatches:
-    return TrainingBatches(
-        store,
-        case_ids,
-        experiment.pipeline,
-        target=experiment.model.target,
-        batch_size=experiment.training.batch_size,
-        seed=experiment.run.seed,
-        transforms=transforms_of(experiment.augment),
-        cache=cache,
-        augment_later=experiment.pipeline.augment_on == "device",
-    )
 
 
 def _measure_rate(batches: TrainingBatches, seconds: float) -> float:

@@ -24,7 +24,6 @@ from rich.table import Table
 from kerasseg import __version__, anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
-from kerasseg.pipeline.batches import TrainingBatches
 from kerasseg.records.manifest import read_manifest
 from kerasseg.records.splits import FOLDER, Split, open_split
 from kerasseg.records.store import RecordStore, open_store
@@ -33,7 +32,7 @@ from kerasseg.targets import label_to_masks
 from kerasseg.tensorflow_setup import FLAGS
 from kerasseg.training import checks
 from kerasseg.training.devices import Devices, choose_devices, device_name
-from kerasseg.training.fit import compile_for_training
+from kerasseg.training.fit import build_batches, compile_for_training
 from kerasseg.training.multi_worker import read_cluster
 
 _ENOUGH_MEMORY_GB = 8
@@ -259,8 +258,7 @@ def _say_times(experiment: Experiment, seconds: float, say: Callable[[str, str],
 
 def _batches_per_epoch(experiment: Experiment) -> tuple[int | None, str]:
     """Return the batches of an epoch, or None if unknown, and a sentence about the cases."""
-    training = experiment.training
-    given = training.steps_per_epoch
+    given = experiment.training.steps_per_epoch
     try:
         found = _store_and_split(experiment)
     except UserError as error:
@@ -268,16 +266,7 @@ def _batches_per_epoch(experiment: Experiment) -> tuple[int | None, str]:
     if found is None:
         return given, f"not known before kerasseg convert (no store in {experiment.store_root})"
     store, split = found
-    batches = TrainingBatches(
-        store,
-        split.train,
-        experiment.pipeline,
-        target=experiment.model.target,
-        batch_size=training.batch_size,
-        seed=experiment.run.seed,
-        steps_per_epoch=given,
-        steps_multiple=training.gradient_accumulation,
-    )
+    batches, _ = build_batches(experiment, store, split)
     cases = f"{len(split.train)} train, {len(split.validation)} validate ({store.root})"
     return batches.steps_per_epoch, cases
 

@@ -104,8 +104,7 @@ def _class_colour(name: str, data_set: DataSet) -> str:
 
 def draw_tumour_sizes(data_set: DataSet) -> Figure:
     """Draw histograms of the cases by volume, share of the brain, and number of parts."""
-    figure = Figure(figsize=(11, 3.3), layout="constrained")
-    volume, share, parts = figure.subplots(1, 3)
+    figure, (volume, share, parts) = style.new_figure(11, 3.3, 1, 3)
     cases = data_set.with_tumour
     _draw_histogram(volume, np.array([data_set.volume(case) for case in cases]))
     volume.set(title="Tumour size", xlabel=data_set.unit)
@@ -171,8 +170,7 @@ def draw_tumour_places(data_set: DataSet) -> Figure:
 def draw_slice_presence(data_set: DataSet) -> Figure:
     """Draw which share of the axial slices has each class, over the height in the brain."""
     names = [*data_set.classes] if TUMOUR in data_set.classes else [TUMOUR, *data_set.classes]
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(8, 3.4)
     edges = np.linspace(0, 100, HEIGHT_BINS + 1)
     for name in names:
         share = np.mean([case.presence[name] for case in data_set.sliced], axis=0)

@@ -63,10 +63,7 @@ def draw_error_volumes(
     hit, extra, missed = (np.asarray(v, float) for v in (right, too_much, too_little))
     order = np.argsort(-(hit + missed), kind="stable")
     places = np.arange(len(case_ids))
-    figure = Figure(
-        figsize=(float(np.clip(0.35 * len(case_ids) + 2, 6, 14)), 4.2), layout="constrained"
-    )
-    axes = figure.subplots()
+    figure, axes = style.new_figure(float(np.clip(0.35 * len(case_ids) + 2, 6, 14)), 4.2)
     axes.bar(places, hit[order], 0.8, color=style.OUTCOME_COLOURS["right"], label="found")
     for kind, height, bottom, label in (
         ("missed", missed, hit[order], "missed (too little)"),
@@ -88,8 +85,7 @@ def draw_error_volumes(
 
 def draw_lesion_counts(counts: Mapping[str, Mapping[str, float]]) -> Figure:
     """Draw how many lesions (connected components) of all cases were found, missed and invented."""
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(7.2, 3.8)
     places = np.arange(len(counts))
     kinds = {"found": "right", "missed": "missed", "invented": "invented"}
     for offset, (kind, outcome) in zip((-0.27, 0.0, 0.27), kinds.items(), strict=True):

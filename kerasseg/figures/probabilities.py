@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.integrate import trapezoid
 
-from kerasseg.figures.style import INK, LINE, class_colours, style_axes
+from kerasseg.figures.style import INK, LINE, class_colours, new_figure, style_axes
 from kerasseg.metrics.calibration import ProbabilityCounts, calibration
 
 
@@ -18,8 +18,7 @@ def draw_calibration_curve(counts: Mapping[str, ProbabilityCounts], bins: int = 
 
     On the diagonal a probability means what it says. Bars below count the voxels in each bin.
     """
-    figure = Figure(figsize=(6, 6.2), layout="constrained")
-    axes, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    figure, (axes, below) = new_figure(6, 6.2, 2, 1, height_ratios=(3, 1), sharex=True)
     axes.plot([0, 1], [0, 1], color=LINE, lw=1)
     width = 0.8 / len(counts) / bins
     for place, (name, colour) in enumerate(class_colours(counts).items()):
@@ -45,8 +44,7 @@ def draw_precision_recall_curve(counts: Mapping[str, ProbabilityCounts]) -> Figu
 
     A dot marks the threshold 0.5.
     """
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(5.6, 5.2)
     for name, colour in class_colours(counts).items():
         thresholds, hits, wrong = counts[name].above()
         positives = hits[-1]
@@ -75,8 +73,7 @@ def draw_roc_curve(counts: Mapping[str, ProbabilityCounts]) -> Figure:
 
     The false positive rate is logarithmic, because most voxels are healthy.
     """
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(5.6, 5.2)
     for name, colour in class_colours(counts).items():
         thresholds, hits, wrong = counts[name].above()
         if not hits[-1] or not wrong[-1]:
@@ -106,8 +103,7 @@ def draw_threshold_sweep(counts: Mapping[str, ProbabilityCounts]) -> Figure:
     The best threshold is marked. The Dice is no mean over cases, and a threshold that is chosen
     here needs other cases to be tested on.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(6.4, 4.2)
     for name, colour in class_colours(counts).items():
         thresholds, hits, wrong = counts[name].above()
         if not hits[-1]:

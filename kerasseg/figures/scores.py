@@ -30,8 +30,7 @@ def draw_case_heatmap(case_ids: Sequence[str], values: Mapping[str, Sequence[flo
     order = np.argsort(-means, kind="stable")
     named = len(case_ids) <= _MOST_NAMED
     height = float(np.clip(0.24 * len(case_ids), 1.2, 12))
-    figure = Figure(figsize=(2.6 + 0.8 * len(values), 1.2 + height), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(2.6 + 0.8 * len(values), 1.2 + height)
     axes.set_facecolor("#bbbbbb")
     image = axes.imshow(table[order], vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
     axes.set_xticks(range(len(values)), list(values))
@@ -59,9 +58,7 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     """
     total = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(total, 1)
-    figure = Figure(figsize=(1.9 + 1.05 * len(classes), 1.3 + 0.95 * len(classes)))
-    figure.set_layout_engine("constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(1.9 + 1.05 * len(classes), 1.3 + 0.95 * len(classes))
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for row, column in np.ndindex(*matrix.shape):
         share = shares[row, column]
@@ -95,8 +92,7 @@ def draw_cumulative_dice(values: Mapping[str, Sequence[float]]) -> Figure:
 
     Curves from the fourth class on are dashed, because their colours are near those of others.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(6.4, 4.4)
     for place, (name, colour) in enumerate(style.class_colours(values).items()):
         array = np.sort(np.asarray(values[name], float))
         array = array[np.isfinite(array)]
@@ -188,8 +184,7 @@ def draw_metric_correlation(values: Mapping[str, Sequence[float]], title: str) -
     arrays = [np.asarray(values[name], float) for name in names]
     table = np.array([[rank_correlation(a, b) for b in arrays] for a in arrays])
     side = 1.8 + 0.62 * len(names)
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(side + 0.9, side)
     axes.set_facecolor("#dddddd")
     image = axes.imshow(table, vmin=-1, vmax=1, cmap="RdBu_r")
     for row, column in np.ndindex(*table.shape):
@@ -223,8 +218,7 @@ def draw_metric_distribution(
         label: Name and unit of the metric.
         share: True for a metric from 0 to 1.
     """
-    figure = Figure(figsize=(7.2, 1.5 + 0.72 * len(values)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(7.2, 1.5 + 0.72 * len(values))
     colours = style.class_colours(values)
     every = np.concatenate([np.asarray(v, float) for v in values.values()])
     every = every[np.isfinite(every)]
@@ -274,8 +268,7 @@ def draw_paired_differences(
         second: Name of the second run.
         label: Name and unit of the metric.
     """
-    figure = Figure(figsize=(9, 1.5 + 0.62 * len(differences)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(9, 1.5 + 0.62 * len(differences))
     axes.axvline(0, color=style.LINE, lw=1)
     for row, (name, colour) in enumerate(style.class_colours(differences).items()):
         found = differences[name]
@@ -347,8 +340,7 @@ def draw_run_means(means: Mapping[str, Mapping[str, MeanInterval]], label: str) 
     `means` go from run to class; `label` is the name and unit of the metric.
     """
     classes = list(next(iter(means.values())))
-    figure = Figure(figsize=(max(6.5, 1.2 * len(classes) + 2), 3.9), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(max(6.5, 1.2 * len(classes) + 2), 3.9)
     width = 0.8 / len(means)
     for place, (run, row) in enumerate(means.items()):
         for group, name in enumerate(classes):

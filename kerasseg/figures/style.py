@@ -4,6 +4,7 @@ import colorsys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colors
@@ -75,6 +76,14 @@ def jitter(numbers: np.ndarray | int, spread: float = 0.17, step: float = GOLDEN
 
 
 # Figures and axes
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, Any]:
+    """Make a figure of a size in inches, and its axes as `Figure.subplots` returns them."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def panel_grid(count: int, width: float = 3.4, height: float = 3.4) -> tuple[Figure, list[Axes]]:

@@ -135,8 +135,7 @@ def draw_overlay(stored: StoredCase, prediction: np.ndarray, target: str, title:
     areas = (tumour > 0).sum(axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else case.label.shape[0] // 2
     channels = len(case.modalities)
-    figure = Figure(figsize=(2.5 * (channels + 2), 3.6), layout="constrained")
-    axes = figure.subplots(1, channels + 2)
+    figure, axes = style.new_figure(2.5 * (channels + 2), 3.6, 1, channels + 2)
     aspect = case.spacing[1] / case.spacing[2]
     for channel, modality in enumerate(case.modalities):
         name = anatomy.MODALITY_TITLES.get(modality, modality)
@@ -172,8 +171,7 @@ def draw_views(stored: StoredCase, prediction: np.ndarray, target: str, title: s
     }
     centre = _central_voxel(case.label if case.label.any() else prediction)
     planes = planes_at(centre, [slice(None)] * 3, case.spacing, stored.offset)
-    figure = Figure(figsize=(8.4, 9.2), layout="constrained")
-    axes = figure.subplots(len(rows), len(planes))
+    figure, axes = style.new_figure(8.4, 9.2, len(rows), len(planes))
     for column, plane in enumerate(planes):
         for row, (name, label) in enumerate(rows.items()):
             panel = axes[row, column]
@@ -397,8 +395,7 @@ def draw_slice_profile(
     areas = [np.count_nonzero(mask, axis=(1, 2)) * square for mask in (truth, prediction)]
     hits = np.count_nonzero(truth & prediction, axis=(1, 2)) * square
     slices = np.arange(truth.shape[0])
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axes, below = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
+    figure, (axes, below) = style.new_figure(7.2, 3.8, 2, 1, height_ratios=(2, 1), sharex=True)
     axes.fill_between(slices, areas[0], color=colour, alpha=0.35, lw=0, label="truth")
     axes.plot(slices, areas[1], color=style.INK, lw=1.8, label="prediction")
     axes.set(ylabel="area [cm\u00b2]", title=title)

@@ -21,16 +21,14 @@ def draw_prediction(prediction: Prediction, path: Path) -> None:
     the place of FLAIR where there is no FLAIR.
     """
     # Here, as a client of a server that draws nothing needs no matplotlib.
-    from matplotlib.figure import Figure
 
-    from kerasseg.figures.style import label_legend, save_figure, show_label, show_slice
+    from kerasseg.figures.style import label_legend, new_figure, save_figure, show_label, show_slice
 
     case, label = prediction.case, prediction.label
     areas = (label > 0).sum(axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else label.shape[0] // 2
     names = list(case.modalities)
-    figure = Figure(figsize=(2.8 * (len(names) + 1), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(names) + 1)
+    figure, axes = new_figure(2.8 * (len(names) + 1), 3.6, 1, len(names) + 1)
     aspect = case.spacing[1] / case.spacing[2]
     for channel, name in enumerate(names):
         title = anatomy.MODALITY_TITLES.get(name, name)

@@ -34,8 +34,7 @@ _SEED = 0
 def draw_parameter_importance(importance: Importance) -> Figure:
     """Draw a bar per setting with its interval; a share below 0 is noise and has no bar."""
     names = list(importance.shares)
-    figure = Figure(figsize=(7.6, 1.6 + 0.38 * len(names)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(7.6, 1.6 + 0.38 * len(names))
     for row, (mean, low, high) in enumerate(importance.shares.values()):
         axes.barh(row, 100 * max(mean, 0), height=0.62, color=STATUS_COLOURS["completed"])
         axes.plot([100 * low, 100 * high], [row, row], color=style.INK, lw=1.6)
@@ -55,8 +54,7 @@ def draw_parallel_coordinates(search: SearchResults) -> Figure:
     A line dips below an axis if the trial did not use the setting.
     """
     columns = len(search.parameters) + 1
-    figure = Figure(figsize=(min(max(12.5, 1.75 * columns), 26.0), 5.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(min(max(12.5, 1.75 * columns), 26.0), 5.4)
     colours, scale = score_colours(search)
     limits = _limits(search)
     anything_unused = False
@@ -182,8 +180,7 @@ def draw_important_pair(search: SearchResults, encoded: Encoded, names: tuple[st
         guesses[row] = guessed.reshape(len(scaled[0]), -1).mean(axis=1)
     scores = encoded.scores.tolist()
     colours, scale = score_colours(search, scores)
-    figure = Figure(figsize=(7.6, 5.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(7.6, 5.2)
     for parameter, which in zip(pair, "xy", strict=True):
         parameter_axis(axes, parameter, which)
     axes.pcolormesh(*numbers, guesses, cmap=colours, norm=scale, shading="nearest")

@@ -38,8 +38,7 @@ def draw_score_by_trial(search: SearchResults) -> Figure:
     Crosses along the bottom are trials without a score, the dashed line is the baseline. If the
     tuner asked for different numbers of epochs, the colour of a dot shows them.
     """
-    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(12.5, 4.2)
     scored = [trial for trial in search.trials if trial.is_scored and not trial.is_baseline]
     colours = epoch_colours(search)
     groups: list[tuple[str, Any, list[TrialRecord]]] = [
@@ -98,8 +97,7 @@ def draw_best_curves(search: SearchResults) -> Figure:
 
     Each execution of a trial is a line. The baseline is dashed.
     """
-    figure = Figure(figsize=(12.5, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.new_figure(12.5, 4.4)
     best = [trial for trial in search.ranked if trial.is_scored and not trial.is_baseline][
         :_BEST_TRIALS
     ]
@@ -209,8 +207,7 @@ def draw_time_spent(search: SearchResults) -> Figure:
     """
     workers = sorted({trial.worker or _NO_WORKER for trial in search.trials})
     rows = 0.45 * len(workers)
-    figure = Figure(figsize=(12.5, 3.1 + rows), layout="constrained")
-    axes, sums = figure.subplots(2, 1, height_ratios=(0.9 + rows, 1.2))
+    figure, (axes, sums) = style.new_figure(12.5, 3.1 + rows, 2, 1, height_ratios=(0.9 + rows, 1.2))
     start = min(trial.started for trial in search.trials)
     last = max(_end(trial, search) for trial in search.trials)
     unit, unit_name = (3600, "hours") if last - start > 3 * 3600 else (60, "minutes")
