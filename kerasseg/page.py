@@ -136,7 +136,6 @@ def write_page(
     template. Returns `path`.
 
     Args:
-        setting: The option that an error message names, such as `--output`.
         filters: More filters of this template.
         **values: What the template shows. A name that it needs and does not get is an error.
     """

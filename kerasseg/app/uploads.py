@@ -244,7 +244,6 @@ def make_scan(session: Session, data: DataSettings, roles: Mapping[str, str]) ->
     Raises `UserError` or `Refusal` if the files are not one scan.
 
     Args:
-        session: The session.
         data: Section `data` of the run that is to predict the scan first.
         roles: Name -> the role that the visitor chose for a NIfTI file.
     """

@@ -100,8 +100,6 @@ class CaseStatistics:
     """One case in numbers, few enough to be sent between processes.
 
     Attributes:
-        case_id: Name of the case.
-        patient_id: Name of the patient.
         shape: Voxels (D, H, W).
         spacing: Size of a voxel (D, H, W) in mm.
         brain_voxels: Voxels with a value other than 0 in any modality.

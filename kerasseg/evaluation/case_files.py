@@ -38,7 +38,6 @@ class CaseFiles:
     Attributes:
         folder: folder in which `labels` and `probabilities` are made.
         data: section `data` of the run; its pictures come out as pictures.
-        setting: the option that error messages name, such as `--output`.
         kinds: which of `KINDS` are written.
         written: the files that have been written.
     """
@@ -134,7 +133,6 @@ def gather_files(files: Sequence[Path], folder: Path, setting: str) -> list[Path
     Args:
         files: files in folders `labels` and `probabilities`.
         folder: the new folder.
-        setting: the option that error messages name.
     """
     result = []
     for path in files:
@@ -162,7 +160,6 @@ def remove_older_files(
 
     Args:
         kinds: the kinds that this evaluation has written; others are left as they are.
-        setting: the option that error messages name.
     """
     warnings = []
     for kind in KINDS:

@@ -60,8 +60,6 @@ def compare_runs(runs: Sequence[Run], split: str, output: Path) -> Path:
     Args:
         runs: the runs; the first is what the others are compared with, and all are scored by its
             section `metrics`. A run may be there again with other overrides.
-        split: side of their split, one of `SIDES`.
-        output: where tables, figures and the page are written.
     """
     if len({(run.folder.resolve(), run.overrides) for run in runs}) < max(2, len(runs)):
         raise UserError(

@@ -24,7 +24,6 @@ def segment_cases(
 
     Args:
         predictor: a network, or several as one.
-        store: the record store that holds the cases.
         cases: side of the split -> case ids.
     """
     jobs = [(split, case_id) for split, case_ids in cases.items() for case_id in case_ids]
@@ -69,7 +68,6 @@ def score_cases(
 
     Args:
         predictor: a network, or several as one.
-        store: the record store that holds the cases.
         cases: side of the split -> case ids.
         settings: section `metrics` of the config.
         files: where label maps and probabilities are written, if they are.
@@ -104,8 +102,6 @@ class VolumeValidation(keras.callbacks.Callback):
 
     Args:
         predictor: wraps the network that is trained.
-        store: the record store that holds the cases.
-        case_ids: the cases.
         every: epochs from one validation to the next.
         share: gives what one machine computes to all of them, so that other callbacks decide the
             same everywhere.

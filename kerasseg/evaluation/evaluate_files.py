@@ -61,7 +61,6 @@ def evaluate_files(
     Args:
         predictions: folder of predicted segmentations.
         truths: folder of true segmentations of the same names.
-        output: where tables, figures and the page are written.
         labels: `--labels`, as of `parse_labels`.
         settings: section `metrics`, or None for its defaults.
         images: folder of scans of the same names, to be drawn below the outlines.

@@ -83,8 +83,6 @@ def evaluate_run(
     """Segment the cases of one side of the split with the run's best network, and score them.
 
     Args:
-        run: the run.
-        split: side of its split, one of `SIDES`.
         files: where label maps and probabilities are written, if they are.
     """
     experiment = run.experiment
@@ -281,10 +279,7 @@ def evaluate_ensemble(
     trained on it. Returns the page. Raises `UserError` if the runs do not go together.
 
     Args:
-        runs: the runs.
-        split: side of their split, one of `SIDES`.
         combine: whether probabilities are averaged, or masks vote.
-        output: where tables, figures and the page are written.
         save: what is written of every case besides its scores, into folders of these names.
     """
     if len({run.folder.resolve() for run in runs}) < max(2, len(runs)):

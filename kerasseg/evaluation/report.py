@@ -128,7 +128,6 @@ def write_report(
         summary: what `summary.json` holds; `evaluation_summary` and more.
         provenance: where cases and predictions come from.
         drawings: the figures of the page, drawn one after the other.
-        setting: the option that error messages name, such as `--output`.
     """
     make_folder(folder / "figures", setting)
     results = {name: found for name, found in results.items() if found.scores}
@@ -173,7 +172,6 @@ def write_evaluation(folder: Path, results: Results, provenance: Provenance, set
         folder: where they are written; it is made if it is missing.
         results: the results of the cases, all of one side of the split.
         provenance: where cases and predictions come from.
-        setting: the option that error messages name, such as `--output`.
     """
     cases = {results.scores[0].split: results}
     summary = {

@@ -24,7 +24,6 @@ class CasePair:
     """The true and the predicted segmentation of a whole scan.
 
     Attributes:
-        case_id: id of the case.
         split: side of the split, or where the case comes from.
         truth: canonical labels (D, H, W) uint8.
         masks: predicted masks (D, H, W, K) bool, one per channel of the target.
@@ -49,7 +48,6 @@ class SegmentedCase:
     """A case of a record store after its prediction, in the box that the store holds of the scan.
 
     Attributes:
-        split: side of the split.
         stored: the record, whose image and label have shape (d, h, w, C) and (d, h, w).
         target: what was predicted, a key of `anatomy.TARGETS`.
         probabilities: (d, h, w, K) float32.

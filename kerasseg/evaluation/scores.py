@@ -99,7 +99,6 @@ class CaseScore:
     """The scores of one case.
 
     Attributes:
-        case_id: id of the case.
         split: side of the split, or where the case comes from.
         dice: each of `score_columns` -> Dice, 0 to 1.
         classes: each of `scored_classes` -> every metric that was asked for.

@@ -341,7 +341,6 @@ class ComparedCase:
     """A case as several runs see it.
 
     Attributes:
-        case_id: Name of the case.
         image: One modality (D, H, W) with air 0, or None for a dark ground.
         truth: Label (D, H, W).
         spacing: Size of a voxel along D, H and W in mm.
