@@ -4,6 +4,7 @@ import fcntl
 import functools
 import gc
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -100,6 +101,19 @@ TOGETHER = {
     ),
 }
 """Files that one worker runs, as each worker starts a server of its own for its tests."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Workers are forked off the fork server."""
+    code = "import sys; from tests.program import fork_worker; sys.exit(fork_worker())"
+    for spec in specs:
+        spec.python = shlex.join([sys.executable, "-c", code])
+
+
+def pytest_sessionfinish() -> None:
+    """Spare pytest to look for garbage among millions of objects at the end."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -287,9 +301,10 @@ def _graphs_are_not_optimised() -> None:
 
     from tests import eager_steps
 
-    eager_steps.do_not_trace_steps()
-    eager_steps.iterate_datasets_as_built()
-    keep_no_stacks()
+    if "tests.preloaded" not in sys.modules:  # which has done it for forked workers
+        eager_steps.do_not_trace_steps()
+        eager_steps.iterate_datasets_as_built()
+        keep_no_stacks()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     # Graphs are millions of Python objects that live as long as the process: looking through them
     # again and again takes a tenth of the time.

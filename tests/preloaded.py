@@ -1,5 +1,11 @@
 """What `tests.program` has imported before a program begins. Nothing here may start TensorFlow."""
 
+import gc
+import warnings
+
+# As pyproject.toml has pytest do.
+warnings.filterwarnings("error", category=DeprecationWarning, module="kerasseg")
+
 import kerasseg  # sets the flags before anything imports TensorFlow
 
 # isort: split
@@ -28,3 +34,4 @@ from tests.program import keep_no_stacks
 do_not_trace_steps()
 iterate_datasets_as_built()
 keep_no_stacks()
+gc.freeze()

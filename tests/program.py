@@ -19,6 +19,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -140,6 +141,34 @@ def share_fork_server(worker: bool) -> None:
         # The process that started the server holds the pipe whose end would end it.
         server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)
         server.ensure_running = resource_tracker.ensure_running
+
+
+def fork_worker() -> int:
+    """Stand for the Python that execnet starts as `PYTHON -u -c CODE`: fork it, and wait for it.
+
+    A worker of pytest-xdist is spared the import of TensorFlow, and the end of an interpreter with
+    millions of objects.
+    """
+    share_fork_server(worker=True)
+    standard = [Connection(os.dup(number)) for number in range(3)]
+    arguments = (sys.argv[-1], standard, dict(os.environ))
+    worker = fork_context().Process(target=_be_worker, args=arguments)
+    worker.start()
+    for connection in standard:
+        connection.close()
+    worker.join()
+    return worker.exitcode or 0
+
+
+def _be_worker(code: str, standard: list[Connection], environment: dict[str, str]) -> None:
+    for number, connection in enumerate(standard):
+        os.dup2(connection.fileno(), number)
+        connection.close()
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None  # found anew, as TMPDIR may be another
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  (multiprocessing closed it)
+    exec(code, {"__name__": "__main__"})
 
 
 def draw_no_figures(patch: Callable[[str, object], object]) -> None:

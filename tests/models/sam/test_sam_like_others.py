@@ -51,6 +51,7 @@ def scan(runs):
     return case, load_run(runs[0]).probabilities(case)
 
 
+@pytest.mark.all_only  # test_predict_files has it of a U-Net, test_sam_run predicts raw cases
 def test_labels_lie_on_the_own_grid_of_a_scan(runs, scan, tmp_path):
     case, _ = scan
     voxels = np.rint(case.image[..., 0]).astype(np.int16)
@@ -104,6 +105,7 @@ def test_a_trial_that_is_stopped_and_resumed_is_a_run_that_is_not(folder, tmp_pa
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.all_only  # test_evaluate_runs and test_case_files do it with a U-Net
 def test_folds_are_put_together(runs, monkeypatch):
     monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
     pages = evaluate_runs([read_run(run) for run in runs], "validation")

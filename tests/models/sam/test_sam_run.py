@@ -13,10 +13,10 @@ from kerasseg.models.sam.weights import COMPONENTS
 from kerasseg.prediction.model import load, load_run
 from kerasseg.records.store import open_store
 from kerasseg.run_experiment import run_experiment
-from kerasseg.serving.export import export_runs
 from kerasseg.training.checks import memory_warning
 from tests.conftest import phantom_experiment
 from tests.program import draw_no_figures
+from tests.serving.export.test_saved_model import signatures_of
 
 SAM = (
     "model={dimensions: 2, target: binary, network: sam}",
@@ -37,7 +37,8 @@ def sam_experiment(folder, *overrides):
         "run.name=tiny_sam",
         "records.workers=1",
         "pipeline.patches_per_volume=4",
-        "training={epochs: 1, batch_size: 4, gradient_accumulation: 1}",
+        "training={epochs: 1, batch_size: 4, steps_per_epoch: 1, gradient_accumulation: 1}",
+        "pipeline.validation_patches_per_volume=2",
         "evaluation.overlays=1",
     )
     return load_experiment(None, [*SAM, *base, *overrides])
@@ -86,15 +87,15 @@ def test_it_is_evaluated_and_predicts_raw_cases_as_their_records(finished):
     assert stored.case.image.min() == 0 and stored.case.image.max() == 1
 
 
-def test_the_exported_model_gives_the_same_masks(finished, tmp_path):
+def test_the_exported_graph_gives_the_same_masks(finished):
+    """test_sam_like_others writes and serves it."""
     experiment, folder, _ = finished
     case = discover(experiment.data)[0].load()
-    version, _ = export_runs([folder], tmp_path / "brain", largest_volume=20_000)
-    exported = tf.saved_model.load(str(version))
-    found = exported.signatures["segment"](
+    model = load(folder)
+    found = signatures_of(model).signatures["segment"](
         volume=tf.constant(case.image),
         spacing=tf.ones(3),
         probabilities=tf.constant(True),
     )["probabilities"]
-    expected = load(folder).predict(case.image).probabilities
+    expected = model.predict(case.image).probabilities
     np.testing.assert_allclose(found, expected, atol=2e-5)

@@ -96,10 +96,14 @@ def built(folders, *, combine="mean", labels=None, gzip=True):
     Writing takes half of the time, and is tested with one run and with an ensemble.
     """
     model = load(*folders, combine=combine)
+    return signatures_of(model, labels, gzip=gzip), model
+
+
+def signatures_of(model, labels=None, *, gzip=True):
     accepted, ids = accepted_by(model, LARGEST_VOLUME), served_ids(model, labels)
     metadata = describe(model, accepted, ids, gzip=gzip)
     exported = ExportedModel(model, accepted, ids, metadata, gzip=gzip)
-    return SimpleNamespace(signatures=exported.signatures(), exported=exported), model
+    return SimpleNamespace(signatures=exported.signatures(), exported=exported)
 
 
 def check_same(loaded, model, volume, ids=IDS, spacing=(1.0, 1.0, 1.0)):
