@@ -317,7 +317,7 @@ def write_pairs(root, phantoms):
             Image.fromarray(values.astype(np.uint8)).save(root / kind / name)
 
 
-@pytest.mark.usefixtures("untrained")  # test_slices_of_volumes trains in 2-D
+@pytest.mark.usefixtures("figures_not_rendered")
 def test_pictures_to_a_report_that_warns_of_unknown_patients(tmp_path, phantoms, capsys):
     write_pairs(tmp_path / "raw", phantoms)
     base = [
