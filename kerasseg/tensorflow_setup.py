@@ -71,7 +71,8 @@ Result = TypeVar("Result")
 
 _START_UP_NOISE = re.compile(
     rb"^(WARNING: All log messages before absl|I\d{4} |W\d{4} .*computation_placer"
-    rb"|E\d{4} .*(cuda_platform|computation_placer|cuda_dnn|cuda_fft|cuda_blas|oneDNN supports))"
+    rb"|(E\d{4}|\d{4}-\d\d-\d\d [\d:.]+: E) "  # TensorFlow 2.19 dates what it says first
+    rb".*(cuda_platform|computation_placer|cuda_dnn|cuda_fft|cuda_blas|oneDNN supports))"
 )
 
 _OPTIONAL_PACKAGES = ("cv2", "matplotlib", "pandas", "scipy", "sklearn")
