@@ -75,9 +75,11 @@ def weights_without_values() -> Iterator[None]:
     """
     state: Any = sys.modules["keras.src.backend.common.global_state"]
     waiting = list(state.get_global_attribute("uninitialized_variables", []))
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    state.set_global_attribute("uninitialized_variables", waiting)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        state.set_global_attribute("uninitialized_variables", waiting)
 
 
 class OracleHooks:

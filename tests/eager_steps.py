@@ -6,6 +6,7 @@ Tracing a step and the one of validation takes four to eight seconds, as long as
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from kerasseg.training.step import TrainingModel
@@ -44,6 +45,15 @@ def iterate_datasets_as_built() -> None:
         return iterate(dataset if traced else dataset.with_options(options))
 
     tf.data.Dataset.__iter__ = iterate_as_built
+
+
+class EagerSteps(keras.callbacks.Callback):
+    """Named in `training.callbacks`, it has the process of a trial make its steps eagerly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        do_not_trace_steps()
+        iterate_datasets_as_built()
 
 
 def _eager(function: Callable[..., Any]) -> Callable[..., Any]:

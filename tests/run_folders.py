@@ -1,6 +1,8 @@
 """Run folders that are written without a training."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 
@@ -46,3 +48,18 @@ def save_network(folder: Path, experiment: Experiment, seed: int) -> None:
     head = network.get_layer("head")
     head.set_weights([w * 4 for w in head.get_weights()])
     network.save(folder / "checkpoints" / "best.keras")
+
+
+def not_written(model: Any, labels: str | None = None, *, gzip: bool = True) -> SimpleNamespace:
+    """Return the signatures of an exported model as `tf.saved_model.load` does, without writing and
+    reading it."""
+    from kerasseg.serving import export
+    from kerasseg.serving.signatures import ExportedModel
+
+    accepted, ids = (
+        export.accepted_by(model, export.LARGEST_VOLUME),
+        export.served_ids(model, labels),
+    )
+    metadata = export.describe(model, accepted, ids, gzip=gzip)
+    exported = ExportedModel(model, accepted, ids, metadata, gzip=gzip)
+    return SimpleNamespace(signatures=exported.signatures(), exported=exported)

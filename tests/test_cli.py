@@ -383,29 +383,16 @@ def test_no_permission(setting):
 def refuse_locked_folders(tmp_path, setting):
     locked = tmp_path / "locked"
     (locked / "inside").mkdir(parents=True)
-    code = (
-        "import os, sys\nfrom kerasseg.cli.main import main\nimport kerasseg.records.store\n"
-        "os.setuid(65534) if os.geteuid() == 0 else None\n"
-        "sys.argv = ['kerasseg', *sys.argv[1:]]\nmain()"
+    script = tmp_path / "kerasseg"
+    script.write_text(
+        "import os\nfrom kerasseg.cli.main import main\nimport kerasseg.records.store\n"
+        "os.setuid(65534) if os.geteuid() == 0 else None\nmain()"
     )
     for mode, name in ((0o555, "store"), (0o000, "inside")):
         locked.chmod(mode)
         layout = ["data.layout=brats_nifti"] if setting == "data.root" else []
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                code,
-                "convert",
-                *phantom_arguments(tmp_path),
-                *layout,
-                f"{setting}={locked / name}",
-            ],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            check=False,
-        )
+        setting_of = f"{setting}={locked / name}"
+        done = run_program([script, "convert", *phantom_arguments(tmp_path), *layout, setting_of])
         locked.chmod(0o755)
         assert_one_sentence(done, ["locked"])
         assert list(locked.iterdir()) == [locked / "inside"]

@@ -236,6 +236,7 @@ def test_in_a_fit_the_names_are_flat_and_the_last_epoch_counts_alone():
     assert abs(np.mean(ratios) - expected["dice"]) > 0.02, "a mean of ratios would be seen"
 
 
+@pytest.mark.all_only  # test_replicas scores batches that cannot be shared equally
 def test_two_replicas_count_what_one_device_counts():
     """Nine scans in batches that the replicas cannot share equally; in the last one of a fit one
     replica has nothing."""

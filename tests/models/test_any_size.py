@@ -53,8 +53,9 @@ def test_a_network_of_an_odd_size_is_the_one_of_the_padded_image():
 
 @pytest.mark.parametrize(
     ("dimensions", "upsampling"),
-    [(2, "interpolate"), pytest.param(3, "transpose", marks=pytest.mark.all_only)],
+    [(2, "interpolate"), (3, "transpose")],
 )
+@pytest.mark.all_only  # test_saved_model asks the exported network of a run at odd sizes
 def test_one_graph_and_one_export_serve_every_size(tmp_path, dimensions, upsampling):
     settings = ModelSettings(
         dimensions=dimensions,
@@ -76,7 +77,8 @@ def test_one_graph_and_one_export_serve_every_size(tmp_path, dimensions, upsampl
         np.testing.assert_allclose(exported.serve(image), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("dimensions", [2, pytest.param(3, marks=pytest.mark.all_only)])
+@pytest.mark.all_only  # test_training_model has XLA compile a whole step
+@pytest.mark.parametrize("dimensions", [2, 3])
 def test_xla_compiles_network_and_gradient(dimensions):
     """As Keras does on a GPU."""
     settings = ModelSettings(

@@ -26,7 +26,7 @@ SETTINGS = (
     "norm: batch, dropout: {rate: 0.3, place: everywhere}}",
     "pipeline={patch_size: [16,12], patches_per_volume: 2, validation_patches_per_volume: 2}",
     "optimizer={name: adamw, learning_rate: 0.01, ema: 0.9, clip_norm: 1.0}",
-    f"training={{epochs: {3 * (KILLS + 1) // 2}, batch_size: 2, gradient_accumulation: 2, "
+    f"training={{epochs: {1 + 3 * KILLS // 2}, batch_size: 2, gradient_accumulation: 2, "
     "steps_per_epoch: 8, precision: float32, deterministic: true, "
     "callbacks: [{tests.training.killed.Killed: {}}]}",
     "evaluation.overlays=0",

@@ -28,7 +28,8 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     """Killed when its first trial has an epoch: the trial's process saves and ends, and the same
     command goes on with it. Stopped then: the trial is given back. Then it ends."""
     space = {"optimizer.learning_rate": {"choice": [1.0e-3, 1.0e-2]}}
-    overrides = [*QUICK, "training.epochs=1"]
+    eager = "training.callbacks=[{tests.eager_steps.EagerSteps: {}}]"  # test_tune's are traced
+    overrides = [*QUICK, "training.epochs=1", eager]
     path = write_files(tmp_path, space, "grid", overrides, max_trials=1, epochs=8)
     folder = tmp_path / "tuning" / "toy"
     history = folder / "runs" / "trial_0001" / "history.csv"

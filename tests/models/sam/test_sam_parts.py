@@ -68,7 +68,11 @@ def check_reference(found, name):
         assert values.std() > 0.01
 
 
-@pytest.mark.parametrize("kind", ["vit", "tiny_vit"])
+@pytest.mark.parametrize(
+    "kind",
+    # test_sam_network saves a whole network with a ViT.
+    [pytest.param("vit", marks=pytest.mark.all_only), "tiny_vit"],
+)
 def test_saved_and_loaded_again_it_is_the_same(kind, tmp_path, request):
     layers = request.getfixturevalue(kind)
     image = keras.Input((64, 64, 3))

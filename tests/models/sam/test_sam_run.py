@@ -16,7 +16,7 @@ from kerasseg.run_experiment import run_experiment
 from kerasseg.training.checks import memory_warning
 from tests.conftest import phantom_experiment
 from tests.program import draw_no_figures
-from tests.serving.export.test_saved_model import signatures_of
+from tests.run_folders import not_written
 
 SAM = (
     "model={dimensions: 2, target: binary, network: sam}",
@@ -92,7 +92,7 @@ def test_the_exported_graph_gives_the_same_masks(finished):
     experiment, folder, _ = finished
     case = discover(experiment.data)[0].load()
     model = load(folder)
-    found = signatures_of(model).signatures["segment"](
+    found = not_written(model).signatures["segment"](
         volume=tf.constant(case.image),
         spacing=tf.ones(3),
         probabilities=tf.constant(True),

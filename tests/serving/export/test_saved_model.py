@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import zlib
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,20 +17,14 @@ from kerasseg.datasets.phantom import make_phantom
 from kerasseg.inference.ensemble import Ensemble
 from kerasseg.models.build import float32_twin
 from kerasseg.prediction.model import load
-from kerasseg.serving.export import (
-    LARGEST_VOLUME,
-    accepted_by,
-    describe,
-    export_runs,
-    served_ids,
-)
+from kerasseg.serving.export import export_runs
 from kerasseg.serving.protocol import WARM_UP_FILE
-from kerasseg.serving.signatures import ExportedModel, RunGraph
+from kerasseg.serving.signatures import RunGraph
 from tests.conftest import SHAPE, phantom_experiment
 from tests.models.check_model import build
 from tests.models.test_float32_twin import SETTINGS, image
 from tests.program import run_program
-from tests.run_folders import SMALL, write_run
+from tests.run_folders import SMALL, not_written, write_run
 
 IDS = {0: 0, 1: 1, 2: 2, 3: 3}
 """Canonical id to the id that phantoms have."""
@@ -96,14 +89,7 @@ def built(folders, *, combine="mean", labels=None, gzip=True):
     Writing takes half of the time, and is tested with one run and with an ensemble.
     """
     model = load(*folders, combine=combine)
-    return signatures_of(model, labels, gzip=gzip), model
-
-
-def signatures_of(model, labels=None, *, gzip=True):
-    accepted, ids = accepted_by(model, LARGEST_VOLUME), served_ids(model, labels)
-    metadata = describe(model, accepted, ids, gzip=gzip)
-    exported = ExportedModel(model, accepted, ids, metadata, gzip=gzip)
-    return SimpleNamespace(signatures=exported.signatures(), exported=exported)
+    return not_written(model, labels, gzip=gzip), model
 
 
 def check_same(loaded, model, volume, ids=IDS, spacing=(1.0, 1.0, 1.0)):
