@@ -30,7 +30,7 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     space = {"optimizer.learning_rate": {"choice": [1.0e-3, 1.0e-2]}}
     eager = "training.callbacks=[{tests.eager_steps.EagerSteps: {}}]"  # test_tune's are traced
     overrides = [*QUICK, "training.epochs=1", eager]
-    path = write_files(tmp_path, space, "grid", overrides, max_trials=1, epochs=8)
+    path = write_files(tmp_path, space, "grid", overrides, max_trials=1, epochs=5)
     folder = tmp_path / "tuning" / "toy"
     history = folder / "runs" / "trial_0001" / "history.csv"
 
@@ -41,7 +41,7 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     psutil.wait_procs([trial], timeout=120)
     assert not trial.is_running(), "the trial ends with its parent"
     epochs = len(history.read_text().splitlines()) - 1
-    assert 0 < epochs < 8
+    assert 0 < epochs < 5
 
     process = start(path)
     output = folder / "processes" / "trial_0001" / "output.txt"
@@ -59,8 +59,8 @@ def test_a_search_goes_on_after_sigkill_and_after_sigterm(tmp_path):
     assert f"kerasseg train --config {folder / 'best.yaml'}" in shown
 
     found = records(load_search(path))
-    assert [(r["status"], r["executions"][0]["epochs"]) for r in found] == [("completed", 8)]
-    assert output.read_text().count("Epoch 1/8") == 1, "no epoch was trained twice from the start"
+    assert [(r["status"], r["executions"][0]["epochs"]) for r in found] == [("completed", 5)]
+    assert output.read_text().count("Epoch 1/5") == 1, "no epoch was trained twice from the start"
 
 
 @pytest.mark.all_only  # test_then_train shows the command that it becomes
