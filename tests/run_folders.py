@@ -16,11 +16,13 @@ from kerasseg.run_experiment import build_network
 SMALL = (
     "model.features=[4]",
     "model.bottleneck=6",
+    "model.encoder_blocks=1",
+    "model.decoder_blocks=1",
     "model.target=regions",
     "pipeline.patch_size=[8,16,12]",
     "evaluation.overlap=0.25",
 )
-SLICES = (*SMALL[:3], "model.dimensions=2", "pipeline.patch_size=[12,16]")
+SLICES = (*SMALL[:5], "model.dimensions=2", "pipeline.patch_size=[12,16]")
 
 
 def write_run(folder: Path, experiment: Experiment, seed: int = 0) -> Path:

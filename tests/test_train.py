@@ -36,12 +36,15 @@ FILES = {
     "tensorboard",
 }
 
+BLOCKS = ("model.encoder_blocks=1", "model.decoder_blocks=1")
+FINISHED = ("evaluation.overlays=1", "split.test=0.25", *BLOCKS)
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """An experiment of 3-D patches and its run folder."""
     folder = tmp_path_factory.mktemp("run")
-    experiment = phantom_experiment(folder, "evaluation.overlays=1", "split.test=0.25")
+    experiment = phantom_experiment(folder, *FINISHED)
     return experiment, run_experiment(experiment)
 
 
@@ -224,7 +227,7 @@ def test_damaged_records_are_left_out_of_every_side_and_named(tmp_path, capsys):
 
 @pytest.mark.usefixtures("figures_not_rendered")
 def test_a_run_that_a_damaged_record_stopped_goes_on_without_it(finished, tmp_path):
-    experiment = phantom_experiment(tmp_path, "evaluation.overlays=1", "split.test=0.25")
+    experiment = phantom_experiment(tmp_path, *FINISHED)
     folder = tmp_path / "runs" / "tiny"
     shutil.copytree(finished[1], folder)
     store = open_store(experiment)  # of the same phantoms
@@ -237,7 +240,7 @@ def test_a_run_that_a_damaged_record_stopped_goes_on_without_it(finished, tmp_pa
     assert len(json.loads((folder / "summary.json").read_text())["damaged_records"]) == 1
 
 
-FLAT = ("model.dimensions=2", "pipeline.patch_size=[16,12]", "evaluation.window_batch=8")
+FLAT = (*BLOCKS, "model.dimensions=2", "pipeline.patch_size=[16,12]", "evaluation.window_batch=8")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ PHANTOMS = (
     "training={epochs: 1, batch_size: 1, gradient_accumulation: 1}",
 )
 SMALL_3D = ("pipeline={patch_size: [8, 16, 12], patches_per_volume: 1}", "model.features=[4, 6]")
+BLOCKS = ("model.encoder_blocks=1", "model.decoder_blocks=1")
 SMALL_2D = ("pipeline.patch_size=[16, 16]", "pipeline.patches_per_volume=1")
 
 
@@ -104,7 +105,7 @@ def test_a_ready_config_is_found_by_its_name(command, tmp_path):
 
 
 def test_it_trains_without_a_config(command, tmp_path):
-    run(command, "train", *PHANTOMS, *SMALL_3D, cwd=tmp_path)
+    run(command, "train", *PHANTOMS, *SMALL_3D, *BLOCKS, cwd=tmp_path)
     assert (tmp_path / "runs" / "phantom_3d" / "report.html").exists()
 
 
