@@ -111,6 +111,8 @@ def small(experiment):
         overrides += ["model.features=[4,6]", "model.bottleneck=8"]
         if isinstance(experiment.model.encoder_blocks, tuple):
             overrides.append("model.encoder_blocks=[1,2,1]")
+        else:
+            overrides += ["model.encoder_blocks=1", "model.decoder_blocks=1"]
         overrides.append(f"model.deep_supervision={min(experiment.model.deep_supervision, 1)}")
     if experiment.model.network == "sam":
         overrides.append("model.sam={encoder: vit_xs, side: 32, weights: none}")

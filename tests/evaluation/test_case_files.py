@@ -32,7 +32,7 @@ def make_run(root, name, *overrides, seed=0):
     base = (f"records.root={root / 'store'}", f"run.root={root / 'runs'}", f"run.name={name}")
     small = ("data.root=" + str(root / "scans"), "records.workers=1", "pipeline.patch_size=[8,16]")
     flat = ("model.dimensions=2", "augment.preset=none", "evaluation.overlap=0.25")
-    quick = ("metrics.resamples=100",)
+    quick = ("metrics.resamples=100", "model.encoder_blocks=1", "model.decoder_blocks=1")
     experiment = load_experiment(None, [*TINY, *base, *small, *flat, *quick, *overrides])
     return run_folders.make_run(experiment, seed)
 

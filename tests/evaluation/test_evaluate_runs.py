@@ -27,7 +27,8 @@ pytestmark = pytest.mark.usefixtures("networks_loaded_once")
 
 def make_run(root, *overrides):
     """A run folder as training leaves it, but for the training."""
-    base = ("split.test=0.25", "metrics.resamples=100")
+    blocks = ("model.encoder_blocks=1", "model.decoder_blocks=1")
+    base = ("split.test=0.25", "metrics.resamples=100", *blocks)
     return run_folders.make_run(phantom_experiment(root, *base, *overrides))
 
 
