@@ -31,7 +31,8 @@ def networks():
     result = {}
     for neighbours in (0, 1, 2):
         keras.utils.set_random_seed(neighbours)
-        settings = ModelSettings(dimensions=2, features=(4,), bottleneck=6)
+        small = {"features": (4,), "bottleneck": 6, "encoder_blocks": 1, "decoder_blocks": 1}
+        settings = ModelSettings(dimensions=2, **small)
         network = unet(settings, 2 * (1 + 2 * neighbours))
         head = network.get_layer("head")  # fresh probabilities are all near 0.5
         head.set_weights([w * 4 + 0.1 for w in head.get_weights()])
