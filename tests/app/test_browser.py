@@ -146,17 +146,18 @@ def _check_drawing(page: Any, label: nib.Nifti1Image) -> None:
     page.click("#pens >> text=ET")
     box = page.locator("#view-a").bounding_box()
     before = voxels(page, "nv.drawBitmap")
+    twice = int(before.sum())
     for down in (0.35, 0.6):
         _stroke(page, box, down)
-    twice = in_viewer(page, TOTAL)
+        twice = _changed(page, twice)
     page.click("#undo")
-    page.wait_for_timeout(500)
-    once = in_viewer(page, TOTAL)
+    once = _changed(page, twice)
     in_viewer(page, "nv.moveCrosshairInVox(0, 0, 3)")
+    page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     _stroke(page, box, 0.35)
-    thrice = in_viewer(page, TOTAL)
+    thrice = _changed(page, once)
     page.click("#between")
-    until(page, f"document.getElementById('view-a').niivue.{TOTAL[3:]} !== {thrice}")
+    _changed(page, thrice)
     drawn = voxels(page, "nv.drawBitmap")
     assert len({before.sum(), once, twice}) == 3
     slices = np.flatnonzero((drawn != before).reshape(label.shape[2], -1).any(axis=1))
@@ -167,6 +168,12 @@ def _check_drawing(page: Any, label: nib.Nifti1Image) -> None:
     found = np.asarray(corrected.dataobj)
     assert np.array_equal(np.where(found == 4, 3, found).ravel("F"), drawn)
     assert label.shape == corrected.shape
+
+
+def _changed(page: Any, before: int) -> int:
+    """Wait until the drawing is another one; a busy machine draws a stroke after a while."""
+    until(page, f"document.getElementById('view-a').niivue.{TOTAL[3:]} !== {before}")
+    return int(in_viewer(page, TOTAL))
 
 
 def _stroke(page: Any, box: dict, down: float) -> None:
