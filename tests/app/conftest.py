@@ -93,7 +93,7 @@ def app_runs(shared_once) -> dict[str, Path]:
 
     def build(root: Path) -> None:
         patch = "pipeline.patch_size=[32,48,48]"
-        # With one block a level these weights find ET nearly everywhere: drawing it changes nothing.
+        # With one block a level these weights find ET nearly everywhere: drawing changes little.
         blocks = ["model.encoder_blocks=2", "model.decoder_blocks=2"]
         brats = ["data.layout=brats_nifti", "data.root=gone"]
         lgg = ["data.layout=lgg", "data.root=gone", "model.target=binary"]
