@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -182,8 +183,10 @@ def report_killed(source: CaseSource) -> CaseReport:
 
 def _unread(source: CaseSource) -> CaseReport:
     """Return what is known of a case before it is read."""
-    # A link to nowhere has no size. Reading the case reports it.
-    size = sum(path.stat().st_size for path in source.files if path.exists())
+    size = 0
+    for path in source.files:
+        with suppress(OSError):  # a link to nowhere, a closed folder: reading reports it
+            size += path.stat().st_size
     return CaseReport(source.case_id, source.patient_id, len(source.files), size)
 
 

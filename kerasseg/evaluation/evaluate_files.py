@@ -88,12 +88,11 @@ def evaluate_files(
         return read_scan(images, case_id, results.pairs[case_id].shape[:3])
 
     any_value = pictures and labels is None
-    names = {
-        "any other" if any_value and i else i: "tumour"
-        if target == "binary" and canonical
-        else anatomy.LABELS[canonical]
-        for i, canonical in label_map.items()
-    }
+    names: dict[int | str, str] = {}
+    for i, canonical in label_map.items():
+        is_tumour = target == "binary" and canonical
+        name = "tumour" if is_tumour else anatomy.LABELS[canonical]
+        names["any other" if any_value and i else i] = name
     provenance = Provenance(
         title=f"{predictions.resolve().name} against {truths.resolve().name}",
         subtitle="Segmentations from files",

@@ -278,16 +278,16 @@ def build_batches(
     *,
     steps_per_epoch: int | None = None,
     augment_later: bool = False,
-    **place: Any,
+    **shared: Any,
 ) -> tuple[TrainingBatches, tf.data.Dataset]:
     """Return the training batches of an experiment and its validation batches.
 
     The arguments are those of `TrainingBatches`; `steps_per_epoch` is by default the setting's, and
-    `place` is what `validation_batches` takes, too: cache, worker, workers and embeddings.
+    `shared` is what `validation_batches` takes, too: cache, worker, workers and embeddings.
     """
     training = experiment.training
-    place["target"], place["seed"] = experiment.model.target, experiment.run.seed
-    place["batch_size"] = training.batch_size
+    shared["target"], shared["seed"] = experiment.model.target, experiment.run.seed
+    shared["batch_size"] = training.batch_size
     batches = TrainingBatches(
         store,
         split.train,
@@ -296,9 +296,9 @@ def build_batches(
         steps_multiple=training.gradient_accumulation,
         transforms=transforms_of(experiment.augment),
         augment_later=augment_later,
-        **place,
+        **shared,
     )
-    return batches, validation_batches(store, split.validation, experiment.pipeline, **place)
+    return batches, validation_batches(store, split.validation, experiment.pipeline, **shared)
 
 
 def run_epochs(

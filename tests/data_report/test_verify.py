@@ -24,6 +24,7 @@ from kerasseg.data_report.verify import (
     report_killed,
     verify,
 )
+from kerasseg.datasets.case import BrokenSource
 from kerasseg.datasets.checks import findings_of, to_grid
 from kerasseg.datasets.discovery import discover
 from kerasseg.datasets.nifti import NiftiSource
@@ -407,6 +408,12 @@ def test_a_killed_process_is_a_finding_of_its_case(tmp_path, phantoms):
     assert [case.case_id for case in reports] == [f"case{i}" for i in range(5)]
     assert [found(case) for case in reports] == [[], [("error", "crash")], [], [], []]
     assert "records.workers=1" in reports[1].findings[0].message
+
+
+def test_a_file_whose_size_cannot_be_asked_for_is_a_finding_of_its_case():
+    impossible = Path("x" * 300)  # as a file in a folder that may not be entered
+    report = inspect_case(BrokenSource("a", "a", (impossible,), "it cannot be read"))
+    assert report.bytes == 0 and report.findings[0].severity == "error"
 
 
 class Deadly(NiftiSource):
