@@ -71,6 +71,17 @@ def _classic_2d(strength: float, *further: Mapping[str, object]) -> tuple[str, s
     return "augment.preset=none", f"augment.transforms={json.dumps(transforms)}"
 
 
+_COPIES = (
+    {"channel_copy": {"source": 1, "p": 0.1, "p_channel": 0.75}},
+    {"channel_dropout": {"p": 0.05}},
+)
+"""As happens in the data: other sequences are FLAIR, which is channel 1, or are missing."""
+
+
+def _lite_copies(*further: str, epochs: int = 8, strength: float = 1.0) -> tuple[str, ...]:
+    return _lite(*_classic_2d(strength, *_COPIES), *further, epochs=epochs)
+
+
 RECIPES = (
     Recipe("unet", "plain U-Net, 1.9 M parameters", (*_UNET, "training.epochs=12")),
     Recipe("lite0", "EfficientNet-Lite0 pretrained on ImageNet", _lite()),
@@ -97,30 +108,44 @@ RECIPES = (
     Recipe(
         "lite0_copies",
         "Lite0, sequences replaced by copies of FLAIR or dropped in training",
-        _lite(
-            *_classic_2d(
-                1.0,
-                {"channel_copy": {"source": 1, "p": 0.1, "p_channel": 0.75}},
-                {"channel_dropout": {"p": 0.05}},
-            )
-        ),
+        _lite_copies(),
     ),
-    Recipe("lite0_192", "Lite0 at 192 x 192", _lite(epochs=4), size=192),
     Recipe(
-        "lite0_by_area",
-        "Lite0, slices drawn by tumour area and a tenth uniform",
-        _lite("pipeline.slices.empty_share=null", "pipeline.class_shares={tumour: 0.9}"),
+        "copies_flips",
+        "copies, mirrored slices in test",
+        ("evaluation.flips=[width]",),
+        128,
+        "lite0_copies",
     ),
-    Recipe("lite0_strong", "Lite0, classic_2d 1.5 times as strong", _lite(*_classic_2d(1.5))),
-    Recipe("lite0_no_ema", "Lite0, weights not averaged", _lite("optimizer.ema=null")),
+    Recipe("copies_192", "copies at 192 x 192", _lite_copies(epochs=4), size=192),
+    Recipe("copies_256", "copies at 256 x 256", _lite_copies(epochs=2), size=256),
     Recipe(
-        "lite0_focal",
-        "Lite0, Dice + focal loss",
-        _lite("loss=[{dice: 1.0}, {focal: 1.0, gamma: 2.0, alpha: 0.8}]"),
+        "copies_by_area",
+        "copies, slices drawn by tumour area and a tenth uniform",
+        _lite_copies("pipeline.slices.empty_share=null", "pipeline.class_shares={tumour: 0.9}"),
     ),
-    Recipe("lite0_tversky", "Lite0, Tversky loss", _lite("loss=[{tversky: 1.0}]")),
+    Recipe("copies_strong", "copies, classic_2d 1.5 times as strong", _lite_copies(strength=1.5)),
+    Recipe("copies_no_ema", "copies, weights not averaged", _lite_copies("optimizer.ema=null")),
+    Recipe(
+        "copies_focal",
+        "copies, Dice + focal loss",
+        _lite_copies("loss=[{dice: 1.0}, {focal: 1.0, gamma: 2.0, alpha: 0.8}]"),
+    ),
+    Recipe("copies_tversky", "copies, Tversky loss", _lite_copies("loss=[{tversky: 1.0}]")),
+    Recipe(
+        "copies_narrow",
+        "copies, decoder half as wide",
+        _lite_copies("model.pretrained.decoder_features=[16,16,32,64,128]", epochs=12),
+    ),
+    Recipe(
+        "copies_wide",
+        "copies, decoder twice as wide",
+        _lite_copies("model.pretrained.decoder_features=[32,64,128,256,512]", epochs=3),
+    ),
+    Recipe("copies_long", "copies, twice as long", _lite_copies(epochs=16)),
 )
-"""In the order of the table. Recipes called Lite0 differ from that row in what they say alone."""
+"""In the order of the table. Recipes called Lite0 differ from that row in what they say alone, and
+those called copies from the row of copies."""
 PARTS = tuple(f"fold{fold}" for fold in range(FOLDS))
 TITLE = "53 LGG patients, 128 x 128, Dice on the files' own 256 x 256 grid"
 
