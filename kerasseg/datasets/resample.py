@@ -95,6 +95,21 @@ def affine_of(affine: np.ndarray, scale: Sequence[float]) -> np.ndarray:
     return affine @ step
 
 
+def same_field(
+    shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray
+) -> bool:
+    """Return whether two grids cover the same space, but for one of their voxels on each side.
+
+    Grids that `data.size` or `data.spacing` make of a scan do.
+    """
+    corners = [
+        matrix @ np.array([[-0.5, n - 0.5] for n in lengths] + [[1, 1]])
+        for lengths, matrix in ((shape, affine), (other_shape, other_affine))
+    ]
+    voxel = np.maximum(*(np.abs(m[:3, :3]).sum(axis=1) for m in (affine, other_affine)))
+    return bool((np.abs(corners[0] - corners[1])[:3] <= voxel[:, np.newaxis]).all())
+
+
 def resample_image(
     image: np.ndarray, affine: np.ndarray, shape: Sequence[int], new_affine: np.ndarray, order: int
 ) -> np.ndarray:

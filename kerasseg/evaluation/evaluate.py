@@ -7,6 +7,8 @@ import keras
 import numpy as np
 
 from kerasseg.config.evaluation import MetricsSection
+from kerasseg.datasets.resample import resample_probabilities, same_field
+from kerasseg.errors import UserError
 from kerasseg.evaluation.case_files import CaseFiles
 from kerasseg.evaluation.results import Results, SegmentedCase, stored_box, whole_volume
 from kerasseg.evaluation.scores import CaseScore, mean_scores, score_case
@@ -49,10 +51,20 @@ def _prompt_mask(predictor: Predictor, stored: StoredCase) -> np.ndarray:
     if predictor.box_run is None:
         assert stored.case.label is not None  # a store holds labelled cases only
         return stored.case.label
-    other = predictor.box_store.load(stored.case.case_id)
-    masks = predictor.box_run[1].masks(other.case.image, other.case.spacing)
-    whole: np.ndarray = np.max(whole_volume(other, masks), axis=-1)
-    return whole[stored_box(stored)] if whole.shape == tuple(stored.full_shape) else whole
+    other, first = predictor.box_store.load(stored.case.case_id), predictor.box_run[1]
+    found = whole_volume(other, first.probabilities(other.case.image), first.background)
+    shape, affine = stored.full_shape, stored.case.affine
+    if found.shape[:3] != tuple(shape) or not np.allclose(other.case.affine, affine):
+        if not same_field(found.shape[:3], other.case.affine, shape, affine):
+            raise UserError(
+                f"model.sam.boxes_from: {stored.case.case_id} does not cover the same space in the "
+                f"records of {predictor.boxes_from}, so that boxes would lie outside of it: name a "
+                "run of the same data."
+            )
+        found = resample_probabilities(found, other.case.affine, shape, affine)
+    masks = first.masks_from_probabilities(found, stored.case.spacing)
+    whole: np.ndarray = np.any(masks, axis=-1)
+    return whole[stored_box(stored)]
 
 
 def score_cases(

@@ -133,16 +133,8 @@ class Predictor:
     def with_prompt(self, volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Return a volume (D, H, W, C) with a mask (D, H, W), of which prompts are made, behind it.
 
-        Of each slice of another run's mask only the largest component counts. Raises `UserError` if
-        the mask lies on another grid, so that prompts would lie outside of the scan.
+        Of each slice of another run's mask only the largest component counts.
         """
-        if mask.shape != volume.shape[:3]:
-            raise UserError(
-                f"model.sam.boxes_from: the masks of {self.boxes_from} have "
-                f"{' x '.join(map(str, mask.shape))} voxels, the scan has "
-                f"{' x '.join(map(str, volume.shape[:3]))}, so that boxes would lie outside of it: "
-                "name a run of the same data, data.size and data.spacing."
-            )
         mask = mask > 0
         if self.boxes_from is not None:
             mask = np.moveaxis(mask, self.slice_axis or 0, 0)

@@ -201,8 +201,11 @@ class Model:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Return what a scan must have: what any of the runs needs."""
-        needed = (m for run in self.runs for m in run.experiment.data.modalities)
+        """Return what a scan must have: what any of the runs needs, or what gives it boxes."""
+        boxes = (run.predictor.box_run for run in self.runs)
+        experiments = [run.experiment for run in self.runs]
+        experiments += [given[0].experiment for given in boxes if given is not None]
+        needed = (m for experiment in experiments for m in experiment.data.modalities)
         return tuple(dict.fromkeys(needed))
 
     @property

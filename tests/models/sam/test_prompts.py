@@ -2,6 +2,8 @@
 
 import csv
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,10 +17,12 @@ from kerasseg.evaluation.compare_runs import compare_runs
 from kerasseg.evaluation.evaluate import segment_cases
 from kerasseg.evaluation.evaluate_runs import evaluate_ensemble, evaluate_runs
 from kerasseg.inference.predictor import build_predictor
+from kerasseg.metrics.overlap import dice
 from kerasseg.models.build import build_network
 from kerasseg.models.sam.network import with_prompt
 from kerasseg.models.sam.prompts import BoxOfMask, PointsOfMask
-from kerasseg.prediction.model import load_run
+from kerasseg.prediction.model import load, load_run
+from kerasseg.records.store import open_store
 from kerasseg.run import read_evaluated
 from kerasseg.run_experiment import run_experiment
 from kerasseg.serving.export import export_runs
@@ -151,12 +155,33 @@ def test_boxes_of_another_run_are_the_same_of_records_and_of_raw_scans(runs, tmp
     given = predictor.with_prompt(stored.image, boxes)[index, ..., -1]
     parts, count = ndimage.label(boxes[index], np.ones((3, 3)))
     assert given.sum() == max(np.bincount(parts.ravel())[1:]) and count >= 1
-    with pytest.raises(UserError, match="first have 17 x 24 x 22 voxels, the scan has 18 x"):
-        predictor.with_prompt(stored.image, boxes[1:])
     with pytest.raises(UserError, match="exported model holds one network alone"):
         export_runs([runs[0]], tmp_path / "brain", overrides)
     circle = read_evaluated(runs[0], [*overrides[:1], f"model.sam.boxes_from={runs[0]}"])
     assert build_predictor(circle.experiment, run.load_network()).box_run[0].folder == runs[0]
+
+
+def test_boxes_of_a_run_with_other_voxels_and_sequences_come_to_the_own_grid(runs, tmp_path):
+    other = ("run.name=coarse", "data.modalities=[t1,flair,t1ce]", "data.spacing=[1,2,2]")
+    experiment = sam_experiment(tmp_path, *other, "pipeline.patch_size=[12,11]")
+    coarse = make_run(experiment, 1)
+    overrides = ["model.sam.prompt=box", f"model.sam.boxes_from={coarse}"]
+    model = load(runs[0], overrides=overrides)
+    assert model.modalities == ("flair", "t1", "t1ce")
+    (source, *_) = discover(model.data)
+    found = model.runs[0].masks(source.load())[..., 0]
+    predictor = model.runs[0].predictor
+    stored = open_store(sam_experiment(runs[0].parents[1])).load(source.case_id)
+    (case,) = segment_cases(predictor, _store_of(stored), {"validation": [source.case_id]})
+    assert found.any() and dice(case.whole_scan().masks[..., 0], found) > 0.95
+    affine = stored.case.affine + np.pad([[3.0]], ((0, 3), (3, 0)))
+    stored = replace(stored, case=replace(stored.case, affine=affine))
+    with pytest.raises(UserError, match=r"does not cover the same space in .*coarse"):
+        list(segment_cases(predictor, _store_of(stored), {"validation": [source.case_id]}))
+
+
+def _store_of(stored):
+    return SimpleNamespace(load=lambda case_id: stored)
 
 
 def test_a_run_that_is_trained_with_boxes(runs):
