@@ -7,7 +7,10 @@ all its stops, and OUT/scores has the Dice of every case that it did not train o
 
 `python -m benchmarks.campaign RUN DATA SCORES.csv SETTING...` scores a finished run: every case is
 segmented on its file's own grid. Dice is measured twice, over the whole volume, and as Buda et al.
-(2019) did: without each volume's first and last slice, and of the largest component alone.
+(2019) did: without each volume's first and last slice, and of the largest component alone. With
+--tuned it scores the copy RUN_tuned, whose post-processing `kerasseg evaluate
+--tune-postprocessing` has chosen on the validation cases. With --sam LiteMedSAM, which was never
+trained here, outlines FLAIR in the boxes of what the run finds.
 """
 
 import argparse
@@ -23,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import psutil
@@ -31,7 +34,11 @@ import psutil
 from benchmarks.lgg_folds import write_split
 from kerasseg.files import file_lock
 from kerasseg.metrics.statistics import bootstrap_mean
+from kerasseg.progress import track
 from kerasseg.run import read_history
+
+if TYPE_CHECKING:
+    from kerasseg.prediction.model import Model
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 5.0
@@ -46,7 +53,8 @@ class Recipe(NamedTuple):
     Attributes:
         name: Short name, part of the run's.
         about: What is different, for the table.
-        settings: Settings over those of the config, the training ones and the others.
+        settings: Settings over those of the config, the training ones and the others; of a run
+            that is scored again also options of the scorer.
         size: Height and width that the pictures are resized to.
         run_of: The recipe whose runs are scored again with `settings`; empty: it is trained.
     """
@@ -220,25 +228,50 @@ def dice_as_buda(truth: np.ndarray, prediction: np.ndarray) -> float:
     return dice(truth[1:-1], keep_largest(prediction[1:-1]))
 
 
-def score_run(run: Path, data: Path, settings: Sequence[str]) -> list[CaseDice]:
-    """Segment the validation and test cases of a run on their files' own grid, and score them."""
+def score_model(model: "Model", split: Mapping[str, Sequence[str]], data: Path) -> list[CaseDice]:
+    """Segment validation and test cases on their files' own grid, and score them."""
     from kerasseg.datasets.discovery import discover
     from kerasseg.metrics.overlap import dice
-    from kerasseg.prediction.model import load
 
-    model = load(run, overrides=settings)
-    split = json.loads((run / "split.json").read_text())
     sides = {case: side for side in ("validation", "test") for case in split[side]}
+    sources = discover(model.data.model_copy(update={"root": data}))
     found = []
-    for source in discover(model.data.model_copy(update={"root": data})):
-        if source.case_id not in sides:
-            continue
+    for source in track([s for s in sources if s.case_id in sides], len(sides), "Scoring cases"):
         case = source.load()
         assert case.label is not None
         truth, prediction = case.label > 0, model.segment(case).label > 0
         scores = dice(truth, prediction), dice_as_buda(truth, prediction)
         found.append(CaseDice(case.case_id, sides[case.case_id], *scores))
     return found
+
+
+def tuned_copy(run: Path) -> Path:
+    """Return a copy of a run with the post-processing that is best for its validation cases."""
+    from kerasseg.evaluation.tune_postprocessing import tune_run
+
+    copy = run.with_name(f"{run.name}_tuned")
+    if not copy.exists():
+        part = run.with_name(f"{run.name}_part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(run, part)
+        tune_run(part)
+        part.rename(copy)
+    return copy
+
+
+def zero_shot_sam(run: Path, data: Path) -> Path:
+    """Return a run of LiteMedSAM on FLAIR as it is, beside a run."""
+    from kerasseg.config.load import load_experiment
+    from kerasseg.run_experiment import run_experiment
+
+    folder = run.with_name("sam_zero_shot")
+    if not (folder / "checkpoints" / "best.keras").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        store = run.parents[1] / "store_sam"
+        settings = [f"data.root={data}", f"records.root={store}", f"run.root={run.parent}"]
+        settings += [f"run.name={folder.name}", "data.modalities=[flair]", "training.epochs=0"]
+        run_experiment(load_experiment("configs/sam_lgg_2d.yaml", settings), evaluated=False)
+    return folder
 
 
 def write_scores(path: Path, scores: Iterable[CaseDice]) -> None:
@@ -428,10 +461,26 @@ def run_command(
         run_campaign(campaign, jobs, write_table)
 
 
-def main(run: str, data: str, scores: str, *settings: str) -> None:
+def main(words: Sequence[str]) -> None:
     """Score a run."""
-    write_scores(Path(scores), score_run(Path(run), Path(data), settings))
+    from kerasseg.prediction.model import load
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.campaign", description=main.__doc__)
+    for name in ("run", "data", "scores"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--sam", action="store_true")
+    options = parser.parse_intermixed_args(words)
+    run, settings = options.run, list(options.settings)
+    split = json.loads((run / "split.json").read_text())
+    if options.tuned:
+        run = tuned_copy(run)
+    if options.sam:
+        settings += ["model.sam.prompt=box", f"model.sam.boxes_from={run}"]
+        run = zero_shot_sam(run, options.data)
+    write_scores(options.scores, score_model(load(run, overrides=settings), split, options.data))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -117,6 +117,20 @@ RECIPES = (
         128,
         "lite0_copies",
     ),
+    Recipe(
+        "copies_tuned",
+        "copies, post-processing chosen on the validation patients",
+        ("--tuned",),
+        128,
+        "lite0_copies",
+    ),
+    Recipe(
+        "copies_sam",
+        "the row above gives LiteMedSAM, never trained here, its boxes",
+        ("--tuned", "--sam"),
+        128,
+        "lite0_copies",
+    ),
     Recipe("copies_192", "copies at 192 x 192", _lite_copies(epochs=4), size=192),
     Recipe("copies_256", "copies at 256 x 256", _lite_copies(epochs=2), size=256),
     Recipe(

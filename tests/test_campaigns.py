@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from benchmarks import lgg, pairs
+from benchmarks import campaign, lgg, pairs
 from benchmarks.campaign import (
     Campaign,
     CaseDice,
@@ -120,6 +120,27 @@ def test_a_stopped_campaign_goes_on_and_what_is_finished_is_not_run_again(tmp_pa
         run_campaign(campaign, jobs, write_table)
 
 
+def test_a_run_is_scored_with_chosen_post_processing_and_gives_sam_its_boxes(tmp_path, monkeypatch):
+    run = tmp_path / "runs" / "plain"
+    run.mkdir(parents=True)
+    split = {"validation": ["a"], "test": ["b"]}
+    (run / "split.json").write_text(json.dumps(split))
+    tune = "kerasseg.evaluation.tune_postprocessing.tune_run"
+    tuned, loaded = [], []
+    monkeypatch.setattr(tune, lambda folder: tuned.append((folder / "split.json").exists()))
+    load = "kerasseg.prediction.model.load"
+    monkeypatch.setattr(load, lambda run, overrides: loaded.append((run, overrides)))
+    monkeypatch.setattr(campaign, "zero_shot_sam", lambda run, data: run.with_name("sam"))
+    monkeypatch.setattr(campaign, "score_model", lambda model, given, data: [(*given, 1, 1)])
+    for options in (["flips=[width]"], ["--tuned"], ["--tuned", "--sam"]):
+        campaign.main([str(run), "data", str(tmp_path / "scores.csv"), *options])
+    copy = run.with_name("plain_tuned")
+    boxes = ["model.sam.prompt=box", f"model.sam.boxes_from={copy}"]
+    assert loaded == [(run, ["flips=[width]"]), (copy, []), (run.with_name("sam"), boxes)]
+    assert tuned == [True] and not run.with_name("plain_part").exists()
+    assert (tmp_path / "scores.csv").read_text().splitlines()[1] == "validation,test,1,1"
+
+
 def test_the_table_tells_one_fold_with_all_seeds_from_all_folds(tmp_path):
     recipe = Recipe("plain", "a plain one", ("training.epochs=2",))
     other = Recipe("plain_x", "another")
@@ -156,7 +177,8 @@ def test_buda_leaves_out_the_outer_slices_and_all_but_the_largest_component():
 @pytest.mark.parametrize("campaign", [lgg, pairs], ids=["lgg", "pairs"])
 def test_every_recipe_is_a_config_that_can_be_read(campaign, tmp_path):
     for recipe in campaign.RECIPES:
-        job = Job(recipe, campaign.PARTS[0], 0)
+        settings = tuple(word for word in recipe.settings if not word.startswith("--"))
+        job = Job(recipe._replace(settings=settings), campaign.PARTS[0], 0)
         config = {lgg: "configs/lgg_2d.yaml", pairs: "configs/pairs_2d.yaml"}[campaign]
         experiment = load_experiment(config, train_settings(job, tmp_path, tmp_path))
         assert experiment.pipeline.patch_size == experiment.data.size == (recipe.size, recipe.size)
