@@ -14,7 +14,7 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -287,6 +287,16 @@ def load_network(path: Path) -> "keras.Model":
             ) from error
         advice = _other_versions(path.parent.parent) or " Name another run or file."
         raise UserError(f"{path} cannot be read as a Keras network ({reason}).{advice}") from error
+
+
+def needed_modalities(experiments: Iterable[Experiment]) -> tuple[str, ...]:
+    """Return what a scan must have: what any of the runs needs, or what gives it boxes."""
+    needed: list[str] = []
+    for experiment in experiments:
+        boxes = experiment.model.sam.boxes_from
+        needed += experiment.data.modalities
+        needed += read_run(boxes).experiment.data.modalities if boxes else ()
+    return tuple(dict.fromkeys(needed))
 
 
 def read_history(path: Path) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from kerasseg import anatomy
 from kerasseg.app.prompts import Prompter, takes_prompts
 from kerasseg.config.evaluation import EvaluationSettings, PostprocessingSettings
 from kerasseg.config.experiment import Experiment
-from kerasseg.run import read_run
+from kerasseg.run import needed_modalities, read_run
 from kerasseg.serving.server.limits import Reason, Refusal, bad_input
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class OfferedRun:
             "name": self.name,
             "network": f"{model.dimensions}-D {model.network}",
             "target": model.target,
-            "modalities": list(self.experiment.data.modalities),
+            "modalities": list(needed_modalities([self.experiment])),
             "channels": list(channels),
             "softmax": anatomy.ACTIVATIONS[model.target] == "softmax",
             "prompts": takes_prompts(self.experiment),

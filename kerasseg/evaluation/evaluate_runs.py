@@ -195,15 +195,21 @@ def describe_inference(experiment: Experiment) -> dict[str, str]:
     inside = "within the box around the brain" if settings.brain_box else "over the whole volume"
     turned = [f"mirrored along {axis}" for axis in settings.flips]
     turned += [f"turned in the {plane} plane" for plane in settings.rotations]
-    changed = {name: value for name, value in cleaned.model_dump(mode="json").items() if value}
+    changed = [f"{k.replace('_', ' ')}: {_listed(v)}" for k, v in cleaned.model_dump().items() if v]
     model = experiment.model
     prompt = {"Prompt": model.sam.described_prompt} if model.network == "sam" else {}
     return prompt | {
         "Windows": f"overlap {settings.overlap:g}, {settings.weighting} weights, {inside}",
         "Test-time augmentation": ", ".join(turned) or "none",
-        "Post-processing": ", ".join(f"{name} {value}" for name, value in changed.items())
-        or "none",
+        "Post-processing": "; ".join(changed) or "none",
     }
+
+
+def _listed(value: Any) -> str:
+    """Write a number, names, or names with their numbers, as in a sentence."""
+    if isinstance(value, dict):
+        value = tuple(f"{name} {number:g}" for name, number in value.items())
+    return ", ".join(value) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _command(runs: Sequence[Run], options: str) -> str:

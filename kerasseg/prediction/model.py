@@ -23,7 +23,7 @@ from kerasseg.inference.windows import clear_air, find_brain_box
 from kerasseg.prediction.prediction import Prediction, array_case
 from kerasseg.progress import report
 from kerasseg.records.normalise import normalise
-from kerasseg.run import read_run
+from kerasseg.run import needed_modalities, read_run
 
 
 @dataclass(frozen=True)
@@ -202,11 +202,7 @@ class Model:
     @property
     def modalities(self) -> tuple[str, ...]:
         """Return what a scan must have: what any of the runs needs, or what gives it boxes."""
-        boxes = (run.predictor.box_run for run in self.runs)
-        experiments = [run.experiment for run in self.runs]
-        experiments += [given[0].experiment for given in boxes if given is not None]
-        needed = (m for experiment in experiments for m in experiment.data.modalities)
-        return tuple(dict.fromkeys(needed))
+        return needed_modalities(run.experiment for run in self.runs)
 
     @property
     def data(self) -> DataSettings:

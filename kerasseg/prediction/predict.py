@@ -18,7 +18,7 @@ from kerasseg.datasets.labels import CONVENTIONS
 from kerasseg.errors import UserError, printable
 from kerasseg.files import make_folder, write_json
 from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
-from kerasseg.run import CHECKPOINT, own_version, read_run
+from kerasseg.run import CHECKPOINT, needed_modalities, own_version, read_run
 
 if TYPE_CHECKING:
     from kerasseg.prediction.model import Model
@@ -121,15 +121,14 @@ def find_scans(arguments: Arguments, output: Path, layout: str | None = None) ->
     `layout` is that of the scans, if it is not recognised. Raises `UserError` if a run cannot be
     read, the input holds no case, or it is the output folder.
     """
-    runs = [read_run(run, arguments.settings).experiment.data for run in arguments.runs]
+    runs = [read_run(run, arguments.settings).experiment for run in arguments.runs]
     for path in arguments.inputs:
         if path.resolve() == output.resolve():
             raise UserError(
                 f"--output {output} is the folder of the scans: name one of its own, so that scans "
                 "and predictions are not mixed up."
             )
-    modalities = tuple(dict.fromkeys(m for data in runs for m in data.modalities))
-    data = runs[0].model_copy(update={"modalities": modalities})
+    data = runs[0].data.model_copy(update={"modalities": needed_modalities(runs)})
     # Overrides may say how these scans lie; the ids stay those of the data of the training.
     ids = CONVENTIONS[read_run(arguments.runs[0]).experiment.data.facts.convention]
     # The files of an output folder inside an input are not to be predicted.

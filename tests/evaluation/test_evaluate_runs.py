@@ -80,7 +80,7 @@ def test_other_settings_have_a_folder_of_their_own_and_the_page_names_them(run, 
     assert page.parent == run / "evaluation_test_flips_width_tolerance_2_keep_largest_ED"
     facts = json.loads((page.parent / "summary.json").read_text())["facts"]
     assert facts["Test-time augmentation"] == "mirrored along width"
-    assert facts["Post-processing"] == "keep_largest ['ED']"
+    assert facts["Post-processing"] == "keep largest: ED"
     assert facts["Surface Dice"] == "share of both surfaces within 2 mm of the other"
     assert facts["HD95"].startswith("the larger of the two directed 95th percentiles")
     assert "BraTS 2023, GLI" in facts["Lesion-wise scores"] and "bootstrap" in facts["Intervals"]
