@@ -26,19 +26,19 @@ def draw_campaign(
         dice: Recipe -> Dice of its tested cases, in any order.
         curves: Recipe -> smoothed validation Dice of its epochs.
     """
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    figure = Figure(figsize=(11, 3.6 + 0.2 * len(dice)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, (name, values) in zip(RUN_COLOURS, dice.items(), strict=False):
         label = f"{name}: mean {np.mean(values):.3f}, median {np.median(values):.3f}"
         left.plot(range(1, len(values) + 1), sorted(values), "o-", color=colour, ms=4, label=label)
         if name in curves:
             epochs = range(1, len(curves[name]) + 1)
-            right.plot(epochs, curves[name], color=colour, label=name)
+            right.plot(epochs, curves[name], color=colour)
     left.set(title="Dice of every tested case, sorted", xlabel="case, worst first", ylim=(0, 1))
     right.set(title="Dice of validation patches, smoothed", xlabel="epoch", ylim=(0, 1))
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=REMARK)
         style_axes(axes, "y")
+    figure.legend(loc="outside lower left", frameon=False, fontsize=REMARK)
     return figure
 
 

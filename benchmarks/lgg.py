@@ -126,7 +126,7 @@ RECIPES = (
     ),
     Recipe(
         "copies_sam",
-        "the row above gives LiteMedSAM, never trained here, its boxes",
+        "copies, the same, outlined by LiteMedSAM in its boxes",
         ("--tuned", "--sam"),
         128,
         "lite0_copies",

@@ -213,4 +213,4 @@ def test_the_figure_sorts_the_cases_of_every_recipe():
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines] == [[0.2, 0.5, 0.9], [0.4]]
     assert [list(line.get_ydata()) for line in right.lines] == [[0.1, 0.3]]
-    assert left.get_legend().texts[0].get_text() == "a: mean 0.533, median 0.500"
+    assert figure.legends[0].texts[0].get_text() == "a: mean 0.533, median 0.500"
