@@ -131,6 +131,25 @@ RECIPES = (
         128,
         "lite0_copies",
     ),
+    Recipe(
+        "unet_copies",
+        "plain U-Net, trained with copies, too",
+        (*_UNET, *_classic_2d(1.0, *_COPIES), "training.epochs=12"),
+    ),
+    Recipe(
+        "unet_copies_tuned",
+        "plain U-Net with copies, post-processing chosen on the validation patients",
+        ("--tuned",),
+        128,
+        "unet_copies",
+    ),
+    Recipe(
+        "unet_copies_sam",
+        "plain U-Net with copies, the same, outlined by LiteMedSAM in its boxes",
+        ("--tuned", "--sam"),
+        128,
+        "unet_copies",
+    ),
     Recipe("copies_192", "copies at 192 x 192", _lite_copies(epochs=4), size=192),
     Recipe("copies_256", "copies at 256 x 256", _lite_copies(epochs=2), size=256),
     Recipe(
