@@ -269,7 +269,7 @@ def zero_shot_sam(run: Path, data: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         store = run.parents[1] / "store_sam"
         settings = [f"data.root={data}", f"records.root={store}", f"run.root={run.parent}"]
-        settings += [f"run.name={folder.name}", "data.modalities=[flair]", "training.epochs=0"]
+        settings += [f"run.name={folder.name}", "training.epochs=0"]
         run_experiment(load_experiment("configs/sam_lgg_2d.yaml", settings), evaluated=False)
     return folder
 
