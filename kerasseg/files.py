@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import sys
 import time
 import zlib
@@ -132,6 +133,18 @@ def make_folder(folder: Path, setting: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, f"Making {folder}", setting) from error
+
+
+def require_space(folder: Path, needed: float, what: str, remedy: str) -> None:
+    """Raise `UserError` if fewer than `needed` bytes are free on the disk of a folder.
+
+    `what` needs them, with its verb ("the store needs about"); `remedy` is what the user can do.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: {what} {needed / 1e9:.3g} GB, but {free / 1e9:.3g} GB are free: {remedy}"
+        )
 
 
 @contextmanager

@@ -420,13 +420,13 @@ def test_a_disk_full_of_records_leaves_nothing_half_written(here, tmp_path, smal
     shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
     store = f"records.root={small_disk / 'store'}"
     done = here("convert", *phantom_arguments(tmp_path), shape, store)
-    assert_one_sentence(done, ["GB more (1 cases of", "records.root=FOLDER"])
+    assert_one_sentence(done, ["the store needs for 1 cases about", "records.root=FOLDER"])
     assert list(small_disk.iterdir()) == []
 
 
 def test_a_disk_that_fills_up_while_converting(tmp_path, small_disk, monkeypatch):
     usage = type("Usage", (), {"free": 10**12})  # what other programs took since it was asked
-    monkeypatch.setattr("kerasseg.records.convert.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("kerasseg.files.shutil.disk_usage", lambda path: usage)
     shape = "data.phantom={cases: 1, shape: [40, 64, 56]}"
     experiment = phantom_experiment(tmp_path, shape, f"records.root={small_disk / 'store'}")
     with pytest.raises(UserError, match=r"the disk is full.*records.root=FOLDER"):

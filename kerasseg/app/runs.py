@@ -139,7 +139,10 @@ class Runs:
 
 def _trace(predictor: "Predictor") -> None:
     """Predict a window of noise, so that TensorFlow makes its graph."""
-    channels = predictor.network.inputs[0].shape[-1] // (2 * predictor.context + 1)
+    if predictor.box_run is not None:
+        _trace(predictor.box_run[1])
+    widths = [tensor.shape[-1] for tensor in predictor.network.inputs]  # of a prompt's mask, too
+    channels = sum(widths) // (2 * predictor.context + 1)
     shape = (*predictor.window, channels)
     noise = np.random.default_rng(0).random(shape, np.float32)
     predictor.probabilities(np.moveaxis(noise, 0, predictor.slice_axis or 0))

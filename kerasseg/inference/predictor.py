@@ -182,6 +182,8 @@ class Predictor:
         if not self.skull_stripped:
             # Air is 0 for all that follows, and what it is for the network alone.
             darkest = volume.min(axis=(0, 1, 2))
+            if self.takes_prompt:
+                darkest[-1] = 0  # the prompt's mask is no picture
             volume = volume - darkest
 
         def predict(windows: np.ndarray) -> Any:
@@ -207,6 +209,7 @@ class Predictor:
             batch=settings.window_batch,
             context=self.context,
             brain_box=settings.brain_box,
+            prompted=self.takes_prompt,
             accumulator=accumulator,
         )
         if axis is not None:

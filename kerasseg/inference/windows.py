@@ -210,6 +210,7 @@ def sliding_window(
     batch: int = 1,
     context: int = 0,
     brain_box: bool = False,
+    prompted: bool = False,
     accumulator: Accumulator = HostAccumulator,
 ) -> np.ndarray:
     """Return the weighted mean of the predictions of overlapping windows.
@@ -231,6 +232,8 @@ def sliding_window(
         context: the number of planes that `predict` sees beyond both ends of a window's first axis.
         brain_box: whether the windows cover only the smallest box around all voxels that are not 0.
             Everything outside of it is `background`.
+        prompted: whether the last channel is the mask of which prompts are made. A window without
+            any gets `background` without a call of `predict`, too.
         accumulator: where the sum is kept.
     """
     result = np.zeros((*volume.shape[:3], len(background)), np.float32)
@@ -261,7 +264,7 @@ def sliding_window(
     for done, start in enumerate(grid.starts()):
         report(done, windows)
         source = _read(volume, start, window, context)
-        if source.any():
+        if source[..., -1:].any() if prompted else source.any():
             pending.append((start, source))
             if len(pending) == batch:
                 flush()

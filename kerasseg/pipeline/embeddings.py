@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, product
 from typing import Any
@@ -14,7 +13,7 @@ import tensorflow as tf
 from kerasseg.config.augment import transforms_of
 from kerasseg.config.experiment import Experiment
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, file_lock, make_folder, write_json
+from kerasseg.files import atomic_write, file_lock, make_folder, require_space, write_json
 from kerasseg.pipeline.augment.compose import augment
 from kerasseg.pipeline.augment.patch import Patch
 from kerasseg.pipeline.cut import cut
@@ -87,13 +86,9 @@ class EmbeddingStore:
     def _compute(self, encoder: keras.Model, missing: list[str]) -> None:
         total = sum(self._slices(case_id) for case_id in missing) * self.copies
         needed = total * (self._bytes + FRAMING_BYTES)
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise UserError(
-                f"{self.folder}: the embeddings of {total} slices need {needed / 1e9:.3g} GB, but "
-                f"{free / 1e9:.3g} GB are free: name another disk with records.root, or set "
-                "model.sam.embeddings=false to compute them in every step."
-            )
+        what = f"the embeddings of {total} slices need"
+        remedy = "name another disk with records.root, or set model.sam.embeddings=false."
+        require_space(self.folder, needed, what, remedy)
         if not missing:
             return
         forward = tf.function(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from kerasseg.config.experiment import PipelineSettings
 from kerasseg.errors import UserError, storage_error
-from kerasseg.files import atomic_write, file_lock
+from kerasseg.files import atomic_write, file_lock, require_space
 from kerasseg.pipeline.records import Record, TableSizes, filled, parse_record
 from kerasseg.progress import track
 from kerasseg.records import tfrecord as example
@@ -105,14 +105,12 @@ class DiskCache:
 
     def _copy(self, store: RecordStore) -> None:
         missing = [case_id for case_id, path in self._paths.items() if not path.exists()]
-        needed = sum(_decoded_bytes(store, case_id) for case_id in missing)
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise UserError(
-                f"pipeline.cache=disk needs {needed / 1e9:.1f} GB in {self.folder} for "
-                f"{len(missing)} cases, but {free / 1e9:.1f} GB are free there: name another disk "
-                "with pipeline.cache_root, or use pipeline.cache=none."
-            )
+        require_space(
+            self.folder,
+            sum(_decoded_bytes(store, case_id) for case_id in missing),
+            f"pipeline.cache=disk needs for {len(missing)} cases",
+            "name another disk with pipeline.cache_root, or use pipeline.cache=none.",
+        )
         described = f"Caching {len(missing)} cases in {self.folder}"
         for case_id in track(missing, len(missing), described) if missing else ():
             row = store.rows[case_id]

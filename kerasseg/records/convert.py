@@ -11,6 +11,7 @@ from kerasseg.config.experiment import Experiment
 from kerasseg.datasets.case import BrokenSource, CaseSource
 from kerasseg.datasets.checks import check_enhancing_ids, read_case
 from kerasseg.errors import UserError, printable, storage_error
+from kerasseg.files import require_space
 from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
 from kerasseg.records.manifest import (
@@ -257,7 +258,12 @@ def _convert_new(
         check_enhancing_ids(enhancing)
         seen[done.row.voxel_hash] = done.row.case_id
         if first:
-            _check_space(writer, len(done.payload), len(todo))
+            require_space(  # else the disk would be full hours later
+                writer.root.resolve(),
+                (len(done.payload) + FRAMING_BYTES) * len(todo),
+                f"the store needs for {len(todo)} cases about",
+                "free some space, or name a folder on another disk with records.root=FOLDER.",
+            )
             first = False
         writer.add(done.row, done.payload)
     writer.finish()
@@ -309,15 +315,3 @@ def _finish(experiment: Experiment, root: Path, rows: list[CaseRow], bad: _BadCa
         if SHARD_NAME.fullmatch(name) and name not in manifest.shards:
             (root / name).unlink()
     return manifest
-
-
-def _check_space(writer: ShardWriter, payload_bytes: int, cases: int) -> None:
-    """Refuse a conversion at its first case that would fill the disk hours later."""
-    needed = (payload_bytes + FRAMING_BYTES) * cases
-    free = shutil.disk_usage(writer.root).free
-    if needed > free:
-        raise UserError(
-            f"{writer.root.resolve()}: the store needs about {needed / 1e9:.3g} GB more "
-            f"({cases} cases of {payload_bytes / 1e6:.3g} MB), but only {free / 1e9:.3g} GB are "
-            "free: free some space, or name a folder on another disk with records.root=FOLDER."
-        )

@@ -157,6 +157,25 @@ def test_windows_of_air_are_background_without_a_prediction(kind, accumulator):
     np.testing.assert_allclose(found[0, 0, 0], BACKGROUNDS[kind], atol=1e-6)
 
 
+def test_windows_without_a_prompt_are_background_without_a_prediction():
+    volume, box = head_in_air()
+    volume[..., 0] += 1  # nothing is air
+    volume[..., -1] = 0
+    volume[(*box, -1)] = 1
+    seen = []
+
+    def watched(windows):
+        seen.extend(window[..., -1].any() for window in windows)
+        return network(windows)
+
+    found = sliding_window(watched, volume, WINDOW, (0.25, 0.5), overlap=0, prompted=True)
+    everything = sliding_window(network, volume, WINDOW, (0.25, 0.5), overlap=0)
+    windows = np.prod([len(starts_of(n, w, 0)) for n, w in zip((11, 19, 23), WINDOW, strict=True)])
+    assert all(seen) and 0 < len(seen) < windows
+    np.testing.assert_allclose(found[0, 0, 0], (0.25, 0.5))
+    np.testing.assert_allclose(found[6, 10, 16], everything[6, 10, 16], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", BACKGROUNDS)
 def test_windows_cover_the_brain_box_alone(kind):
     volume, box = head_in_air()

@@ -159,8 +159,8 @@ def test_a_memory_that_is_too_small_is_refused_before_anything_is_read(
 
 def test_a_disk_that_is_too_small_is_refused(phantom_store, tmp_path, monkeypatch):
     full = SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=10_000))
-    monkeypatch.setattr(record_cache, "shutil", full)
-    with pytest.raises(UserError, match=r"cache=disk needs .* for 8 cases.*cache_root"):
+    monkeypatch.setattr("kerasseg.files.shutil", full)
+    with pytest.raises(UserError, match=r"cache=disk needs for 8 cases .* GB.*cache_root"):
         DiskCache(phantom_store, list(phantom_store.rows), tmp_path)
     assert not list(tmp_path.glob("*/case-*"))
 

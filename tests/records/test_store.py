@@ -7,7 +7,6 @@ import pytest
 
 from kerasseg.errors import UserError
 from kerasseg.records import convert as converting
-from kerasseg.records import convert as converting_cases
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore, open_store, replace_store, update_store
 from tests.conftest import phantom_experiment, write_brats
@@ -306,8 +305,8 @@ def test_an_empty_folder_and_a_link_to_one_may_become_the_store(tmp_path):
 
 def test_too_little_disk_is_said_at_the_first_case(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(converting.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"needs about .* GB more \(8 cases.*records.root"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"needs for 8 cases about .* GB, but .*records.root"):
         open_store(phantom_experiment(tmp_path))
     assert not (tmp_path / "store").exists()
 
@@ -316,14 +315,14 @@ def test_too_little_disk_is_said_at_the_first_case(tmp_path, monkeypatch):
 def test_a_reader_that_fails_in_a_way_nobody_expected_makes_a_bad_case(
     brats_experiment, monkeypatch, skip
 ):
-    original = converting_cases.read_case
+    original = converting.read_case
 
     def read(source, settings):
         if source.case_id.endswith("1"):
             raise KeyError("odd")
         return original(source, settings)
 
-    monkeypatch.setattr(converting_cases, "read_case", read)
+    monkeypatch.setattr(converting, "read_case", read)
     if skip:
         store = open_store(brats_experiment("data.on_bad_case=skip"))
         assert [case.case_id for case in store.manifest.skipped] == ["BraTS2021_00001"]
@@ -336,7 +335,7 @@ def test_a_case_that_memory_is_too_small_for_is_never_skipped(brats_experiment, 
     def read(source, settings):
         raise MemoryError
 
-    monkeypatch.setattr(converting_cases, "read_case", read)
+    monkeypatch.setattr(converting, "read_case", read)
     with pytest.raises(UserError, match=r"memory ran out: try again with records.workers=1"):
         open_store(brats_experiment("data.on_bad_case=skip"))
 

@@ -12,7 +12,6 @@ from kerasseg.config.augment import transforms_of
 from kerasseg.errors import UserError
 from kerasseg.models.build import build_network
 from kerasseg.models.sam.network import after_encoder
-from kerasseg.pipeline import embeddings as module
 from kerasseg.pipeline.batches import TrainingBatches, validation_batches
 from kerasseg.pipeline.embeddings import open_embeddings
 from kerasseg.pipeline.records import parse_record
@@ -90,7 +89,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_added(made, capsys, monkey
     assert files[1].read_bytes() == before[1]
     count = store.rows[cases[1]].shape[0]
     assert f"Embedding {count} slices once" in capsys.readouterr().err
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     files[1].unlink()
     with pytest.raises(UserError, match=r"embeddings of \d+ slices need .* GB, but 1e-06 GB"):
         open_embeddings(experiment, network, store, cases)

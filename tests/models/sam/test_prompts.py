@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from kerasseg.app.runs import Runs
 from kerasseg.config.model import ModelSettings
 from kerasseg.datasets.discovery import discover
 from kerasseg.errors import UserError
@@ -168,6 +169,10 @@ def test_boxes_of_a_run_with_other_voxels_and_sequences_come_to_the_own_grid(run
     overrides = ["model.sam.prompt=box", f"model.sam.boxes_from={coarse}"]
     model = load(runs[0], overrides=overrides)
     assert model.modalities == ("flair", "t1", "t1ce")
+    page = Runs([make_run(sam_experiment(runs[0].parents[1], "run.name=cascade", *overrides))])
+    assert page.offered[0].describe(0)["modalities"] == ["flair", "t1", "t1ce"]
+    page.load_all()  # as when the page starts
+    assert page.state == "ready"
     (source, *_) = discover(model.data)
     found = model.runs[0].masks(source.load())[..., 0]
     predictor = model.runs[0].predictor
