@@ -74,17 +74,6 @@ _OF_EVALUATION = ("evaluation", "postprocessing", "metrics")
 _OF_PROMPT = tuple(
     f"model.sam.{name}=" for name in ("prompt", "boxes_from", "box_margin", "points")
 )
-_MUST_MATCH = (
-    "data",
-    "records",
-    "split",
-    "pipeline",
-    "augment",
-    "model",
-    "loss",
-    "optimizer",
-    "training",
-)
 
 
 @dataclass(frozen=True)
@@ -382,9 +371,9 @@ def latest_run_folder(experiment: Experiment) -> Path:
             "keeps other moments: start anew without --resume."
         )
     before = read_run(folder, trained=False).experiment
-    changed = [
-        d for d in differences(before, experiment, _MUST_MATCH) if not d.startswith(_MAY_CHANGE)
-    ]
+    sections = set(Experiment.model_fields) - {"run", *_OF_EVALUATION}
+    found = differences(before, experiment, sections)
+    changed = [difference for difference in found if not difference.startswith(_MAY_CHANGE)]
     if before.run.seed != experiment.run.seed:
         changed.append(f"run.seed: {before.run.seed} -> {experiment.run.seed}")
     if changed:
