@@ -3,7 +3,8 @@
 A recipe is a ready config with other settings. Each recipe, part of the data (a fold, a block) and
 seed is one run of `kerasseg train` in OUT/runs; what is finished is not run again, and what was
 stopped goes on with --resume. OUT/minutes counts the processor time of each run's process, through
-all its stops, and OUT/scores has the Dice of every case that it did not train on.
+all its stops, and OUT/scores has the Dice of every case that it did not train on. Both also stand
+in docs/results/NAME_scores.csv, so that finished rows outlive their runs.
 
 `python -m benchmarks.campaign RUN DATA SCORES.csv SETTING...` scores a finished run: every case is
 segmented on its file's own grid. Dice is measured twice, over the whole volume, and as Buda et al.
@@ -22,6 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -137,32 +139,43 @@ def command_of(campaign: Campaign, job: Job) -> str:
 
 
 def run_job(campaign: Campaign, job: Job, say: Callable[[str], None]) -> None:
-    """Train what is not trained and score what is not scored.
+    """Score what is not scored, after training what is needed for it and not trained.
 
     Raises:
         subprocess.CalledProcessError: The training or the scoring failed; OUT/logs says why.
     """
-    out, folder = campaign.out, campaign.out / "runs" / job.run
+    out = campaign.out
     scores = out / "scores" / f"{job.name}.csv"
+    if scores.exists():
+        return
     for name in ("runs", "scores", "splits", "minutes", "logs"):
         (out / name).mkdir(parents=True, exist_ok=True)
+    again = job.recipe.run_of
+    recipes = {recipe.name: recipe for recipe in campaign.recipes}
+    _train(campaign, job._replace(recipe=recipes[again]) if again else job, say)
+    say("is scored")
+    places = [str(out / "runs" / job.run), str(campaign.data), str(scores)]
     log = out / "logs" / f"{job.name}.txt"
-    if not job.recipe.run_of and not (folder / "summary.json").exists():
-        write_split(campaign.sides(job.part), out / "splits" / f"{job.part}.csv")
-        settings = ["--config", f"configs/{campaign.config}.yaml"]
-        settings += train_settings(job, campaign.data, out)
-        if not (out / f"store_{job.recipe.size}").exists():  # it is not a part of the training
-            say("is converted")
-            _call([*campaign.trainer, "convert", *settings], log)
-        resume = (folder / "config.yaml").exists()
-        if folder.exists() and not resume:  # stopped while its files were written
-            shutil.rmtree(folder)
-        verb = ["train", "--resume"] if resume else ["train"]
-        _count_minutes([*campaign.trainer, *verb, *settings], log, campaign, job, say)
-    if not scores.exists():
-        say("is scored")
-        places = [str(folder), str(campaign.data), str(scores)]
-        _call([*campaign.scorer, *places, *job.recipe.settings * bool(job.recipe.run_of)], log)
+    _call([*campaign.scorer, *places, *job.recipe.settings * bool(again)], log)
+
+
+def _train(campaign: Campaign, job: Job, say: Callable[[str], None]) -> None:
+    out, folder = campaign.out, campaign.out / "runs" / job.run
+    log = out / "logs" / f"{job.name}.txt"
+    if (folder / "summary.json").exists():
+        return
+    write_split(campaign.sides(job.part), out / "splits" / f"{job.part}.csv")
+    settings = ["--config", f"configs/{campaign.config}.yaml"]
+    settings += train_settings(job, campaign.data, out)
+    if not (out / f"store_{job.recipe.size}").exists():  # it is not a part of the training
+        say("is converted")
+        _call([*campaign.trainer, "convert", *settings], log)
+    resume = (folder / "config.yaml").exists()
+    if not resume:  # never begun, or stopped while its files were written
+        shutil.rmtree(folder, ignore_errors=True)
+        (out / "minutes" / f"{job.run}.json").unlink(missing_ok=True)
+    verb = ["train", "--resume"] if resume else ["train"]
+    _count_minutes([*campaign.trainer, *verb, *settings], log, campaign, job, say)
 
 
 def _call(command: Sequence[str], log: Path) -> None:
@@ -291,23 +304,64 @@ def read_scores(path: Path) -> list[CaseDice]:
         ]
 
 
+def keep_scores(campaign: Campaign, path: Path) -> None:
+    """Write all finished scores, and the minutes of their runs, into one CSV file."""
+    rows: list[tuple[object, ...]] = [("recipe", "part", "seed", "minutes", *CaseDice._fields)]
+    for job in finished_jobs(campaign):
+        minutes = _minutes(campaign, job)
+        for row in read_scores(campaign.out / "scores" / f"{job.name}.csv"):
+            dice = (f"{row.dice:.5f}", f"{row.as_buda:.5f}")
+            rows.append((job.recipe.name, job.part, job.seed, f"{minutes:.2f}", *row[:2], *dice))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def restore_scores(campaign: Campaign, path: Path) -> None:
+    """Take what `keep_scores` wrote for finished, where a folder of runs does not know better."""
+    recipes = {recipe.name: recipe for recipe in campaign.recipes}
+    found: dict[Job, list[CaseDice]] = {}
+    for name in ("scores", "minutes"):
+        (campaign.out / name).mkdir(parents=True, exist_ok=True)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            job = Job(recipes[row["recipe"]], row["part"], int(row["seed"]))
+            scores = float(row["dice"]), float(row["as_buda"])
+            found.setdefault(job, []).append(CaseDice(row["case_id"], row["side"], *scores))
+            minutes = campaign.out / "minutes" / f"{job.run}.json"
+            if not minutes.exists():
+                minutes.write_text(row["minutes"])
+    for job, rows in found.items():
+        if not (scores_file := campaign.out / "scores" / f"{job.name}.csv").exists():
+            write_scores(scores_file, rows)
+
+
+def _minutes(campaign: Campaign, job: Job) -> float:
+    return float((campaign.out / "minutes" / f"{job.run}.json").read_text())
+
+
+def finished_jobs(campaign: Campaign) -> list[Job]:
+    """Return the finished jobs, in the order of the recipes."""
+    jobs = []
+    for recipe in campaign.recipes:
+        for path in sorted((campaign.out / "scores").glob(f"{recipe.name}_*_seed*.csv")):
+            part, seed = path.stem.removeprefix(f"{recipe.name}_").split("_seed")
+            if part.rstrip("0123456789").isalpha():  # else of a recipe whose name is longer
+                jobs.append(Job(recipe, part, int(seed)))
+    return jobs
+
+
 def finished_rows(campaign: Campaign) -> list[list[Job]]:
     """Return the rows of the table: of each recipe and kind of part the finished jobs.
 
     The first part stands with all its seeds; if there are more parts, they stand with seed 0.
     """
-    rows = []
-    for recipe in campaign.recipes:
-        kinds: dict[str, list[Job]] = {}
-        for path in sorted((campaign.out / "scores").glob(f"{recipe.name}_*_seed*.csv")):
-            part, seed = path.stem.removeprefix(f"{recipe.name}_").split("_seed")
-            kind = part.rstrip("0123456789")
-            if kind.isalpha():  # else the name of another recipe begins with this one
-                kinds.setdefault(kind, []).append(Job(recipe, part, int(seed)))
-        for jobs in kinds.values():
-            rows.append([job for job in jobs if job.part == jobs[0].part])
-            if len({job.part for job in jobs}) > 1:
-                rows.append([job for job in jobs if job.seed == 0])
+    rows, kinds = [], defaultdict(list)
+    for job in finished_jobs(campaign):
+        kinds[job.recipe, job.part.rstrip("0123456789")].append(job)
+    for jobs in kinds.values():
+        rows.append([job for job in jobs if job.part == jobs[0].part])
+        if len({job.part for job in jobs}) > 1:
+            rows.append([job for job in jobs if job.seed == 0])
     return rows
 
 
@@ -334,8 +388,6 @@ def _cells(campaign: Campaign, jobs: list[Job], *, volumes: bool) -> list[str]:
     scores = {job: read_scores(campaign.out / "scores" / f"{job.name}.csv") for job in jobs}
     rows = [row for found in scores.values() for row in found]
     tested = [row for row in rows if row.side == "test"]
-    minutes = [campaign.out / "minutes" / f"{job.run}.json" for job in jobs]
-    spent = [json.loads(path.read_text()) for path in minutes]
     seeds = sorted({job.seed for job in jobs})
     of_seeds = [
         np.mean(
@@ -344,11 +396,12 @@ def _cells(campaign: Campaign, jobs: list[Job], *, volumes: bool) -> list[str]:
         for seed in seeds
     ]
     dice = _of_cases(tested, "dice")
+    minutes = np.mean([_minutes(campaign, job) for job in jobs])
     cells = [
         jobs[0].recipe.about,
         ", ".join(sorted({job.part for job in jobs})),
         ", ".join(map(str, seeds)),
-        f"{np.mean(spent):.1f}" + (", trained above" if jobs[0].recipe.run_of else ""),
+        f"{minutes:.1f}" + (", trained above" if jobs[0].recipe.run_of else ""),
         f"{np.mean([row.dice for row in rows if row.side == 'validation']):.3f}",
         str(len(dice)),
         _mean(dice),
@@ -450,10 +503,13 @@ def run_command(
         for part in options.parts
         for recipe in chosen
     ]
-    path = ROOT / "benchmarks" / f"{name}.md"
+    path, kept = ROOT / "benchmarks" / f"{name}.md", ROOT / "docs/results" / f"{name}_scores.csv"
+    if kept.exists():
+        restore_scores(campaign, kept)
 
     def write_table() -> None:
         path.write_text(table(campaign, title, volumes=volumes), encoding="utf-8")
+        keep_scores(campaign, kept)
 
     write_table()
     if jobs:

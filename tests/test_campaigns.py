@@ -17,6 +17,8 @@ from benchmarks.campaign import (
     Recipe,
     dice_as_buda,
     folder_of_links,
+    keep_scores,
+    restore_scores,
     run_campaign,
     table,
     train_settings,
@@ -113,6 +115,16 @@ def test_a_stopped_campaign_goes_on_and_what_is_finished_is_not_run_again(tmp_pa
     assert [text.count("| a plain one |") for text in tables] == [1] * 4
     assert "mirrored | fold0 | 0 |" in tables[-1] and "mirrored" not in tables[0]
     assert "python -m benchmarks.campaign OUT/runs/plain_fold0_seed0 DATA" in tables[-1]
+    keep_scores(campaign, tmp_path / "kept.csv")
+    elsewhere = campaign._replace(out=tmp_path / "elsewhere")
+    restore_scores(elsewhere, tmp_path / "kept.csv")
+    run_campaign(elsewhere, jobs, write_table)
+    assert len(calls.read_text().split()) == 6 and table(elsewhere, "Title") == tables[-1]
+    (elsewhere.out / "scores" / "flips_fold0_seed0.csv").unlink()
+    with pytest.raises(subprocess.CalledProcessError):  # it is trained again for the flips alone
+        run_campaign(elsewhere, jobs, write_table)
+    assert calls.read_text().split("\n")[-3:] == ["convert", "train", ""]
+    assert (elsewhere.out / "scores" / "plain_fold0_seed0.csv").exists()
     with (
         file_lock(tmp_path / "out" / "campaign.lock", "runs", "--out"),
         pytest.raises(UserError, match="it runs already"),
