@@ -1,7 +1,8 @@
 """The figure of a campaign: the Dice of every tested case, sorted, and the learning curves.
 
-`python -m benchmarks.campaign_figures lgg OUT FIGURE.png fold0 RECIPE...` draws recipes of seed 0
-from the folder of a campaign. There is no image of a patient in it.
+`python -m benchmarks.campaign_figures lgg OUT FIGURE.png fold0,fold1 RECIPE...` draws recipes of
+seed 0 from the folder of a campaign, the tested cases of all parts together. There is no image of a
+patient in it.
 """
 
 import sys
@@ -24,7 +25,7 @@ def draw_campaign(
 
     Args:
         dice: Recipe -> Dice of its tested cases, in any order.
-        curves: Recipe -> smoothed validation Dice of its epochs.
+        curves: Recipe -> smoothed validation Dice of its epochs, the mean over the parts.
     """
     figure = Figure(figsize=(11, 3.6 + 0.2 * len(dice)), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -42,17 +43,19 @@ def draw_campaign(
     return figure
 
 
-def main(campaign: str, out: str, figure: str, part: str, *recipes: str) -> None:
+def main(campaign: str, out: str, figure: str, parts: str, *recipes: str) -> None:
     """Draw the figure of a campaign."""
     known = {r.name: r for r in {"lgg": lgg, "pairs": pairs}[campaign].RECIPES}
     dice, curves = {}, {}
     for recipe in (known[name] for name in recipes):
-        job = Job(recipe, part, 0)
-        rows = read_scores(Path(out, "scores", f"{job.name}.csv"))
+        jobs = [Job(recipe, part, 0) for part in parts.split(",")]
+        rows = [row for job in jobs for row in read_scores(Path(out, "scores", f"{job.name}.csv"))]
         dice[recipe.about] = [row.dice for row in rows if row.side == "test"]
-        if not recipe.run_of:
-            history = read_history(Path(out, "runs", job.run, "history.csv"))
-            curves[recipe.about] = [float(row["val_dice_smoothed"]) for row in history]
+        histories = [Path(out, "runs", job.run, "history.csv") for job in jobs]
+        if not recipe.run_of and all(path.exists() for path in histories):
+            epochs = zip(*map(read_history, histories), strict=True)
+            smoothed = [[float(row["val_dice_smoothed"]) for row in epoch] for epoch in epochs]
+            curves[recipe.about] = [float(np.mean(values)) for values in smoothed]
     draw_campaign(dice, curves).savefig(figure, dpi=110)
 
 
