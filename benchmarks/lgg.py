@@ -150,6 +150,25 @@ RECIPES = (
         128,
         "unet_copies",
     ),
+    Recipe(
+        "unet_copies_long",
+        "plain U-Net with copies, three times as long",
+        (*_UNET, *_classic_2d(1.0, *_COPIES), "training.epochs=36"),
+    ),
+    Recipe(
+        "unet_copies_long_tuned",
+        "the same, post-processing chosen on the validation patients",
+        ("--tuned",),
+        128,
+        "unet_copies_long",
+    ),
+    Recipe(
+        "unet_copies_long_sam",
+        "the same, outlined by LiteMedSAM in its boxes",
+        ("--tuned", "--sam"),
+        128,
+        "unet_copies_long",
+    ),
     Recipe("copies_192", "copies at 192 x 192", _lite_copies(epochs=4), size=192),
     Recipe("copies_256", "copies at 256 x 256", _lite_copies(epochs=2), size=256),
     Recipe(
