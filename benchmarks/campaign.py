@@ -377,10 +377,11 @@ def table(campaign: Campaign, title: str, *, volumes: bool = True) -> str:
     head += ["tested cases", "mean (95 %)", "median", "each seed's mean"]
     head += ["as Buda scored: mean (95 %)", "median"] if volumes else []
     lines = [f"# {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    commands = []
-    for jobs in finished_rows(campaign):
+    commands: list[str] = []
+    for recipe, jobs in ((jobs[0].recipe, jobs) for jobs in finished_rows(campaign)):
         lines.append(f"| {' | '.join(_cells(campaign, jobs, volumes=volumes))} |")
-        commands += [f"{jobs[0].recipe.about}:", "", f"    {command_of(campaign, jobs[0])}", ""]
+        if f"{recipe.about}:" not in commands:  # a recipe may have two rows
+            commands += [f"{recipe.about}:", "", f"    {command_of(campaign, jobs[0])}", ""]
     return "\n".join([*lines, "", "## Commands", "", *commands]).rstrip() + "\n"
 
 

@@ -157,14 +157,14 @@ RECIPES = (
     ),
     Recipe(
         "unet_copies_long_tuned",
-        "the same, post-processing chosen on the validation patients",
+        "three times as long, post-processing chosen on the validation patients",
         ("--tuned",),
         128,
         "unet_copies_long",
     ),
     Recipe(
         "unet_copies_long_sam",
-        "the same, outlined by LiteMedSAM in its boxes",
+        "three times as long, the same, outlined by LiteMedSAM in its boxes",
         ("--tuned", "--sam"),
         128,
         "unet_copies_long",
