@@ -201,6 +201,8 @@ def _run(arguments: list[str], cwd: str, environment: dict[str, str], outputs: l
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ.clear()
     os.environ.update(environment)
+    # Ctrl-C ends it as in a terminal, also where a script runs the tests in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     set_flags()
     sys.path.insert(0, str(REPOSITORY))
     tempfile.tempdir = None  # found anew, as TMPDIR may be another
