@@ -5,13 +5,6 @@ seed is one run of `kerasseg train` in OUT/runs; what is finished is not run aga
 stopped goes on with --resume. OUT/minutes counts the processor time of each run's process, through
 all its stops, and OUT/scores has the Dice of every case that it did not train on. Both also stand
 in docs/results/NAME_scores.csv, so that finished rows outlive their runs.
-
-`python -m benchmarks.campaign RUN DATA SCORES.csv SETTING...` scores a finished run: every case is
-segmented on its file's own grid. Dice is measured twice, over the whole volume, and as Buda et al.
-(2019) did: without each volume's first and last slice, and of the largest component alone. With
---tuned it scores the copy RUN_tuned, whose post-processing `kerasseg evaluate
---tune-postprocessing` has chosen on the validation cases. With --sam LiteMedSAM, which was never
-trained here, outlines FLAIR in the boxes of what the run finds.
 """
 
 import argparse
@@ -33,20 +26,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import psutil
 
+from benchmarks.campaign_scores import CaseDice, read_scores, write_scores
 from benchmarks.lgg_folds import write_split
-from kerasseg.files import file_lock
+from kerasseg.files import file_lock, write_csv
 from kerasseg.metrics.statistics import bootstrap_mean
-from kerasseg.progress import track
 from kerasseg.run import read_history
 
 if TYPE_CHECKING:
-    from kerasseg.prediction.model import Model
+    pass
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 5.0
 """Between two looks at a running training."""
 TRAINER = (sys.executable, "-m", "kerasseg")
-SCORER = (sys.executable, "-m", "benchmarks.campaign")
+SCORER = (sys.executable, "-m", "benchmarks.campaign_scores")
 
 
 class Recipe(NamedTuple):
@@ -131,7 +124,7 @@ def command_of(campaign: Campaign, job: Job) -> str:
     data, out = Path("DATA"), Path("OUT")
     if job.recipe.run_of:
         places = [str(out / "runs" / job.run), str(data), f"OUT/scores/{job.name}.csv"]
-        words = ["python", "-m", "benchmarks.campaign", *places, *job.recipe.settings]
+        words = ["python", "-m", "benchmarks.campaign_scores", *places, *job.recipe.settings]
     else:
         words = ["kerasseg", "train", "--config", campaign.config]
         words += train_settings(job, data, out)
@@ -215,95 +208,6 @@ def _seconds_of_children() -> float:
     return times.children_user + times.children_system
 
 
-class CaseDice(NamedTuple):
-    """A case of a run: its side of the split, its Dice, and its Dice as Buda et al. scored."""
-
-    case_id: str
-    side: str
-    dice: float
-    as_buda: float
-
-
-def dice_as_buda(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the Dice of a volume without its first and last slice, of the largest component.
-
-    It is what Buda et al. (2019) report: their code leaves both slices out when it reads a volume,
-    and keeps the largest component of the prediction, voxels being connected at faces, edges and
-    corners.
-
-    Args:
-        truth: (D, H, W) bool.
-        prediction: (D, H, W) bool.
-    """
-    from kerasseg.inference.postprocessing import keep_largest
-    from kerasseg.metrics.overlap import dice
-
-    return dice(truth[1:-1], keep_largest(prediction[1:-1]))
-
-
-def score_model(model: "Model", split: Mapping[str, Sequence[str]], data: Path) -> list[CaseDice]:
-    """Segment validation and test cases on their files' own grid, and score them."""
-    from kerasseg.datasets.discovery import discover
-    from kerasseg.metrics.overlap import dice
-
-    sides = {case: side for side in ("validation", "test") for case in split[side]}
-    sources = discover(model.data.model_copy(update={"root": data}))
-    found = []
-    for source in track([s for s in sources if s.case_id in sides], len(sides), "Scoring cases"):
-        case = source.load()
-        assert case.label is not None
-        truth, prediction = case.label > 0, model.segment(case).label > 0
-        scores = dice(truth, prediction), dice_as_buda(truth, prediction)
-        found.append(CaseDice(case.case_id, sides[case.case_id], *scores))
-    return found
-
-
-def tuned_copy(run: Path) -> Path:
-    """Return a copy of a run with the post-processing that is best for its validation cases."""
-    from kerasseg.evaluation.tune_postprocessing import tune_run
-
-    copy = run.with_name(f"{run.name}_tuned")
-    if not copy.exists():
-        part = run.with_name(f"{run.name}_part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(run, part)
-        tune_run(part)
-        part.rename(copy)
-    return copy
-
-
-def zero_shot_sam(run: Path, data: Path) -> Path:
-    """Return a run of LiteMedSAM on FLAIR as it is, beside a run."""
-    from kerasseg.config.load import load_experiment
-    from kerasseg.run_experiment import run_experiment
-
-    folder = run.with_name("sam_zero_shot")
-    if not (folder / "checkpoints" / "best.keras").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        store = run.parents[1] / "store_sam"
-        settings = [f"data.root={data}", f"records.root={store}", f"run.root={run.parent}"]
-        settings += [f"run.name={folder.name}", "training.epochs=0"]
-        run_experiment(load_experiment("configs/sam_lgg_2d.yaml", settings), evaluated=False)
-    return folder
-
-
-def write_scores(path: Path, scores: Iterable[CaseDice]) -> None:
-    """Write scores as CSV in one step."""
-    whole = path.with_suffix(".part")
-    with whole.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([CaseDice._fields, *scores])
-    whole.rename(path)
-
-
-def read_scores(path: Path) -> list[CaseDice]:
-    """Read what `write_scores` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            CaseDice(row["case_id"], row["side"], float(row["dice"]), float(row["as_buda"]))
-            for row in csv.DictReader(file)
-        ]
-
-
 def keep_scores(campaign: Campaign, path: Path) -> None:
     """Write all finished scores, and the minutes of their runs, into one CSV file."""
     rows: list[tuple[object, ...]] = [("recipe", "part", "seed", "minutes", *CaseDice._fields)]
@@ -312,8 +216,7 @@ def keep_scores(campaign: Campaign, path: Path) -> None:
         for row in read_scores(campaign.out / "scores" / f"{job.name}.csv"):
             dice = (f"{row.dice:.5f}", f"{row.as_buda:.5f}")
             rows.append((job.recipe.name, job.part, job.seed, f"{minutes:.2f}", *row[:2], *dice))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    write_csv(path, rows, "--out")
 
 
 def restore_scores(campaign: Campaign, path: Path) -> None:
@@ -516,28 +419,3 @@ def run_command(
     if jobs:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         run_campaign(campaign, jobs, write_table)
-
-
-def main(words: Sequence[str]) -> None:
-    """Score a run."""
-    from kerasseg.prediction.model import load
-
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.campaign", description=main.__doc__)
-    for name in ("run", "data", "scores"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--tuned", action="store_true")
-    parser.add_argument("--sam", action="store_true")
-    options = parser.parse_intermixed_args(words)
-    run, settings = options.run, list(options.settings)
-    split = json.loads((run / "split.json").read_text())
-    if options.tuned:
-        run = tuned_copy(run)
-    if options.sam:
-        settings += ["model.sam.prompt=box", f"model.sam.boxes_from={run}"]
-        run = zero_shot_sam(run, options.data)
-    write_scores(options.scores, score_model(load(run, overrides=settings), split, options.data))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

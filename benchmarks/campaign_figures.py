@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import lgg, pairs
-from benchmarks.campaign import Job, read_scores
+from benchmarks.campaign import Job
+from benchmarks.campaign_scores import read_scores
 from kerasseg.figures.style import REMARK, RUN_COLOURS, style_axes
 from kerasseg.run import read_history
 

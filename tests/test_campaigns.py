@@ -9,22 +9,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from benchmarks import campaign, lgg, pairs
+from benchmarks import campaign_scores, lgg, pairs
 from benchmarks.campaign import (
     Campaign,
-    CaseDice,
     Job,
     Recipe,
-    dice_as_buda,
     folder_of_links,
     keep_scores,
     restore_scores,
     run_campaign,
     table,
     train_settings,
-    write_scores,
 )
 from benchmarks.campaign_figures import draw_campaign
+from benchmarks.campaign_scores import CaseDice, dice_as_buda, write_scores
 from benchmarks.lgg_folds import CHOOSING, FOLDS, draw_folds, main, read_folds, sides_of
 from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
@@ -114,7 +112,7 @@ def test_a_stopped_campaign_goes_on_and_what_is_finished_is_not_run_again(tmp_pa
     assert len(calls.read_text().split()) == 6
     assert [text.count("| a plain one |") for text in tables] == [1] * 4
     assert "mirrored | fold0 | 0 |" in tables[-1] and "mirrored" not in tables[0]
-    assert "python -m benchmarks.campaign OUT/runs/plain_fold0_seed0 DATA" in tables[-1]
+    assert "python -m benchmarks.campaign_scores OUT/runs/plain_fold0_seed0 DATA" in tables[-1]
     keep_scores(campaign, tmp_path / "kept.csv")
     elsewhere = campaign._replace(out=tmp_path / "elsewhere")
     restore_scores(elsewhere, tmp_path / "kept.csv")
@@ -142,10 +140,10 @@ def test_a_run_is_scored_with_chosen_post_processing_and_gives_sam_its_boxes(tmp
     monkeypatch.setattr(tune, lambda folder: tuned.append((folder / "split.json").exists()))
     load = "kerasseg.prediction.model.load"
     monkeypatch.setattr(load, lambda run, overrides: loaded.append((run, overrides)))
-    monkeypatch.setattr(campaign, "zero_shot_sam", lambda run, data: run.with_name("sam"))
-    monkeypatch.setattr(campaign, "score_model", lambda model, given, data: [(*given, 1, 1)])
+    monkeypatch.setattr(campaign_scores, "zero_shot_sam", lambda run, data: run.with_name("sam"))
+    monkeypatch.setattr(campaign_scores, "score_model", lambda model, given, data: [(*given, 1, 1)])
     for options in (["flips=[width]"], ["--tuned"], ["--tuned", "--sam"]):
-        campaign.main([str(run), "data", str(tmp_path / "scores.csv"), *options])
+        campaign_scores.main([str(run), "data", str(tmp_path / "scores.csv"), *options])
     copy = run.with_name("plain_tuned")
     boxes = ["model.sam.prompt=box", f"model.sam.boxes_from={copy}"]
     assert loaded == [(run, ["flips=[width]"]), (copy, []), (run.with_name("sam"), boxes)]
