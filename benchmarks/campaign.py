@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -31,9 +31,6 @@ from benchmarks.lgg_folds import write_split
 from kerasseg.files import file_lock, write_csv
 from kerasseg.metrics.statistics import bootstrap_mean
 from kerasseg.run import read_history
-
-if TYPE_CHECKING:
-    pass
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 5.0

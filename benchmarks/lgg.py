@@ -78,10 +78,25 @@ _COPIES = (
 """As happens in the data: other sequences are FLAIR, which is channel 1, or are missing."""
 
 
-def _lite_copies(*further: str, epochs: int = 8, strength: float = 1.0) -> tuple[str, ...]:
-    return _lite(*_classic_2d(strength, *_COPIES), *further, epochs=epochs)
+_BIAS = {"bias_field": {"strength": 0.5, "p": 0.5}}
+"""Brightness that varies over a slice, as near a coil."""
 
 
+def _unet_copies(
+    *further: str,
+    epochs: int = 12,
+    strength: float = 1.0,
+    transforms: tuple[Mapping[str, object], ...] = _COPIES,
+) -> tuple[str, ...]:
+    augment = _classic_2d(strength, *transforms)
+    return (*_UNET, *augment, f"training.epochs={epochs}", *further)
+
+
+def _features(*features: int) -> tuple[str, str]:
+    return f"model.features={list(features[:-1])}", f"model.bottleneck={features[-1]}"
+
+
+_NARROW = _features(8, 16, 32, 64, 128)
 RECIPES = (
     Recipe("unet", "plain U-Net, 1.9 M parameters", (*_UNET, "training.epochs=12")),
     Recipe("lite0", "EfficientNet-Lite0 pretrained on ImageNet", _lite()),
@@ -101,14 +116,9 @@ RECIPES = (
         _encoder("efficientnetv2s", "none", 3),
     ),
     Recipe(
-        "lite0_random",
-        "EfficientNet-Lite0 from random weights",
-        _encoder("efficientnetlite0", "none", 8),
-    ),
-    Recipe(
         "lite0_copies",
         "Lite0, sequences replaced by copies of FLAIR or dropped in training",
-        _lite_copies(),
+        _lite(*_classic_2d(1.0, *_COPIES)),
     ),
     Recipe(
         "copies_flips",
@@ -134,7 +144,7 @@ RECIPES = (
     Recipe(
         "unet_copies",
         "plain U-Net, trained with copies, too",
-        (*_UNET, *_classic_2d(1.0, *_COPIES), "training.epochs=12"),
+        _unet_copies(),
     ),
     Recipe(
         "unet_copies_tuned",
@@ -153,7 +163,7 @@ RECIPES = (
     Recipe(
         "unet_copies_long",
         "plain U-Net with copies, three times as long",
-        (*_UNET, *_classic_2d(1.0, *_COPIES), "training.epochs=36"),
+        _unet_copies(epochs=36),
     ),
     Recipe(
         "unet_copies_long_tuned",
@@ -169,35 +179,75 @@ RECIPES = (
         128,
         "unet_copies_long",
     ),
-    Recipe("copies_192", "copies at 192 x 192", _lite_copies(epochs=4), size=192),
-    Recipe("copies_256", "copies at 256 x 256", _lite_copies(epochs=2), size=256),
+    Recipe("unet_192", "U-Net with copies at 192 x 192", _unet_copies(epochs=5), size=192),
+    Recipe("unet_256", "U-Net with copies at 256 x 256", _unet_copies(epochs=3), size=256),
     Recipe(
-        "copies_by_area",
-        "copies, slices drawn by tumour area and a tenth uniform",
-        _lite_copies("pipeline.slices.empty_share=null", "pipeline.class_shares={tumour: 0.9}"),
-    ),
-    Recipe("copies_strong", "copies, classic_2d 1.5 times as strong", _lite_copies(strength=1.5)),
-    Recipe("copies_no_ema", "copies, weights not averaged", _lite_copies("optimizer.ema=null")),
-    Recipe(
-        "copies_focal",
-        "copies, Dice + focal loss",
-        _lite_copies("loss=[{dice: 1.0}, {focal: 1.0, gamma: 2.0, alpha: 0.8}]"),
-    ),
-    Recipe("copies_tversky", "copies, Tversky loss", _lite_copies("loss=[{tversky: 1.0}]")),
-    Recipe(
-        "copies_narrow",
-        "copies, decoder half as wide",
-        _lite_copies("model.pretrained.decoder_features=[16,16,32,64,128]", epochs=12),
+        "unet_by_area",
+        "U-Net with copies, slices drawn by tumour area and a tenth uniform",
+        _unet_copies("pipeline.slices.empty_share=null", "pipeline.class_shares={tumour: 0.9}"),
     ),
     Recipe(
-        "copies_wide",
-        "copies, decoder twice as wide",
-        _lite_copies("model.pretrained.decoder_features=[32,64,128,256,512]", epochs=3),
+        "unet_strong",
+        "U-Net with copies, classic_2d 1.5 times as strong",
+        _unet_copies(strength=1.5),
     ),
-    Recipe("copies_long", "copies, twice as long", _lite_copies(epochs=16)),
+    Recipe(
+        "unet_bias",
+        "U-Net with copies, brightness that varies over the slice",
+        _unet_copies(transforms=(_BIAS, *_COPIES)),
+    ),
+    Recipe(
+        "unet_neighbours",
+        "U-Net with copies, the slices above and below as further channels",
+        _unet_copies("pipeline.slices.neighbours=1"),
+    ),
+    Recipe(
+        "unet_no_ema",
+        "U-Net with copies, weights not averaged",
+        _unet_copies("optimizer.ema=null"),
+    ),
+    Recipe(
+        "unet_focal",
+        "U-Net with copies, Dice + focal loss",
+        _unet_copies("loss=[{dice: 1.0}, {focal: 1.0, gamma: 2.0, alpha: 0.8}]"),
+    ),
+    Recipe(
+        "unet_tversky",
+        "U-Net with copies, Tversky loss",
+        _unet_copies("loss=[{tversky: 1.0}]"),
+    ),
+    Recipe(
+        "unet_narrow",
+        "U-Net with copies, half as wide",
+        _unet_copies(*_NARROW, epochs=28),
+    ),
+    Recipe(
+        "unet_narrow_long",
+        "half as wide, three times as long",
+        _unet_copies(*_NARROW, epochs=84),
+    ),
+    Recipe(
+        "unet_narrow_long_tuned",
+        "half as wide and long, post-processing chosen on the validation patients",
+        ("--tuned",),
+        128,
+        "unet_narrow_long",
+    ),
+    Recipe(
+        "unet_narrow_long_sam",
+        "half as wide and long, the same, outlined by LiteMedSAM in its boxes",
+        ("--tuned", "--sam"),
+        128,
+        "unet_narrow_long",
+    ),
+    Recipe(
+        "unet_wide",
+        "U-Net with copies, twice as wide",
+        _unet_copies(*_features(32, 64, 128, 256, 512), epochs=4),
+    ),
 )
-"""In the order of the table. Recipes called Lite0 differ from that row in what they say alone, and
-those called copies from the row of copies."""
+"""In the order of the table. Recipes called Lite0 differ from that row in what they say alone,
+those called copies from the row of copies, and those called U-Net with copies from that row."""
 PARTS = tuple(f"fold{fold}" for fold in range(FOLDS))
 TITLE = "53 LGG patients, 128 x 128, Dice on the files' own 256 x 256 grid"
 

@@ -1,6 +1,5 @@
 """`kerasseg predict RUN… INPUT`: its arguments, the folder it writes, and what it prints."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from kerasseg.datasets.checks import format_notes, group_notes
 from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.labels import CONVENTIONS
 from kerasseg.errors import UserError, printable
-from kerasseg.files import make_folder, write_json
 from kerasseg.prediction.predict_files import Outcome, OutputOptions, predict_files
 from kerasseg.run import CHECKPOINT, needed_modalities, own_version, read_run
 
@@ -60,12 +58,6 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
     return Arguments(tuple(paths[:first]), tuple(paths[first:]), settings)
 
 
-FILE_NAME = "predictions.json"
-_MUST_MATCH = ("networks", "combine", "settings", "labels")
-_SHOWN = {"networks": "runs"}
-"""Networks are known by their check sums only, so a message names the runs instead."""
-
-
 def describe_origin(model: "Model", settings: list[str], labels: str | None) -> dict[str, Any]:
     """Return what a prediction depends on, as `predictions.json` holds it.
 
@@ -84,35 +76,6 @@ def describe_origin(model: "Model", settings: list[str], labels: str | None) -> 
         "settings": sorted(settings),
         "labels": labels,
     }
-
-
-def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> None:
-    """Make a folder of predictions if it is missing, and write `origin` into it.
-
-    Raises `UserError` if it holds predictions of another origin, unless `overwrite`. Where every
-    case failed there are none.
-    """
-    path = folder / FILE_NAME
-    predicted = path.is_file() and any(
-        other.name != FILE_NAME and not other.name.startswith(".") for other in folder.iterdir()
-    )
-    if predicted and not overwrite:
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-            other = [key for key in _MUST_MATCH if there.get(key) != origin[key]]
-        except (OSError, ValueError, AttributeError):
-            other, there = ["runs"], {"runs": "that cannot be read"}
-        else:
-            origin = origin | {"notes": there.get("notes", {})}
-        if other:
-            found = [f"{_SHOWN.get(key, key)} {there.get(_SHOWN.get(key, key))}" for key in other]
-            raise UserError(
-                f"{folder} holds predictions that were made otherwise (with "
-                f"{', '.join(found)}): name another folder with --output, or make them anew with "
-                "--overwrite."
-            )
-    make_folder(folder, "--output")
-    write_json(path, origin, "--output")
 
 
 def find_scans(arguments: Arguments, output: Path, layout: str | None = None) -> list[Input]:
@@ -162,26 +125,14 @@ def predict(
     from kerasseg.prediction.model import load
 
     model = load(*arguments.runs, combine=combine, overrides=arguments.settings)
-    claim_folder(
-        output,
-        describe_origin(model, list(arguments.settings), options.labels),
-        overwrite=options.overwrite,
-    )
+    origin = describe_origin(model, list(arguments.settings), options.labels)
     drawn = model.runs[0].experiment.evaluation.overlays if overlays is None else overlays
     if options.uncertainty and model.members < 2:
         print(
             "One run without test-time augmentation has an entropy and no variance: give several "
             "runs, or evaluation.flips=[width]."
         )
-    outcome = predict_files(model, inputs, output, options, overlays=drawn)
-    # What is odd about the scans stands in the file, case by case.
-    path = output / FILE_NAME
-    origin = json.loads(path.read_text(encoding="utf-8"))
-    notes = {case_id: said for case_id, said in outcome.notes.items() if said}
-    kept = {i: n for i, n in origin.get("notes", {}).items() if i not in outcome.notes}
-    origin["notes"] = kept | notes
-    write_json(path, origin, "--output")
-    return outcome
+    return predict_files(model, inputs, output, origin, options, overlays=drawn)
 
 
 def show_outcome(outcome: Outcome, output: Path, console: Console) -> None:

@@ -1,15 +1,17 @@
 """Predict many cases into files: label maps, probabilities, uncertainty and overlays."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import Input
 from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.errors import UserError
-from kerasseg.files import make_folder
+from kerasseg.files import make_folder, write_json
 from kerasseg.prediction.prediction import CaseSegmenter, Prediction
 from kerasseg.progress import track
 
@@ -120,10 +122,62 @@ class Outcome:
     stopped: str | None = None
 
 
+FILE_NAME = "predictions.json"
+_MUST_MATCH = ("networks", "combine", "settings", "labels")
+_SHOWN = {"networks": "runs"}
+"""Networks are known by their check sums only, so a message names the runs instead."""
+
+
+def claim_folder(
+    folder: Path, origin: dict[str, Any], labels: Iterable[Path], *, overwrite: bool
+) -> dict[str, Any]:
+    """Make a folder of predictions if it is missing, and write where they come from into it.
+
+    Returns what `predictions.json` holds now: `origin`, the names of the label files that are
+    finished, and the notes on their scans. Raises `UserError` if the folder holds predictions of
+    another origin, or one of `labels`, the files to come, without any origin, unless `overwrite`.
+    Where every case failed there are none.
+    """
+    path = folder / FILE_NAME
+    there = [label for label in labels if label.exists()]
+    finished: list[str] = []
+    notes: dict[str, list[str]] = {}
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            other = [key for key in _MUST_MATCH if found.get(key) != origin[key]]
+        except (OSError, ValueError, AttributeError):
+            other, found = ["runs"], {"runs": "that cannot be read"}
+        if not other:  # an older kerasseg wrote no list: what is there is finished
+            finished = found.get("finished", [label.name for label in there])
+            notes = found.get("notes", {})
+        elif not overwrite and any(
+            p.name != FILE_NAME and not p.name.startswith(".") for p in folder.iterdir()
+        ):
+            made = [f"{_SHOWN.get(key, key)} {found.get(_SHOWN.get(key, key))}" for key in other]
+            raise UserError(
+                f"{folder} holds predictions that were made otherwise (with "
+                f"{', '.join(made)}): name another folder with --output, or make them anew with "
+                "--overwrite."
+            )
+    elif there and not overwrite:
+        raise UserError(
+            f"{there[0]} is there, and no {FILE_NAME} says what made it: name another folder with "
+            "--output, or replace it with --overwrite."
+        )
+    if overwrite:
+        finished = sorted(set(finished) - {label.name for label in there})
+    claimed = origin | {"finished": finished, "notes": notes}
+    make_folder(folder, _SETTING)
+    write_json(path, claimed, _SETTING)
+    return claimed
+
+
 def predict_files(
     model: CaseSegmenter,
     inputs: list[Input],
     output: Path,
+    origin: dict[str, Any],
     options: OutputOptions = OutputOptions(),
     *,
     overlays: int = 0,
@@ -131,27 +185,31 @@ def predict_files(
     """Predict cases one after the other and write their files.
 
     A case that cannot be predicted does not stop the others; a file that cannot be written does.
+    Raises `UserError` as `claim_folder` does.
 
     Args:
         model: what predicts, in this process or on a server.
         inputs: the cases.
         output: folder of the files.
+        origin: what the predictions depend on.
         options: what is written. A case whose files are all there is skipped, unless
             `options.overwrite`.
         overlays: how many of the first cases are drawn.
     """
     outcome = Outcome()
+    outputs = [OutputFiles(output, case.source.case_id, case.picture) for case in inputs]
+    scans = {path.resolve() for case in inputs for path in case.source.files}
+    labels = [files.label for files in outputs if files.label.resolve() not in scans]
+    claimed = claim_folder(output, origin, labels, overwrite=options.overwrite)
     for number, case in enumerate(track(inputs, len(inputs), "predict")):
-        case_id = case.source.case_id
-        files = OutputFiles(output, case_id, case.picture)
-        overlay = number < overlays
-        if any(files.label.resolve() == path.resolve() for path in case.source.files):
+        case_id, files, overlay = case.source.case_id, outputs[number], number < overlays
+        if files.label.resolve() in scans:
             outcome.failed[case_id] = (
-                f"{files.label} is the scan itself, which would be overwritten: name another "
+                f"{files.label} is a scan itself, which would be overwritten: name another "
                 "folder with --output."
             )
             continue
-        if not options.overwrite and all(
+        if files.label.name in claimed["finished"] and all(
             p.exists() for p in _expected_files(files, model, options, overlay)
         ):
             outcome.skipped.append(case_id)
@@ -174,6 +232,9 @@ def predict_files(
             break
         outcome.written.append(case_id)
         outcome.notes[case_id] = prediction.case.notes
+        claimed["finished"] = sorted({*claimed["finished"], files.label.name})
+        claimed["notes"] |= {case_id: prediction.case.notes} if prediction.case.notes else {}
+        write_json(output / FILE_NAME, claimed, _SETTING)
     return outcome
 
 

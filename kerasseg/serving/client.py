@@ -22,7 +22,6 @@ from kerasseg.datasets.inputs import find_inputs
 from kerasseg.datasets.labels import label_ids
 from kerasseg.datasets.outputs import OutputFiles
 from kerasseg.errors import UserError
-from kerasseg.prediction.predict import claim_folder
 from kerasseg.prediction.predict_files import (
     Outcome,
     OutputOptions,
@@ -434,8 +433,7 @@ def segment_files(
         "settings": [],
         "labels": options.labels,
     }
-    claim_folder(output, origin, overwrite=options.overwrite)
-    return predict_files(client, inputs, output, options, overlays=overlays)
+    return predict_files(client, inputs, output, origin, options, overlays=overlays)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.prediction.predict import claim_folder, split_arguments
+from kerasseg.prediction.predict import split_arguments
+from kerasseg.prediction.predict_files import claim_folder
 from kerasseg.prediction.prediction import Prediction, array_case
 
 
@@ -43,9 +44,14 @@ def test_a_folder_in_which_every_case_failed_is_not_taken(tmp_path):
         {"networks": [name], "combine": "mean", "settings": [], "labels": None, "runs": [name]}
         for name in ("a", "b")
     )
-    claim_folder(tmp_path, first, overwrite=False)
-    claim_folder(tmp_path, other, overwrite=False)
-    (tmp_path / "case.nii.gz").touch()
-    claim_folder(tmp_path, other, overwrite=False)
+    label = tmp_path / "case.nii.gz"
+    claim_folder(tmp_path, first, [label], overwrite=False)
+    claim_folder(tmp_path, other, [label], overwrite=False)
+    label.touch()
+    claim_folder(tmp_path, other, [label], overwrite=False)
     with pytest.raises(UserError, match=r"made otherwise \(with runs \['b'\]\)"):
-        claim_folder(tmp_path, first, overwrite=False)
+        claim_folder(tmp_path, first, [label], overwrite=False)
+    (tmp_path / "predictions.json").unlink()
+    with pytest.raises(UserError, match=r"case.nii.gz is there, and no .* says what made it: "):
+        claim_folder(tmp_path, first, [label], overwrite=False)
+    claim_folder(tmp_path, first, [label], overwrite=True)

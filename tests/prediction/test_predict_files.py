@@ -14,7 +14,7 @@ from PIL import Image
 
 from kerasseg.datasets.nifti import NiftiSource
 from kerasseg.errors import UserError
-from kerasseg.prediction.model import load_run
+from kerasseg.prediction.model import Model, load_run
 from kerasseg.prediction.predict import Arguments, predict
 from kerasseg.prediction.predict_files import OutputOptions
 from tests.conftest import LPS, to_file_axes, write_brats, write_h5_volume, write_nifti
@@ -216,7 +216,38 @@ def test_finished_cases_are_skipped(runs, brats, tmp_path):
     anew = OutputOptions(overwrite=True)
     outcome = run_predict(runs["other"], brats, out, overlays=0, options=anew)
     assert len(outcome.written) == 2
-    assert json.loads((out / "predictions.json").read_text())["runs"] == [str(runs["other"])]
+    there = json.loads((out / "predictions.json").read_text())
+    assert there["runs"] == [str(runs["other"])]
+    del there["finished"]  # as an older kerasseg wrote it
+    (out / "predictions.json").write_text(json.dumps(there))
+    assert len(run_predict(runs["other"], brats, out, overlays=0).skipped) == 2
+
+
+def test_a_stopped_overwrite_goes_on_and_no_label_of_before_passes_for_new(runs, brats, tmp_path):
+    out = tmp_path / "out"
+    names = [f"BraTS2021_0000{index}.nii.gz" for index in range(2)]
+    run_predict(runs["other"], brats, out, overlays=0)
+    old = [(out / name).read_bytes() for name in names]
+    segment, cases = Model.segment, []
+
+    def stop_at_the_second(model, case, **options):
+        cases.append(case.case_id)
+        if len(cases) == 2:
+            raise KeyboardInterrupt
+        case.notes.append("as it is")
+        return segment(model, case, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Model, "segment", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            anew = OutputOptions(overwrite=True)
+            run_predict(runs["volumes"], brats, out, overlays=0, options=anew)
+    assert (out / names[1]).read_bytes() == old[1]
+    outcome = run_predict(runs["volumes"], brats, out, overlays=0)
+    assert (outcome.written, outcome.skipped) == (cases[1:], cases[:1])
+    assert all((out / name).read_bytes() != was for name, was in zip(names, old, strict=True))
+    there = json.loads((out / "predictions.json").read_text())
+    assert there["finished"] == names and there["notes"][cases[0]] == ["as it is"]
 
 
 def test_what_is_odd_about_a_scan_stands_in_the_folder(runs, phantoms, tmp_path):
@@ -289,7 +320,7 @@ def test_pictures_come_out_as_pictures(runs, tmp_path):
     before = (tmp_path / "scans" / "a.png").read_bytes()
     arguments = Arguments((runs["pictures"],), (tmp_path / "scans" / "a.png",), ())
     outcome = predict(arguments, tmp_path / "scans")
-    assert "is the scan itself" in outcome.failed["a"]
+    assert "is a scan itself" in outcome.failed["a"]
     assert (tmp_path / "scans" / "a.png").read_bytes() == before
     with pytest.raises(UserError, match=r"is a picture, .*but the run needs flair, t1, t1ce, t2"):
         run_predict(runs["volumes"], tmp_path / "scans", tmp_path / "out3")
