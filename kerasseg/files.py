@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -184,8 +184,17 @@ def write_text(path: Path, text: str, setting: str) -> None:
 
 
 def write_json(path: Path, values: Any, setting: str, *, indent: int = 2) -> None:
-    """Write values as JSON in one step."""
-    write_text(path, json.dumps(values, indent=indent) + "\n", setting)
+    """Write values as JSON in one step; a number that does not exist is null."""
+    write_text(path, json.dumps(_without_nan(values), indent=indent) + "\n", setting)
+
+
+def _without_nan(values: Any) -> Any:
+    """Replace every NaN, which JSON does not know, by None."""
+    if isinstance(values, Mapping):
+        return {key: _without_nan(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_without_nan(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]], setting: str) -> None:
@@ -209,3 +218,27 @@ def folder_suffix(texts: Iterable[str]) -> str:
     name = "".join("_" + re.sub(r"[^\w.-]+", "_", text).strip("_") for text in texts)
     # Names of files end at 255 bytes.
     return name if len(name) <= 100 else f"{name[:90]}_{zlib.crc32(name.encode()):08x}"
+
+
+def read_csv_rows(
+    path: Path, setting: str, *, lower: bool = False
+) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a CSV table that are not empty: the number, as a spreadsheet counts, and
+    the cells without blanks around them, by the names of the first row, made `lower` case.
+
+    A cell that is missing is empty, and cells beyond the last name are not read. Raises
+    `UserError`, which names the `setting`, for a file that cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(enumerate(csv.reader(file), start=1))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{setting}: {path} cannot be read: {reason}.") from None
+    filled = [(n, [value.strip() for value in line]) for n, line in lines if any(line)]
+    if not filled:
+        return []
+    header = [name.lower() if lower else name for name in filled[0][1]]
+    return [
+        (n, dict(zip(header, line + [""] * len(header), strict=False))) for n, line in filled[1:]
+    ]

@@ -1,12 +1,14 @@
 import errno
+import json
 import multiprocessing
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kerasseg.errors import UserError
-from kerasseg.files import atomic_write, file_lock, spreadsheet_row
+from kerasseg.files import atomic_write, file_lock, spreadsheet_row, write_json
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
@@ -93,3 +95,10 @@ def test_no_cell_of_a_table_is_a_formula():
     assert spreadsheet_row(names) == [f"'{name}" for name in names]
     others = ["BraTS-GLI-1", "-1.5", "+3", "-inf", "nan", "", -2.5, None, 7, "1=2"]
     assert spreadsheet_row(others) == others
+
+
+def test_a_number_that_does_not_exist_is_null_in_json(tmp_path):
+    values = {"a": [float("nan"), 1.5, np.float64("nan")], "b": {"c": (None, "NaN", 2)}}
+    write_json(tmp_path / "a.json", values, "x")
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": [None, 1.5, None], "b": {"c": [None, "NaN", 2]}}

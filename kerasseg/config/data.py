@@ -316,3 +316,8 @@ class DataSettings(Section):
                 raise ValueError(f"{key}: {pattern!r} has no {{case}} where the case's name stands")
             if pattern.startswith("/") or ".." in pattern.split("/"):
                 raise ValueError(f"{key}: {pattern!r} must lie below data.root")
+        if len({"{patient}" in pattern for pattern in patterns.values()}) > 1:
+            raise ValueError(
+                "data.files and data.segmentation: {patient} must stand in all patterns or in "
+                "none, as it is a part of a case's name"
+            )

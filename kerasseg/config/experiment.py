@@ -141,6 +141,17 @@ class Experiment(Section):
     def warnings(self) -> list[str]:
         """Sentences about settings that are allowed, but hardly meant."""
         warnings = [*self.data.warnings, *self.split.warnings, *self.metrics.warnings]
+        if not (
+            self.evaluation.brain_box
+            or self.evaluation.air_is_background
+            or not self.data.skull_stripped
+        ):
+            warnings.append(
+                "evaluation.brain_box=false with air_is_background=false: the network decides in "
+                "the air, too, but a record has the box around the brain alone, and that is what "
+                "training and kerasseg evaluate RUN score. kerasseg predict and then kerasseg "
+                "evaluate --pred score whole volumes."
+            )
         if background := background_warning(self.loss, self.model.target):
             warnings.append(background)
         held = [

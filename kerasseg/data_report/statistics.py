@@ -70,7 +70,8 @@ class Intensities:
     def normalised_shares(self, edges: np.ndarray) -> np.ndarray:
         """Return the share of the voxels (E - 1,) between edges (E,) of z-scores."""
         if self.deviation == 0:
-            return (edges[:-1] <= 0) & (edges[1:] > 0) & (self.count > 0)  # all of them are 0
+            all_are_0 = (edges[:-1] <= 0) & (edges[1:] > 0) & (self.count > 0)
+            return all_are_0.astype(float)
         return self.shares(self.mean + edges * (self.deviation + EPSILON))
 
 

@@ -166,7 +166,16 @@ def _channel(
             f"{modality} is zero in every voxel: the scan is empty; restore the file or remove "
             "this case",
         )
-    elif low == high and values.size == np.prod(case.image.shape[:3]):
+    elif 0 in (low, high) or (low == high and values.size < np.prod(case.image.shape[:3])):
+        value = low or high
+        if ((values == 0) | (values == value)).all():
+            yield Finding(
+                "error",
+                "constant",
+                f"{modality} is {value:g} wherever it is not 0: the file holds a mask and no scan; "
+                "restore it or remove this case",
+            )
+    elif low == high:
         yield Finding(
             "error",
             "constant",

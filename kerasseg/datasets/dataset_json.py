@@ -202,12 +202,17 @@ def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[Case
     folder = description.path.parent
     ending = str(description.values.get("file_ending", ".nii.gz"))
     images: dict[str, dict[int, Path]] = {}
+    doubles: dict[str, str] = {}
     if (folder / "imagesTr").is_dir():
         for below, names in files_below(folder / "imagesTr"):
             for name in names:
                 case_id, _, number = name.removesuffix(ending).rpartition("_")
                 if name.endswith(ending) and len(number) == _CHANNEL_DIGITS and number.isdigit():
-                    images.setdefault(case_id, {})[int(number)] = below / name
+                    first = images.setdefault(case_id, {}).setdefault(int(number), below / name)
+                    if first != below / name:
+                        doubles[case_id] = (
+                            f"{below / name}: is the same channel as {first}: keep one."
+                        )
     for case_id in _listed(description, ending):
         images.setdefault(case_id, {})
     listed = description.values.get("dataset") or {}
@@ -222,6 +227,10 @@ def _nnunet_cases(description: DatasetJson, settings: DataSettings) -> list[Case
             label, places = folder / label_name, dict(enumerate(folder / name for name in named))
             files = {number: path for number, path in places.items() if path.exists()}
             wanted = [places.get(number, description.path) for number in channels]
+        elif case_id in doubles:
+            found = tuple(numbered.values())
+            cases.append(BrokenSource(case_id, case_id, found, doubles[case_id]))
+            continue
         missing = [
             str(path) for n, path in zip(channels, wanted, strict=True) if n not in files
         ] + ([] if label.exists() else [str(label)])

@@ -1,6 +1,5 @@
 """Finding the cases of a data set, whatever its layout."""
 
-import csv
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from kerasseg.datasets.case import CaseSource, unique_sources
 from kerasseg.datasets.folders import files_below
 from kerasseg.datasets.nifti_patterns import pattern_regex
 from kerasseg.errors import UserError
+from kerasseg.files import read_csv_rows
 
 _TIME_POINT = re.compile(
     r"""
@@ -164,15 +164,19 @@ def _of_patient(source: Any, patient_id: str) -> CaseSource:
 
 
 def _patients_of_csv(path: Path) -> dict[str, str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"data.patient_csv: {path} cannot be read: {error}.") from None
-    found = list(rows[0]) if rows else []
+    rows = read_csv_rows(path, "data.patient_csv")
+    found = list(rows[0][1]) if rows else []
     if not {"case_id", "patient_id"} <= set(found):
         raise UserError(
             f"{path}: expected the columns case_id and patient_id, found "
             f"{', '.join(found) or 'nothing'}."
         )
-    return {row["case_id"].strip(): row["patient_id"].strip() for row in rows if row["patient_id"]}
+    patients: dict[str, str] = {}
+    for number, row in rows:
+        case_id, patient_id = row["case_id"], row["patient_id"]
+        if patient_id and patients.setdefault(case_id, patient_id) != patient_id:
+            raise UserError(
+                f"{path}, row {number}: {case_id} is of patient {patient_id}, but above of "
+                f"{patients[case_id]}: keep one row."
+            )
+    return patients

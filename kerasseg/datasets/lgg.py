@@ -1,6 +1,5 @@
 """Kaggle's LGG: a folder per patient, `<patient>_<n>.tif` and `<patient>_<n>_mask.tif` in it."""
 
-import csv
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from kerasseg.datasets.case import BrokenSource, Case, CaseSource, lps_grid
 from kerasseg.datasets.folders import files_below, ranges
 from kerasseg.datasets.pictures import read_mask_255, read_picture
 from kerasseg.errors import UserError
+from kerasseg.files import read_csv_rows
 
 _NAME = re.compile(
     r"^(?P<case>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?$", re.IGNORECASE | re.DOTALL
@@ -159,13 +159,8 @@ def _wrong(images: _Slices, masks: _Slices) -> str:
 
 def _attributes(path: Path) -> dict[str, dict[str, str]]:
     """Read data.csv: patient -> the cells of the row that are not empty."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as CSV: {error}.") from None
     return {
         row["Patient"]: {key: value for key, value in row.items() if key != "Patient" and value}
-        for row in rows
+        for _, row in read_csv_rows(path, "data.root")
         if row.get("Patient")
     }

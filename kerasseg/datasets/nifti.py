@@ -312,6 +312,11 @@ class NiftiSource:
     def files(self) -> tuple[Path, ...]:
         return (*self.images, self.segmentation) if self.segmentation else self.images
 
+    @property
+    def reading(self) -> str:
+        """How the files are read, which a corrected dataset.json changes without changing them."""
+        return f"label ids {self.label_map}, channels {self.channels} of {self.stacked}"
+
     def load(self) -> Case:
         volumes, grid = self._read_stacked() if self.channels else self._read_each()
         label = enhancing = None

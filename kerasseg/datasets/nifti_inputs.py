@@ -109,6 +109,7 @@ def _others(
 ) -> list[Input]:
     result: list[Input] = []
     numbered: dict[str, dict[int, Path]] = {}
+    doubles: dict[str, str] = {}
     description, ids = description_beside(folder, data) if paths else (None, None)
     if description:
         known = _Channels(description.channels, str(description.path), beside=True)
@@ -127,7 +128,9 @@ def _others(
             unlike = len(known.numbers) != shape[3] and _time_points(header, shape[3])
             result.append(broken(case, (path,), f"{path}: {unlike}") if unlike else stacked)
         elif match and _NUMBERS in forms and len(shape) == 3:
-            numbered.setdefault(match["case"], {})[int(match["number"])] = path
+            first = numbered.setdefault(match["case"], {}).setdefault(int(match["number"]), path)
+            if first != path:
+                doubles[match["case"]] = f"{path}: is the same channel as {first}: keep one."
         elif len(data.modalities) == 1 and _STACKED in forms and not beside:
             result.append(Input(nifti_source(data, case, [path]), label_ids=ids))
         elif not beside:
@@ -142,7 +145,9 @@ def _others(
         count = max(numbers) + 1 if known.beside else len(numbers)
         channels = _channels(known, count, data, numbered=True)
         missing = [] if isinstance(channels, str) else [n for n in channels if n not in numbers]
-        if isinstance(channels, str):
+        if case in doubles:
+            result.append(broken(case, files, doubles[case]))
+        elif isinstance(channels, str):
             result.append(broken(case, files, f"{folder}: {case} {channels}"))
         elif missing:
             reason = f"{folder}: {case} has no {case}_{missing[0]:04d}.nii.gz, only "

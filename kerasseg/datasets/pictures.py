@@ -66,6 +66,8 @@ def read_mask(path: Path, threshold: int | None) -> np.ndarray:
     besides 0.
     """
     values = one_channel(read_picture(path), path)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: a mask must hold numbers, found NaN or infinite ones.")
     if threshold is not None:
         return values >= threshold
     found = np.unique(values[values != 0])

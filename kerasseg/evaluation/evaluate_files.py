@@ -5,6 +5,7 @@ TensorFlow is not needed here.
 
 import re
 import sys
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -229,9 +230,14 @@ def parse_labels(text: str | None) -> tuple[dict[int, int], str]:
     return label_map, "labels" if len(groups) == 3 else "binary"
 
 
+def _printable_name(path: Path) -> str:
+    return unicodedata.normalize("NFC", printable(path.name))  # macOS writes NFD
+
+
 def _without_ending(path: Path) -> str:
-    ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), "")
-    return path.name[: len(path.name) - len(ending)]
+    name = _printable_name(path)
+    ending = next((e for e in _ENDINGS if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)]
 
 
 def _is_no_label(path: Path) -> bool:
@@ -246,8 +252,8 @@ def _by_case(folder: Path, option: str) -> dict[str, Path]:
         raise UserError(f"{option} {folder}: there is no such folder.")
     files: dict[str, Path] = {}
     for path in sorted(below / name for below, names in files_below(folder) for name in names):
-        name = printable(_without_ending(path))
-        if name == printable(path.name) or _is_no_label(path):
+        name = _without_ending(path)
+        if name == _printable_name(path) or _is_no_label(path):
             continue
         for mark in _MARKS:
             if name.lower().endswith(mark) and len(name) > len(mark):

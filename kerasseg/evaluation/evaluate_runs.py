@@ -192,7 +192,7 @@ def _provenance_of_run(
 def describe_inference(experiment: Experiment) -> dict[str, str]:
     """Return how probabilities and masks are made, by heading, for a reader of the scores."""
     settings, cleaned = experiment.evaluation, experiment.postprocessing
-    inside = "within the box around the brain" if settings.brain_box else "over the whole volume"
+    inside = "within the box around the brain" if settings.brain_box else "over all of the record"
     turned = [f"mirrored along {axis}" for axis in settings.flips]
     turned += [f"turned in the {plane} plane" for plane in settings.rotations]
     changed = [f"{k.replace('_', ' ')}: {_listed(v)}" for k, v in cleaned.model_dump().items() if v]

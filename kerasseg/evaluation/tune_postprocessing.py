@@ -11,6 +11,7 @@ import numpy as np
 
 from kerasseg import anatomy, targets
 from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.errors import storage_error
 from kerasseg.evaluation.evaluate import segment_cases
 from kerasseg.inference.postprocessing import postprocessed_masks
 from kerasseg.inference.predictor import build_predictor
@@ -140,7 +141,12 @@ def tune_run(folder: Path) -> Tuned:
         for number, case in enumerate(segment_cases(predictor, store, cases)):
             paths.append(Path(folder_of_cases) / f"{number}.npz")
             spacing = case.stored.case.spacing
-            np.savez(paths[-1], probabilities=case.probabilities, label=case.label, spacing=spacing)
+            kept, label = case.probabilities, case.label
+            try:
+                np.savez(paths[-1], probabilities=kept, label=label, spacing=spacing)
+            except OSError as error:
+                doing = f"Writing probabilities into {folder_of_cases}"
+                raise storage_error(error, doing, "the environment variable TMPDIR") from error
         stored = _StoredCases(paths)
         settings = tune_postprocessing(stored, target, threshold)
         before, after = (

@@ -20,11 +20,11 @@ from kerasseg.records.manifest import (
     SkippedCase,
     describe,
     fingerprint,
+    is_current,
     read_manifest,
     read_rows,
     readable,
     store_settings,
-    unchanged,
 )
 from kerasseg.records.schema import encode
 from kerasseg.records.shards import INCOMPLETE_NAME, SHARD_NAME, Journal, ShardWriter, is_damaged
@@ -106,13 +106,19 @@ def _convert(experiment: Experiment, source: CaseSource) -> Converted:
         attributes=case.attributes,
         notes=case.notes,
         enhancing_id=case.enhancing_id,
+        reading=getattr(source, "reading", ""),
         **described,
     )
     return Converted(source, row, encoded.payload)
 
 
 def convert(
-    experiment: Experiment, sources: Sequence[CaseSource], root: Path, *, keep_folder: bool = False
+    experiment: Experiment,
+    sources: Sequence[CaseSource],
+    root: Path,
+    *,
+    keep_folder: bool = False,
+    first_shard: int = 0,
 ) -> Manifest:
     """Bring the store at `root` up to date with `sources`.
 
@@ -128,12 +134,13 @@ def convert(
         root: Folder of the store. Where it was empty and no shard comes to stand in it, it is
             removed again.
         keep_folder: Empty it instead: the user had made it.
+        first_shard: Least number of new shards.
     """
     is_new = False
     try:
         root.mkdir(parents=True, exist_ok=True)
         is_new = not set(names(root)) - {LOCK_NAME}
-        return _bring_up_to_date(experiment, sources, root)
+        return _bring_up_to_date(experiment, sources, root, first_shard)
     except OSError as error:
         raise storage_error(error, f"Writing the record store {root}", "records.root") from error
     finally:
@@ -150,7 +157,7 @@ def names(root: Path) -> list[str]:
 
 
 def _bring_up_to_date(
-    experiment: Experiment, sources: Sequence[CaseSource], root: Path
+    experiment: Experiment, sources: Sequence[CaseSource], root: Path, first_shard: int
 ) -> Manifest:
     journal = Journal(root)
     old = read_manifest(root)
@@ -165,7 +172,7 @@ def _bring_up_to_date(
             if source.case_id in known
             and not isinstance(source, BrokenSource)
             and source.patient_id == known[source.case_id].patient_id
-            and unchanged(source.files, raw, known[source.case_id].files)
+            and is_current(source, raw, known[source.case_id])
         },
     )
     new = [source for source in sources if source.case_id not in kept]
@@ -186,7 +193,7 @@ def _bring_up_to_date(
         if INCOMPLETE_NAME.fullmatch(name) or (SHARD_NAME.fullmatch(name) and name not in noted):
             (root / name).unlink()
     journal.start(store_settings(experiment))
-    writer = ShardWriter(journal, experiment.records.cases_per_shard)
+    writer = ShardWriter(journal, experiment.records.cases_per_shard, first_shard)
     try:
         for row in moved:
             writer.add(row, read_record(root / row.shard, row.offset, row.case_id))

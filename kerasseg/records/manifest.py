@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kerasseg.config.data import DataSettings
 from kerasseg.config.experiment import Experiment
+from kerasseg.datasets.case import CaseSource
 from kerasseg.datasets.checks import intensity_profile
 from kerasseg.errors import UserError, printable
 from kerasseg.files import write_json, write_text
@@ -78,6 +79,12 @@ def unchanged(paths: Sequence[Path], root: Path | None, known: Sequence[SourceFi
     return True
 
 
+def is_current(source: CaseSource, root: Path | None, row: "CaseRow") -> bool:
+    """Return whether a case's files are those that were converted, and are read as they were."""
+    as_before = row.reading in ("", getattr(source, "reading", ""))
+    return as_before and unchanged(source.files, root, row.files)
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file, which is read piece by piece."""
     digest = hashlib.sha256()
@@ -125,6 +132,8 @@ class CaseRow(BaseModel):
     """None in stores that an older kerasseg made."""
     enhancing_id: int | None = None
     """As `Case` has it."""
+    reading: str = ""
+    """As `NiftiSource` has it; empty in stores of before, and of other files."""
 
     @property
     def stored_rows(self) -> int:
@@ -182,7 +191,7 @@ def read_manifest(root: Path) -> Manifest | None:
         rows = (root / ROWS_FILE).read_text(encoding="utf-8")
         if head.pop("rows_sha256") != _sha256(rows):
             return None  # stopped between the two files
-        head["cases"] = [json.loads(line) for line in rows.splitlines()]
+        head["cases"] = [json.loads(line) for line in rows.split("\n")[:-1]]
         return Manifest.model_validate(head)
     except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
         raise UserError(
@@ -194,7 +203,7 @@ def read_manifest(root: Path) -> Manifest | None:
 def read_rows(root: Path) -> list[CaseRow]:
     """Read the rows of `manifest.jsonl` alone, even where `store.json` does not vouch for them."""
     try:
-        lines = (root / ROWS_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (root / ROWS_FILE).read_text(encoding="utf-8").split("\n")[:-1]
         return [CaseRow.model_validate_json(line) for line in lines]
     except (OSError, ValueError):
         return []

@@ -38,6 +38,7 @@ import numpy as np
 
 from kerasseg import anatomy
 from kerasseg.datasets.case import Case, Grid, bounding_box
+from kerasseg.errors import UserError
 from kerasseg.records import tfrecord as example
 from kerasseg.records.normalise import brain_mask, fill_background, to_unit, z_score
 
@@ -148,6 +149,11 @@ def encode(
         "brain_voxels": [_slice_voxels(mask)],
         "tumour_voxels": [_slice_voxels(label > 0)],
     }
+    if max(mask.shape) > np.iinfo(np.int16).max:
+        raise UserError(
+            f"{case.case_id}: has {mask.shape} voxels, expected at most {np.iinfo(np.int16).max} "
+            "along an axis: cut it, or make it smaller with data.size or data.spacing."
+        )
     rng = np.random.default_rng(zlib.crc32(case.case_id.encode()))
     counts = {}
     for class_id, key in zip(anatomy.SUBREGIONS.values(), FOREGROUND_KEYS, strict=True):

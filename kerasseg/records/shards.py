@@ -89,18 +89,24 @@ SHARD_NAME = re.compile(r"shard-(\d+)\.tfrecord")
 INCOMPLETE_NAME = re.compile(r"\.shard-\d+\.tfrecord\.incomplete")
 
 
+def next_shard(root: Path) -> int:
+    """Return the number after that of every shard in a folder."""
+    numbers = [SHARD_NAME.fullmatch(path.name) for path in root.iterdir()]
+    return max((int(match[1]) for match in numbers if match), default=-1) + 1
+
+
 class ShardWriter:
     """Writes records into new shards of `per_shard` cases below the journal's folder.
 
+    They are numbered on from the shards in it, and at least from `first`.
     A shard grows under a hidden name; when it is full it gets its own and is noted in the journal.
     """
 
-    def __init__(self, journal: Journal, per_shard: int) -> None:
+    def __init__(self, journal: Journal, per_shard: int, first: int = 0) -> None:
         self._journal = journal
         self.root = journal.root
         self._per_shard = per_shard
-        numbers = [SHARD_NAME.fullmatch(path.name) for path in journal.root.iterdir()]
-        self._number = max((int(match[1]) for match in numbers if match), default=-1) + 1
+        self._number = max(first, next_shard(journal.root))
         self._file: BinaryIO | None = None
         self._rows: list[CaseRow] = []
         self.written: list[CaseRow] = []

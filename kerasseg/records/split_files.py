@@ -1,11 +1,11 @@
 """Files of splits: reading our JSON and the user's CSV, and checking their parts."""
 
-import csv
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from kerasseg.errors import UserError
+from kerasseg.files import read_csv_rows
 
 Parts = dict[str, list[str]]
 """train, validation and test; or test and `fold_name` of each fold. Only test may be empty."""
@@ -95,7 +95,7 @@ def read_split_csv(
         patients: Case id -> patient id of the store.
         left_out: Names of cases and patients that the store left out; their rows are passed over.
     """
-    rows = _rows(path)
+    rows = read_csv_rows(path, "split.file", lower=True)
     found = list(rows[0][1]) if rows else []
     name_column = next((c for c in ("case_id", "patient_id") if c in found), None)
     part_columns = [c for c in ("split", "fold") if c in found]
@@ -150,20 +150,3 @@ def _part(word: str, column: str, where: str) -> str:
         return fold_name(int(part))
     allowed = "train, validation or test" if column == "split" else "0, 1, … or test"
     raise UserError(f"{where}: {column} is {word!r}, expected {allowed}.")
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return each row that is not empty: its number, as a spreadsheet counts, and its values."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(enumerate(csv.reader(file), start=1))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"split.file: {path} cannot be read: {reason}.") from None
-    filled = [(n, [value.strip() for value in line]) for n, line in lines if any(line)]
-    if not filled:
-        return []
-    header = [name.lower() for name in filled[0][1]]
-    return [
-        (n, dict(zip(header, line + [""] * len(header), strict=False))) for n, line in filled[1:]
-    ]

@@ -16,13 +16,14 @@ from kerasseg.records.convert import LOCK_NAME, convert, names
 from kerasseg.records.manifest import (
     CaseRow,
     Manifest,
+    is_current,
     read_manifest,
     readable,
     store_settings,
     unchanged,
 )
 from kerasseg.records.schema import StoredCase, decode
-from kerasseg.records.shards import Journal, is_damaged
+from kerasseg.records.shards import Journal, is_damaged, next_shard
 from kerasseg.records.tfrecord import read_record
 
 
@@ -127,12 +128,13 @@ def replace_store(experiment: Experiment) -> RecordStore:
     if not names(root):
         return open_store(experiment)
     sources = discover(experiment.data)
-    new, old = (root.with_name(f".{root.name}.{word}") for word in ("new", "old"))
+    new, old = _beside(root, "new"), _beside(root, "old")
     try:
         with _store_lock(root):
             for leftover in (new, old):
                 shutil.rmtree(leftover, ignore_errors=True)
-            convert(experiment, sources, new)
+            # Names that no shard had: who still reads the old store finds no other case in them.
+            convert(experiment, sources, new, first_shard=next_shard(root))
             if (root / "splits").exists():
                 shutil.copytree(root / "splits", new / "splits")
             root.rename(old)
@@ -150,7 +152,14 @@ def _store_lock(root: Path) -> AbstractContextManager[None]:
 def _store_root(experiment: Experiment) -> Path:
     """Return where the store lies, through a link: renaming would replace the link itself."""
     root = experiment.store_root
-    return root.resolve() if root.is_symlink() else root
+    root = root.resolve() if root.is_symlink() else root
+    if (old := _beside(root, "old")).is_dir() and not root.exists():
+        old.rename(root)  # `replace_store` was killed between its two renames
+    return root
+
+
+def _beside(root: Path, word: str) -> Path:
+    return root.with_name(f".{root.name}.{word}")
 
 
 _OURS = re.compile(
@@ -203,13 +212,13 @@ def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> No
     if raw is not None and not raw.exists() and printable(str(raw.resolve())) == manifest.data_root:
         return
     sources = {source.case_id: source for source in discover(experiment.data)}
-    stored = {row.case_id: row.files for row in manifest.cases}
+    stored = {row.case_id: row for row in manifest.cases}
     skipped = {case.case_id: case.files for case in manifest.skipped}
     known = stored.keys() | skipped.keys()
     changed = {
         case_id
         for case_id, source in sources.items()
-        if (case_id in stored and not unchanged(source.files, raw, stored[case_id]))
+        if (case_id in stored and not is_current(source, raw, stored[case_id]))
         or (case_id in skipped and not unchanged(readable(source.files), raw, skipped[case_id]))
     }
     patients = {row.case_id: row.patient_id for row in manifest.cases}

@@ -119,6 +119,11 @@ PAIRS = (
             'data.layout=nifti data.root=x data.files={"t1":"/{case}.nii"}',
             ["must lie below data.root"],
         ),
+        (
+            'data.layout=nifti data.root=x data.files={"t1":"{patient}/{case}.nii"} '
+            "data.modalities=[t1] data.segmentation=seg/{case}.nii",
+            ["{patient} must stand in all patterns or in none"],
+        ),
         ("data.layout=msd data.root=x data.classes=tumour", ["needs data.label_map"]),
         ("data.spacing=[1,1,0]", ["data.spacing.2: found 0", "above 0.0"]),
         ("model.dimensions=2 pipeline.patch_size=[32,32,32]", ["needs [height, width]"]),

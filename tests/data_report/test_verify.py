@@ -463,7 +463,7 @@ def test_label_3_in_one_case_and_4_in_another_is_wrong_about_the_set(tmp_path, p
 def test_labels_that_cannot_be_of_this_scan(spoil, check, words):
     """A tumour at the edge of a head that lies in one corner of a cube."""
     image = np.zeros((20, 20, 20, 2), np.float32)
-    image[2:12, 2:9, 2:12] = 5
+    image[2:12, 2:9, 2:12] = np.random.default_rng(0).uniform(4, 6, (10, 7, 10, 2))
     label = np.zeros(image.shape[:3], np.uint8)
     label[2:6, 2:4, 8:12] = 1
     case = array_case(image, (1, 1, 1), ("flair", "t1"))

@@ -222,12 +222,19 @@ def test_refused_grids(tmp_path, phantoms):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(np.nan, "NaN or infinite"), (0, "zero in every voxel"), (7, "7 in every voxel")],
+    [
+        (np.nan, "NaN or infinite"),
+        (0, "zero in every voxel"),
+        (7, "7 in every voxel"),
+        ("mask", "is 3 wherever it is not 0: the file holds a mask"),
+    ],
 )
 def test_refused_voxels(tmp_path, phantoms, value, words):
     folder = write_brats(tmp_path, "case", phantoms[0])
     values = to_file_axes(phantoms[0][0][..., 3]).astype(np.float32)
-    if np.isfinite(value):
+    if value == "mask":
+        values[values != 0] = 3
+    elif np.isfinite(value):
         values[:] = value
     else:
         values[3, 4, 5] = value

@@ -188,6 +188,11 @@ def test_nnunet_names_what_a_case_lacks(tmp_path, phantoms):
         with pytest.raises(UserError, match=f"case {name} of .*lacks .*{words}"):
             sources[name].load()
     assert sources["c"].load().label.any()
+    write_nnunet(tmp_path / "elsewhere", "c", phantoms[1], [0, 1, 2, 3])
+    (tmp_path / "elsewhere" / "imagesTr").rename(tmp_path / "imagesTr" / "site")
+    found = {s.case_id: s for s in discover(DataSettings(layout="nnunet", root=tmp_path))}["c"]
+    with pytest.raises(UserError, match=r"c_000\d.nii.gz: is the same channel as .*c_000\d"):
+        found.load()
 
 
 def test_a_map_of_one_s_own_goes_before_the_names(tmp_path, phantoms):

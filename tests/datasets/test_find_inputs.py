@@ -105,6 +105,10 @@ def test_numbered_files(tmp_path, phantoms):
     (found,) = find_inputs([tmp_path], BRATS)
     assert found.source.case_id == "x_1"
     np.testing.assert_allclose(found.source.load().image, phantoms[0][0], rtol=1e-6)
+    write_nifti(tmp_path / "x_1_0000.nii", array)
+    (found,) = find_inputs([tmp_path], BRATS)
+    assert "x_1_0000.nii.gz: is the same channel as" in reason(found)
+    (tmp_path / "x_1_0000.nii").unlink()
     (tmp_path / "x_1_0002.nii.gz").unlink()
     (found,) = find_inputs([tmp_path], BRATS)
     assert "x_1 has 3 channel(s), but the run needs 4" in reason(found)

@@ -124,6 +124,15 @@ def sixteen_bit_rgb() -> bytes:
     )
 
 
+def test_a_mask_of_nan_is_refused(tmp_path):
+    save(tmp_path, "images/a.png", PIXELS)
+    (tmp_path / "masks").mkdir()
+    values = np.where(MASK > 0, np.nan, 0).astype(np.float32)
+    Image.fromarray(values).save(tmp_path / "masks" / "a.tif")
+    with pytest.raises(UserError, match=r"a.tif: a mask must hold numbers, found NaN"):
+        load(tmp_path)
+
+
 def test_a_jpeg_mask_needs_a_threshold(tmp_path):
     save(tmp_path, "images/a.png", PIXELS)
     save(tmp_path, "masks/a.jpg", MASK, quality=60)
@@ -218,6 +227,12 @@ def test_patients_from_a_pattern_or_a_csv(tmp_path):
     assert [s.patient_id for s in found] == ["anna", "anna", "ben"]
     table.write_text("case_id,patient_id\np1_s1,anna\n")
     with pytest.raises(UserError, match=r"has no row for 2 case\(s\), the first p1_s2"):
+        discover(settings(tmp_path, patient_csv=table))
+    table.write_text("case_id,patient_id\np1_s1, \np1_s2\np2_s1,ben\n")
+    with pytest.raises(UserError, match=r"has no row for 2 case\(s\), the first p1_s1"):
+        discover(settings(tmp_path, patient_csv=table))
+    table.write_text("case_id,patient_id\np1_s1,anna\np1_s1,ben\n")
+    with pytest.raises(UserError, match=r"csv, row 3: p1_s1 is of patient ben, but above of anna"):
         discover(settings(tmp_path, patient_csv=table))
     table.write_text("name,who\n")
     with pytest.raises(UserError, match="expected the columns case_id and patient_id"):

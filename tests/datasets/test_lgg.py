@@ -36,7 +36,7 @@ def settings(root: Path, **more) -> DataSettings:
 def test_slices_stand_in_numeric_order_with_the_patient_s_attributes(tmp_path):
     masks = write_scan(tmp_path, SCAN)
     (tmp_path / "kaggle_3m" / "data.csv").write_text(
-        f"Patient,gender,age,empty\n{PATIENT},2,67,\nTCGA_XX_0000,1,9,\n"
+        f"Patient,gender,age,empty\n{PATIENT},2,67,,\nTCGA_XX_0000,1,9,\n"
     )
     (source,) = discover(settings(tmp_path))
     case = source.load()

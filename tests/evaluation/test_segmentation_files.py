@@ -238,6 +238,13 @@ def test_partners_that_are_missing_or_double_and_folders_that_are_empty(folders)
         find_pairs(pred, truth)
 
 
+def test_a_name_may_have_two_forms_in_unicode(tmp_path):
+    """macOS stores letters and their marks apart."""
+    for side, name in (("pred", "Mu\u0308ller.nii"), ("truth", "M\u00fcller.nii")):
+        write_nifti(tmp_path / side / name, labels(0))
+    assert len(find_pairs(tmp_path / "pred", tmp_path / "truth")) == 1
+
+
 def test_3_and_4_are_judged_over_all_files(folders):
     """A truth with 4 and a prediction with 3 had Dice 1, and 4 may be a resection cavity."""
     write_nifti(folders / "pred" / "sub" / "case1.nii", labels(1, (0, 1, 2, 3)), THICK)

@@ -1,10 +1,14 @@
 """Post-processing that is chosen on validation cases and kept with the run."""
 
+import errno
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import yaml
 
 from kerasseg.config.evaluation import PostprocessingSettings
+from kerasseg.errors import UserError
 from kerasseg.evaluation.evaluate_runs import evaluate_run
 from kerasseg.evaluation.tune_postprocessing import tune_run
 from kerasseg.metrics.overlap import dice
@@ -28,9 +32,14 @@ def validation_dice(run):
     return float(np.mean(scores))
 
 
-def test_what_is_chosen_is_kept_and_used(run):
+def test_what_is_chosen_is_kept_and_used(run, monkeypatch):
     """A network that has learnt nothing paints everywhere: most of it is better removed."""
     before = validation_dice(run)
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        patch.setattr(np, "savez", Mock(side_effect=full))
+        with pytest.raises(UserError, match=r"Writing probabilities into .*TMPDIR=FOLDER"):
+            tune_run(run)
     tuned = tune_run(run)
     assert tuned.before == pytest.approx(before)
     assert tuned.after > tuned.before, "a threshold alone gains"

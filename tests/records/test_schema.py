@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kerasseg.config.load import load_experiment
 from kerasseg.datasets.discovery import discover
+from kerasseg.errors import UserError
 from kerasseg.records import schema
 from kerasseg.records import tfrecord as example
 from tests.conftest import SHAPE
@@ -179,6 +180,15 @@ def test_the_voxel_hash_knows_the_same_scan_under_another_name(case):
     assert schema.encode(dataclasses.replace(case, image=changed), 20).voxel_hash != known
     flipped = case.image[:, :, ::-1]
     assert schema.encode(dataclasses.replace(case, image=flipped), 20).voxel_hash != known
+
+
+def test_a_side_that_coordinates_cannot_count_is_refused(case):
+    wide = np.zeros((1, 2, 40_000, 1), np.float32)
+    wide[..., :2, :] = wide[..., -2:, :] = 1
+    label = np.zeros(wide.shape[:3], np.uint8)
+    long = dataclasses.replace(case, image=wide, label=label, box=None, signal=None)
+    with pytest.raises(UserError, match=r"\(1, 2, 40000\) voxels, expected at most 32767"):
+        schema.encode(long, 10)
 
 
 def test_a_case_without_a_label_is_refused(case):

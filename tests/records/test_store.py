@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kerasseg.config.load import load_experiment
 from kerasseg.errors import UserError
 from kerasseg.records import convert as converting
+from kerasseg.records.manifest import read_manifest, read_rows
 from kerasseg.records.splits import open_split
 from kerasseg.records.store import RecordStore, open_store, replace_store, update_store
 from tests.conftest import phantom_experiment, write_brats
+from tests.datasets.test_dataset_json import write_msd
 
 WHOLE = [".lock", "manifest.jsonl", "shard-00000.tfrecord", "store.json"]
 
@@ -272,7 +275,9 @@ def test_a_broken_manifest_and_a_folder_that_is_no_store(tmp_path):
     assert len(replace_store(experiment).rows) == 8
 
 
-def test_a_store_is_replaced_only_by_a_whole_one(brats_experiment, brats_root, tmp_path):
+def test_a_store_is_replaced_only_by_a_whole_one(
+    brats_experiment, brats_root, tmp_path, monkeypatch
+):
     store = open_store(brats_experiment())
     before = store.manifest
     open_split(store, brats_experiment().split)
@@ -281,10 +286,44 @@ def test_a_store_is_replaced_only_by_a_whole_one(brats_experiment, brats_root, t
         replace_store(brats_experiment())
     shutil.rmtree(brats_root / "BraTS2021_00001")
     assert (tmp_path / "store" / "store.json").exists(), "the old one is still there"
+    rename = Path.rename
+
+    def stop_at_the_second(path, to):
+        if path.name == ".store.new":
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", stop_at_the_second)
+        replace_store(brats_experiment())
+    assert names(tmp_path) == [".store.new", ".store.old", "brats"]
     after = replace_store(brats_experiment()).manifest
     assert len(before.cases) == 2 and len(after.cases) == 1
+    with pytest.raises(UserError, match=r"cannot be read: No such file"):
+        store.load("BraTS2021_00001")  # and no other case in its place
     assert len(list((tmp_path / "store" / "splits").iterdir())) == 1, "taken along"
     assert names(tmp_path) == ["brats", "store"]
+
+
+def test_a_corrected_dataset_json_makes_its_cases_changed(tmp_path, phantoms):
+    description = write_msd(tmp_path / "raw", {"a": phantoms[0]})
+    places = [f"data.root={tmp_path / 'raw'}", f"records.root={tmp_path / 'store'}"]
+    experiment = load_experiment(None, ["data.layout=msd", *places])
+    before = open_store(experiment).rows["a"].voxels
+    labels = description["labels"]
+    labels["1"], labels["2"] = labels["2"], labels["1"]
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"1 case\(s\) changed since \(a\)"):
+        open_store(experiment)
+    after = update_store(experiment).rows["a"].voxels
+    assert after == {"NCR": before["ED"], "ED": before["NCR"], "ET": before["ET"]}
+
+
+def test_every_character_may_stand_in_a_manifest(phantom_store, tmp_path):
+    row = phantom_store.manifest.cases[0].model_copy(update={"attributes": {"a": "\u2028\x85\n"}})
+    written = phantom_store.manifest.model_copy(update={"cases": [row]})
+    written.write(tmp_path)
+    assert read_manifest(tmp_path) == written and read_rows(tmp_path) == [row]
 
 
 def test_a_mistyped_root_does_not_train_on_the_old_store(brats_experiment, tmp_path):
