@@ -30,11 +30,12 @@ from kerasseg.datasets.discovery import discover, knows_patients, unclear_patien
 from kerasseg.errors import UserError, printable
 from kerasseg.parallel import parallel_map
 from kerasseg.progress import track
-from kerasseg.records.manifest import CaseRow, Manifest, read_manifest
+from kerasseg.records.manifest import CaseRow, read_manifest
 from kerasseg.records.schema import StoredCase, decode
 from kerasseg.records.shards import is_damaged
 from kerasseg.records.split_files import Parts, patients_in_two_parts, read_parts, read_split_csv
 from kerasseg.records.splits import FOLDER
+from kerasseg.records.store import shard_faults
 from kerasseg.records.tfrecord import read_record
 from kerasseg.tensorflow_setup import usable_cores
 
@@ -147,7 +148,8 @@ def verify_records(experiment: Experiment) -> Verification:
     inspect, killed = partial(_inspect_record, root), partial(_report_killed_record, root)
     reports = parallel_map(inspect, manifest.cases, workers, killed)
     cases = list(track(reports, len(manifest.cases), "Reading records"))
-    return Verification("records", root, cases, list(_shard_findings(root, manifest)))
+    faults = [Finding("error", "shard", message) for message in shard_faults(manifest, root)]
+    return Verification("records", root, cases, faults)
 
 
 def inspect_case(source: CaseSource) -> CaseReport:
@@ -376,17 +378,6 @@ def _split_findings(path: Path, patients: Mapping[str, str], *, csv: bool) -> It
             "to draw anew"
         )
         yield Finding("error", "patient in two splits", message)
-
-
-def _shard_findings(root: Path, manifest: Manifest) -> Iterator[Finding]:
-    for name, size in manifest.shards.items():
-        path = root / name
-        if not path.exists():
-            yield Finding("error", "shard", f"{path}: this shard of the store is missing")
-        elif path.stat().st_size != size:
-            found = path.stat().st_size
-            message = f"{path}: is {found} bytes long, the manifest says {size}"
-            yield Finding("error", "shard", message)
 
 
 def _inspect_record(root: Path, row: CaseRow) -> CaseReport:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from kerasseg.datasets.case import Box
 from kerasseg.progress import report
+from kerasseg.records.normalise import brain_mask
 
 Start = tuple[int, int, int]
 Weighting = Literal["gaussian", "constant"]
@@ -113,25 +114,6 @@ def window_weights(window: Sequence[int], weighting: Weighting) -> np.ndarray:
         axes.append(np.exp(-0.5 * (offset / (size * _GAUSSIAN_SIGMA)) ** 2))
     weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
     return np.maximum(weights / weights.max(), _SMALLEST_WEIGHT).astype(np.float32)
-
-
-def find_brain_box(volume: np.ndarray) -> Box:
-    """Return the smallest box around the voxels of (D, H, W, C) that are not 0 in every channel.
-
-    It is empty, (0:0, 0:0, 0:0), if all voxels are 0.
-    """
-    depth, height, width = (np.zeros(n, bool) for n in volume.shape[:3])
-    # Plane by plane: a mask of the whole volume would take as much memory as a channel.
-    for index, plane in enumerate(volume):
-        signal = plane != 0
-        rows = signal.any(axis=(1, 2))
-        depth[index] = rows.any()
-        if depth[index]:
-            height |= rows
-            width |= signal.any(axis=0).any(axis=-1)
-    places = [np.flatnonzero(hits) for hits in (depth, height, width)]
-    d, h, w = (slice(int(p[0]), int(p[-1]) + 1) if p.size else slice(0, 0) for p in places)
-    return d, h, w
 
 
 def clear_air(probabilities: np.ndarray, volume: np.ndarray, background: Sequence[float]) -> None:
@@ -237,7 +219,7 @@ def sliding_window(
         accumulator: where the sum is kept.
     """
     result = np.zeros((*volume.shape[:3], len(background)), np.float32)
-    box = find_brain_box(volume) if brain_box else _whole(volume)
+    box = brain_mask(volume)[0] if brain_box else _whole(volume)
     if brain_box:
         _fill_outside(result, box, background)
     if box[0].stop == box[0].start:

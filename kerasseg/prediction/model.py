@@ -19,10 +19,10 @@ from kerasseg.errors import UserError
 from kerasseg.inference.ensemble import EnsembleRun, build_ensemble
 from kerasseg.inference.predictor import Predictor, build_predictor
 from kerasseg.inference.uncertainty import uncertainty as measure_uncertainty
-from kerasseg.inference.windows import clear_air, find_brain_box
+from kerasseg.inference.windows import clear_air
 from kerasseg.prediction.prediction import Prediction, array_case
 from kerasseg.progress import report
-from kerasseg.records.normalise import normalise
+from kerasseg.records.normalise import brain_mask, normalise
 from kerasseg.run import needed_modalities, read_run
 
 
@@ -138,7 +138,7 @@ class LoadedRun:
         report(2, 3, preparing=True)
         image = normalise(
             case.image,
-            find_brain_box(case.image),
+            brain_mask(case.image)[0],
             skull_stripped=self.experiment.data.skull_stripped,
             normalisation=self.experiment.data.normalisation,
         )

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -90,7 +90,8 @@ def open_store(experiment: Experiment) -> RecordStore:
                 return RecordStore(root, manifest)
     _check_sources(experiment, manifest, root)
     if experiment.records.on_damaged_record == "stop":
-        _check_shards(manifest, root)
+        for message in shard_faults(manifest, root):
+            raise UserError(message)
     return RecordStore(root, manifest)
 
 
@@ -241,18 +242,19 @@ def _check_sources(experiment: Experiment, manifest: Manifest, root: Path) -> No
         )
 
 
-def _check_shards(manifest: Manifest, root: Path) -> None:
+def shard_faults(manifest: Manifest, root: Path) -> Iterator[str]:
+    """Say of each shard that is missing or has another size what is wrong with it."""
     for name, size in manifest.shards.items():
         path = root / name
         cases = [row.case_id for row in manifest.cases if row.shard == name]
         shown = ", ".join(cases[:3]) + (", …" if len(cases) > 3 else "")
         if not path.exists():
-            raise UserError(
+            yield (
                 f"{path}: this shard of the store, with {len(cases)} case(s) ({shown}), is "
                 f"missing. {UPDATE_REMEDY}"
             )
-        if path.stat().st_size != size:
-            raise UserError(
+        elif path.stat().st_size != size:
+            yield (
                 f"{path}: is {path.stat().st_size} bytes long, the manifest says {size}: the "
                 f"file, with {len(cases)} case(s) ({shown}), was cut or overwritten. "
                 f"{UPDATE_REMEDY}"

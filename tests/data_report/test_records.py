@@ -72,7 +72,7 @@ def test_shards_that_are_cut_or_gone(store):
     }
     messages = [finding.message for finding in verification.findings]
     assert len(messages) == 2
-    assert "the manifest says" in messages[0] and "shard of the store is missing" in messages[1]
+    assert "the manifest says" in messages[0] and "this shard of the store" in messages[1]
 
 
 def test_a_record_that_is_another_than_the_manifest_says(store, whole):

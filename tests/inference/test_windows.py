@@ -12,9 +12,9 @@ from kerasseg.inference.windows import (
     DeviceAccumulator,
     HostAccumulator,
     choose_accumulator,
-    find_brain_box,
     sliding_window,
 )
+from kerasseg.records.normalise import brain_mask
 
 WINDOW = (4, 6, 5)
 BACKGROUNDS = {"sigmoid": (0.0, 0.0), "softmax": (1.0, 0.0)}
@@ -189,10 +189,10 @@ def test_windows_cover_the_brain_box_alone(kind):
 
 def test_the_box_holds_every_signal():
     volume, box = head_in_air()
-    assert find_brain_box(volume) == box
-    assert find_brain_box(0 * volume) == (slice(0, 0),) * 3
+    assert brain_mask(volume)[0] == box
+    assert brain_mask(0 * volume)[0] == (slice(0, 0),) * 3
     volume[10, 18, 22, 2] = np.nan
-    assert find_brain_box(volume) == (slice(4, 11), slice(5, 19), slice(13, 23))
+    assert brain_mask(volume)[0] == (slice(4, 11), slice(5, 19), slice(13, 23))
 
 
 def test_the_limit_chooses_between_host_and_device():
