@@ -276,12 +276,6 @@ class TrainingModel(keras.Model):
         loss_tracker(self).update_state(loss, sample_weight=tf.shape(masks)[0])
         self.segmentation.update_state(masks, self.activation(_as_list(logits)[0]))
 
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        self.segmentation.update_state(y, self.activation(_as_list(y_pred)[0]))
-        return self.get_metrics_result()
-
     def results(self) -> dict[str, float]:
         """Return the metrics since their reset, over all replicas."""
         with self.distribute_strategy.scope():
