@@ -338,15 +338,15 @@ class StopOnInterrupt(keras.callbacks.Callback):
         self.asked = number
         signal.signal(number, self._before[number])
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Raise `Stopped` if a signal has come."""
         if self.any_worker(self.asked is not None):
             raise Stopped(self.asked or signal.SIGTERM)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop()
+        self.stop()
 
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop()
+    on_test_batch_end = on_train_batch_end
 
 
 class LinesWithinEpoch(keras.callbacks.Callback):
