@@ -152,6 +152,24 @@ def test_an_encoder_of_random_weights_that_is_held_back_is_warned_of(capsys):
 
 
 @pytest.mark.parametrize(
+    ("sam", "words"),
+    [
+        ("trained_blocks: 1", None),
+        ("trained_blocks: 1, random_encoder: true", "an encoder of random weights: leave it out"),
+        ("trained_blocks: 1, weights: none", "an encoder of random weights: leave it out"),
+        ("weights: medsam-lite", "an encoder that is frozen: leave it out, or train a part of it"),
+    ],
+)
+def test_what_holds_back_the_encoder_of_a_sam(sam, words):
+    held = (f"model.sam={{{sam}}}", "training.freeze_encoder_epochs=1")
+    experiment = load_experiment("sam_lgg_2d", held)
+    assert experiment.optimizer.encoder_factor == 1, "as ever: it is for model.pretrained"
+    assert load_experiment("sam_lgg_2d", held[:1]).training.freeze_encoder_epochs == 0
+    found = [text for text in experiment.warnings if "hold" in text]
+    assert [words in text for text in found] == ([True] if words else [])
+
+
+@pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["data.interpolation=linear"], ["data.interpolation has no effect without data.spacing"]),
