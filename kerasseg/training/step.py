@@ -95,7 +95,7 @@ class TrainingModel(keras.Model):
         self.clip_norm = clip_norm
         self.augmentation = augmentation
         self.moving_statistics = [
-            v.value for v in self.non_trainable_variables if v.dtype == "float32"
+            v.value for v in self.non_trainable_variables if v.name.startswith("moving_")
         ]
         self.loss_scale = LossScale(keras.config.dtype_policy().compute_dtype == "float16")
         self.failure = _replicated_variable(0, tf.int32, "failure")
