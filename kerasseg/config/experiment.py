@@ -156,6 +156,12 @@ class Experiment(Section):
                 f"{' and '.join(held)} hold{'' if len(held) > 1 else 's'} back an encoder {of}: "
                 f"leave {'them' if len(held) > 1 else 'it'} out, or {remedy}."
             )
+        falls, epochs = self.optimizer.step_epochs or (0,), self.training.epochs
+        if 0 < epochs <= falls[-1]:
+            warnings.append(
+                f"optimizer.step_epochs {list(falls)} end with {falls[-1]}, but training.epochs is "
+                f"{epochs}, so that the rate does not fall there: lower them, or train for longer."
+            )
         return warnings
 
     def _check_albumentations(self) -> None:

@@ -145,6 +145,8 @@ class OptimizerSettings(Section):
             )
         for schedule, options in _OPTIONS_OF_SCHEDULES.items():
             self.check_only_for("optimizer", options, "schedule", [schedule])
+        falling = ("cosine", "polynomial", "cosine_restarts", "plateau")
+        self.check_only_for("optimizer", ["final_fraction"], "schedule", falling)
         for option, names in _OPTIONS_OF_OPTIMIZERS.items():
             self.check_only_for("optimizer", [option], "name", names)
         if self.schedule == "step" and self.step_epochs is None:

@@ -296,6 +296,14 @@ PRETRAINED = f"{UNET_2D} model.network=pretrained_unet"
             "optimizer.power=2",
             ["optimizer.power is for optimizer.schedule=polynomial", "is cosine"],
         ),
+        (
+            "optimizer.schedule=constant optimizer.final_fraction=0.3",
+            ["optimizer.final_fraction is for optimizer.schedule=cosine or poly", "is constant"],
+        ),
+        (
+            "optimizer.schedule=step optimizer.step_epochs=[9] optimizer.final_fraction=0.3",
+            ["optimizer.final_fraction is for optimizer.schedule=cosine or poly", "is step"],
+        ),
         ("optimizer.momentum=0.5", ["is for optimizer.name=sgd, but it is adamw"]),
         (
             "optimizer.name=sgd optimizer.beta_1=0.5",

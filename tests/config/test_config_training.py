@@ -177,6 +177,12 @@ def test_what_holds_back_the_encoder_of_a_sam(sam, words):
         (["data.h5_slices=20"], ["it is for data.layout=brats_h5"]),
         (["metrics.empty=skip", "metrics.empty_distance=9"], ["has no effect with metrics.empty"]),
         (["metrics.empty_distance=9"], []),
+        (
+            ["optimizer={schedule: step, step_epochs: [30,50]}", "training.epochs=50"],
+            [r"step_epochs \[30, 50\] end with 50, but training.epochs is 50"],
+        ),
+        (["optimizer={schedule: step, step_epochs: [30,49]}", "training.epochs=50"], []),
+        (["optimizer={schedule: step, step_epochs: [30]}", "training.epochs=0"], []),
         (["split.fold=1"], ["split.fold=1 has no effect with split.method=ratio: .*kfold or file"]),
         (["split.method=kfold", "split.fold=1", "split.folds=3", "split.test=0.1"], []),
         (["split.method=kfold", "split.validation=0.3"], ["for split.method=ratio"]),

@@ -177,6 +177,7 @@ def test_masks_come_back_where_they_were():
     [
         ({"side": 100}, "model.sam.side 100 is not a multiple of 16"),
         ({"weights": "medsam-lite"}, "those of model.sam.encoder=tiny_vit"),
+        ({"encoder": "tiny_vit", "pixels": "imagenet"}, "pixels=imagenet is for a ViT: leave it"),
         ({"encoder": "tiny_vit", "lora_rank": 4}, "lora_rank is for a ViT"),
     ],
 )
