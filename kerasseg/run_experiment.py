@@ -112,11 +112,14 @@ def run_experiment(
         state = old_run / "checkpoints" / STATE_FILE if old_run else None
         state = state if state and state.exists() else None
         devices.check_same("state to go on from", str(state))
+        # With embeddings the state of a SAM holds the decoder alone. The encoders are in the best
+        # network; a run that was stopped in its first epoch has none and takes the initial weights.
+        is_sam, run = experiment.model.network == "sam", old_run if state else None
+        best = run if is_sam and run and (run / CHECKPOINT).is_file() else None
         with devices.strategy.scope():
-            network = build_network(experiment, initial_weights=state is None)
-            if old_run and state and experiment.model.network == "sam":
-                # With embeddings the state holds the decoder alone.
-                load_run(network, old_run)
+            network = build_network(experiment, initial_weights=(best if is_sam else state) is None)
+            if best:
+                load_run(network, best)
 
         # Data: the chief converts and splits, the other machines find what it made.
         store = devices.chief_first(lambda: open_store(experiment))

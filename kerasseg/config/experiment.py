@@ -118,7 +118,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _follow_the_encoder(self) -> "Experiment":
         """Put numbers where settings of the encoder are null, so that a saved config has them."""
-        pretrained = self._encoder_has_weights and self.model.init_from is None
+        own = self.model.network == "pretrained_unet" and self.model.init_from is None
+        pretrained = own and self._encoder_has_weights
         for section, name, of_pretrained, of_others in (
             ("optimizer", "encoder_factor", 0.1, 1.0),
             ("training", "freeze_encoder_epochs", 3, 0),
@@ -132,10 +133,10 @@ class Experiment(Section):
     @property
     def _encoder_has_weights(self) -> bool:
         """True if the encoder does not start from random weights."""
-        pretrained = self.model.network == "pretrained_unet"
-        return bool(
-            self.model.init_from or (pretrained and self.model.pretrained.weights != "none")
-        )
+        model, sam = self.model, self.model.sam
+        of_sam = sam.weights != "none" and not sam.random_encoder
+        given = {"sam": of_sam, "pretrained_unet": model.pretrained.weights != "none"}
+        return bool(model.init_from or given.get(model.network))
 
     @property
     def warnings(self) -> list[str]:
@@ -154,19 +155,29 @@ class Experiment(Section):
             )
         if background := background_warning(self.loss, self.model.target):
             warnings.append(background)
-        held = [
-            name
-            for name, is_held in (
-                ("training.freeze_encoder_epochs", bool(self.training.freeze_encoder_epochs)),
-                ("optimizer.encoder_factor", self.optimizer.encoder_factor != 1),
-            )
-            if is_held
-        ]
-        if held and not self._encoder_has_weights:
+        held = ["training.freeze_encoder_epochs"] if self.training.freeze_encoder_epochs else []
+        held += ["optimizer.encoder_factor"] if self.optimizer.encoder_factor != 1 else []
+        sam, of = self.model.sam, "of random weights"
+        remedy = "give the encoder weights with model.init_from, model.pretrained or model.sam"
+        frozen = self.model.network == "sam" and not (sam.trained_blocks or sam.lora_rank)
+        if frozen:
+            of, remedy = "that is frozen", "train a part of it with model.sam.trained_blocks"
+        if held and (frozen or not self._encoder_has_weights):
             warnings.append(
-                f"{' and '.join(held)} hold{'' if len(held) > 1 else 's'} back an encoder of "
-                f"random weights: leave {'them' if len(held) > 1 else 'it'} out, or give the "
-                "encoder weights with model.init_from or model.pretrained."
+                f"{' and '.join(held)} hold{'' if len(held) > 1 else 's'} back an encoder {of}: "
+                f"leave {'them' if len(held) > 1 else 'it'} out, or {remedy}."
+            )
+        schedule = self.optimizer.schedule
+        if schedule in ("constant", "step") and self.optimizer.is_changed("final_fraction"):
+            warnings.append(
+                f"optimizer.final_fraction has no effect with optimizer.schedule={schedule}: leave "
+                "it out, or take another schedule."
+            )
+        falls, epochs = self.optimizer.step_epochs or (0,), self.training.epochs
+        if 0 < epochs <= falls[-1]:
+            warnings.append(
+                f"optimizer.step_epochs {list(falls)} end with {falls[-1]}, but training.epochs is "
+                f"{epochs}, so that the rate does not fall there: lower them, or train for longer."
             )
         return warnings
 

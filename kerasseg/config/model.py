@@ -177,6 +177,8 @@ class SamSettings(Section):
             raise ValueError(
                 "model.sam.random_encoder has no effect with model.sam.weights=none: leave it out"
             )
+        if self.pixels == "imagenet" and self.encoder == "tiny_vit":
+            raise ValueError("model.sam.pixels=imagenet is for a ViT: leave it out for tiny_vit")
         if self.lora_rank and self.encoder == "tiny_vit":
             raise ValueError("model.sam.lora_rank is for a ViT: use model.sam.encoder=vit_b")
         if self.weights == "medsam-lite" and self.encoder != "tiny_vit":

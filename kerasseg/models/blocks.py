@@ -3,7 +3,6 @@
 Every function takes a tensor (B, *spatial, C) of a slice or of a volume and returns the next one.
 """
 
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -26,27 +25,11 @@ class DimensionLayers(NamedTuple):
     average_pooling: Any
 
 
-_LAYERS = MappingProxyType(
-    {
-        2: DimensionLayers(
-            keras.layers.Conv2D,
-            keras.layers.Conv2DTranspose,
-            keras.layers.MaxPooling2D,
-            keras.layers.AveragePooling2D,
-        ),
-        3: DimensionLayers(
-            keras.layers.Conv3D,
-            keras.layers.Conv3DTranspose,
-            keras.layers.MaxPooling3D,
-            keras.layers.AveragePooling3D,
-        ),
-    }
-)
-
-
 def layers_for(x: keras.KerasTensor) -> DimensionLayers:
     """Return the layers for a tensor of slices (B, H, W, C) or of volumes (B, D, H, W, C)."""
-    return _LAYERS[len(x.shape) - 2]
+    n = len(x.shape) - 2
+    names = (f"Conv{n}D", f"Conv{n}DTranspose", f"MaxPooling{n}D", f"AveragePooling{n}D")
+    return DimensionLayers(*(getattr(keras.layers, name) for name in names))
 
 
 def blocks(

@@ -125,7 +125,7 @@ class FreezeEncoder(keras.callbacks.Callback):
         super().__init__()
         self.layers = tuple(layers)
         self.epochs = epochs
-        self._flags: tuple[bool, ...] | None = None
+        self._flags: list[tuple[Any, bool]] = []
         self._traced_frozen: bool | None = None
 
     def __enter__(self) -> "FreezeEncoder":
@@ -143,7 +143,9 @@ class FreezeEncoder(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         frozen = epoch < self.epochs
         if frozen:
-            self._flags = tuple(layer.trainable for layer in self.layers)
+            # Of the weights, too: a layer passes its flag on to all that are in it.
+            parts = [part for layer in self.layers for part in (layer, *layer.weights)]
+            self._flags = [(part, part.trainable) for part in parts]
             for layer in self.layers:
                 layer.trainable = False
         if frozen != self._traced_frozen:
@@ -161,10 +163,9 @@ class FreezeEncoder(keras.callbacks.Callback):
         self._release()
 
     def _release(self) -> None:
-        if self._flags is not None:
-            for layer, flag in zip(self.layers, self._flags, strict=True):
-                layer.trainable = flag
-            self._flags = None
+        for part, flag in self._flags:
+            part.trainable = flag
+        self._flags = []
 
 
 class History(keras.callbacks.Callback):
@@ -338,15 +339,15 @@ class StopOnInterrupt(keras.callbacks.Callback):
         self.asked = number
         signal.signal(number, self._before[number])
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Raise `Stopped` if a signal has come."""
         if self.any_worker(self.asked is not None):
             raise Stopped(self.asked or signal.SIGTERM)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop()
+        self.stop()
 
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop()
+    on_test_batch_end = on_train_batch_end
 
 
 class LinesWithinEpoch(keras.callbacks.Callback):

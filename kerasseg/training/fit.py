@@ -157,6 +157,7 @@ def fit(
                 ),
                 save=save,
             )
+            interrupt.stop()  # a signal that came after the last batch
     except tf.errors.DataLossError:
         if isinstance(cache, DiskCache):
             cache.check_records()

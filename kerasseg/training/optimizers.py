@@ -205,15 +205,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         rise = ops.minimum((step + 1.0) / (self.steps + 1.0), 1.0)
         return rise * self.after(ops.maximum(step - self.steps, 0.0))
 
-    def get_config(self) -> dict[str, Any]:
-        schedules = keras.optimizers.schedules
-        return {"after": schedules.serialize(self.after), "steps": self.steps}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
-        after = keras.optimizers.schedules.deserialize(config["after"])
-        return cls(after, config["steps"])
-
 
 def warmup_epochs(settings: OptimizerSettings, epochs: int) -> int:
     """Return the warm-up epochs of a run: those of the settings, but at most half of the run."""

@@ -95,7 +95,7 @@ class TrainingModel(keras.Model):
         self.clip_norm = clip_norm
         self.augmentation = augmentation
         self.moving_statistics = [
-            v.value for v in self.non_trainable_variables if v.dtype == "float32"
+            v.value for v in self.non_trainable_variables if v.name.startswith("moving_")
         ]
         self.loss_scale = LossScale(keras.config.dtype_policy().compute_dtype == "float16")
         self.failure = _replicated_variable(0, tf.int32, "failure")
@@ -275,12 +275,6 @@ class TrainingModel(keras.Model):
         """Add a batch to the metrics."""
         loss_tracker(self).update_state(loss, sample_weight=tf.shape(masks)[0])
         self.segmentation.update_state(masks, self.activation(_as_list(logits)[0]))
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        self.segmentation.update_state(y, self.activation(_as_list(y_pred)[0]))
-        return self.get_metrics_result()
 
     def results(self) -> dict[str, float]:
         """Return the metrics since their reset, over all replicas."""

@@ -117,6 +117,14 @@ def load_search(file: Path | None, overrides: Sequence[str] = ()) -> Search:
     space = read_space(settings.space, str(file), settings.tuner)
     search = Search(file, settings, space, base_values)
     _check_objective(settings.objective, search.base, str(file))
+    of_volumes = settings.objective.startswith("val_volume_")
+    for name in settings.space:
+        if name.split(".")[0] in ("evaluation", "postprocessing") and not of_volumes:
+            raise UserError(
+                f"{file}: search.space: {name} cannot be searched: it changes the scores of whole "
+                f"volumes alone, and search.objective is {settings.objective}: leave it out, or "
+                "set search.objective=val_volume_dice_mean (docs/tuning.md)."
+            )
     known = known_direction(settings.objective)
     if known is None and "direction" not in settings.model_fields_set:
         raise UserError(

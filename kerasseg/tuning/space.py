@@ -164,6 +164,7 @@ _REFUSED = {
     "training.early_stopping_patience": "set search.patience instead",
     "training.score_smoothing": "scores smoothed in different ways cannot be compared",
     "training.validate_volumes_every": "it does not belong to what is compared",
+    "metrics": "no score of the training depends on it",
 }
 
 

@@ -87,13 +87,14 @@ def tune_as_worker(
                     )
                 with Heartbeat(client, trial.trial_id, names[index], event) as heartbeat:
                     record = runner.run(trial)
+                reassigned = isinstance(heartbeat.error, TrialReassigned)
+                if reassigned and not stop.all_stopped:
+                    event.clear()  # also where the trial was done by then: the worker goes on
                 if heartbeat.error is None or record.is_done:
                     return record
-                if not isinstance(heartbeat.error, TrialReassigned):
+                if not reassigned:
                     raise heartbeat.error
                 print(f"Worker     {heartbeat.error}", flush=True)
-                if not stop.all_stopped:
-                    event.clear()
                 return None
 
             run_trials(client, names[index], run, event, progress.show)

@@ -152,6 +152,24 @@ def test_an_encoder_of_random_weights_that_is_held_back_is_warned_of(capsys):
 
 
 @pytest.mark.parametrize(
+    ("sam", "words"),
+    [
+        ("trained_blocks: 1", None),
+        ("trained_blocks: 1, random_encoder: true", "an encoder of random weights: leave it out"),
+        ("trained_blocks: 1, weights: none", "an encoder of random weights: leave it out"),
+        ("weights: medsam-lite", "an encoder that is frozen: leave it out, or train a part of it"),
+    ],
+)
+def test_what_holds_back_the_encoder_of_a_sam(sam, words):
+    held = (f"model.sam={{{sam}}}", "training.freeze_encoder_epochs=1")
+    experiment = load_experiment("sam_lgg_2d", held)
+    assert experiment.optimizer.encoder_factor == 1, "as ever: it is for model.pretrained"
+    assert load_experiment("sam_lgg_2d", held[:1]).training.freeze_encoder_epochs == 0
+    found = [text for text in experiment.warnings if "hold" in text]
+    assert [words in text for text in found] == ([True] if words else [])
+
+
+@pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["data.interpolation=linear"], ["data.interpolation has no effect without data.spacing"]),
@@ -159,6 +177,16 @@ def test_an_encoder_of_random_weights_that_is_held_back_is_warned_of(capsys):
         (["data.h5_slices=20"], ["it is for data.layout=brats_h5"]),
         (["metrics.empty=skip", "metrics.empty_distance=9"], ["has no effect with metrics.empty"]),
         (["metrics.empty_distance=9"], []),
+        (
+            ["optimizer={schedule: step, step_epochs: [30,50]}", "training.epochs=50"],
+            [r"step_epochs \[30, 50\] end with 50, but training.epochs is 50"],
+        ),
+        (["optimizer={schedule: step, step_epochs: [30,49]}", "training.epochs=50"], []),
+        (["optimizer={schedule: step, step_epochs: [30]}", "training.epochs=0"], []),
+        (
+            ["optimizer={schedule: constant, final_fraction: 0.3}"],
+            ["final_fraction has no effect with optimizer.schedule=constant"],
+        ),
         (["split.fold=1"], ["split.fold=1 has no effect with split.method=ratio: .*kfold or file"]),
         (["split.method=kfold", "split.fold=1", "split.folds=3", "split.test=0.1"], []),
         (["split.method=kfold", "split.validation=0.3"], ["for split.method=ratio"]),

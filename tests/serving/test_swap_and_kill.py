@@ -12,8 +12,12 @@ import pytest
 
 from benchmarks.serving_model import write_model
 from benchmarks.serving_process import serving
+from kerasseg.errors import UserError
 from kerasseg.serving.client import Client
 from kerasseg.serving.client_transport import ServerError
+from kerasseg.serving.server.limits import Limits
+from kerasseg.serving.server.models import Models
+from kerasseg.serving.server.serve import Address, Servers
 from tests.program import start_program
 
 SLOW = 2.0
@@ -85,6 +89,22 @@ def test_a_new_version_under_load_fails_nobody(models, tmp_path, volume, certifi
     assert not errors
     assert {old, new} == set(answers) and old != new
     assert answers[0] == old and answers[-1] == new
+
+
+def test_files_that_are_no_certificate_and_key_are_refused_by_name(tmp_path, certificate):
+    pem, key = certificate
+    other, text = tmp_path / "other.key", tmp_path / "text.pem"
+    subprocess.run(["openssl", "genrsa", "-out", other, "2048"], check=True, capture_output=True)
+    text.write_text("no certificate")
+    models = Models(tmp_path, Limits(), None, print)
+    for pair in ((pem, other), (text, key)):
+        with pytest.raises(UserError) as error:
+            Servers(models, Address("127.0.0.1", 0, 0, *pair))
+        message = str(error.value)
+        assert message.startswith(f"--certificate {pair[0]}, --key {pair[1]}: they cannot be used")
+        assert "give PEM files of a certificate and of its key" in message
+    with Servers(models, Address("127.0.0.1", 0, 0, pem, key)) as servers:
+        assert servers.grpc_port and servers.rest_port
 
 
 def test_the_client_says_that_the_server_died_and_asks_again(tmp_path, volume):

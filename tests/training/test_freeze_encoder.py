@@ -167,8 +167,11 @@ def test_a_resumed_run_counts_from_its_start(initial, frozen):
 
 def test_after_an_interrupt_everything_can_be_trained_again():
     model = _model(_optimizer())
+    convolution = model.get_layer("encoder_1_conv_1")
     model.get_layer("encoder_1_norm_1").trainable = False  # as its owner wants it
+    convolution.bias.trainable = False  # a single weight, as in a SAM
     weights = _Weights(interrupt_in=1)
     with pytest.raises(KeyboardInterrupt), FreezeEncoder(encoder_layers(model), 3) as freeze:
         _train(model, 3, freeze, weights)
     assert [layer.name for layer in model.layers if not layer.trainable] == ["encoder_1_norm_1"]
+    assert not convolution.bias.trainable and convolution.kernel.trainable

@@ -217,6 +217,19 @@ def test_heads_and_dropout_go_on(phantom_store, tmp_path):
     assert losses[-1] < losses[0]
 
 
+def test_a_signal_after_the_last_batch_is_not_lost(phantom_store, tmp_path, monkeypatch):
+    """It comes in the callbacks of the last epoch, behind which no batch looks for it."""
+    job = prepare(tmp_path, phantom_store)
+
+    def run_epochs(*arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("kerasseg.training.fit.run_epochs", run_epochs)
+    with pytest.raises(Stopped) as stopped:
+        fit(*job)
+    assert stopped.value.number == signal.SIGTERM
+
+
 MIDDLE, LAST_UPDATE, VALIDATION = (1, "train", 1), (1, "train", 3), (1, "test", 0)
 UPDATES_DONE = {MIDDLE: 2, LAST_UPDATE: 4, VALIDATION: 4}
 

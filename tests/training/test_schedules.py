@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kerasseg.config.training import OptimizerSettings
-from kerasseg.training.optimizers import WarmUp, learning_rate_schedule, warmup_epochs
+from kerasseg.training.optimizers import learning_rate_schedule, warmup_epochs
 
 PEAK, STEPS, EPOCHS, WARMUP = 0.2, 10, 20, 4
 
@@ -119,10 +119,3 @@ def test_a_plateau_begins_at_the_peak_and_can_be_lowered():
     settings = OptimizerSettings(schedule="plateau", learning_rate=0.3)
     assert settings.warmup_epochs == 0
     assert learning_rate_schedule(settings, 10, 10) == 0.3
-
-
-def test_the_schedule_survives_its_config():
-    schedule = WarmUp(keras.optimizers.schedules.PolynomialDecay(0.1, 50, 0.0), 7)
-    again = WarmUp.from_config(schedule.get_config())
-    for step in (0, 3, 7, 30):
-        assert float(again(step)) == float(schedule(step))

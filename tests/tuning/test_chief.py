@@ -11,14 +11,16 @@ import pytest
 from kerasseg.errors import UserError
 from kerasseg.tuning.distributed import Chief, ChiefClient
 from kerasseg.tuning.oracles import build_oracle
-from kerasseg.tuning.search import load_search
+from kerasseg.tuning.search import load_search, write_search_file
 from kerasseg.tuning.trial_process import TrialOutcome
-from kerasseg.tuning.trials import TrialRecord, write_record
+from kerasseg.tuning.trials import NextTrial, TrialRecord, write_record
 from kerasseg.tuning.tune import tune_as_chief, tune_as_worker
 from kerasseg.tuning.workers import SearchStopped, StopEvents
-from tests.tuning.searches import fake_job, make_search, records, write_files
+from tests.tuning.searches import SPACE, fake_job, make_search, records, write_files
 
 pytestmark = pytest.mark.usefixtures("no_scans_no_page")
+
+RATE = "optimizer.learning_rate"
 
 
 class Clock:
@@ -294,6 +296,36 @@ def test_a_chief_that_fails_tells_its_workers(tmp_path, address, quick, monkeypa
         worker.join()
     with pytest.raises(OSError, match="No space left"):
         chief.join()
+
+
+def test_a_worker_goes_on_where_its_trial_was_given_away_as_it_ended(tmp_path, monkeypatch):
+    """The trial was asked to stop, but was done by then."""
+    trials = [NextTrial("RUNNING", f"000{n}", {RATE: 1e-3 / (n + 1)}) for n in range(3)]
+    left, done = [*trials, NextTrial("STOPPED")], []
+
+    class Client:
+        def __init__(self, address, settings, stop):
+            self.settings = settings
+
+        def next_trial(self, worker):
+            return left.pop(0)
+
+        def keep_alive(self, trial_id, worker):
+            return trial_id != "0000"
+
+        def finish_trial(self, trial_id, *how):
+            done.append(trial_id)
+
+    def job(job, environment, stop):
+        if job.experiment.run.name == "trial_0001":
+            assert stop.wait(30)
+        return fake_job(job, environment, stop)
+
+    monkeypatch.setattr("kerasseg.tuning.tune.ChiefClient", Client)
+    search = make_search(tmp_path, {RATE: SPACE[RATE]}, worker_timeout=2.0)
+    write_search_file(search)
+    tune_as_worker(search, "host:1", "one", run_job=job)
+    assert done == ["0000", "0001", "0002"]
 
 
 def test_an_address_that_is_taken_is_said(tmp_path, address):

@@ -71,6 +71,23 @@ def test_settings_and_values_are_checked_before_the_first_trial(tmp_path, space,
     assert words in str(error.value) and "tune.yaml" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"evaluation.overlap": {"float": [0.1, 0.9]}},
+        {"postprocessing.minimum_enhancing": {"float": [0, 900]}},
+    ],
+)
+def test_what_changes_scores_of_whole_volumes_alone_needs_one_of_them(tmp_path, space):
+    (name,) = space
+    words = f"tune.yaml: search.space: {name} cannot be searched: .* val_dice_smoothed: leave it"
+    with pytest.raises(UserError, match=words):
+        make_search(tmp_path, space)
+    volumes, objective = ["training.validate_volumes_every=1"], "val_volume_dice_mean"
+    search = make_search(tmp_path, space, overrides=volumes, objective=objective)
+    assert [parameter.name for parameter in search.space] == [name]
+
+
 def test_values_that_go_together_with_some_others_are_fine(tmp_path):
     """Five levels need another patch, and this learning rate belongs to that optimiser."""
     space = {

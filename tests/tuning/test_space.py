@@ -98,6 +98,7 @@ def test_conditions_come_after_what_they_depend_on():
         ({"data.modalities": {"choice": [1, 2]}}, "share one record store"),
         ({"training.epochs": {"int": [1, 3]}}, "set search.epochs instead"),
         ({"training.early_stopping_patience": {"int": [1, 3]}}, "set search.patience instead"),
+        ({"metrics.tolerance": {"float": [1, 5]}}, "no score of the training depends on it"),
         ({"split.fold": {"int": [0, 3]}}, "scores on different patients cannot be compared"),
     ],
 )

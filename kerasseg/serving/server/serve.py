@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -191,11 +192,18 @@ def _bind_grpc(server: Any, address: Address) -> int:
     where = f"{host}:{address.grpc_port}"
     try:
         if address.certificate and address.key:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(address.certificate, address.key, password="")
             pair = (address.key.read_bytes(), address.certificate.read_bytes())
             credentials = serving_apis().grpc.ssl_server_credentials([pair])
             port = server.add_secure_port(where, credentials)
         else:
             port = server.add_insecure_port(where)
+    except OSError as error:
+        raise UserError(
+            f"--certificate {address.certificate}, --key {address.key}: they cannot be used "
+            f"({error}): give PEM files of a certificate and of its key, without a password."
+        ) from None
     except RuntimeError:
         port = 0
     if not port:

@@ -1,6 +1,7 @@
 """A whole run of a tiny SAM: trained, evaluated, predicted with, exported and served, compared."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -54,6 +55,31 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         draw_no_figures(patched.setattr)
         return experiment, run_experiment(experiment), start
+
+
+def test_stopped_in_its_first_epoch_it_goes_on_with_the_encoders_that_it_began_with(
+    finished, tmp_path, monkeypatch
+):
+    """Its state holds the decoder alone, and there is no best network yet."""
+    _, folder, start = finished
+    shutil.copytree(folder, tmp_path / folder.name)
+    (tmp_path / folder.name / "checkpoints" / "best.keras").unlink()
+    seen = []
+
+    def stop(experiment, network, *rest, state, **options):
+        seen.append((network.get_layer("image_encoder").get_weights(), state))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kerasseg.run_experiment.fit", stop)
+    weights = f"model.sam.weights={start}"
+    again = sam_experiment(start.parents[1], weights, f"run.root={tmp_path}")
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(again, resume=True)
+    began = keras.saving.load_model(start / "checkpoints" / "best.keras")
+    expected = began.get_layer("image_encoder").get_weights()
+    ((found, state),) = seen
+    assert state == tmp_path / folder.name / "checkpoints" / "state.npz"
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_both_encoders_are_bit_identical_afterwards_and_the_decoder_is_not(finished):
