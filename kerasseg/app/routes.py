@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import hmac
 import json
@@ -10,14 +11,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from kerasseg import anatomy
@@ -29,7 +30,7 @@ from kerasseg.app.sessions import Session, Sessions
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.phantom import PhantomSource
 from kerasseg.errors import UserError
-from kerasseg.serving.server.limits import Limits, Reason, Refusal, bad_input, without_folders
+from kerasseg.serving.server.limits import MIB, Limits, Reason, Refusal, bad_input, without_folders
 from kerasseg.serving.server.models import WorkQueue, wait
 from kerasseg.serving.server.requests import Requests, read_body
 
@@ -58,6 +59,9 @@ _HEADERS = {
 _EXAMPLE = PhantomSource("example", "example", 0, (64, 80, 72), 3)
 """It takes seconds to make, so it is made once."""
 _CLEAN_UP_SECONDS = 60.0
+_JSON_BYTES = MIB
+"""The largest JSON that is read; the page sends the names of 2000 files at most."""
+_MALFORMED = "The request is not as this page sends it."
 
 
 @functools.cache
@@ -78,7 +82,7 @@ class Page:
         token: What they must know, or None.
         hosts: The names by which the server is asked; None takes any.
         embedded_in: The sites that may show the page in a frame.
-        load: Held while a scan is read, so that only one is in memory.
+        load: Held while a file is unpacked or a scan is read, so that only one is in memory.
     """
 
     runs: Runs
@@ -141,6 +145,27 @@ def page_app(page: Page) -> FastAPI:
         title="kerasseg app", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
     requests, headers = Requests(page.limits), page.headers
+    small = dataclasses.replace(page.limits, request_bytes=_JSON_BYTES)
+
+    async def receive_body(request: Request, work: Callable[[bytes], None]) -> None:
+        until = time.monotonic() + page.limits.seconds
+        with requests.request() as held:
+            body = await read_body(request, requests, held, page.limits, until)
+            await requests.compute(held, lambda: work(body))
+
+    def sent(kind: type[_Strict]) -> Any:
+        # FastAPI itself would read a body of any size, and before the session is looked at.
+        async def read(request: Request) -> _Strict:
+            _session(request, page)
+            until = time.monotonic() + small.seconds
+            with requests.request() as held:
+                body = await read_body(request, requests, held, small, until)
+            try:
+                return kind.model_validate_json(body)
+            except ValidationError:
+                raise bad_input(_MALFORMED) from None
+
+        return Depends(read)
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -212,19 +237,19 @@ def page_app(page: Page) -> FastAPI:
         }
 
     @app.post("/api/look")
-    def look(request: Request, asked: _Look) -> Any:
-        _session(request, page)
+    def look(asked: Annotated[_Look, sent(_Look)]) -> Any:
         return uploads.look(asked.files, page.limits)
 
     @app.put("/api/files")
     async def receive(request: Request, name: str, role: str = "") -> Any:
         session = _session(request, page)
-        until = time.monotonic() + page.limits.seconds
         uploads.kind_of(name)  # before a byte of it is read
-        with requests.request() as held:
-            body = await read_body(request, requests, held, page.limits, until)
-            work = functools.partial(uploads.receive, session, name, role, body, page.limits)
-            await requests.compute(held, work)
+
+        def unpack(body: bytes) -> None:
+            with page.load:
+                uploads.receive(session, name, role, body, page.limits)
+
+        await receive_body(request, unpack)
         return uploads.describe_tray(session)
 
     @app.delete("/api/files")
@@ -233,7 +258,7 @@ def page_app(page: Page) -> FastAPI:
         return []
 
     @app.post("/api/scans")
-    def scan(request: Request, asked: _NewScan) -> Any:
+    def scan(request: Request, asked: Annotated[_NewScan, sent(_NewScan)]) -> Any:
         session = _session(request, page)
         data = page.runs.run(asked.run).experiment.data
         with page.load:
@@ -246,7 +271,7 @@ def page_app(page: Page) -> FastAPI:
             return session.add_scan(example_case()).describe()
 
     @app.post("/api/jobs")
-    def job(request: Request, asked: _NewJob) -> Any:
+    def job(request: Request, asked: Annotated[_NewJob, sent(_NewJob)]) -> Any:
         session = _session(request, page)
         scan = session.scan(asked.scan)
         started = start_job(
@@ -266,7 +291,7 @@ def page_app(page: Page) -> FastAPI:
         return _bytes(views.nifti(views.scan_view(found, what), found))
 
     @app.post("/api/scans/{key}/prompt")
-    def prompt(request: Request, key: str, asked: _Prompt) -> Response:
+    def prompt(request: Request, key: str, asked: Annotated[_Prompt, sent(_Prompt)]) -> Response:
         found = _session(request, page).scan(key)
         if not takes_prompts(page.runs.run(asked.run).experiment):
             raise bad_input("This model takes no points and boxes: choose a SAM of axial slices.")
@@ -301,10 +326,7 @@ def page_app(page: Page) -> FastAPI:
     @app.put("/api/jobs/{key}/drawing")
     async def drawing(request: Request, key: str) -> Any:
         found = _session(request, page).job(key)
-        until = time.monotonic() + page.limits.seconds
-        with requests.request() as held:
-            body = await read_body(request, requests, held, page.limits, until)
-            await requests.compute(held, lambda: views.read_drawing(found, body))
+        await receive_body(request, lambda body: views.read_drawing(found, body))
         return found.describe(page.queue)
 
     @app.get("/api/jobs/{key}/download/{what}")
@@ -326,7 +348,7 @@ def page_app(page: Page) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
-        return _error(400, "The request is not as this page sends it.")
+        return _error(400, _MALFORMED)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
