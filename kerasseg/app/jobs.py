@@ -105,8 +105,8 @@ class Job:
             "seconds": round(self.seconds, 2),
             "notes": self.notes,
             "entropy": self.entropy is not None,
-            "measures": self.measures and self.measures.as_json(),
-            "corrected": self.corrected_measures and self.corrected_measures.as_json(),
+            "measures": self.measures and dataclasses.asdict(self.measures),
+            "corrected": self.corrected_measures and dataclasses.asdict(self.corrected_measures),
         }
 
     def cancel(self) -> None:

@@ -59,9 +59,6 @@ _HEADERS = {
 _EXAMPLE = PhantomSource("example", "example", 0, (64, 80, 72), 3)
 """It takes seconds to make, so it is made once."""
 _CLEAN_UP_SECONDS = 60.0
-_JSON_BYTES = MIB
-"""The largest JSON that is read; the page sends the names of 2000 files at most."""
-_MALFORMED = "The request is not as this page sends it."
 
 
 @functools.cache
@@ -145,25 +142,21 @@ def page_app(page: Page) -> FastAPI:
         title="kerasseg app", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
     requests, headers = Requests(page.limits), page.headers
-    small = dataclasses.replace(page.limits, request_bytes=_JSON_BYTES)
+    small = dataclasses.replace(page.limits, request_bytes=MIB)  # JSON
 
-    async def receive_body(request: Request, work: Callable[[bytes], None]) -> None:
-        until = time.monotonic() + page.limits.seconds
+    async def body_of(request: Request, limits: Limits, work: Any = None) -> bytes:
         with requests.request() as held:
-            body = await read_body(request, requests, held, page.limits, until)
-            await requests.compute(held, lambda: work(body))
+            until = time.monotonic() + limits.seconds
+            body = await read_body(request, requests, held, limits, until)
+            if work is not None:
+                await requests.compute(held, lambda: work(body))
+        return body
 
     def sent(kind: type[_Strict]) -> Any:
         # FastAPI itself would read a body of any size, and before the session is looked at.
         async def read(request: Request) -> _Strict:
             _session(request, page)
-            until = time.monotonic() + small.seconds
-            with requests.request() as held:
-                body = await read_body(request, requests, held, small, until)
-            try:
-                return kind.model_validate_json(body)
-            except ValidationError:
-                raise bad_input(_MALFORMED) from None
+            return kind.model_validate_json(await body_of(request, small))
 
         return Depends(read)
 
@@ -249,7 +242,7 @@ def page_app(page: Page) -> FastAPI:
             with page.load:
                 uploads.receive(session, name, role, body, page.limits)
 
-        await receive_body(request, unpack)
+        await body_of(request, page.limits, unpack)
         return uploads.describe_tray(session)
 
     @app.delete("/api/files")
@@ -326,7 +319,7 @@ def page_app(page: Page) -> FastAPI:
     @app.put("/api/jobs/{key}/drawing")
     async def drawing(request: Request, key: str) -> Any:
         found = _session(request, page).job(key)
-        await receive_body(request, lambda body: views.read_drawing(found, body))
+        await body_of(request, page.limits, lambda body: views.read_drawing(found, body))
         return found.describe(page.queue)
 
     @app.get("/api/jobs/{key}/download/{what}")
@@ -334,21 +327,17 @@ def page_app(page: Page) -> FastAPI:
         path = views.download(_session(request, page).job(key), what)
         return FileResponse(path, filename=path.name, media_type="application/octet-stream")
 
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, refusal: Refusal) -> Response:
-        return _error(refusal.reason.http_status, refusal.sentence)
+    async def refused(request: Request, error: Exception) -> Response:
+        if isinstance(error, Refusal):
+            return _error(error.reason.http_status, error.sentence)
+        if isinstance(error, UserError):
+            return _error(400, without_folders(str(error)))
+        if isinstance(error, HTTPException):
+            return _error(error.status_code, "There is nothing at this address.")
+        return _error(400, "The request is not as this page sends it.")
 
-    @app.exception_handler(UserError)
-    async def mistaken(request: Request, error: UserError) -> Response:
-        return _error(400, without_folders(str(error)))
-
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, "There is nothing at this address.")
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
-        return _error(400, _MALFORMED)
+    for kind in (Refusal, UserError, HTTPException, RequestValidationError, ValidationError):
+        app.add_exception_handler(kind, refused)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

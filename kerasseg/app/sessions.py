@@ -67,10 +67,7 @@ class Scan:
 
 @dataclass
 class TrayFile:
-    """A file that was sent, and what it is taken for: a modality, truth, scan or nothing.
-
-    `size` is the bytes of its values as float32, or of the file if that is larger.
-    """
+    """A file that was sent, what it is taken for, and the bytes that it takes unpacked."""
 
     path: Path
     role: str
@@ -125,8 +122,7 @@ class Session:
         """
         self._check_disk()
         case = check_case(case)
-        key = secrets.token_hex(8)
-        folder = self.folder / key
+        folder = self.folder / (key := secrets.token_hex(8))
         with self.lock:
             while len(self.scans) >= _MOST_SCANS:
                 oldest = next(iter(self.scans))
@@ -143,8 +139,7 @@ class Session:
     def add_job(self, job: Any, queued: Callable[[], Any]) -> None:
         """Add a job; the oldest one that is finished makes room where there are too many.
 
-        Raises `Refusal` if none is finished, or `queued`, which puts the job into a queue, does so;
-        then no job goes.
+        Raises `Refusal`, and removes none, if `queued` does, which puts the job into a queue.
         """
         self._check_disk()
         with self.lock:

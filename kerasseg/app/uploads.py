@@ -33,12 +33,11 @@ from kerasseg.serving.server.limits import MIB, Limits, Reason, Refusal, bad_inp
 TRUTH: Final = "truth"
 CHANNELS: Final = "all"
 IGNORE: Final = ""
-GZIP: Final = b"\x1f\x8b"
-"""The first bytes of a gzip file."""
+GZIP: Final = b"\x1f\x8b"  # what a gzip file begins with
 _MOST_FILES = 2000
 _LONGEST = 120
 _ARCHIVES = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-_DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError)
+_BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError, zlib.error)
 _PIXELS = 64 * MIB
 _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
@@ -153,12 +152,11 @@ def _unzip(session: Session, body: bytes, limits: Limits) -> None:
     try:
         archive = zipfile.ZipFile(io.BytesIO(body))
         members = [member for member in archive.infolist() if not member.is_dir()]
-    except _DAMAGED as error:
+    except _BAD_ZIP as error:
         raise bad_input(f"The zip file is damaged: {error}.") from None
     if len(members) > _MOST_FILES:
         raise Refusal(Reason.TOO_LARGE, f"The zip holds more than {_MOST_FILES} files.")
-    if sum(member.file_size for member in members) > limits.volume_bytes:
-        total = sum(member.file_size for member in members)
+    if (total := sum(member.file_size for member in members)) > limits.volume_bytes:
         raise _too_large("The contents of the zip", total, limits.volume_bytes)
     wanted = []
     for member in members:
@@ -183,7 +181,7 @@ def _unzip(session: Session, body: bytes, limits: Limits) -> None:
             with archive.open(member) as file:
                 # A size that the archive does not tell the truth about is cut, and then fails.
                 contents = file.read(member.file_size + 1)
-        except (*_DAMAGED, EOFError, OSError, zlib.error) as error:
+        except _BAD_ZIP as error:
             raise bad_input(
                 f"{safe_name(member.filename)} in the zip is damaged: {str(error)[:100]}."
             ) from None
@@ -192,11 +190,7 @@ def _unzip(session: Session, body: bytes, limits: Limits) -> None:
 
 
 def _unpacked_bytes(path: Path, kind: str, limits: Limits) -> float:
-    """Return the bytes that the values of a file take as float32, without reading them.
-
-    Raises `Refusal` for a picture or a slice that is too large by itself, and for a file that leads
-    its reader to other files.
-    """
+    """Return the bytes of a file's values as float32; refuse what leads its reader elsewhere."""
     if kind == "nifti":
         shape, _ = read_header(path)
         return 4 * float(abs(np.prod(np.asarray(shape, float))))
@@ -215,10 +209,7 @@ def _unpacked_bytes(path: Path, kind: str, limits: Limits) -> float:
 
 
 def _h5_bytes(path: Path, limits: Limits) -> int:
-    """Return the bytes of a slice's values as float32.
-
-    Raises `Refusal` for datasets that lie in other files, or are larger than a slice may be.
-    """
+    """Return the bytes of a slice's values; refuse one that lies in other files or is too large."""
     size = 0
     try:
         with h5py.File(path, "r") as file:

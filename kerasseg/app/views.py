@@ -5,6 +5,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,7 @@ def read_drawing(job: Job, body: bytes) -> None:
     if body.startswith(GZIP):
         raise bad_input("The drawing is gzip, expected NIfTI: send it as it is.")
     with tempfile.NamedTemporaryFile(prefix="drawing_", suffix=".nii", dir=job.folder) as file:
-        file.write(body)
-        file.flush()
+        Path(file.name).write_bytes(body)
         voxels, _ = read_nifti(Path(file.name))
     grid = job.scan.case.grid
     if voxels.shape != grid.shape:
@@ -239,8 +239,8 @@ def summary(job: Job) -> dict[str, Any]:
         "choices": job.choices.model_dump(),
         "seconds": round(job.seconds, 2),
         "notes": job.notes,
-        "measures": job.measures and job.measures.as_json(),
-        "corrected": job.corrected_measures and job.corrected_measures.as_json(),
+        "measures": job.measures and asdict(job.measures),
+        "corrected": job.corrected_measures and asdict(job.corrected_measures),
     }
 
 
