@@ -37,7 +37,7 @@ from kerasseg.config.load import (
     parse_yaml,
     read_yaml,
 )
-from kerasseg.config.model import NETWORKS
+from kerasseg.config.model import NETWORKS, SamSettings
 from kerasseg.datasets.dataset_json import named_channels
 from kerasseg.errors import UserError, describe_storage_error, storage_error
 from kerasseg.files import write_json, write_text
@@ -71,9 +71,8 @@ _MAY_CHANGE = (
 """Settings that a resumed run may change: they move files or work about, not results. A damaged
 record stops a run, so leaving it out must be a way to go on."""
 _OF_EVALUATION = ("evaluation", "postprocessing", "metrics")
-_OF_PROMPT = tuple(
-    f"model.sam.{name}=" for name in ("prompt", "boxes_from", "box_margin", "points")
-)
+_OF_PROMPT = {"prompt": "", "boxes_from": "box", "box_margin": "box", "points": "points"}
+"""The settings of a SAM's prompt, and the prompt that each of them is for."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +207,8 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
 
     Args:
         folder: the run folder.
-        overrides: settings that differ from those of the run, such as
-            "evaluation.flips=[width]"; any of `postprocessing` replace what was tuned.
+        overrides: settings other than the run's, such as "evaluation.flips=[width]"; postprocessing
+            replaces what was tuned, and model.sam.prompt the run's prompt with its settings.
         trained: whether there must be a checkpoint; else tuned post-processing is not read.
     """
     config = folder / "config.yaml"
@@ -225,8 +224,14 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
             "the end of an epoch: go on with kerasseg train --resume, or name another run. Beside "
             f"it have one: {_names(runs_in(folder.parent))}."
         )
+    prompts = [t.partition("=")[2].strip() for t in overrides if t.startswith("model.sam.prompt=")]
+    replaced = [
+        f"model.sam.{name}={json.dumps(SamSettings.model_fields[name].default)}"
+        for name, prompt in _OF_PROMPT.items()
+        if prompts and prompt != prompts[-1]
+    ]
     try:
-        experiment = load_experiment(config, overrides)
+        experiment = load_experiment(config, [*replaced, *overrides])
     except UserError as error:
         raise UserError(f"{error}{_other_versions(folder)}") from error
     if trained and not any(override.startswith("postprocessing") for override in overrides):
@@ -238,7 +243,8 @@ def read_evaluated(folder: Path, overrides: Sequence[str] = ()) -> Run:
     """Read a run as `read_run` does, and refuse overrides that belong to its training."""
     for text in overrides:
         section = text.partition(".")[0]
-        allowed = section in _OF_EVALUATION or text.startswith(_OF_PROMPT)
+        of_prompt = text.partition("=")[0].removeprefix("model.sam.") in _OF_PROMPT
+        allowed = section in _OF_EVALUATION or of_prompt
         if section in Experiment.model_fields and not allowed:
             raise UserError(
                 f"{text}: is a setting of the training of {folder}, which is over; an evaluation "

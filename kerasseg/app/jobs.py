@@ -48,6 +48,7 @@ class Job:
         corrected: The label (D, H, W) as the visitor has drawn it, if so.
         measures: What is known of the label.
         corrected_measures: What is known of the corrected label.
+        lock: Held while a corrected label takes the place of the one before.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Job:
     notes: list[str] = field(default_factory=list)
     future: Future | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    lock: Any = field(default_factory=threading.Lock, repr=False)
 
     @property
     def unfinished(self) -> bool:
@@ -103,8 +105,8 @@ class Job:
             "seconds": round(self.seconds, 2),
             "notes": self.notes,
             "entropy": self.entropy is not None,
-            "measures": self.measures and self.measures.as_json(),
-            "corrected": self.corrected_measures and self.corrected_measures.as_json(),
+            "measures": self.measures and dataclasses.asdict(self.measures),
+            "corrected": self.corrected_measures and dataclasses.asdict(self.corrected_measures),
         }
 
     def cancel(self) -> None:
@@ -115,8 +117,11 @@ class Job:
 
     def correct(self, label: np.ndarray) -> None:
         """Keep a label (D, H, W) of canonical ids that the visitor has drawn, and measure it."""
-        self.corrected_measures = measure(label, self.scan.case, self.target)
-        self.corrected = mapped(self.folder / f"corrected_{secrets.token_hex(4)}.npy", label)
+        with self.lock:
+            self.corrected_measures = measure(label, self.scan.case, self.target)
+            for earlier in self.folder.glob("corrected_*.npy"):
+                earlier.unlink()  # who still reads it has it mapped
+            self.corrected = mapped(self.folder / f"corrected_{secrets.token_hex(4)}.npy", label)
 
 
 def start_job(
@@ -136,12 +141,7 @@ def start_job(
     run = runs.run(number)
     key = secrets.token_hex(8)
     job = Job(key, scan, number, run, choices, session.folder / key)
-    session.add_job(job)
-    try:
-        job.future = queue.put(lambda: _run(job, runs, limits))
-    except Refusal:
-        session.remove_job(key)
-        raise
+    session.add_job(job, lambda: queue.put(lambda: _run(job, runs, limits)))
     return job
 
 

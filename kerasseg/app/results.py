@@ -3,8 +3,7 @@
 import csv
 import io
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -59,10 +58,6 @@ class Measures:
     lesions: list[Lesion]
     number: int
     scores: dict[str, dict[str, float | None]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON has it: NaN and infinity as null."""
-        return asdict(self)
 
     def as_csv(self) -> str:
         """Return a table with a row for each class or region and each lesion."""

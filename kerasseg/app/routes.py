@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import hmac
 import json
@@ -10,14 +11,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from kerasseg import anatomy
@@ -29,7 +30,7 @@ from kerasseg.app.sessions import Session, Sessions
 from kerasseg.datasets.case import Case
 from kerasseg.datasets.phantom import PhantomSource
 from kerasseg.errors import UserError
-from kerasseg.serving.server.limits import Limits, Reason, Refusal, bad_input, without_folders
+from kerasseg.serving.server.limits import MIB, Limits, Reason, Refusal, bad_input, without_folders
 from kerasseg.serving.server.models import WorkQueue, wait
 from kerasseg.serving.server.requests import Requests, read_body
 
@@ -78,7 +79,7 @@ class Page:
         token: What they must know, or None.
         hosts: The names by which the server is asked; None takes any.
         embedded_in: The sites that may show the page in a frame.
-        load: Held while a scan is read, so that only one is in memory.
+        load: Held while a file is unpacked or a scan is read, so that only one is in memory.
     """
 
     runs: Runs
@@ -141,6 +142,23 @@ def page_app(page: Page) -> FastAPI:
         title="kerasseg app", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
     requests, headers = Requests(page.limits), page.headers
+    small = dataclasses.replace(page.limits, request_bytes=MIB)  # JSON
+
+    async def body_of(request: Request, limits: Limits, work: Any = None) -> bytes:
+        with requests.request() as held:
+            until = time.monotonic() + limits.seconds
+            body = await read_body(request, requests, held, limits, until)
+            if work is not None:
+                await requests.compute(held, lambda: work(body))
+        return body
+
+    def sent(kind: type[_Strict]) -> Any:
+        # FastAPI itself would read a body of any size, and before the session is looked at.
+        async def read(request: Request) -> _Strict:
+            _session(request, page)
+            return kind.model_validate_json(await body_of(request, small))
+
+        return Depends(read)
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -212,19 +230,19 @@ def page_app(page: Page) -> FastAPI:
         }
 
     @app.post("/api/look")
-    def look(request: Request, asked: _Look) -> Any:
-        _session(request, page)
+    def look(asked: Annotated[_Look, sent(_Look)]) -> Any:
         return uploads.look(asked.files, page.limits)
 
     @app.put("/api/files")
     async def receive(request: Request, name: str, role: str = "") -> Any:
         session = _session(request, page)
-        until = time.monotonic() + page.limits.seconds
         uploads.kind_of(name)  # before a byte of it is read
-        with requests.request() as held:
-            body = await read_body(request, requests, held, page.limits, until)
-            work = functools.partial(uploads.receive, session, name, role, body, page.limits)
-            await requests.compute(held, work)
+
+        def unpack(body: bytes) -> None:
+            with page.load:
+                uploads.receive(session, name, role, body, page.limits)
+
+        await body_of(request, page.limits, unpack)
         return uploads.describe_tray(session)
 
     @app.delete("/api/files")
@@ -233,7 +251,7 @@ def page_app(page: Page) -> FastAPI:
         return []
 
     @app.post("/api/scans")
-    def scan(request: Request, asked: _NewScan) -> Any:
+    def scan(request: Request, asked: Annotated[_NewScan, sent(_NewScan)]) -> Any:
         session = _session(request, page)
         data = page.runs.run(asked.run).experiment.data
         with page.load:
@@ -246,7 +264,7 @@ def page_app(page: Page) -> FastAPI:
             return session.add_scan(example_case()).describe()
 
     @app.post("/api/jobs")
-    def job(request: Request, asked: _NewJob) -> Any:
+    def job(request: Request, asked: Annotated[_NewJob, sent(_NewJob)]) -> Any:
         session = _session(request, page)
         scan = session.scan(asked.scan)
         started = start_job(
@@ -266,7 +284,7 @@ def page_app(page: Page) -> FastAPI:
         return _bytes(views.nifti(views.scan_view(found, what), found))
 
     @app.post("/api/scans/{key}/prompt")
-    def prompt(request: Request, key: str, asked: _Prompt) -> Response:
+    def prompt(request: Request, key: str, asked: Annotated[_Prompt, sent(_Prompt)]) -> Response:
         found = _session(request, page).scan(key)
         if not takes_prompts(page.runs.run(asked.run).experiment):
             raise bad_input("This model takes no points and boxes: choose a SAM of axial slices.")
@@ -301,10 +319,7 @@ def page_app(page: Page) -> FastAPI:
     @app.put("/api/jobs/{key}/drawing")
     async def drawing(request: Request, key: str) -> Any:
         found = _session(request, page).job(key)
-        until = time.monotonic() + page.limits.seconds
-        with requests.request() as held:
-            body = await read_body(request, requests, held, page.limits, until)
-            await requests.compute(held, lambda: views.read_drawing(found, body))
+        await body_of(request, page.limits, lambda body: views.read_drawing(found, body))
         return found.describe(page.queue)
 
     @app.get("/api/jobs/{key}/download/{what}")
@@ -312,21 +327,17 @@ def page_app(page: Page) -> FastAPI:
         path = views.download(_session(request, page).job(key), what)
         return FileResponse(path, filename=path.name, media_type="application/octet-stream")
 
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, refusal: Refusal) -> Response:
-        return _error(refusal.reason.http_status, refusal.sentence)
-
-    @app.exception_handler(UserError)
-    async def mistaken(request: Request, error: UserError) -> Response:
-        return _error(400, without_folders(str(error)))
-
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, "There is nothing at this address.")
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
+        if isinstance(error, Refusal):
+            return _error(error.reason.http_status, error.sentence)
+        if isinstance(error, UserError):
+            return _error(400, without_folders(str(error)))
+        if isinstance(error, HTTPException):
+            return _error(error.status_code, "There is nothing at this address.")
         return _error(400, "The request is not as this page sends it.")
+
+    for kind in (Refusal, UserError, HTTPException, RequestValidationError, ValidationError):
+        app.add_exception_handler(kind, refused)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,12 @@ class Scan:
 
 @dataclass
 class TrayFile:
-    """A file that was sent, and what it is taken for: a modality, truth, scan or nothing."""
+    """A file that was sent, what it is taken for, and the bytes that it takes unpacked."""
 
     path: Path
     role: str
     kind: str
+    size: float
 
 
 @dataclass(eq=False)
@@ -103,7 +104,8 @@ class Session:
     @property
     def busy(self) -> bool:
         """Return whether a job waits or runs."""
-        return any(job.unfinished for job in self.jobs.values())
+        # A copy: the lock may be held for long, and jobs come and go in other threads.
+        return any(job.unfinished for job in list(self.jobs.values()))
 
     def clear_tray(self) -> None:
         """Forget the files that are no scan yet."""
@@ -120,32 +122,33 @@ class Session:
         """
         self._check_disk()
         case = check_case(case)
-        key = secrets.token_hex(8)
-        folder = self.folder / key
-        folder.mkdir(parents=True)
-        image = mapped(folder / "image.npy", case.image)
-        label = None if case.label is None else mapped(folder / "truth.npy", case.label)
-        kept = dataclasses.replace(case, image=image, label=label, signal=None)
-        scan = Scan(key, kept, picture, label_ids, folder)
+        folder = self.folder / (key := secrets.token_hex(8))
         with self.lock:
             while len(self.scans) >= _MOST_SCANS:
                 oldest = next(iter(self.scans))
                 if any(job.scan.key == oldest and job.unfinished for job in self.jobs.values()):
                     raise Refusal(Reason.TOO_MANY, "Wait until your predictions are finished.")
                 self._remove_scan(oldest)
-            self.scans[key] = scan
-        return scan
+            folder.mkdir(parents=True)
+            image = mapped(folder / "image.npy", case.image)
+            label = None if case.label is None else mapped(folder / "truth.npy", case.label)
+            kept = dataclasses.replace(case, image=image, label=label, signal=None)
+            self.scans[key] = Scan(key, kept, picture, label_ids, folder)
+            return self.scans[key]
 
-    def add_job(self, job: Any) -> None:
-        """Add a job; the oldest one that is finished makes room where there are too many."""
+    def add_job(self, job: Any, queued: Callable[[], Any]) -> None:
+        """Add a job; the oldest one that is finished makes room where there are too many.
+
+        Raises `Refusal`, and removes none, if `queued` does, which puts the job into a queue.
+        """
         self._check_disk()
         with self.lock:
             finished = [j for j in self.jobs.values() if not j.unfinished]
-            if len(self.jobs) >= _MOST_JOBS:
-                if not finished:
-                    raise Refusal(
-                        Reason.TOO_MANY, f"{_MOST_JOBS} of your predictions wait already."
-                    )
+            full = len(self.jobs) >= _MOST_JOBS
+            if full and not finished:
+                raise Refusal(Reason.TOO_MANY, f"{_MOST_JOBS} of your predictions wait already.")
+            job.future = queued()
+            if full:
                 self.remove_job(finished[0].key)
             self.jobs[job.key] = job
 

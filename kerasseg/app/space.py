@@ -62,6 +62,11 @@ def write_space(folders: Sequence[Path], output: Path, sdk: Sdk) -> list[str]:
                 f"{run.folder} has the network {run.experiment.model.network}, whose code is your "
                 "own: a Space would lack it. Choose a run of a network of kerasseg."
             )
+        if boxes := run.experiment.model.sam.boxes_from:
+            raise UserError(
+                f"{run.folder} has model.sam.boxes_from={boxes}, a folder that a Space would lack. "
+                "Choose a run without it: on the page it is the visitor who points."
+            )
     _check_output(output)
     requirements = pinned(_ROOTS[sdk])
     host = ["--host", "0.0.0.0", "--port", str(_PORT), "--public", "--embed-in", _SITE]

@@ -10,6 +10,7 @@ import re
 import stat
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -32,9 +33,11 @@ from kerasseg.serving.server.limits import MIB, Limits, Reason, Refusal, bad_inp
 TRUTH: Final = "truth"
 CHANNELS: Final = "all"
 IGNORE: Final = ""
+GZIP: Final = b"\x1f\x8b"  # what a gzip file begins with
 _MOST_FILES = 2000
 _LONGEST = 120
 _ARCHIVES = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+_BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError, zlib.error)
 _PIXELS = 64 * MIB
 _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
@@ -120,40 +123,40 @@ def receive(session: Session, name: str, role: str, body: bytes, limits: Limits)
 
 def _put(session: Session, name: str, role: str, body: bytes, limits: Limits) -> None:
     kind, safe = kind_of(name), safe_name(name)
-    if kind == "nifti" and body[:2] == b"\x1f\x8b":
+    if kind == "nifti" and body.startswith(GZIP):
         # Unpacked here, where a limit holds, so that no reader meets a bomb.
         body = inflate(body, limits.volume_bytes, safe, Reason.TOO_LARGE)
+        if body.startswith(GZIP):
+            raise bad_input(f"{safe} is gzip inside of gzip, expected NIfTI in it: pack it once.")
         safe = re.sub(r"\.gz$", "", safe, flags=re.IGNORECASE)
     with session.lock:
         if len(session.tray) >= _MOST_FILES:
             raise Refusal(Reason.TOO_LARGE, f"At most {_MOST_FILES} files are taken for a scan.")
-        held = sum(file.path.stat().st_size for file in session.tray.values())
-        if held + len(body) > limits.volume_bytes:
-            raise _too_large("The scan", held + len(body), limits.volume_bytes)
         if safe in session.tray:
             raise bad_input(f"Two files are called {safe}: send one scan at a time.")
         session.tray_folder.mkdir(parents=True, exist_ok=True)
         path = session.tray_folder / safe
         path.write_bytes(body)
-        session.tray[safe] = TrayFile(path, role, kind)
-    try:
-        _check_contents(path, kind, limits)
-    except Refusal:
-        del session.tray[safe]
-        path.unlink()
-        raise
+        try:
+            size = max(len(body), _unpacked_bytes(path, kind, limits))
+            total = size + sum(file.size for file in session.tray.values())
+            if total > limits.volume_bytes:
+                raise _too_large(f"The scan with {safe}", total, limits.volume_bytes)
+        except Exception:
+            path.unlink()
+            raise
+        session.tray[safe] = TrayFile(path, role, kind, size)
 
 
 def _unzip(session: Session, body: bytes, limits: Limits) -> None:
     try:
         archive = zipfile.ZipFile(io.BytesIO(body))
         members = [member for member in archive.infolist() if not member.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except _BAD_ZIP as error:
         raise bad_input(f"The zip file is damaged: {error}.") from None
     if len(members) > _MOST_FILES:
         raise Refusal(Reason.TOO_LARGE, f"The zip holds more than {_MOST_FILES} files.")
-    if sum(member.file_size for member in members) > limits.volume_bytes:
-        total = sum(member.file_size for member in members)
+    if (total := sum(member.file_size for member in members)) > limits.volume_bytes:
         raise _too_large("The contents of the zip", total, limits.volume_bytes)
     wanted = []
     for member in members:
@@ -178,7 +181,7 @@ def _unzip(session: Session, body: bytes, limits: Limits) -> None:
             with archive.open(member) as file:
                 # A size that the archive does not tell the truth about is cut, and then fails.
                 contents = file.read(member.file_size + 1)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        except _BAD_ZIP as error:
             raise bad_input(
                 f"{safe_name(member.filename)} in the zip is damaged: {str(error)[:100]}."
             ) from None
@@ -186,29 +189,28 @@ def _unzip(session: Session, body: bytes, limits: Limits) -> None:
         _put(session, member.filename, role, contents, limits)
 
 
-def _check_contents(path: Path, kind: str, limits: Limits) -> None:
-    """Refuse a file that would take too much memory, or that leads its reader to other files."""
+def _unpacked_bytes(path: Path, kind: str, limits: Limits) -> float:
+    """Return the bytes of a file's values as float32; refuse what leads its reader elsewhere."""
     if kind == "nifti":
         shape, _ = read_header(path)
-        size = float(np.prod(np.asarray(shape, float))) * 4
-        if not 0 <= size <= limits.volume_bytes:
-            raise _too_large(f"{path.name} unpacked", size, limits.volume_bytes)
-    elif kind == "picture":
+        return 4 * float(abs(np.prod(np.asarray(shape, float))))
+    if kind == "picture":
         try:
             with Image.open(path, formats=_PICTURE_FORMATS) as image:
-                pixels = image.size[0] * image.size[1]
+                pixels, channels = image.size[0] * image.size[1], len(image.getbands())
         except Exception as error:  # Pillow's plug-ins raise anything
             raise bad_input(
                 f"{path.name} cannot be read as a picture ({type(error).__name__})."
             ) from None
         if pixels > _PIXELS:
             raise Refusal(Reason.TOO_LARGE, f"{path.name} has {pixels:,} pixels: too many.")
-    elif kind == "h5":
-        _check_h5(path, limits)
+        return 4 * pixels * channels
+    return _h5_bytes(path, limits)
 
 
-def _check_h5(path: Path, limits: Limits) -> None:
-    """Refuse an HDF5 file whose datasets lie in other files, or are larger than a volume may be."""
+def _h5_bytes(path: Path, limits: Limits) -> int:
+    """Return the bytes of a slice's values; refuse one that lies in other files or is too large."""
+    size = 0
     try:
         with h5py.File(path, "r") as file:
             for name in ("image", "mask"):
@@ -226,8 +228,10 @@ def _check_h5(path: Path, limits: Limits) -> None:
                     raise bad_input(f"{path.name}: {name} is no array of numbers (x, y, channels).")
                 if found.size * found.dtype.itemsize > limits.volume_bytes // 64:
                     raise Refusal(Reason.TOO_LARGE, f"{path.name}: {name} is too large a slice.")
+                size += 4 * found.size
     except (OSError, RuntimeError, ValueError, KeyError):
         raise bad_input(f"{path.name} cannot be read as HDF5: it is damaged.") from None
+    return size
 
 
 def describe_tray(session: Session) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 from kerasseg import anatomy
 from kerasseg.app.jobs import Job
 from kerasseg.app.sessions import Scan, Session
+from kerasseg.app.uploads import GZIP
 from kerasseg.datasets.nifti import nifti_bytes, read_nifti
 from kerasseg.datasets.outputs import OutputFiles, write_label, write_maps
 from kerasseg.serving.server.limits import Reason, Refusal, bad_input
@@ -101,10 +104,11 @@ def read_drawing(job: Job, body: bytes) -> None:
     Raises `UserError` or `Refusal` if it is no label of this scan.
     """
     _finished(job)
-    path = job.folder / "drawing.nii"
-    path.write_bytes(body)
-    voxels, _ = read_nifti(path)
-    path.unlink()
+    if body.startswith(GZIP):
+        raise bad_input("The drawing is gzip, expected NIfTI: send it as it is.")
+    with tempfile.NamedTemporaryFile(prefix="drawing_", suffix=".nii", dir=job.folder) as file:
+        Path(file.name).write_bytes(body)
+        voxels, _ = read_nifti(Path(file.name))
     grid = job.scan.case.grid
     if voxels.shape != grid.shape:
         raise bad_input(f"The drawing has {voxels.shape} voxels, the scan {grid.shape}.")
@@ -235,8 +239,8 @@ def summary(job: Job) -> dict[str, Any]:
         "choices": job.choices.model_dump(),
         "seconds": round(job.seconds, 2),
         "notes": job.notes,
-        "measures": job.measures and job.measures.as_json(),
-        "corrected": job.corrected_measures and job.corrected_measures.as_json(),
+        "measures": job.measures and asdict(job.measures),
+        "corrected": job.corrected_measures and asdict(job.corrected_measures),
     }
 
 

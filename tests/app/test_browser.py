@@ -140,7 +140,11 @@ def _check_compare(page: Any) -> None:
 
 
 def _check_drawing(page: Any, label: nib.Nifti1Image) -> None:
-    """What is drawn, undone and drawn again is what the file holds, voxel for voxel."""
+    """What is drawn, undone and drawn again is what the file holds, voxel for voxel.
+
+    Neither another prediction nor another scan takes the place of the one that is drawn on.
+    """
+    page.evaluate("fetch('api/example', { method: 'POST' }).then(() => 0)")
     page.click("#correct")
     page.wait_for_selector("#drawbar:not([hidden])")
     page.click("#pens >> text=ET")
@@ -162,12 +166,20 @@ def _check_drawing(page: Any, label: nib.Nifti1Image) -> None:
     assert len({before.sum(), once, twice}) == 3
     slices = np.flatnonzero((drawn != before).reshape(label.shape[2], -1).any(axis=1))
     assert slices.tolist() == list(range(slices[0], slices[0] + 4))
+    scan = page.input_value("#scans")
+    page.click("#jobs li:nth-child(1) button")
+    page.wait_for_selector("#alert >> text=save it or leave it first")
+    page.click("#alert button")
+    page.select_option("#scans", index=1)
+    page.wait_for_selector("#alert >> text=save it or leave it first")
+    assert page.input_value("#scans") == scan
     page.click("#save")
     page.wait_for_selector("#downloads >> text=corrected label")
     corrected = nib.as_closest_canonical(saved(page, "corrected"))  # NiiVue draws in RAS
     found = np.asarray(corrected.dataobj)
     assert np.array_equal(np.where(found == 4, 3, found).ravel("F"), drawn)
     assert label.shape == corrected.shape
+    assert [job["corrected"] is None for job in jobs(page)] == [True, False]
 
 
 def _changed(page: Any, before: int) -> int:

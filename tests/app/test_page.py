@@ -1,5 +1,6 @@
 """The page as a visitor's browser asks for it: scans in, labels and numbers out."""
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -16,8 +17,10 @@ import pytest
 
 from kerasseg import anatomy
 from kerasseg.app import routes
+from kerasseg.app.sessions import Sessions
 from kerasseg.errors import UserError
 from kerasseg.metrics.overlap import Overlap
+from kerasseg.serving.server.limits import MIB, Limits
 from tests.app.conftest import Client
 from tests.conftest import write_brats
 from tests.program import run_program
@@ -213,6 +216,44 @@ def test_address_that_others_reach_needs_a_token_or_public(app_runs):
     Asked.url.path, Asked.query_params = "/api/state", {"token": "secret"}
     with pytest.raises(routes.Refusal):
         routes._check_sender(Asked, page)
+
+
+def asked(app, method: str, path: str, cookie: str, pieces: int) -> tuple[int, int]:
+    """Ask the application with a body of that many pieces of half a MiB, without a Content-Length.
+
+    Returns the status, and how many of the pieces it took.
+    """
+    taken, answers = 0, []
+    path, _, query = path.partition("?")
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode()}
+    headers = [(b"content-type", b"application/json"), (b"cookie", cookie.encode())]
+
+    async def receive():
+        nonlocal taken
+        if taken == pieces:
+            await asyncio.sleep(60)  # nobody hangs up
+        taken += 1
+        return {"type": "http.request", "body": b" " * (MIB // 2), "more_body": taken < pieces}
+
+    async def send(message):
+        answers.append(message)
+
+    asyncio.run(app(scope | {"headers": headers}, receive, send))
+    return answers[0]["status"], taken
+
+
+def test_body_that_is_too_large_or_a_stranger_s_is_not_read(tmp_path, monkeypatch):
+    page = routes.Page(None, Sessions(tmp_path), None, Limits())
+    app, cookie = routes.page_app(page), f"kerasseg_session={page.sessions.new().key}"
+    for path in ("/api/look", "/api/scans", "/api/scans/key/prompt", "/api/jobs"):
+        status, taken = asked(app, "POST", path, cookie, 64)
+        assert status == 413 and taken <= 3
+        assert asked(app, "POST", path, "kerasseg_session=guessed", 64) == (404, 0)
+        assert asked(app, "POST", path, cookie, 1) == (400, 1)
+    alone = []
+    monkeypatch.setattr(routes.uploads, "receive", lambda *_: alone.append(page.load.locked()))
+    assert asked(app, "PUT", "/api/files?name=a.nii", cookie, 1) == (200, 1)
+    assert alone == [True]
 
 
 def test_vendored_files_are_as_they_were_published():

@@ -1,6 +1,7 @@
 """A SAM on the page is asked by a point or a box, and answers from a stored embedding."""
 
 import copy
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,14 +9,16 @@ import pytest
 
 from kerasseg.app import jobs
 from kerasseg.app.prompts import Prompter, takes_prompts
-from kerasseg.app.runs import Choices, OfferedRun
+from kerasseg.app.runs import Choices, OfferedRun, Runs
 from kerasseg.app.sessions import Session
+from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
 from kerasseg.models.sam.network import with_prompt
 from kerasseg.prediction.model import Model, load_run
 from kerasseg.prediction.prediction import array_case
 from kerasseg.progress import report
 from kerasseg.run import read_run
+from tests.run_folders import write_run
 
 BOX = [(5, 4, 3), (5, 12, 15)]
 
@@ -90,6 +93,26 @@ def test_progress_begins_with_the_check_and_never_goes_back(app_runs, scan, tmp_
     assert seen == sorted(seen)
     windows = [0.05 + 0.9 * done / 8 for done in range(8)]
     assert sorted(set(seen)) == pytest.approx([0, 0.05 / 3, 0.1 / 3, *windows, 1])
+
+
+def test_sam_of_any_prompt_is_loaded_without_it(app_runs, tmp_path):
+    def changed(*settings):
+        overrides = [f"model.sam.{setting}" for setting in settings]
+        return load_experiment(app_runs["sam"] / "config.yaml", overrides)
+
+    boxes = write_run(tmp_path / "boxes", changed("prompt=box", "box_margin=5"))
+    loaded = Runs([boxes])._load(0).experiment.model.sam
+    assert loaded.prompt == "none" and not loaded.is_changed("box_margin")
+    with pytest.raises(UserError, match=r"set model\.sam\.prompt=none"):
+        load_run(boxes)
+    assert read_run(boxes, ["model.sam.prompt=box"]).experiment.model.sam.box_margin == 5
+    with pytest.raises(UserError, match="box_margin is for"):
+        read_run(boxes, ["model.sam.prompt=none", "model.sam.box_margin=7"])
+    points = shutil.copytree(app_runs["sam"], tmp_path / "points")
+    config = dump_experiment(changed("prompt=points", "points=3"))
+    (points / "config.yaml").write_text(config)
+    for prompt in ("none", "box"):
+        assert read_run(points, [f"model.sam.prompt={prompt}"]).experiment.model.sam.points == 1
 
 
 def test_page_asks_a_sam_and_no_other(client, app_runs):

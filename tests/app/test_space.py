@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from kerasseg.app import space
+from kerasseg.config.load import dump_experiment, load_experiment
 from kerasseg.errors import UserError
 from kerasseg.run import read_run
 from tests.app.conftest import PATIENCE, Client
@@ -146,5 +147,11 @@ def test_refusals(app_runs, tmp_path):
         space.write_space([run], tmp_path, "docker")
     with pytest.raises(UserError, match="Two runs are called volumes"):
         space.write_space([run, run], tmp_path / "new", "docker")
+    asked = shutil.copytree(app_runs["sam"], tmp_path / "asked")
+    boxes = ["model.sam.prompt=box", f"model.sam.boxes_from={run}"]
+    config = dump_experiment(load_experiment(asked / "config.yaml", boxes))
+    (asked / "config.yaml").write_text(config)
+    with pytest.raises(UserError, match=r"boxes_from=.*volumes, a folder that a Space would lack"):
+        space.write_space([asked], tmp_path / "new", "docker")
     with pytest.raises(UserError, match=r"kerasseg-missing, which is missing here: pip install"):
         space.pinned(["kerasseg-missing"])

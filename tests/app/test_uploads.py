@@ -1,7 +1,11 @@
 """Files of strangers: what is taken, and what is refused with a sentence that has no path in it."""
 
+import gzip
 import io
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import h5py
 import nibabel as nib
@@ -9,11 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasseg.app import uploads
+from kerasseg import anatomy
+from kerasseg.app import uploads, views
+from kerasseg.app.jobs import Job, start_job
+from kerasseg.app.runs import Choices
 from kerasseg.app.sessions import Sessions
 from kerasseg.config.load import load_experiment
+from kerasseg.datasets.nifti import read_nifti
 from kerasseg.errors import UserError
+from kerasseg.prediction.prediction import array_case
 from kerasseg.serving.server.limits import MIB, Limits, Refusal
+from kerasseg.serving.server.models import WorkQueue
 from tests.conftest import SHAPE, write_brats, write_h5_volume, write_nifti
 
 LIMITS = Limits(request_bytes=4 * MIB, volume_bytes=8 * MIB)
@@ -91,6 +101,14 @@ def _liar():
     return bytes(data)
 
 
+def _torn():
+    """A zip whose deflated bytes are damaged in the middle."""
+    values = np.random.default_rng(0).integers(0, 9, 200_000).astype(np.uint8)
+    data = bytearray(zipped({"case_t1.nii": values.tobytes()}))
+    data[60:90] = b"\xff" * 30
+    return bytes(data)
+
+
 HOSTILE_ZIPS = {
     "slip": (lambda: zipped({"../case_t1.nii": b"x"}), "outside of it"),
     "absolute": (lambda: zipped({"/tmp/case_t1.nii": b"x"}), "outside of it"),
@@ -99,6 +117,7 @@ HOSTILE_ZIPS = {
     "bomb": (lambda: zipped({"case_t1.nii": bytes(9 * MIB)}), "at most 8 MiB"),
     "liar": (_liar, "damaged"),
     "cut": (lambda: zipped({"case_t1.nii": small_nifti()})[:-30], "damaged"),
+    "torn": (_torn, "case_t1.nii in the zip is damaged"),
     "nothing": (lambda: zipped({"readme.txt": b"x"}), "no file that is read here"),
     "many": (lambda: zipped({f"{n}.txt": b"" for n in range(2001)}), "more than 2000"),
 }
@@ -138,11 +157,12 @@ def test_hdf5_file_that_leads_elsewhere_or_is_huge_is_refused(session, tmp_path,
 
 
 def test_gzip_bomb_huge_header_and_huge_picture_are_refused(session):
-    import gzip
-
     with pytest.raises(Refusal, match="inflates to more"):
         bomb = gzip.compress(bytes(9 * MIB))
         uploads.receive(session, "a_t1.nii.gz", "t1", bomb, LIMITS)
+    with pytest.raises(Refusal, match="gzip inside of gzip"):
+        twice = gzip.compress(gzip.compress(small_nifti()))
+        uploads.receive(session, "a_t1.nii.gz", "t1", twice, LIMITS)
     header = nib.Nifti1Header()
     header.set_data_shape((3000, 3000, 3000))
     with pytest.raises(Refusal, match="at most 8 MiB"):
@@ -154,6 +174,32 @@ def test_gzip_bomb_huge_header_and_huge_picture_are_refused(session):
     with pytest.raises(Refusal, match="no kind that is read"):
         uploads.receive(session, "a.exe", "", b"MZ", LIMITS)
     assert not session.tray
+
+
+def test_damaged_file_can_be_sent_again(session):
+    for _ in range(2):
+        with pytest.raises(UserError, match="no NIfTI header"):
+            uploads.receive(session, "a_t1.nii", "t1", b"nonsense" * 100, LIMITS)
+    assert not session.tray and not list(session.tray_folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["nii", "png", "h5"])
+def test_values_of_all_files_count_and_not_their_bytes(session, kind):
+    buffer, values = io.BytesIO(), 10**6
+    if kind == "nii":
+        buffer.write(nib.Nifti1Image(np.zeros((100, 100, 100), np.uint8), np.eye(4)).to_bytes())
+    elif kind == "png":
+        Image.new("RGBA", (500, 500)).save(buffer, "PNG")
+    else:
+        values = 90 * 90 * 4
+        with h5py.File(buffer, "w") as file:
+            file.create_dataset("image", (90, 90, 4), "f4", compression="gzip")
+    fit = LIMITS.volume_bytes // (4 * values)
+    for number in range(fit):
+        uploads.receive(session, f"slice_{number}.{kind}", "", buffer.getvalue(), LIMITS)
+    with pytest.raises(Refusal, match=rf"The scan with more\.{kind} has \d+ MiB; at most 8 MiB"):
+        uploads.receive(session, f"more.{kind}", "", buffer.getvalue(), LIMITS)
+    assert len(session.tray) == len(list(session.tray_folder.iterdir())) == fit
 
 
 def test_zip_of_a_case_with_its_truth_becomes_a_scan(session, tmp_path, phantoms):
@@ -217,6 +263,70 @@ def test_sessions_end_with_their_files(tmp_path, phantoms):
     assert session.folder.exists()
     sessions.expire(idle=-1)
     assert sessions.find(session.key) is None and not session.folder.exists()
+
+
+def small_case(phantoms):
+    return array_case(phantoms[0][0][..., :1], (1.0, 1.0, 1.0), ("flair",))
+
+
+def test_refusal_removes_and_leaves_nothing(session, phantoms):
+    scans = [session.add_scan(small_case(phantoms)) for _ in range(4)]
+    for key in "abcdefgh":
+        folder = session.folder / key
+        session.jobs[key] = SimpleNamespace(key=key, scan=scans[0], folder=folder, unfinished=False)
+    runs = SimpleNamespace(check=lambda *_: None, run=lambda _: None)
+    full = WorkQueue("page", 0)
+    with pytest.raises(Refusal, match="wait already"):
+        start_job(session, scans[0], 0, Choices(), runs, full, LIMITS)
+    full.stop(10)
+    assert "".join(session.jobs) == "abcdefgh"
+    session.jobs["a"].unfinished = True
+    folders = set(session.folder.iterdir())
+    with pytest.raises(Refusal, match="Wait until your predictions"):
+        session.add_scan(small_case(phantoms))
+    assert set(session.folder.iterdir()) == folders and list(session.scans.values()) == scans
+
+
+def test_jobs_may_come_while_a_session_is_asked_whether_it_is_busy(session):
+    class Coming:
+        @property
+        def unfinished(self):
+            session.jobs[str(len(session.jobs))] = self
+            return False
+
+    session.jobs["0"] = Coming()
+    assert not session.busy and len(session.jobs) == 2
+
+
+def test_drawings_that_are_sent_together_do_not_meet(session, phantoms, monkeypatch):
+    scan = session.add_scan(small_case(phantoms))
+    run = SimpleNamespace(experiment=SimpleNamespace(model=SimpleNamespace(target="binary")))
+    job = Job("key", scan, 0, run, Choices(), session.folder / "key")
+    job.folder.mkdir()
+    job.label = np.zeros(SHAPE, np.uint8)
+    both, found = threading.Barrier(2, timeout=60), []
+
+    def read_together(path):
+        both.wait()
+        found.append(read_nifti(path))
+        both.wait()
+        return found[-1]
+
+    def drawn(value):
+        values = np.full(scan.case.grid.shape, value, np.uint8)
+        return nib.Nifti1Image(values, np.eye(4)).to_bytes()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(views, "read_nifti", read_together)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda v: views.read_drawing(job, drawn(v)), (0, anatomy.TUMOUR)))
+    assert sorted(voxels.max() for voxels, _ in found) == [0, anatomy.TUMOUR]
+    for refused in (gzip.compress(drawn(0)), b"nonsense"):
+        with pytest.raises((Refusal, UserError), match=r"expected NIfTI|no NIfTI header"):
+            views.read_drawing(job, refused)
+    (kept,) = job.folder.iterdir()
+    assert np.array_equal(np.load(kept), job.corrected)
+    assert any(job.corrected_measures.volumes.values()) == job.corrected.any()
 
 
 def test_several_scans_at_once_are_refused(session):

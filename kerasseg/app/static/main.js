@@ -115,7 +115,15 @@ async function showNews() {
   if (lesion && !planesOnly) first.jump(lesion.position);
 }
 
+// Another label must not take the place of the one that is drawn on: Save would overwrite it.
+function checkDrawing() {
+  if (!drawing) return;
+  element("scans").value = shown.scan;
+  throw new Error("A label is being corrected: save it or leave it first.");
+}
+
 async function showScan(id) {
+  checkDrawing();
   const changed = shown.scan !== id;
   shown.scan = sessionStorage.scan = id;
   if (changed) { shown.job = shown.compare = ""; }
@@ -142,6 +150,7 @@ async function showImages(keepPlace = true) {
 }
 
 async function showJob(id) {
+  checkDrawing();
   shown.job = sessionStorage.job = id;
   if (shown.compare === id) shown.compare = "";
   const j = job();
