@@ -83,7 +83,10 @@ def main(names: list[str]) -> None:
     tables = []
     for name in names or BENCHMARKS:
         print(f"{name} …", file=sys.stderr, flush=True)
-        table = known[name]()
+        try:
+            table = known[name]()
+        except ModuleNotFoundError as error:
+            sys.exit(f"{name} needs {error.name}: make bench installs what it is compared with.")
         print(table + "\n", flush=True)
         tables.append(table)
     if not names:

@@ -207,8 +207,8 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
 
     Args:
         folder: the run folder.
-        overrides: settings other than the run's, such as "evaluation.flips=[width]"; postprocessing
-            replaces what was tuned, and model.sam.prompt the run's prompt with its settings.
+        overrides: settings other than the run's and than the tuned post-processing, such as
+            "evaluation.flips=[width]"; model.sam.prompt also replaces what belongs to the prompt.
         trained: whether there must be a checkpoint; else tuned post-processing is not read.
     """
     config = folder / "config.yaml"
@@ -234,8 +234,8 @@ def read_run(folder: Path, overrides: Sequence[str] = (), *, trained: bool = Tru
         experiment = load_experiment(config, [*replaced, *overrides])
     except UserError as error:
         raise UserError(f"{error}{_other_versions(folder)}") from error
-    if trained and not any(override.startswith("postprocessing") for override in overrides):
-        experiment = _with_tuned_postprocessing(folder, experiment)
+    if trained and (tuned := _tuned_postprocessing(folder, experiment.model.target)):
+        experiment = load_experiment(config, [*replaced, tuned, *overrides])
     return Run(folder, experiment, tuple(overrides))
 
 
@@ -456,19 +456,20 @@ def _is_damaged(path: Path) -> bool:
         return True
 
 
-def _with_tuned_postprocessing(folder: Path, experiment: Experiment) -> Experiment:
+def _tuned_postprocessing(folder: Path, target: str) -> str:
+    """Return what was tuned as an override of the run's settings; nothing where it was not."""
     path = folder / POSTPROCESSING
     if not path.is_file():
-        return experiment
+        return ""
     try:
         settings = PostprocessingSettings.model_validate(parse_yaml(path.read_text("utf-8")))
-        check_postprocessing(settings, experiment.model.target)
+        check_postprocessing(settings, target)
     except (OSError, ValueError, ValidationError) as error:
         raise UserError(
             f"{path}: is no post-processing of this run ({str(error).splitlines()[0]}): tune it "
             "anew with kerasseg evaluate RUN --tune-postprocessing, or delete the file."
         ) from None
-    return experiment.model_copy(update={"postprocessing": settings})
+    return f"postprocessing={settings.model_dump_json()}"
 
 
 def _names(runs: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from kerasseg import anatomy
 from kerasseg.config.experiment import Experiment
 from kerasseg.config.load import flat_settings
 from kerasseg.config.training import TrainingSettings
-from kerasseg.datasets.checks import format_notes, group_notes
+from kerasseg.datasets.checks import format_notes, group_notes, lone_class
 from kerasseg.datasets.discovery import knows_patients, unclear_patients
 from kerasseg.evaluation.report import describe_scores, evaluation_summary
 from kerasseg.evaluation.results import Results
@@ -73,7 +73,7 @@ def print_start(
     warmup = warmup_epochs(experiment.optimizer, experiment.training.epochs)
     if warmup < experiment.optimizer.warmup_epochs:
         shortened = f"shortened to {warmup} epoch(s), half of training.epochs"
-        say(f"Schedule   {f'warm-up {shortened}' if warmup else 'no warm-up: one epoch only'}")
+        say(f"Schedule   {f'warm-up {shortened}' if warmup else 'no warm-up: too few epochs'}")
     say(f"Run        {folder} (watch: tensorboard --logdir {folder}/tensorboard)")
 
 
@@ -208,6 +208,8 @@ def warnings_about_scores(experiment: Experiment, store: RecordStore) -> list[st
     elif experiment.data.patient_pattern is None and experiment.data.patient_csv is None:
         unclear = unclear_patients({row.case_id: row.patient_id for row in store.rows.values()})
         warnings += [f"{unclear}."] if unclear else []
+    if lone := lone_class(row.voxels for row in store.rows.values()):
+        warnings.append(lone)
     if not experiment.data.facts.knows_spacing:
         warnings.append(
             "The files do not tell the size of a pixel or the distance of slices: each counts as "

@@ -196,11 +196,11 @@ def test_tuned_post_processing_that_cannot_be_used(run, text):
 
 
 def test_settings_of_the_command_line_win_over_tuned_ones(run):
-    tuned = PostprocessingSettings(minimum_enhancing=100.0)
+    tuned = PostprocessingSettings(minimum_enhancing=100.0, fill_holes=("WT",))
     assert write_postprocessing(run, tuned) == run / POSTPROCESSING
     assert read_run(run).experiment.postprocessing == tuned
     other = read_run(run, ["postprocessing.minimum_enhancing=7"]).experiment
-    assert other.postprocessing.minimum_enhancing == 7.0
+    assert other.postprocessing == tuned.model_copy(update={"minimum_enhancing": 7.0})
 
 
 def test_a_run_folder_is_kept_only_with_a_checkpoint(tmp_path):

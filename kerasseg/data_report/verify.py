@@ -24,6 +24,7 @@ from kerasseg.datasets.checks import (
     findings_of,
     format_sizes,
     grid_error,
+    lone_class,
     tumour_contrast,
 )
 from kerasseg.datasets.discovery import discover, knows_patients, unclear_patients
@@ -229,6 +230,8 @@ def compare_cases(cases: Sequence[CaseReport], settings: DataSettings) -> list[F
         check_enhancing_ids({case.enhancing_id: case.case_id for case in cases})
     except UserError as error:
         findings.append(Finding("error", "label ids", str(error)))
+    if lone := lone_class(case.voxels for case in cases if case.voxels):
+        findings.append(Finding("warning", "one class", lone))
     if not settings.facts.knows_spacing:
         for case in cases:
             case.spacing = None  # the reader's 1 mm is not a measured size

@@ -120,6 +120,18 @@ def check_case(case: Case) -> Case:
     return dataclasses.replace(case, notes=notes)
 
 
+def lone_class(voxels: Iterable[Mapping[str, int]]) -> str:
+    """Say that all tumour of a data set is of one class, given the voxels of each; else nothing."""
+    found = {name for counts in voxels for name, count in counts.items() if count}
+    if len(found) != 1 or found <= {"tumour"}:
+        return ""
+    return (
+        f"All tumour of all cases is {found.pop()}: if the segmentations say only where tumour is, "
+        "set data.classes=tumour model.target=binary and, for files of 0 and 1, data.label_map="
+        "{0: 0, 1: 1}."
+    )
+
+
 def check_enhancing_ids(examples: Mapping[int | None, str]) -> None:
     """Raise `UserError` if enhancing tumour is 3 in one case of a data set and 4 in another.
 

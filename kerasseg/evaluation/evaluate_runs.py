@@ -352,10 +352,15 @@ def _unseen_cases(runs: Sequence[Run], split: str) -> list[str]:
 def _open_shared_store(runs: Sequence[Run]) -> RecordStore:
     stores = [run.open_store() for run in runs]
     for run, store in zip(runs, stores, strict=True):
-        if store.root.resolve() != stores[0].root.resolve():
+        made, wanted = (
+            (each.manifest.fingerprint, each.manifest.data_fingerprint)
+            for each in (store, stores[0])
+        )
+        if made != wanted:
             raise UserError(
                 f"--ensemble: {runs[0].folder} was trained on {stores[0].root}, but "
-                f"{run.folder} on {store.root}, whose modalities, grid or intensities are others: "
+                f"{run.folder} on {store.root}, which has other cases, modalities, grid or "
+                "intensities: "
                 "let kerasseg predict RUN RUN… make the segmentations from the scans, and score "
                 "these with kerasseg evaluate --pred DIR --truth DIR."
             )

@@ -74,6 +74,9 @@ def describe_origin(model: "Model", settings: list[str], labels: str | None) -> 
         "combine": model.combine,
         "target": model.target,
         "settings": sorted(settings),
+        "postprocessing": [
+            run.experiment.postprocessing.model_dump(mode="json") for run in model.runs
+        ],
         "labels": labels,
     }
 

@@ -123,7 +123,7 @@ class Outcome:
 
 
 FILE_NAME = "predictions.json"
-_MUST_MATCH = ("networks", "combine", "settings", "labels")
+_MUST_MATCH = ("networks", "combine", "settings", "labels", "postprocessing")
 _SHOWN = {"networks": "runs"}
 """Networks are known by their check sums only, so a message names the runs instead."""
 
@@ -145,6 +145,8 @@ def claim_folder(
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            # An older kerasseg did not write it.
+            found.setdefault("postprocessing", origin["postprocessing"])
             other = [key for key in _MUST_MATCH if found.get(key) != origin[key]]
         except (OSError, ValueError, AttributeError):
             other, found = ["runs"], {"runs": "that cannot be read"}

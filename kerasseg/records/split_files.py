@@ -124,7 +124,8 @@ def read_split_csv(
     if missing:
         raise UserError(
             f"split.file: {path}: {len(missing)} {name_column}(s) of the store have no row, the "
-            f"first {missing[0]}: add them, or leave them out of the store."
+            f"first {missing[0]}: add them, or move their scans out of data.root and run kerasseg "
+            "convert."
         )
     parts: Parts = {part: [] for part in _part_names(part_columns[0], placed)}
     for name, part in placed.items():

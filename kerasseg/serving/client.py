@@ -431,6 +431,7 @@ def segment_files(
         "combine": "mean",
         "target": client.target,
         "settings": [],
+        "postprocessing": [],
         "labels": options.labels,
     }
     return predict_files(client, inputs, output, origin, options, overlays=overlays)

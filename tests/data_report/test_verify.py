@@ -32,6 +32,7 @@ from kerasseg.errors import UserError
 from kerasseg.parallel import parallel_map
 from kerasseg.prediction.prediction import array_case
 from kerasseg.records.store import open_store
+from kerasseg.train_summary import warnings_about_scores
 from tests.conftest import LPS, SHAPE, TINY, write_brats, write_h5_volume, write_nifti
 
 GOOD = ("good0", "good1", "good2")
@@ -444,6 +445,23 @@ def test_label_3_in_one_case_and_4_in_another_is_wrong_about_the_set(tmp_path, p
         open_store(experiment_of(root))
     named = experiment_of(root, "data.label_map={0: 0, 1: 1, 2: 2, 3: 3, 4: 3}")
     assert verify(named).ok
+
+
+def test_masks_that_say_only_where_tumour_is(tmp_path, phantoms):
+    """They were trained on as necrosis without a word."""
+    root = tmp_path / "raw"
+    for index in range(2):
+        image, label = phantoms[index]
+        write_brats(root, f"case{index}", (image, (label > 0).astype(np.uint8)))
+    places = [f"data.root={root}", f"records.root={tmp_path / 'store'}"]
+    settings = ["data.layout=brats_nifti", *places]
+    experiment = load_experiment(None, settings)
+    found = verify(experiment)
+    assert [f.check for f in found.findings] == ["one class"] and found.ok
+    assert "All tumour of all cases is NCR: " in found.findings[0].message
+    assert found.findings[0].message in warnings_about_scores(experiment, open_store(experiment))
+    told = ["data.classes=tumour", "model.target=binary", "data.label_map={0: 0, 1: 1}"]
+    assert not verify(load_experiment(None, [*settings, *told])).findings
 
 
 @pytest.mark.parametrize(

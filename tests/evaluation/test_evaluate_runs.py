@@ -214,7 +214,7 @@ def test_an_ensemble_of_runs_that_do_not_go_together_is_refused(root, run):
     other = make_run(
         root, "run.name=three", "data.modalities=[t1,t2,flair]", f"records.root={root / 'three'}"
     )
-    with pytest.raises(UserError, match="whose modalities, grid or intensities are others"):
+    with pytest.raises(UserError, match="which has other cases, modalities, grid or intensities"):
         evaluate_ensemble([read_run(run), read_run(other)], "test", "mean", root / "no")
     with pytest.raises(UserError, match="two or more different"):
         evaluate_ensemble([read_run(run)], "test", "mean", root / "no")

@@ -42,6 +42,7 @@ def test_a_label_is_saved_as_nifti_and_under_no_other_name(tmp_path):
 def test_a_folder_in_which_every_case_failed_is_not_taken(tmp_path):
     first, other = (
         {"networks": [name], "combine": "mean", "settings": [], "labels": None, "runs": [name]}
+        | {"postprocessing": []}
         for name in ("a", "b")
     )
     label = tmp_path / "case.nii.gz"

@@ -209,6 +209,13 @@ def test_finished_cases_are_skipped(runs, brats, tmp_path):
     assert (out / "BraTS2021_00000.nii.gz").stat().st_mtime_ns == kept
     outcome = run_predict(runs["volumes"], brats, out, overlays=0, options=one)
     assert (outcome.written, outcome.skipped) == (["BraTS2021_00001"], ["BraTS2021_00000"])
+    there = json.loads((out / "predictions.json").read_text())
+    there["postprocessing"][0]["minimum_enhancing"] = 9.0  # it was tuned since
+    (out / "predictions.json").write_text(json.dumps(there))
+    with pytest.raises(UserError, match=r"made otherwise \(with postprocessing "):
+        run_predict(runs["volumes"], brats, out, overlays=0)
+    del there["postprocessing"]  # as an older kerasseg wrote it
+    (out / "predictions.json").write_text(json.dumps(there))
     with pytest.raises(UserError, match=r"with settings \[\]\): "):
         run_predict(runs["volumes"], brats, out, "evaluation.overlap=0.6")
     with pytest.raises(UserError, match=r"otherwise \(with runs \[.*volumes.\]\): .*--overwrite"):

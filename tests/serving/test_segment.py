@@ -37,7 +37,7 @@ class InThisProcess:
         return Prediction(case, "regions", label, expected_probabilities(case.image))
 
 
-ORIGIN = {"networks": [], "combine": "mean", "settings": [], "labels": None}
+ORIGIN = {"networks": [], "combine": "mean", "settings": [], "labels": None, "postprocessing": []}
 
 
 @pytest.fixture
