@@ -24,7 +24,10 @@ def predict(path, scan):
         sheet["size"],
         *(clean_up[k] for k in clean_up if k != "thresholds"),
     ]
-    assert not any(unused), "resampling and clean-up are not in this script"
+    if any(unused):
+        raise SystemExit(
+            f"{path}: resampling and clean-up are not in this script: kerasseg predict"
+        )
     network = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     volume, axis = np.zeros(scan.shape, np.float32), rules["slice_axis"]
     for channel, signal in enumerate(np.moveaxis(scan != 0, -1, 0)):

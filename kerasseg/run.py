@@ -152,8 +152,9 @@ class Run:
         if read_manifest(root) is None:
             raise UserError(
                 f"{self.folder}: its record store {root} is not there, or is not whole (looked "
-                f"from {Path.cwd()}). Converting the scans may take hours, so it is a command of "
-                f"its own: kerasseg convert --config {self.folder / 'config.yaml'}"
+                f"from {Path.cwd()}): start the command where the run was trained. Converting the "
+                "scans again may take hours, so it is a command of its own: kerasseg convert "
+                f"--config {self.folder / 'config.yaml'}"
             )
         store = open_store(self.experiment)
         before, now = self.data_fingerprint, store.manifest.data_fingerprint

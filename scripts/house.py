@@ -18,7 +18,7 @@ from types import FrameType
 SCRIPT = Path(__file__).resolve()
 ROOT = SCRIPT.parents[1]
 STEP, LOSS = "kerasseg/training/step.py", "kerasseg/losses/functional.py"
-FILES, LINES, MEDIAN, LONGEST, STEPS = 225, 43_000, 110, 500, 7
+FILES, LINES, MEDIAN, LONGEST, STEPS = 225, 43_200, 110, 500, 7
 """Of kerasseg/: files, lines, median and longest file in lines; files from train.py to the loss."""
 
 TINY_RUN = (

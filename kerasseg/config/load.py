@@ -122,6 +122,8 @@ def load_experiment(path: Path | str | None, overrides: Sequence[str] = ()) -> E
         overrides: `section.key=value` texts.
     """
     values = {} if path is None else read_yaml(Path(path))
+    if "search" in values:
+        raise UserError(f"{path}: is a tune file: give it to kerasseg tune --config {path}.")
     optimizer = values.get("optimizer")
     if isinstance(optimizer, dict) and optimizer.get("name") == "muon":
         # An older version had a Muon of its own, whose place Keras's took. That changes nothing for

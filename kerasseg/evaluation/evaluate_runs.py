@@ -65,7 +65,9 @@ def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) 
         pages.append(_write(folder, results, provenance, files.written, save))
         found.append((results, provenance))
         written += files.written
-    if len(runs) > 1 and split == "validation" and _are_folds(runs):
+    if len(runs) == 1 or split != "validation":
+        return pages
+    if _are_folds(runs):
         first = found[0][0]
         whole = Results(first.target, first.settings, first.prompt).extend(
             results for results, _ in found
@@ -74,6 +76,8 @@ def evaluate_runs(runs: Sequence[Run], split: str, save: Collection[Kind] = ()) 
         folder = runs[0].folder.parent / f"{runs[0].experiment.run.name}_out_of_fold{suffix}"
         gathered = gather_files(written, folder, _SETTING)
         pages.append(_write(folder, whole, provenance, gathered, save))
+    elif all(run.experiment.split.method == "kfold" for run in runs):
+        print("The folds have no page in common: their settings differ, or they share cases.")
     return pages
 
 

@@ -418,6 +418,11 @@ def test_an_optimiser_that_is_no_name_is_answered_with_the_names():
     assert "found 3, expected one of adamw, adam, sgd, lion, or a" in refuse("optimizer.name=3")
 
 
+def test_a_tune_file_is_no_experiment():
+    with pytest.raises(UserError, match="tune_lgg_2d: is a tune file: give it to kerasseg tune"):
+        load_experiment("tune_lgg_2d")
+
+
 def test_an_unknown_section_is_answered_with_each_section_once():
     message = refuse("frobnicate=1")
     assert message.endswith("Known here: " + ", ".join(Experiment.model_fields) + ".")

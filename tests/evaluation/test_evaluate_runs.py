@@ -129,7 +129,7 @@ def test_metrics_are_those_of_the_whole_scan(run):
     assert counts.positives.sum() == (stored.case.label == 2).sum()
 
 
-def test_folds_are_put_together(root, monkeypatch):
+def test_folds_are_put_together(root, monkeypatch, capsys):
     monkeypatch.setattr(report, "draw_figures", lambda *_: iter(()))
     folders = [
         make_run(root, "run.name=folds", "split.method=kfold", "split.folds=3", f"split.fold={k}")
@@ -151,6 +151,9 @@ def test_folds_are_put_together(root, monkeypatch):
         for p in pages
     ]
     assert (confusion[2] == confusion[0] + confusion[1]).all()
+    capsys.readouterr()
+    assert len(evaluate_runs([runs[0], runs[0]], "validation")) == 2
+    assert "no page in common: their settings differ, or they share" in capsys.readouterr().out
 
 
 def test_runs_of_two_targets_are_compared_in_what_they_share(root, run):
