@@ -175,3 +175,13 @@ def test_after_an_interrupt_everything_can_be_trained_again():
         _train(model, 3, freeze, weights)
     assert [layer.name for layer in model.layers if not layer.trainable] == ["encoder_1_norm_1"]
     assert not convolution.bias.trainable and convolution.kernel.trainable
+
+
+def test_a_frozen_weight_is_no_moving_statistic():
+    """Several replicas would exchange it after each update."""
+    model = _model(_optimizer())
+    model.get_layer("encoder_1_conv_1").trainable = False
+    again = TrainingModel(model, "binary", model.loss_of_masks)
+    norms = [again.get_layer(name) for name in ("encoder_1_norm_1", "decoder_1_norm_1")]
+    expected = {id(v.value) for norm in norms for v in (norm.moving_mean, norm.moving_variance)}
+    assert {id(v) for v in again.moving_statistics} == expected
