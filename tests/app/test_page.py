@@ -8,6 +8,7 @@ import json
 import re
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -238,7 +239,9 @@ def asked(app, method: str, path: str, cookie: str, pieces: int) -> tuple[int, i
     async def send(message):
         answers.append(message)
 
-    asyncio.run(app(scope | {"headers": headers}, receive, send))
+    # In a thread, as tests of the browser leave their own loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, app(scope | {"headers": headers}, receive, send)).result()
     return answers[0]["status"], taken
 
 
