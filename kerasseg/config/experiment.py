@@ -142,11 +142,9 @@ class Experiment(Section):
     def warnings(self) -> list[str]:
         """Sentences about settings that are allowed, but hardly meant."""
         warnings = [*self.data.warnings, *self.split.warnings, *self.metrics.warnings]
-        if not (
-            self.evaluation.brain_box
-            or self.evaluation.air_is_background
-            or not self.data.skull_stripped
-        ):
+        evaluation = self.evaluation
+        everywhere = not (evaluation.brain_box or evaluation.air_is_background)
+        if everywhere and self.data.skull_stripped:
             warnings.append(
                 "evaluation.brain_box=false with air_is_background=false: the network decides in "
                 "the air, too, but a record has the box around the brain alone, and that is what "
@@ -157,14 +155,14 @@ class Experiment(Section):
             warnings.append(background)
         held = ["training.freeze_encoder_epochs"] if self.training.freeze_encoder_epochs else []
         held += ["optimizer.encoder_factor"] if self.optimizer.encoder_factor != 1 else []
-        sam, of = self.model.sam, "of random weights"
+        sam, which = self.model.sam, "of random weights"
         remedy = "give the encoder weights with model.init_from, model.pretrained or model.sam"
         frozen = self.model.network == "sam" and not (sam.trained_blocks or sam.lora_rank)
         if frozen:
-            of, remedy = "that is frozen", "train a part of it with model.sam.trained_blocks"
+            which, remedy = "that is frozen", "train a part of it with model.sam.trained_blocks"
         if held and (frozen or not self._encoder_has_weights):
             warnings.append(
-                f"{' and '.join(held)} hold{'' if len(held) > 1 else 's'} back an encoder {of}: "
+                f"{' and '.join(held)} hold{'' if len(held) > 1 else 's'} back an encoder {which}: "
                 f"leave {'them' if len(held) > 1 else 'it'} out, or {remedy}."
             )
         schedule = self.optimizer.schedule

@@ -87,8 +87,8 @@ _BEFORE: dict[str, dict[str, Any]] = {
     "data": {"skull_stripped": True},
     "evaluation": {"air_is_background": False},
 }
-"""What a setting stood for before there was one. A run folder's config.yaml holds every setting of
-its time, so a run that lacks one of these goes on as it was trained and scored."""
+"""The behaviour before there was a setting. A run folder's config.yaml holds every setting of its
+time, so a run that lacks one of these goes on as it was trained and scored."""
 
 _BAD_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 """A date such as 2020-13-45 is a ValueError, a list as a key a TypeError, and lists in lists in

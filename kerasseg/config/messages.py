@@ -266,7 +266,7 @@ _CHARACTERS = {
     r"^[\w][\w.-]*$": "letters, digits, _, . and -",
     r"^[A-Za-z0-9]+$": "letters and digits",
 }
-"""What the patterns of our settings mean."""
+"""The patterns of our settings in words."""
 
 
 def _describe(node: dict[str, Any]) -> str:

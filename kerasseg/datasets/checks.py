@@ -121,7 +121,10 @@ def check_case(case: Case) -> Case:
 
 
 def lone_class(voxels: Iterable[Mapping[str, int]]) -> str:
-    """Say that all tumour of a data set is of one class, given the voxels of each; else nothing."""
+    """Say that all tumour of a data set is of one class; else nothing.
+
+    `voxels` is class -> labelled voxels, for each case.
+    """
     found = {name for counts in voxels for name, count in counts.items() if count}
     if len(found) != 1 or found <= {"tumour"}:
         return ""

@@ -140,10 +140,13 @@ def tune_run(folder: Path) -> Tuned:
         paths = []
         for number, case in enumerate(segment_cases(predictor, store, cases)):
             paths.append(Path(folder_of_cases) / f"{number}.npz")
-            spacing = case.stored.case.spacing
-            kept, label = case.probabilities, case.label
             try:
-                np.savez(paths[-1], probabilities=kept, label=label, spacing=spacing)
+                np.savez(
+                    paths[-1],
+                    probabilities=case.probabilities,
+                    label=case.label,
+                    spacing=case.stored.case.spacing,
+                )
             except OSError as error:
                 doing = f"Writing probabilities into {folder_of_cases}"
                 raise storage_error(error, doing, "the environment variable TMPDIR") from error

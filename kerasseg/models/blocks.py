@@ -12,8 +12,8 @@ from kerasseg.config.model import ModelSettings
 
 _EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
-"""Of every network, whoever designed it: Keras's 0.99 needs hundreds of steps until validation sees
-the statistics of the data, and the 0.999 of MobileNetV2 thousands."""
+"""Every network has it, whoever designed it: Keras's 0.99 needs hundreds of steps until validation
+sees the statistics of the data, and the 0.999 of MobileNetV2 thousands."""
 
 
 class DimensionLayers(NamedTuple):

@@ -235,7 +235,9 @@ def predict_files(
         outcome.written.append(case_id)
         outcome.notes[case_id] = prediction.case.notes
         claimed["finished"] = sorted({*claimed["finished"], files.label.name})
-        claimed["notes"] |= {case_id: prediction.case.notes} if prediction.case.notes else {}
+        claimed["notes"].pop(case_id, None)  # of an earlier prediction
+        if prediction.case.notes:
+            claimed["notes"][case_id] = prediction.case.notes
         write_json(output / FILE_NAME, claimed, _SETTING)
     return outcome
 

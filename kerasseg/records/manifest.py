@@ -133,7 +133,7 @@ class CaseRow(BaseModel):
     enhancing_id: int | None = None
     """As `Case` has it."""
     reading: str = ""
-    """As `NiftiSource` has it; empty in stores of before, and of other files."""
+    """This is `NiftiSource.reading`; it is empty for other files, and in stores of before."""
 
     @property
     def stored_rows(self) -> int:

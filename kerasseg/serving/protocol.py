@@ -87,7 +87,7 @@ _LARGEST_REPEATED: Final = 2**20
 """Bytes of a tensor in a request that may be written as one value that is repeated."""
 _LARGEST_OVERHEAD: Final = 2**16
 _MOST_AXES: Final = 32
-"""Of an array of NumPy 1."""
+"""An array of NumPy 1 has no more."""
 _STRING_OVERHEAD: Final = 64
 """Bytes of a short string in Python and of its place in an array."""
 _CONTENT: Final = "content"

@@ -1,4 +1,4 @@
-"""What a training writes for TensorBoard besides Keras's curves: pictures, histograms, HParams."""
+"""TensorBoard's pictures, histograms and HParams of a training, besides Keras's own curves."""
 
 import json
 import math

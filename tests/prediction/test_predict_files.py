@@ -255,6 +255,10 @@ def test_a_stopped_overwrite_goes_on_and_no_label_of_before_passes_for_new(runs,
     assert all((out / name).read_bytes() != was for name, was in zip(names, old, strict=True))
     there = json.loads((out / "predictions.json").read_text())
     assert there["finished"] == names and there["notes"][cases[0]] == ["as it is"]
+    anew = OutputOptions(overwrite=True)
+    run_predict(runs["volumes"], brats / cases[0], out, overlays=0, options=anew)
+    there = json.loads((out / "predictions.json").read_text())
+    assert there["finished"] == names and cases[0] not in there["notes"]
 
 
 def test_what_is_odd_about_a_scan_stands_in_the_folder(runs, phantoms, tmp_path):

@@ -18,7 +18,7 @@ MIB = 2**20
 _PATH = re.compile(r"(?<![\w./])/(?:[^\s/:;,'\"()\[\]]+/)+")
 _MOST_NAMES = 20
 _LONGEST_NAME = 200
-"""What a refusal repeats of the names in a request, which may have many and long ones."""
+"""A refusal repeats no more of the names in a request, which may have many and long ones."""
 
 
 @dataclass(frozen=True)
