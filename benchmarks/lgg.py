@@ -4,8 +4,10 @@
 processor time: epochs are chosen so that a run takes some 13 processor minutes on one core of an
 AMD EPYC (`taskset -c 0 python -m benchmarks lgg`; several cores that wait for each other count as
 processor time, too). Recipes are chosen by the validation patients of the fold alone. `--parts
-fold0 fold1 fold2 fold3 fold4` predicts every patient out of fold. benchmarks/campaign.py says how
-it is run, and `python -m benchmarks.campaign_figures` draws it.
+fold0 fold1 fold2 fold3 fold4` predicts every patient out of fold. Parts sixth0 to sixth4 are five
+networks that test on the same patients, for `kerasseg evaluate OUT/runs/unet_narrow_sixth?_seed0
+--ensemble mean`. benchmarks/campaign.py says how it is run, and `python -m
+benchmarks.campaign_figures` draws it.
 """
 
 import json
@@ -14,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.campaign import Campaign, Recipe, folder_of_links, run_command
-from benchmarks.lgg_folds import FOLDS, read_folds, sides_of
+from benchmarks.lgg_folds import FOLDS, read_folds, sides_of, sides_of_sixth
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 _COMMON = (
@@ -25,6 +27,7 @@ _COMMON = (
     "evaluation.overlays=0",
 )
 """Few epochs: small batches give more steps for the same slices."""
+_PRESET = "augment={preset: classic_2d}"
 _UNET = (
     *_COMMON,
     "model={dimensions: 2, target: binary, features: [16,32,64,128], bottleneck: 256, norm: batch}",
@@ -33,8 +36,12 @@ _UNET = (
 
 
 def _encoder(name: str, weights: str, epochs: int, *further: str) -> tuple[str, ...]:
-    pretrained = f"model.pretrained={{encoder: {name}, weights: {weights}}}"
-    return (*_COMMON, pretrained, f"training.epochs={epochs}", *further)
+    model = (
+        "model={dimensions: 2, target: binary, network: pretrained_unet, norm: batch, "
+        f"activation: relu, pretrained: {{encoder: {name}, weights: {weights}}}}}"
+    )
+    rate = "optimizer.learning_rate=1e-3"
+    return (*_COMMON, model, rate, _PRESET, f"training.epochs={epochs}", *further)
 
 
 def _lite(*further: str, epochs: int = 8) -> tuple[str, ...]:
@@ -98,7 +105,7 @@ def _features(*features: int) -> tuple[str, str]:
 
 _NARROW = _features(8, 16, 32, 64, 128)
 RECIPES = (
-    Recipe("unet", "plain U-Net, 1.9 M parameters", (*_UNET, "training.epochs=12")),
+    Recipe("unet", "plain U-Net, 1.9 M parameters", (*_UNET, _PRESET, "training.epochs=12")),
     Recipe("lite0", "EfficientNet-Lite0 pretrained on ImageNet", _lite()),
     Recipe(
         "lite0_flips", "Lite0, mirrored slices in test", ("evaluation.flips=[width]",), 128, "lite0"
@@ -248,13 +255,14 @@ RECIPES = (
 )
 """In the order of the table. Recipes called Lite0 differ from that row in what they say alone,
 those called copies from the row of copies, and those called U-Net with copies from that row."""
-PARTS = tuple(f"fold{fold}" for fold in range(FOLDS))
+PARTS = tuple(f"{kind}{fold}" for kind in ("fold", "sixth") for fold in range(FOLDS))
 TITLE = "53 LGG patients, 128 x 128, Dice on the files' own 256 x 256 grid"
 
 
 def sides(part: str) -> dict[str, str]:
-    """Return the split of a fold."""
-    return sides_of(read_folds(), int(part.removeprefix("fold")))
+    """Return the split of a fold, or of one of the five networks of an ensemble."""
+    split = sides_of_sixth if part.startswith("sixth") else sides_of
+    return split(read_folds(), int(part[-1]))
 
 
 def make(roots: Sequence[Path], out: Path) -> Campaign:

@@ -62,6 +62,18 @@ def sides_of(patients: Mapping[str, Patient], fold: int) -> dict[str, str]:
     return sides
 
 
+def sides_of_sixth(patients: Mapping[str, Patient], fold: int) -> dict[str, str]:
+    """Return the split of one of five networks that are scored as one, as an ensemble.
+
+    All five test on the same sixth of the patients. Each of the other sixths validates for one of
+    them and trains for four. Tumours of all sizes, and copied sequences, are spread over the
+    sixths.
+    """
+    by_size = sorted(patients, key=lambda c: (not patients[c].copied, patients[c].voxels))
+    sides = {0: "test", fold + 1: "validation"}
+    return {c: sides.get(i % (FOLDS + 1), "train") for i, c in enumerate(by_size)}
+
+
 def write_split(sides: Mapping[str, str], path: Path) -> None:
     """Write a split as the CSV that `split.file` takes."""
     with path.open("w", newline="", encoding="utf-8") as file:

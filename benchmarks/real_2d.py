@@ -21,20 +21,21 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 COMMON = (
     "data.size=[128,128]",
     "pipeline.patch_size=[128,128]",
+    "training.batch_size=16",
     "training.early_stopping_patience=null",
     "evaluation.window_batch=16",
 )
 PLAIN = (
     "model={dimensions: 2, target: binary, features: [32,64,128], bottleneck: 256, norm: batch, "
     "activation: relu}",
-    "augment.preset=light",
+    "augment={preset: light}",
     "loss=[{dice: 1.0}, {cross_entropy: 1.0}]",
     "optimizer={name: adam, learning_rate: 1e-3, schedule: cosine, warmup_epochs: 0}",
     "pipeline.slices={keep: all}",
 )
 OURS = (
     "model={dimensions: 2, target: binary, features: [16,32,64,128], bottleneck: 256, norm: batch}",
-    "augment.preset=classic_2d",
+    "augment={preset: classic_2d}",
     "loss=[{dice: 1.0}, {cross_entropy: 1.0}]",
     "optimizer={name: adamw, learning_rate: 2e-3, warmup_epochs: 2, ema: 0.99}",
     "training.precision=mixed_bfloat16",

@@ -54,6 +54,18 @@ def test_who_chooses_for_a_fold_trains_for_the_others():
         assert sides["validation"] <= 1
 
 
+def test_an_ensemble_is_tested_on_patients_that_none_of_its_networks_has_seen():
+    rows = read_folds()
+    splits = [lgg.sides(f"sixth{network}") for network in range(FOLDS)]
+    for split in splits:
+        sides = Counter(split.values())
+        assert set(split) == set(rows) and sides["test"] == 9 and sides["validation"] in (8, 9)
+    for case_id in rows:
+        sides = Counter(split[case_id] for split in splits)
+        assert sides in ({"test": FOLDS}, {"train": FOLDS - 1, "validation": 1})
+    assert sum(row.copied for c, row in rows.items() if splits[0][c] == "test") == 1
+
+
 STAND_IN = """
 import json, sys
 from pathlib import Path

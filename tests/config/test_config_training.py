@@ -124,12 +124,13 @@ def test_what_else_is_refused(override, words):
         (["model.pretrained.weights=encoder.h5"], 3, 0.1),
         (["model.init_from=runs/other"], 0, 1.0),
         (["training.freeze_encoder_epochs=0", "optimizer.encoder_factor=0.5"], 0, 0.5),
-        (["model={dimensions: 2, target: binary}"], 0, 1.0),
+        (["model={dimensions: 2, target: binary, network: unet}"], 0, 1.0),
     ],
 )
 def test_the_encoder_is_held_back_where_it_has_pretrained_weights(overrides, epochs, factor):
     """One setting makes the weights random ones; the others follow."""
-    experiment = load_experiment("configs/lgg_2d.yaml", overrides)
+    pretrained = "model={dimensions: 2, target: binary, network: pretrained_unet, norm: batch}"
+    experiment = load_experiment("configs/lgg_2d.yaml", [pretrained, *overrides])
     assert experiment.training.freeze_encoder_epochs == epochs
     assert experiment.optimizer.encoder_factor == factor
     assert experiment.warnings == []
