@@ -241,6 +241,13 @@ RECIPES = (
         "unet_narrow_long",
     ),
     Recipe(
+        "unet_narrow_long_flips",
+        "half as wide and long, the same, and averaged with mirrored slices",
+        ("--tuned", "evaluation.flips=[width]"),
+        128,
+        "unet_narrow_long",
+    ),
+    Recipe(
         "unet_narrow_long_sam",
         "half as wide and long, the same, outlined by LiteMedSAM in its boxes",
         ("--tuned", "--sam"),
