@@ -49,6 +49,7 @@ class Recipe(NamedTuple):
             that is scored again also options of the scorer.
         size: Height and width that the pictures are resized to.
         run_of: The recipe whose runs are scored again with `settings`; empty: it is trained.
+        averaged_with: Another recipe, whose runs are scored together with those of `run_of`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Recipe(NamedTuple):
     settings: tuple[str, ...] = ()
     size: int = 128
     run_of: str = ""
+    averaged_with: str = ""
 
 
 class Campaign(NamedTuple):
@@ -94,9 +96,16 @@ class Job(NamedTuple):
         return f"{self.recipe.name}_{self.part}_seed{self.seed}"
 
     @property
+    def runs(self) -> list[str]:
+        """The names of the run folders, of which all but the first are averaged with it."""
+        first = self.recipe.run_of or self.recipe.name
+        names = filter(None, (first, self.recipe.averaged_with))
+        return [f"{name}_{self.part}_seed{self.seed}" for name in names]
+
+    @property
     def run(self) -> str:
-        """The name of the run folder."""
-        return f"{self.recipe.run_of or self.recipe.name}_{self.part}_seed{self.seed}"
+        """The name of the first run folder."""
+        return self.runs[0]
 
 
 def train_settings(job: Job, data: Path, out: Path) -> list[str]:
@@ -120,12 +129,19 @@ def command_of(campaign: Campaign, job: Job) -> str:
     """Return the command of a job as it stands in the table, for folders DATA and OUT."""
     data, out = Path("DATA"), Path("OUT")
     if job.recipe.run_of:
-        places = [str(out / "runs" / job.run), str(data), f"OUT/scores/{job.name}.csv"]
-        words = ["python", "-m", "benchmarks.campaign_scores", *places, *job.recipe.settings]
+        words = ["python", "-m", "benchmarks.campaign_scores", *scorer_words(job, data, out)]
     else:
         words = ["kerasseg", "train", "--config", campaign.config]
         words += train_settings(job, data, out)
     return shlex.join(words)
+
+
+def scorer_words(job: Job, data: Path, out: Path) -> list[str]:
+    """Return the words of the scorer of a job's runs."""
+    run, *others = (str(out / "runs" / name) for name in job.runs)
+    words = [run, str(data), str(out / "scores" / f"{job.name}.csv")]
+    words += [f"--with={other}" for other in others]
+    return words + [*job.recipe.settings] * bool(job.recipe.run_of)
 
 
 def run_job(campaign: Campaign, job: Job, say: Callable[[str], None]) -> None:
@@ -140,13 +156,12 @@ def run_job(campaign: Campaign, job: Job, say: Callable[[str], None]) -> None:
         return
     for name in ("runs", "scores", "splits", "minutes", "logs"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    again = job.recipe.run_of
     recipes = {recipe.name: recipe for recipe in campaign.recipes}
-    _train(campaign, job._replace(recipe=recipes[again]) if again else job, say)
+    for name in filter(None, (job.recipe.run_of or job.recipe.name, job.recipe.averaged_with)):
+        _train(campaign, job._replace(recipe=recipes[name]), say)
     say("is scored")
-    places = [str(out / "runs" / job.run), str(campaign.data), str(scores)]
     log = out / "logs" / f"{job.name}.txt"
-    _call([*campaign.scorer, *places, *job.recipe.settings * bool(again)], log)
+    _call([*campaign.scorer, *scorer_words(job, campaign.data, out)], log)
 
 
 def _train(campaign: Campaign, job: Job, say: Callable[[str], None]) -> None:
@@ -228,7 +243,7 @@ def restore_scores(campaign: Campaign, path: Path) -> None:
             scores = float(row["dice"]), float(row["as_buda"])
             found.setdefault(job, []).append(CaseDice(row["case_id"], row["side"], *scores))
             minutes = campaign.out / "minutes" / f"{job.run}.json"
-            if not minutes.exists():
+            if len(job.runs) == 1 and not minutes.exists():
                 minutes.write_text(row["minutes"])
     for job, rows in found.items():
         if not (scores_file := campaign.out / "scores" / f"{job.name}.csv").exists():
@@ -236,7 +251,8 @@ def restore_scores(campaign: Campaign, path: Path) -> None:
 
 
 def _minutes(campaign: Campaign, job: Job) -> float:
-    return float((campaign.out / "minutes" / f"{job.run}.json").read_text())
+    paths = [campaign.out / "minutes" / f"{run}.json" for run in job.runs]
+    return sum(float(path.read_text()) for path in paths)
 
 
 def finished_jobs(campaign: Campaign) -> list[Job]:

@@ -5,7 +5,8 @@ segmented on its file's own grid. Dice is measured twice, over the whole volume,
 (2019) did: without each volume's first and last slice, and of the largest component alone. With
 --tuned it scores the copy RUN_tuned, whose post-processing `kerasseg evaluate
 --tune-postprocessing` has chosen on the validation cases. With --sam LiteMedSAM, which was never
-trained here, outlines FLAIR in the boxes of what the run finds.
+trained here, outlines FLAIR in the boxes of what the run finds. With --with OTHER_RUN the
+probabilities are the mean of both runs'.
 """
 
 import argparse
@@ -124,7 +125,10 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("settings", nargs="*")
     parser.add_argument("--tuned", action="store_true")
     parser.add_argument("--sam", action="store_true")
+    parser.add_argument("--with", dest="others", type=Path, action="append", default=[])
     options = parser.parse_intermixed_args(words)
+    if options.others and options.sam:
+        parser.error("--with and --sam: LiteMedSAM gets the boxes of one run")
     run, settings = options.run, list(options.settings)
     split = json.loads((run / "split.json").read_text())
     if options.tuned:
@@ -132,7 +136,8 @@ def main(words: Sequence[str]) -> None:
     if options.sam:
         settings += ["model.sam.prompt=box", f"model.sam.boxes_from={run}"]
         run = zero_shot_sam(run, options.data)
-    write_scores(options.scores, score_model(load(run, overrides=settings), split, options.data))
+    model = load(run, *options.others, overrides=settings)
+    write_scores(options.scores, score_model(model, split, options.data))
 
 
 if __name__ == "__main__":

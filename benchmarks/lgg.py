@@ -255,6 +255,19 @@ RECIPES = (
         "unet_narrow_long",
     ),
     Recipe(
+        "unet_two",
+        "half as wide and long, averaged with the row of copies",
+        run_of="unet_narrow_long",
+        averaged_with="unet_copies",
+    ),
+    Recipe(
+        "unet_two_flips",
+        "half as wide and long, averaged with the row of copies and with mirrored slices",
+        ("evaluation.flips=[width]",),
+        run_of="unet_narrow_long",
+        averaged_with="unet_copies",
+    ),
+    Recipe(
         "unet_wide",
         "U-Net with copies, twice as wide",
         _unet_copies(*_features(32, 64, 128, 256, 512), epochs=4),

@@ -18,6 +18,7 @@ from benchmarks.campaign import (
     keep_scores,
     restore_scores,
     run_campaign,
+    run_job,
     table,
     train_settings,
 )
@@ -151,16 +152,40 @@ def test_a_run_is_scored_with_chosen_post_processing_and_gives_sam_its_boxes(tmp
     tuned, loaded = [], []
     monkeypatch.setattr(tune, lambda folder: tuned.append((folder / "split.json").exists()))
     load = "kerasseg.prediction.model.load"
-    monkeypatch.setattr(load, lambda run, overrides: loaded.append((run, overrides)))
+    monkeypatch.setattr(load, lambda *runs, overrides: loaded.append((*runs, overrides)))
     monkeypatch.setattr(campaign_scores, "zero_shot_sam", lambda run, data: run.with_name("sam"))
     monkeypatch.setattr(campaign_scores, "score_model", lambda model, given, data: [(*given, 1, 1)])
-    for options in (["flips=[width]"], ["--tuned"], ["--tuned", "--sam"]):
+    other = run.with_name("other")
+    for options in (["flips=[width]", f"--with={other}"], ["--tuned"], ["--tuned", "--sam"]):
         campaign_scores.main([str(run), "data", str(tmp_path / "scores.csv"), *options])
     copy = run.with_name("plain_tuned")
     boxes = ["model.sam.prompt=box", f"model.sam.boxes_from={copy}"]
-    assert loaded == [(run, ["flips=[width]"]), (copy, []), (run.with_name("sam"), boxes)]
+    assert loaded == [(run, other, ["flips=[width]"]), (copy, []), (run.with_name("sam"), boxes)]
     assert tuned == [True] and not run.with_name("plain_part").exists()
     assert (tmp_path / "scores.csv").read_text().splitlines()[1] == "validation,test,1,1"
+
+
+def test_two_runs_are_scored_together_and_their_minutes_added(tmp_path):
+    one, other = Recipe("one", "the first"), Recipe("other", "the other")
+    both = Recipe("both", "both", ("a=1",), run_of="one", averaged_with="other")
+    campaign = Campaign("lgg_2d", tmp_path, tmp_path / "out", (one, other, both), lambda part: {})
+    job = Job(both, "fold1", 0)
+    runs = tmp_path / "out" / "runs"
+    for folder in ("scores", "minutes"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    for name, minutes in (("one", "3.0"), ("other", "4.0")):
+        (runs / f"{name}_fold1_seed0").mkdir(parents=True)
+        (runs / f"{name}_fold1_seed0" / "summary.json").touch()  # it is trained
+        (tmp_path / "out" / "minutes" / f"{name}_fold1_seed0.json").write_text(minutes)
+    scorer = tmp_path / "scorer.py"
+    row = "case_id,side,dice,as_buda\\na,validation,0.5,0.6\\nb,test,0.7,0.8\\n"
+    scorer.write_text(f"import sys; open(sys.argv[3], 'w').write('{row}'); print(*sys.argv[1:])")
+    run_job(campaign._replace(scorer=(sys.executable, str(scorer))), job, print)
+    said = (tmp_path / "out" / "logs" / "both_fold1_seed0.txt").read_text()
+    scores = tmp_path / "out" / "scores" / "both_fold1_seed0.csv"
+    first, second = (runs / f"{name}_fold1_seed0" for name in ("one", "other"))
+    assert said.split() == [*map(str, (first, tmp_path, scores)), f"--with={second}", "a=1"]
+    assert "| both | fold1 | 0 | 7.0, trained above | 0.500 | 1 |" in table(campaign, "Title")
 
 
 def test_the_table_tells_one_fold_with_all_seeds_from_all_folds(tmp_path):
