@@ -261,11 +261,9 @@ RECIPES = (
         averaged_with="unet_copies",
     ),
     Recipe(
-        "unet_two_flips",
-        "half as wide and long, averaged with the row of copies and with mirrored slices",
-        ("evaluation.flips=[width]",),
-        run_of="unet_narrow_long",
-        averaged_with="unet_copies",
+        "unet_narrow_long_bias",
+        "half as wide and long, with brightness that varies over the slice",
+        _unet_copies(*_NARROW, epochs=84, transforms=(_BIAS, *_COPIES)),
     ),
     Recipe(
         "unet_wide",
