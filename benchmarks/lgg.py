@@ -5,9 +5,8 @@ processor time: epochs are chosen so that a run takes some 13 processor minutes 
 AMD EPYC (`taskset -c 0 python -m benchmarks lgg`; several cores that wait for each other count as
 processor time, too). Recipes are chosen by the validation patients of the fold alone. `--parts
 fold0 fold1 fold2 fold3 fold4` predicts every patient out of fold. Parts sixth0 to sixth4 are five
-networks that test on the same patients, for `kerasseg evaluate OUT/runs/unet_narrow_sixth?_seed0
---ensemble mean`. benchmarks/campaign.py says how it is run, and `python -m
-benchmarks.campaign_figures` draws it.
+networks that test on the same patients, and can be scored as one (docs/results.md).
+benchmarks/campaign.py says how it is run, and `python -m benchmarks.campaign_figures` draws it.
 """
 
 import json
