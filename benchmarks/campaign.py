@@ -59,6 +59,11 @@ class Recipe(NamedTuple):
     run_of: str = ""
     averaged_with: str = ""
 
+    @property
+    def trained(self) -> list[str]:
+        """The names of the recipes whose runs it needs, the one that is averaged with last."""
+        return [self.run_of or self.name, *filter(None, [self.averaged_with])]
+
 
 class Campaign(NamedTuple):
     """What is trained on what.
@@ -97,10 +102,8 @@ class Job(NamedTuple):
 
     @property
     def runs(self) -> list[str]:
-        """The names of the run folders, of which all but the first are averaged with it."""
-        first = self.recipe.run_of or self.recipe.name
-        names = filter(None, (first, self.recipe.averaged_with))
-        return [f"{name}_{self.part}_seed{self.seed}" for name in names]
+        """The names of the run folders, in the order of `Recipe.trained`."""
+        return [f"{name}_{self.part}_seed{self.seed}" for name in self.recipe.trained]
 
     @property
     def run(self) -> str:
@@ -157,7 +160,7 @@ def run_job(campaign: Campaign, job: Job, say: Callable[[str], None]) -> None:
     for name in ("runs", "scores", "splits", "minutes", "logs"):
         (out / name).mkdir(parents=True, exist_ok=True)
     recipes = {recipe.name: recipe for recipe in campaign.recipes}
-    for name in filter(None, (job.recipe.run_of or job.recipe.name, job.recipe.averaged_with)):
+    for name in job.recipe.trained:
         _train(campaign, job._replace(recipe=recipes[name]), say)
     say("is scored")
     log = out / "logs" / f"{job.name}.txt"

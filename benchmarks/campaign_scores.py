@@ -5,8 +5,8 @@ segmented on its file's own grid. Dice is measured twice, over the whole volume,
 (2019) did: without each volume's first and last slice, and of the largest component alone. With
 --tuned it scores the copy RUN_tuned, whose post-processing `kerasseg evaluate
 --tune-postprocessing` has chosen on the validation cases. With --sam LiteMedSAM, which was never
-trained here, outlines FLAIR in the boxes of what the run finds. With --with OTHER_RUN the
-probabilities are the mean of both runs'.
+trained here, outlines FLAIR in the boxes of what the run finds. With --with OTHER_RUN, which
+may be given several times, the probabilities are the mean of all these runs'.
 """
 
 import argparse

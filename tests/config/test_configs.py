@@ -38,8 +38,6 @@ def test_the_network_is_built(path):
     assert experiment.run.name == path.stem
     if experiment.model.init_from:
         overrides.append("model.init_from=null")
-    if experiment.model.network == "pretrained_unet":
-        overrides.append("model.pretrained.weights=none")
     if experiment.model.network == "sam":
         overrides.append("model.sam.weights=none")
     # Only the shapes count: the weights of these networks would take seconds to draw.
@@ -165,11 +163,6 @@ def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms, f
     write_data(experiment.data.layout, raw, phantoms)
     folders = [f"records.root={tmp_path / 'store'}", f"run.root={tmp_path / 'runs'}"]
     overrides += [*folders, *small(experiment)]
-    if experiment.model.network == "pretrained_unet":
-        # The kind of encoder is tested with the encoders; this one is small and comes as a package.
-        overrides.append(
-            "model.pretrained={encoder: efficientnetlite0, decoder_features: [4,4,6,8,8]}"
-        )
     if experiment.model.init_from:
         first = Path("configs") / f"{experiment.model.init_from.name}.yaml"
         assert first.exists(), "it starts from the run of a config that is here"
@@ -184,3 +177,20 @@ def test_a_few_steps_on_small_data_of_its_own_layout(path, tmp_path, phantoms, f
     assert summary["epochs"] == 1 and 0 <= summary["best_validation_patch_dice"] <= 1
     assert (folder / "report.html").exists()
     finished[path] = folder
+
+
+@pytest.mark.all_only
+@pytest.mark.usefixtures("figures_not_rendered")
+def test_a_pretrained_encoder_from_raw_scans_to_a_saved_network(tmp_path, phantoms):
+    """No ready config has one, but any 2-D config takes one."""
+    raw = tmp_path / "raw"
+    write_data("lgg", raw, phantoms)
+    folders = [f"records.root={tmp_path / 'store'}", f"run.root={tmp_path / 'runs'}"]
+    pretrained = "{encoder: efficientnetlite0, decoder_features: [4,4,6,8,8]}"
+    model = "{dimensions: 2, target: binary, network: pretrained_unet, norm: batch, pretrained: "
+    overrides = [f"data.root={raw}", *folders, *small(load_experiment("lgg_2d"))]
+    experiment = load_experiment("lgg_2d", [*overrides, f"model={model}{pretrained}}}"])
+    folder = run_experiment(experiment)
+    saved = keras.saving.load_model(folder / "checkpoints" / "best.keras")
+    assert saved.count_params() > 3_000_000
+    assert (folder / "report.html").exists()
